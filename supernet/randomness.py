@@ -1,0 +1,60 @@
+"""Named, seeded random generators: the only source of chance in a run, and part of every checkpoint."""
+
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+
+
+class Streams:
+    """Generators by name, all derived from one seed, each made when first asked for.
+
+    A name always gets the same sequence, whoever asks first, so that adding a consumer of chance does not move the others.
+    Host decisions (paths, splits, orders) come from ``host`` generators, which never wait for a device; tensors of noise come
+    from ``tensor`` generators, which live on the device that uses them.
+    """
+
+    def __init__(self, seed: int):
+        self.seed = seed
+        self._host: dict[str, np.random.Generator] = {}
+        self._tensor: dict[str, torch.Generator] = {}
+
+    def _derived(self, name: str) -> int:
+        return int(np.random.SeedSequence([self.seed, zlib.crc32(name.encode())]).generate_state(1, np.uint64)[0] >> 1)
+
+    def host(self, name: str) -> np.random.Generator:
+        """The numpy generator of that name."""
+        if name not in self._host:
+            self._host[name] = np.random.Generator(np.random.PCG64(self._derived(name)))
+        return self._host[name]
+
+    def tensor(self, name: str, device: torch.device | str = "cpu") -> torch.Generator:
+        """The torch generator of that name on that device."""
+        key = f"{name}@{torch.device(device).type}"
+        if key not in self._tensor:
+            self._tensor[key] = torch.Generator(device).manual_seed(self._derived(name))
+        return self._tensor[key]
+
+    @contextmanager
+    def initialising(self, name: str) -> Iterator[None]:
+        """Torch's modules draw their first weights from its global generator: inside this block it is seeded, after it restored."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self._derived(name))
+            yield
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "seed": self.seed,
+            "host": {name: generator.bit_generator.state for name, generator in self._host.items()},
+            "tensor": {name: generator.get_state() for name, generator in self._tensor.items()},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.seed = state["seed"]
+        for name, value in state["host"].items():
+            self.host(name).bit_generator.state = value
+        for key, value in state["tensor"].items():
+            self.tensor(*key.split("@")).set_state(value)
