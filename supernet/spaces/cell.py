@@ -1,0 +1,108 @@
+"""The machinery that runs a cell: a directed graph whose edges carry operations. Spaces say only what the graph looks like.
+
+The first nodes of a cell are given, every other node is the sum of its in-edges, and the last ``outputs`` nodes, concatenated,
+are what the cell returns. :class:`MixedCell` owns all options of every edge and is told per call what to run; :class:`Cell` owns
+one operation an edge and is a plain network. An operation reads its source with stride ``strides[source]``.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from supernet.mixture import Choice
+from supernet.ops import OPERATIONS, DropPath, Rectified
+
+
+class Cell(nn.Module):
+    """A cell of one operation an edge: ``edges`` lists (source, target, operation name)."""
+
+    def __init__(self, edges, nodes: int, outputs: int, strides, channels: int, affine: bool, pool_norm: bool):
+        super().__init__()
+        self.nodes, self.outputs, self.stride = nodes, outputs, strides[0]
+        self.wiring = [(source, target, f"from_{source}_to_{target}") for source, target, _ in edges]
+        self.operations = {f"from_{source}_to_{target}": name for source, target, name in edges}
+        self.edges = nn.ModuleDict(
+            {
+                f"from_{source}_to_{target}": OPERATIONS[name](channels, strides[source], affine, pool_norm)
+                for source, target, name in edges
+            }
+        )
+        self.drop_path = DropPath()
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        states = list(inputs)
+        for node in range(len(inputs), self.nodes):
+            total = None
+            for source, target, edge in self.wiring:
+                if target == node:
+                    out = self.edges[edge](states[source])
+                    if not isinstance(self.edges[edge], nn.Identity):
+                        out = self.drop_path(out)
+                    total = out if total is None else total + out
+            if total is None:  # nothing leads here
+                total = torch.zeros_like(states[0][:, :, :: self.stride, :: self.stride])
+            states.append(total)
+        return states[-1] if self.outputs == 1 else torch.cat(states[-self.outputs :], dim=1)
+
+
+class MixedCell(nn.Module):
+    """A cell of a supernet: edge ``k`` of ``edges``, (source, target), owns every option and runs what slot ``k`` of a choice says.
+
+    Options that are not active are not computed. A tensor that several operations rectify is rectified once.
+    """
+
+    def __init__(
+        self,
+        edges: Sequence[tuple[int, int]],
+        nodes: int,
+        outputs: int,
+        strides: Sequence[int],
+        channels: int,
+        affine: bool,
+        pool_norm: bool,
+        options: Sequence[str],
+    ):
+        super().__init__()
+        self.nodes, self.outputs, self.stride = nodes, outputs, strides[0]
+        self.options = tuple(options)
+        self.wiring = [(source, target, f"from_{source}_to_{target}") for source, target in edges]
+        self.edges = nn.ModuleDict(
+            {
+                edge: nn.ModuleDict(
+                    {
+                        name: OPERATIONS[name](channels, strides[source], affine, pool_norm)
+                        for name in options
+                        if name != "none"
+                    }
+                )
+                for source, _, edge in self.wiring
+            }
+        )
+
+    def forward(self, *inputs: Tensor, choice: Choice) -> Tensor:
+        states = list(inputs)
+        rectified: dict[int, Tensor] = {}
+
+        def run(operation: nn.Module, source: int) -> Tensor:
+            if not isinstance(operation, Rectified):
+                return operation(states[source])
+            if source not in rectified:
+                rectified[source] = F.relu(states[source])
+            return operation.body(rectified[source])
+
+        for node in range(len(inputs), self.nodes):
+            total = None
+            for slot, (source, target, edge) in enumerate(self.wiring):
+                for option in choice.active[slot] if target == node else ():
+                    if self.options[option] == "none":
+                        continue
+                    out = run(self.edges[edge][self.options[option]], source)
+                    if choice.weights is not None:
+                        out = out * choice.weights[slot, option]
+                    total = out if total is None else total + out
+            if total is None:
+                total = torch.zeros_like(states[0][:, :, :: self.stride, :: self.stride])
+            states.append(total)
+        return states[-1] if self.outputs == 1 else torch.cat(states[-self.outputs :], dim=1)

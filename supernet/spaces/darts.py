@@ -1,0 +1,255 @@
+"""The DARTS space (Liu, Simonyan & Yang, ICLR 2019): a normal and a reduction cell of 4 nodes, 14 edges and 8 operations each."""
+
+import ast
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from supernet.errors import UserError
+from supernet.mixture import Architecture, Choice, ChoiceGroup
+from supernet.ops import FactorizedReduce, ReLUConvBN
+from supernet.spaces.cell import Cell, MixedCell
+from supernet.spaces.space import Space
+
+# Nodes 0 and 1 are the outputs of the two cells before, 2..5 the cell's own; slots are ordered by target, then source.
+EDGES = [(source, target) for target in range(2, 6) for source in range(target)]
+OPTIONS = (
+    "none",
+    "max_pool_3x3",
+    "avg_pool_3x3",
+    "skip_connect",
+    "sep_conv_3x3",
+    "sep_conv_5x5",
+    "dil_conv_3x3",
+    "dil_conv_5x5",
+)
+
+
+class Layer(nn.Module):
+    """A cell behind the 1×1 convolutions that bring both of its inputs to its resolution and width."""
+
+    def __init__(self, cell: nn.Module, before: int, last: int, channels: int, last_reduced: bool, affine: bool):
+        super().__init__()
+        self.preprocess0 = (
+            FactorizedReduce(before, channels, affine) if last_reduced else ReLUConvBN(before, channels, affine=affine)
+        )
+        self.preprocess1 = ReLUConvBN(last, channels, affine=affine)
+        self.cell = cell
+
+    def forward(self, before: Tensor, last: Tensor, **choice) -> Tensor:
+        return self.cell(self.preprocess0(before), self.preprocess1(last), **choice)
+
+
+class AuxiliaryHead(nn.Module):
+    """A second classifier at two thirds of the depth, for training only; pooled to 2×2 where the paper's 8×8 is not met."""
+
+    def __init__(self, channels: int, classes: int):
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.Conv2d(channels, 128, 1, bias=False),
+            nn.BatchNorm2d(128),
+            nn.ReLU(),
+            nn.Conv2d(128, 768, 2, bias=False),
+            nn.BatchNorm2d(768),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+        )
+        self.classifier = nn.Linear(768, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(x)
+        x = F.avg_pool2d(x, 5, stride=3) if min(x.shape[2:]) >= 8 else F.adaptive_avg_pool2d(x, 2)
+        return self.classifier(self.features(x))
+
+
+class DartsNetwork(nn.Module):
+    """Stem, ``cells`` layers, head. The layers at one and two thirds of the depth reduce: they halve the image, double the width.
+
+    ``normal`` and ``reduce`` list the edges (source, target, operation) of the two cells.
+    """
+
+    def __init__(
+        self,
+        normal,
+        reduce,
+        channels: int,
+        cells: int,
+        classes: int,
+        in_channels: int,
+        affine: bool = True,
+        pool_norm: bool = False,
+        auxiliary: bool = False,
+    ):
+        super().__init__()
+        self.stem = nn.Sequential(
+            nn.Conv2d(in_channels, 3 * channels, 3, padding=1, bias=False), nn.BatchNorm2d(3 * channels)
+        )
+        self.reductions = {cells // 3, 2 * cells // 3} if cells > 2 else set(range(1, cells))
+        before, last, width, last_reduced = 3 * channels, 3 * channels, channels, False
+        self.layers = nn.ModuleList()
+        self.auxiliary = None
+        for index in range(cells):
+            reduction = index in self.reductions
+            width = 2 * width if reduction else width
+            strides = [2, 2, 1, 1, 1] if reduction else [1, 1, 1, 1, 1]
+            cell = self.cell(reduce if reduction else normal, strides, width, affine, pool_norm)
+            self.layers.append(Layer(cell, before, last, width, last_reduced, affine))
+            before, last, last_reduced = last, 4 * width, reduction
+            if auxiliary and index == 2 * cells // 3:
+                self.auxiliary = AuxiliaryHead(last, classes)
+        self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(last, classes))
+
+    def cell(self, edges, strides, channels: int, affine: bool, pool_norm: bool) -> nn.Module:
+        return Cell(edges, 6, 4, strides, channels, affine, pool_norm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.forward_with_auxiliary(x)[0]
+
+    def forward_with_auxiliary(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The logits, and in training those of the auxiliary head if there is one."""
+        before = last = self.stem(x)
+        second = None
+        for index, layer in enumerate(self.layers):
+            before, last = last, layer(before, last)
+            if self.training and self.auxiliary is not None and index == 2 * len(self.layers) // 3:
+                second = self.auxiliary(last)
+        return self.head(last), second
+
+
+class DartsSupernet(DartsNetwork):
+    """The same network with every option on every edge; normal cells read the group ``normal``, reduction cells ``reduce``."""
+
+    def cell(self, edges, strides, channels: int, affine: bool, pool_norm: bool) -> nn.Module:
+        return MixedCell(edges, 6, 4, strides, channels, affine, pool_norm, OPTIONS)
+
+    def forward(self, x: Tensor, mixture: Mapping[str, Choice]) -> Tensor:
+        before = last = self.stem(x)
+        for index, layer in enumerate(self.layers):
+            choice = mixture["reduce" if index in self.reductions else "normal"]
+            before, last = last, layer(before, last, choice=choice)
+        return self.head(last)
+
+
+@dataclass
+class Darts(Space):
+    """Geometry: ``channels`` of the first cells and ``cells`` in all; the paper's are 16, 8 for search and 36, 20 for evaluation.
+
+    A valid architecture keeps, for each of a cell's nodes, exactly two in-edges; the others are ``none``. During search
+    BatchNorms have no scale and shift and poolings are normalised (section 3.1 and the paper's code); in evaluation the reverse.
+    """
+
+    auxiliary: bool = True
+
+    name: ClassVar[str] = "darts"
+    groups: ClassVar = (ChoiceGroup("normal", 14, OPTIONS), ChoiceGroup("reduce", 14, OPTIONS))
+
+    def supernet(self, classes: int, in_channels: int) -> nn.Module:
+        geometry = self.search
+        return DartsSupernet(
+            EDGES, EDGES, geometry.channels, geometry.cells, classes, in_channels, affine=False, pool_norm=True
+        )
+
+    def standalone(
+        self, architecture: Architecture, classes: int, in_channels: int, phase: str = "evaluation"
+    ) -> nn.Module:
+        self.validate(architecture)
+        searching = phase == "search"
+        geometry = self.search if searching else self.evaluation
+        return DartsNetwork(
+            _kept(architecture["normal"]),
+            _kept(architecture["reduce"]),
+            geometry.channels,
+            geometry.cells,
+            classes,
+            in_channels,
+            affine=not searching,
+            pool_norm=searching,
+            auxiliary=self.auxiliary and not searching,
+        )
+
+    def validate(self, architecture: Architecture) -> Architecture:
+        super().validate(architecture)
+        for group in self.groups:
+            for node in range(2, 6):
+                kept = sum(target == node for _, target, _ in _kept(architecture[group.name]))
+                if kept != 2:
+                    raise UserError(f"darts: node {node - 2} of the {group.name} cell has {kept} in-edges, not two")
+        return architecture
+
+    def random(self, rng: np.random.Generator) -> Architecture:
+        choices = {}
+        for group in self.groups:
+            row = []
+            for node in range(2, 6):
+                kept = rng.choice(node, size=2, replace=False)
+                operations = rng.integers(1, len(OPTIONS), size=node)
+                row += [OPTIONS[operations[source]] if source in kept else "none" for source in range(node)]
+            choices[group.name] = row
+        return Architecture.of(self.name, **choices)
+
+    def derive(self, scores: Mapping[str, Tensor]) -> Architecture:
+        """For each node the two in-edges whose best operation other than none scores highest (section 2.4)."""
+        choices = {}
+        for group in self.groups:
+            best = scores[group.name][:, 1:].max(dim=-1)
+            row = ["none"] * group.slots
+            for node in range(2, 6):
+                slots = [slot for slot, (_, target) in enumerate(EDGES) if target == node]
+                for position in torch.topk(best.values[slots], 2).indices.tolist():
+                    row[slots[position]] = OPTIONS[1 + int(best.indices[slots[position]])]
+            choices[group.name] = row
+        return Architecture.of(self.name, **choices)
+
+    def encode(self, architecture: Architecture) -> str:
+        """``Genotype(normal=[('sep_conv_3x3', 0), ...], normal_concat=range(2, 6), reduce=..., reduce_concat=...)``."""
+        cells = ", ".join(
+            f"{name}={[(option, source) for source, _, option in _kept(architecture[name])]}, {name}_concat=range(2, 6)"
+            for name in ("normal", "reduce")
+        )
+        return f"Genotype({cells})"
+
+    def decode(self, text: str) -> Architecture:
+        """Reads a ``Genotype(...)`` as papers print it: per node two (operation, source), in either order."""
+        try:
+            call = ast.parse(text.strip().partition("=")[2] if text.lstrip().startswith("DARTS") else text.strip(), mode="eval")
+            cells = {keyword.arg: ast.unparse(keyword.value) for keyword in call.body.keywords}
+            rows = {name: list(ast.literal_eval(cells[name])) for name in ("normal", "reduce")}
+            choices = {}
+            for name, pairs in rows.items():
+                if len(pairs) != 8:
+                    raise UserError(f"darts: the {name} cell of a genotype has 8 (operation, source) pairs, not {len(pairs)}")
+                row = ["none"] * len(EDGES)
+                for position, (option, source) in enumerate(pairs):
+                    edge = (int(source), 2 + position // 2)
+                    if edge not in EDGES or row[EDGES.index(edge)] != "none":
+                        raise UserError(f"darts: {name}[{position}] = {(option, source)}: no such free edge in the cell")
+                    row[EDGES.index(edge)] = str(option)
+                choices[name] = row
+        except UserError:
+            raise
+        except (SyntaxError, AttributeError, KeyError, ValueError, TypeError) as error:
+            raise UserError(
+                f"not a DARTS genotype: {text[:120]!r}; expected Genotype(normal=[('sep_conv_3x3', 0), ...], "
+                "normal_concat=range(2, 6), reduce=[...], reduce_concat=range(2, 6))"
+            ) from error
+        return self.validate(Architecture.of(self.name, **choices))
+
+    def graph(self, architecture: Architecture) -> dict[str, list[tuple[str, str, str]]]:
+        def node(index: int) -> str:
+            return ("c_{k-2}", "c_{k-1}", "0", "1", "2", "3")[index]
+
+        return {
+            name: [(node(source), node(target), option) for source, target, option in _kept(architecture[name])]
+            for name in ("normal", "reduce")
+        }
+
+
+def _kept(row) -> list[tuple[int, int, str]]:
+    """The edges (source, target, operation) that a cell's row of options keeps."""
+    return [(source, target, option) for (source, target), option in zip(EDGES, row, strict=True) if option != "none"]

@@ -1,0 +1,130 @@
+"""NAS-Bench-201 (Dong & Yang, ICLR 2020): one cell of 4 nodes and 6 edges, 5 operations an edge, 15,625 architectures."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from torch import Tensor, nn
+
+from supernet.errors import UserError
+from supernet.mixture import Architecture, Choice, ChoiceGroup
+from supernet.ops import ReLUConvBN
+from supernet.spaces.cell import Cell, MixedCell
+from supernet.spaces.space import Space
+
+EDGES = [(0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3)]  # (source, target), in the order of the architecture string
+
+
+class Reduction(nn.Module):
+    """The residual block of stride 2 between two stages (section 2.1): two 3×3 convolutions, shortcut of pooling and 1×1."""
+
+    def __init__(self, inputs: int, outputs: int):
+        super().__init__()
+        self.first = ReLUConvBN(inputs, outputs, 3, stride=2)
+        self.second = ReLUConvBN(outputs, outputs, 3)
+        self.shortcut = nn.Sequential(
+            nn.AvgPool2d(2, 2, ceil_mode=True, count_include_pad=False), nn.Conv2d(inputs, outputs, 1, bias=False)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.shortcut(x) + self.second(self.first(x))
+
+
+class NB201Network(nn.Module):
+    """Stem, three stages of ``cells`` cells with a reduction between them, head; ``edges`` lists (source, target, operation)."""
+
+    def __init__(self, edges, channels: int, cells: int, classes: int, in_channels: int, affine: bool):
+        super().__init__()
+        self.stem = nn.Sequential(
+            nn.Conv2d(in_channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels)
+        )
+        blocks = [self.cell(edges, channels, affine) for _ in range(cells)]
+        for width in (2 * channels, 4 * channels):
+            blocks.append(Reduction(width // 2, width))
+            blocks.extend(self.cell(edges, width, affine) for _ in range(cells))
+        self.blocks = nn.ModuleList(blocks)
+        self.head = nn.Sequential(
+            nn.BatchNorm2d(4 * channels), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4 * channels, classes)
+        )
+
+    def cell(self, edges, channels: int, affine: bool) -> nn.Module:
+        return Cell(edges, 4, 1, [1, 1, 1], channels, affine, pool_norm=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        for block in self.blocks:
+            x = block(x)
+        return self.head(x)
+
+
+class NB201Supernet(NB201Network):
+    """The same network with every option on every edge; all cells read the group ``edges``."""
+
+    def cell(self, edges, channels: int, affine: bool) -> nn.Module:
+        return MixedCell(edges, 4, 1, [1, 1, 1], channels, affine, pool_norm=False, options=NB201.groups[0].options)
+
+    def forward(self, x: Tensor, mixture: Mapping[str, Choice]) -> Tensor:
+        x = self.stem(x)
+        for block in self.blocks:
+            x = block(x, choice=mixture["edges"]) if isinstance(block, MixedCell) else block(x)
+        return self.head(x)
+
+
+@dataclass
+class NB201(Space):
+    """Geometry: ``channels`` of the first stage and ``cells`` per stage; the paper's is 16 and 5 in both phases.
+
+    As in the benchmark's own supernets, the candidates' BatchNorms have no scale and shift during search.
+    """
+
+    name: ClassVar[str] = "nb201"
+    groups: ClassVar = (
+        ChoiceGroup("edges", 6, ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")),
+    )
+
+    def supernet(self, classes: int, in_channels: int) -> nn.Module:
+        return NB201Supernet(EDGES, self.search.channels, self.search.cells, classes, in_channels, affine=False)
+
+    def standalone(
+        self, architecture: Architecture, classes: int, in_channels: int, phase: str = "evaluation"
+    ) -> nn.Module:
+        geometry = self.search if phase == "search" else self.evaluation
+        edges = [
+            (source, target, option)
+            for (source, target), option in zip(EDGES, self.validate(architecture)["edges"], strict=True)
+            if option != "none"
+        ]
+        return NB201Network(
+            edges, geometry.channels, geometry.cells, classes, in_channels, affine=phase == "evaluation"
+        )
+
+    def random(self, rng: np.random.Generator) -> Architecture:
+        options = self.groups[0].options
+        return Architecture.of(self.name, edges=[options[i] for i in rng.integers(len(options), size=len(EDGES))])
+
+    def derive(self, scores: Mapping[str, Tensor]) -> Architecture:
+        options = self.groups[0].options
+        return Architecture.of(self.name, edges=[options[i] for i in scores["edges"].argmax(dim=-1).tolist()])
+
+    def encode(self, architecture: Architecture) -> str:
+        """``|op~0|+|op~0|op~1|+|op~0|op~1|op~2|``: for each node its in-edges as operation~source."""
+        text = [[], [], []]
+        for (source, target), option in zip(EDGES, architecture["edges"], strict=True):
+            text[target - 1].append(f"{option}~{source}")
+        return "+".join(f"|{'|'.join(node)}|" for node in text)
+
+    def decode(self, text: str) -> Architecture:
+        found = [re.findall(r"\|?([^|~]+)~(\d+)", node) for node in text.strip().split("+")]
+        sources = [[int(source) for _, source in node] for node in found]
+        if sources != [[0], [0, 1], [0, 1, 2]]:
+            raise UserError(
+                f"not a NAS-Bench-201 cell: {text[:120]!r}; expected |op~0|+|op~0|op~1|+|op~0|op~1|op~2| "
+                f"with op one of {', '.join(self.groups[0].options)}"
+            )
+        return self.validate(Architecture.of(self.name, edges=[option for node in found for option, _ in node]))
+
+    def graph(self, architecture: Architecture) -> dict[str, list[tuple[str, str, str]]]:
+        edges = zip(EDGES, architecture["edges"], strict=True)
+        return {"cell": [(str(source), str(target), option) for (source, target), option in edges if option != "none"]}
