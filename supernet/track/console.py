@@ -1,0 +1,117 @@
+"""What a person sees while a stage runs: a bar in a terminal, a line now and then where there is none."""
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+from rich.table import Column
+
+Update = Callable[[int, Mapping[str, float]], None]
+
+
+class Progress:
+    """Stages with rate, time left, loss, accuracy and peak memory; messages pass above the bar without breaking it.
+
+    Where ``file`` (standard output) is no terminal, and under ``TERM=dumb`` or ``CI``, there are plain lines instead: one at the
+    end of a stage and at most one every ``every`` seconds before.
+    """
+
+    def __init__(self, *, quiet: bool = False, file: TextIO | None = None, every: float = 5.0):
+        self.quiet, self.every = quiet, every
+        self.console = Console(file=file or sys.stdout, highlight=False, emoji=False)
+        self.live = self.console.is_terminal and not self.console.is_dumb_terminal and not os.environ.get("CI")
+        if not self.live:  # nobody's window says how wide a log may be; a table needs some room
+            self.console = Console(file=self.console.file, highlight=False, emoji=False, force_terminal=False, width=132)
+
+    def message(self, content: Any) -> None:
+        """Prints text, as it is and in one line however long, or something that rich renders, such as a table."""
+        if self.quiet:
+            return
+        if isinstance(content, str):
+            self.console.print(content, markup=False, soft_wrap=True)
+        else:
+            self.console.print(content)
+
+    @contextmanager
+    def stage(self, name: str, total: int, start: int = 0) -> Iterator[Update]:
+        """Shows ``total`` steps of a stage, of which ``start`` are done; yields the function to call with (step, metrics)."""
+        if self.quiet:
+            yield lambda step, metrics: None
+        elif self.live:
+            with self._bar(name, total, start) as update:
+                yield update
+        else:
+            with self._lines(name, total, start) as update:
+                yield update
+
+    @contextmanager
+    def _bar(self, name: str, total: int, start: int) -> Iterator[Update]:
+        columns = (
+            TextColumn("{task.description:<10}", markup=False),
+            BarColumn(bar_width=16),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(elapsed_when_finished=True),
+            TextColumn("{task.fields[figures]}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis")),
+        )
+        rate = Rate(start)
+        with Bar(*columns, console=self.console, refresh_per_second=4) as bar:
+            task = bar.add_task(name, total=total, completed=start, figures="")
+
+            def update(step: int, metrics: Mapping[str, float]) -> None:
+                bar.update(task, completed=step, figures="  ".join([f"{rate(step):.1f} steps/s", *figures(metrics)]))
+
+            yield update
+
+    @contextmanager
+    def _lines(self, name: str, total: int, start: int) -> Iterator[Update]:
+        rate = Rate(start)
+        printed = time.monotonic()
+        if start:
+            self.message(f"{name}: goes on after step {start} of {total}")
+
+        def update(step: int, metrics: Mapping[str, float]) -> None:
+            nonlocal printed
+            now = time.monotonic()
+            if step < total and now - printed < self.every:
+                return
+            printed = now
+            speed = rate(step)
+            left = [] if step >= total or not speed else [f"{clock((total - step) / speed)} left"]
+            self.message("  ".join([f"{name}: step {step}/{total}", f"{speed:.1f} steps/s", *left, *figures(metrics)]))
+
+        yield update
+
+
+class Rate:
+    """Steps a second since the stage began in this session."""
+
+    def __init__(self, start: int):
+        self.start, self.began = start, time.monotonic()
+
+    def __call__(self, step: int) -> float:
+        return (step - self.start) / max(time.monotonic() - self.began, 1e-9)
+
+
+def figures(metrics: Mapping[str, float]) -> list[str]:
+    """The figures that a person watches, as short texts."""
+    texts = []
+    if "loss" in metrics:
+        texts.append(f"loss {metrics['loss']:.4f}")
+    if "accuracy" in metrics:
+        texts.append(f"accuracy {100 * metrics['accuracy']:.2f}%")
+    if metrics.get("peak_memory_bytes"):
+        texts.append(f"peak {metrics['peak_memory_bytes'] / 2**20:,.0f} MiB")
+    return texts
+
+
+def clock(seconds: float) -> str:
+    """``0:05``, ``1:02:03``."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
