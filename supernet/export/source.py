@@ -12,6 +12,7 @@ import inspect
 import sys
 import textwrap
 from collections.abc import Collection, Mapping
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -32,8 +33,8 @@ class Definitions:
 
     def _add(self, name: str, module: str) -> None:
         """Adds what ``name`` means at the top level of ``module``, unless it means nothing there (a local name, a builtin)."""
-        source = inspect.getsource(importlib.import_module(module))
-        for statement in ast.parse(source).body:
+        source, statements = _parsed(module)
+        for statement in statements:
             match statement:
                 case ast.Import(names) | ast.ImportFrom(names=names):
                     for alias in names:
@@ -78,6 +79,12 @@ class Definitions:
     def import_lines(self) -> list[str]:
         whole = [f"import {module}" for module in sorted(self.modules)]
         return whole + [f"from {module} import {', '.join(sorted(names))}" for module, names in sorted(self.names.items())]
+
+
+@cache
+def _parsed(module: str) -> tuple[str, list[ast.stmt]]:
+    source = inspect.getsource(importlib.import_module(module))
+    return source, ast.parse(source).body
 
 
 def _text(source: str, statement: ast.ClassDef | ast.FunctionDef) -> str:
@@ -131,19 +138,21 @@ SETTINGS = {_literal(settings)}"""
 
 
 def _literal(settings: Mapping[str, Any]) -> str:
-    """A dictionary as Python, a line an entry; lists of edges a line an edge."""
+    """A dictionary as Python, a line an entry; lists a line an item."""
     lines = ["{"]
     for name, value in settings.items():
-        if isinstance(value, (list, tuple)) and value:
-            lines += [f'    "{name}": [', *(f"        {_item(item)}," for item in value), "    ],"]
+        if isinstance(value, list) and value:
+            lines += [f'    "{name}": [', *(f"        {_value(item)}," for item in value), "    ],"]
         else:
-            lines.append(f'    "{name}": {value!r},')
+            lines.append(f'    "{name}": {_value(value)},')
     return "\n".join([*lines, "}"])
 
 
-def _item(item: Any) -> str:
-    source, target, operation = item
-    return f'({source}, {target}, "{operation}")'
+def _value(value: Any) -> str:
+    """``repr`` with the quotes of the rest of the file."""
+    if isinstance(value, tuple):
+        return f"({', '.join(_value(item) for item in value)})"
+    return f'"{value}"' if isinstance(value, str) else repr(value)
 
 
 def run_source(path: Path) -> ModuleType:

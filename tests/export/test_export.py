@@ -31,7 +31,7 @@ from supernet.spaces.space import Geometry, Space
 SHAPE = (1, 8, 8)
 METADATA = {"mean": [0.3], "std": [0.4], "data": "digits"}
 NB201_SMALL = NB201(Geometry(4, 1), Geometry(4, 1))
-DARTS_SMALL = Darts(Geometry(4, 3), Geometry(4, 3), auxiliary=True)
+DARTS_SMALL = Darts(Geometry(4, 2), Geometry(4, 2), auxiliary=True)
 # name -> space, architecture (text, or the seed of a random one), weights: freshly "trained" or "inherited" from a supernet
 CASES = {
     "nb201": (NB201_SMALL, 0, "trained"),
