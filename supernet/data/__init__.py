@@ -1,0 +1,23 @@
+"""Data sets as uint8 images, their splits, and endless streams of augmented batches that resume bit for bit."""
+
+from supernet.data.augment import Augment
+from supernet.data.batches import Batches, evaluation_batches
+from supernet.data.dataset import FileImages, ImageData, Images, TensorImages
+from supernet.data.sources import Digits, Folder, Npz, Torchvision
+from supernet.data.splits import Splits, split
+
+__all__ = [
+    "Augment",
+    "Batches",
+    "Digits",
+    "FileImages",
+    "Folder",
+    "ImageData",
+    "Images",
+    "Npz",
+    "Splits",
+    "TensorImages",
+    "Torchvision",
+    "evaluation_batches",
+    "split",
+]

@@ -1,0 +1,241 @@
+"""Labelled images, in memory or in files, and a data set made of two such collections."""
+
+import multiprocessing
+import os
+import signal
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Self
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import functional as F
+
+from supernet.errors import UserError
+
+
+class Images(ABC):
+    """Labelled images of one size. The kinds differ only in how the pixels of a list of indices are got.
+
+    Attributes:
+        labels: int64 [N], on the device.
+        channels, size: of every image; size is (height, width).
+    """
+
+    labels: Tensor
+    channels: int
+    size: tuple[int, int]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @abstractmethod
+    def stream(self, indices: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Pixels (uint8 [B, C, H, W]) and labels (int64 [B]) of ``indices`` in their order, so many at a time, on the device."""
+
+    @abstractmethod
+    def to(self, device: torch.device | str) -> Self:
+        """The same images, given out on ``device``."""
+
+    def fetch(self, indices: Tensor) -> Tensor:
+        """The pixels of ``indices`` as one batch, uint8 [B, C, H, W]."""
+        return next(self.stream(indices, max(1, len(indices))))[0]
+
+
+@dataclass(frozen=True, eq=False)
+class TensorImages(Images):
+    """A small set: all pixels in one tensor (uint8 [N, C, H, W]) that may live on an accelerator."""
+
+    pixels: Tensor
+    labels: Tensor
+
+    @property
+    def channels(self) -> int:
+        return self.pixels.shape[1]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return tuple(self.pixels.shape[2:])
+
+    def stream(self, indices: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        # All indices travel at once: a copy a batch would make the host wait for the device in every step.
+        for part in indices.to(self.labels.device).split(batch_size):
+            yield self.pixels[part], self.labels[part]
+
+    def to(self, device: torch.device | str) -> Self:
+        return replace(self, pixels=self.pixels.to(device), labels=self.labels.to(device))
+
+
+@dataclass(frozen=True)
+class Decoder(Dataset):
+    """Image files as RGB, the shorter side resized to ``side`` and the centre cut out, [3, side, side]; an item is a batch."""
+
+    side: int
+
+    def decode(self, path: str) -> Tensor:
+        try:
+            with Image.open(path) as image:
+                square = F.center_crop(F.resize(image.convert("RGB"), [self.side]), [self.side, self.side])
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            reason = "missing" if isinstance(error, FileNotFoundError) else "not an image, or damaged"
+            raise UserError(f"{path}: cannot be read ({reason}); replace it or remove it") from error
+        return F.pil_to_tensor(square)
+
+    def __getitem__(self, paths: Sequence[str]) -> Tensor | UserError:
+        try:
+            return torch.stack([self.decode(path) for path in paths])
+        except UserError as error:
+            return error  # raised in a worker, it would arrive with the worker's traceback inside its text
+
+
+@dataclass(frozen=True, eq=False)
+class FileImages(Images):
+    """A large set: files that are decoded when they are needed, ahead of time in worker processes.
+
+    Attributes:
+        paths: one file an image.
+        side: height and width, in pixels, that every image is brought to.
+        workers: at most so many processes, and no more than there are cores; 0 decodes in this process.
+    """
+
+    paths: Sequence[str]
+    labels: Tensor
+    side: int
+    workers: int = 0
+
+    channels = 3
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.side, self.side
+
+    def stream(self, indices: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """As for all images.
+
+        Raises:
+            UserError: a file cannot be read.
+        """
+        batches = [[self.paths[i] for i in part] for part in map(Tensor.tolist, indices.split(batch_size))]
+        workers = min(self.workers, cores(), len(batches))
+        loader = DataLoader(
+            Decoder(self.side),
+            sampler=batches,
+            batch_size=None,
+            num_workers=workers,
+            multiprocessing_context=worker_context() if workers else None,
+            worker_init_fn=leave_interrupts_to_the_parent,
+            generator=torch.Generator(),  # else it draws the workers' seeds, which nobody uses, from torch's global one
+        )
+        labels = self.labels[indices.to(self.labels.device)].split(batch_size)
+        for pixels, part in zip(loader, labels, strict=True):
+            if isinstance(pixels, UserError):
+                raise pixels
+            yield pixels.to(part.device, non_blocking=True), part
+
+    def to(self, device: torch.device | str) -> Self:
+        return replace(self, labels=self.labels.to(device))
+
+
+def cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def worker_context() -> multiprocessing.context.BaseContext:
+    """How workers start: never by a fork of this process, whose threads would not survive it."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])  # torch is imported once, not once a worker
+    return context
+
+
+def leave_interrupts_to_the_parent(worker: int) -> None:
+    """Ctrl-C reaches all processes; the parent finishes its step and writes a checkpoint, and needs its workers for that."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+@dataclass(frozen=True, eq=False)
+class ImageData:
+    """A data set: labelled training and test images.
+
+    Attributes:
+        name: what errors and reports call it.
+        classes: labels are 0 to ``classes`` - 1.
+        mean, std: of the training images' channels, float32 [C], of pixels in 0 to 1.
+    """
+
+    name: str
+    classes: int
+    train: Images
+    test: Images
+    mean: Tensor
+    std: Tensor
+
+    @classmethod
+    def of(cls, name: str, train: Images, test: Images) -> Self:
+        """Checks the two parts against each other and measures the training images.
+
+        Raises:
+            UserError: a part is empty, sizes differ, or a label is out of range.
+        """
+        for part, images in (("training", train), ("test", test)):
+            if not len(images):
+                raise UserError(f"{name}: there are no {part} images")
+            if 0 in images.size or not images.channels:
+                raise UserError(f"{name}: the {part} images are empty ({shape(images)})")
+        if shape(train) != shape(test):
+            raise UserError(f"{name}: training images are {shape(train)} but test images {shape(test)}; make them equal")
+        present = train.labels.unique()
+        classes = int(present[-1]) + 1
+        for part, labels in (("training", train.labels), ("test", test.labels)):
+            wrong = ((labels < 0) | (labels >= classes)).nonzero()
+            if len(wrong):
+                index = int(wrong[0])
+                expected = "0 or more" if part == "training" else f"0 to {classes - 1} as in the training images"
+                raise UserError(f"{name}: {part} label {index} (counted from 0) is {int(labels[index])}; must be {expected}")
+        if len(present) < classes:
+            missing = next(i for i, label in enumerate(present.tolist()) if i != label)
+            raise UserError(f"{name}: no training image has label {missing}, though labels go up to {classes - 1}; close the gap")
+        if classes < 2:
+            raise UserError(f"{name}: all training labels are 0; there must be at least two classes")
+        mean, std = statistics(train)
+        return cls(name, classes, train, test, mean, std)
+
+    @property
+    def channels(self) -> int:
+        return self.train.channels
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of every image, in pixels."""
+        return self.train.size
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same data set, its batches given out on ``device``."""
+        return replace(self, train=self.train.to(device), test=self.test.to(device))
+
+
+def shape(images: Images) -> str:
+    return f"{images.size[0]}×{images.size[1]} with {images.channels} channel{'s' if images.channels != 1 else ''}"
+
+
+def statistics(images: Images, decoded: int = 2048) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each channel, float32 [C], of pixels scaled to 0..1.
+
+    Of images in files only ``decoded``, evenly spread, are looked at: that is exact enough to normalise by, and takes seconds.
+    """
+    count = len(images) if isinstance(images, TensorImages) else min(len(images), decoded)
+    indices = torch.linspace(0, len(images) - 1, count, dtype=torch.float64).round().long()
+    total = squares = torch.zeros(images.channels, dtype=torch.float64)
+    for pixels, _ in images.stream(indices, 512):
+        pixels = pixels.cpu().double()
+        total = total + pixels.sum((0, 2, 3))
+        squares = squares + pixels.square().sum((0, 2, 3))
+    pixels_each = count * images.size[0] * images.size[1]
+    mean = total / pixels_each
+    std = (squares / pixels_each - mean.square()).clamp(min=1).sqrt()  # a channel that never varies must not divide by zero
+    return (mean / 255).float(), (std / 255).float()

@@ -1,0 +1,244 @@
+"""Where data sets come from. Each source is a dataclass of settings whose ``load`` reads, checks and returns the data."""
+
+import difflib
+import warnings
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.datasets import load_digits
+from torch import Tensor
+from torchvision import datasets
+from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes, make_dataset
+
+from supernet.data.dataset import FileImages, ImageData, Images, TensorImages
+from supernet.data.splits import split
+from supernet.errors import UserError, unknown
+
+
+@dataclass(frozen=True)
+class Digits:
+    """scikit-learn's handwritten digits: 1,797 images of 8×8, one channel; a fixed, stratified fifth is the test set."""
+
+    def load(self) -> ImageData:
+        digits = load_digits()
+        pixels = np.rint(digits.images * (255 / 16)).astype(np.uint8)
+        train, test = held_out(torch.from_numpy(digits.target), 0.2)
+        return ImageData.of(
+            "digits",
+            tensor_images(pixels[train], digits.target[train], "digits: training"),
+            tensor_images(pixels[test], digits.target[test], "digits: test"),
+        )
+
+
+@dataclass(frozen=True)
+class Torchvision:
+    """A data set of torchvision.
+
+    Attributes:
+        dataset: cifar10, cifar100, mnist, fashion_mnist or svhn.
+        root: the folder that holds, or gets, its files.
+        download: whether files that are not there may be fetched.
+    """
+
+    dataset: str
+    root: str = "~/.cache/supernet"
+    download: bool = True
+
+    def load(self) -> ImageData:
+        """Reads both parts, after a download where needed.
+
+        Raises:
+            UserError: there is no such data set, it cannot be downloaded, or its files are damaged.
+        """
+        if self.dataset not in KINDS:
+            raise UserError(f"data: {unknown(self.dataset, list(KINDS))}")
+        train, test = (
+            tensor_images(*self._part(is_train), f"{self.dataset}: {part}")
+            for part, is_train in (("training", True), ("test", False))
+        )
+        return ImageData.of(self.dataset, train, test)
+
+    def _part(self, train: bool) -> tuple[np.ndarray, np.ndarray]:
+        kind, files, address = KINDS[self.dataset]
+        root = Path(self.root).expanduser()
+        which: dict[str, Any] = {"split": "train" if train else "test"} if kind is datasets.SVHN else {"train": train}
+        try:
+            # Warnings here are about how the published files were pickled, which nobody can change.
+            with warnings.catch_warnings(action="ignore"):
+                part = kind(root, download=self.download, **which)
+        except Exception as error:  # torchvision raises many kinds: of networks, archives, pickles, tensors
+            reason = str(error).strip().splitlines() or [type(error).__name__]
+            raise UserError(
+                f"cannot load {self.dataset} from {root} ({reason[0].rstrip(': ')}); put {files} there by hand, "
+                f"from {address}, or remove what is damaged and allow the download (data.source.download=true)"
+            ) from error
+        if kind is datasets.SVHN:
+            return part.data.transpose(0, 2, 3, 1), part.labels
+        return np.asarray(part.data), np.asarray(part.targets)
+
+
+KINDS = {  # torchvision's class; what to put under its root by hand; where that is published
+    "cifar10": (datasets.CIFAR10, "cifar-10-python.tar.gz", "https://www.cs.toronto.edu/~kriz/cifar.html"),
+    "cifar100": (datasets.CIFAR100, "cifar-100-python.tar.gz", "https://www.cs.toronto.edu/~kriz/cifar.html"),
+    "mnist": (datasets.MNIST, "the four *-ubyte.gz files, in MNIST/raw,", datasets.MNIST.mirrors[0]),
+    "fashion_mnist": (
+        datasets.FashionMNIST,
+        "the four *-ubyte.gz files, in FashionMNIST/raw,",
+        "https://github.com/zalandoresearch/fashion-mnist",
+    ),
+    "svhn": (datasets.SVHN, "train_32x32.mat and test_32x32.mat", "http://ufldl.stanford.edu/housenumbers"),
+}
+
+
+@dataclass(frozen=True)
+class Npz:
+    """One file with the arrays ``x_train``, ``y_train``, ``x_test``, ``y_test``.
+
+    Images are uint8 [N, H, W, C] or [N, H, W], labels whole numbers [N].
+
+    Attributes:
+        path: the file.
+    """
+
+    path: str
+
+    def load(self) -> ImageData:
+        """Reads the file.
+
+        Raises:
+            UserError: it is missing, damaged, or its arrays are not as described.
+        """
+        path = Path(self.path).expanduser()
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                if not isinstance(file, np.lib.npyio.NpzFile):
+                    raise UserError(f"{path}: holds a single array; save x_train, y_train, x_test and y_test with numpy.savez")
+                arrays = {key: array_of(file, key, path) for key in ("x_train", "y_train", "x_test", "y_test")}
+        except FileNotFoundError as error:
+            raise UserError(f"{path}: no such file; set data.source.path to an npz file") from error
+        except UserError:
+            raise
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise UserError(f"{path}: not a readable npz file, or damaged ({reason}); write it anew with numpy.savez") from error
+        train, test = (
+            tensor_images(arrays[f"x_{part}"], arrays[f"y_{part}"], str(path), (f"x_{part}", f"y_{part}"))
+            for part in ("train", "test")
+        )
+        return ImageData.of(str(path), train, test)
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Image files in one folder a class, as RGB; the shorter side is resized to ``size`` pixels and the centre cut out.
+
+    The class folders lie in ``root``, and a fixed, stratified share of the images is the test set; or in ``root/train``, with
+    those of the test images in ``root/test`` or, where there is none, in ``root/val``. Classes are numbered by name.
+
+    Attributes:
+        root: the folder.
+        size: height and width in pixels.
+        test_share: of the images, where they have no folder of their own.
+        workers: processes that decode; no more than there are cores are started.
+        memory_limit: bytes; what fits is decoded once and kept in memory, what does not is decoded anew whenever it is needed.
+    """
+
+    root: str
+    size: int = 224
+    test_share: float = 0.2
+    workers: int = 8
+    memory_limit: int = 2 * 2**30
+
+    def __post_init__(self):
+        if self.size < 1:
+            raise UserError(f"data.source.size={self.size}: must be at least 1 pixel")
+        if self.workers < 0:
+            raise UserError(f"data.source.workers={self.workers}: must be 0 (decode in this process) or more")
+        if not 0 < self.test_share < 1:
+            raise UserError(f"data.source.test_share={self.test_share}: must lie between 0 and 1")
+
+    def load(self) -> ImageData:
+        """Lists the files, and decodes them if they fit in memory.
+
+        Raises:
+            UserError: a folder is missing or holds no images, or a file cannot be read.
+        """
+        root = Path(self.root).expanduser()
+        if not root.is_dir():
+            raise UserError(f"{root}: no such folder; set data.source.root to a folder with one folder of images a class")
+        own_test = next((root / part for part in ("test", "val") if (root / part).is_dir()), None)
+        if (root / "train").is_dir():
+            files, classes = self._list(root / "train")
+            train = test = range(len(files))
+        else:
+            files, classes = self._list(root)
+        if (root / "train").is_dir() and own_test is not None:
+            test_files, _ = self._list(own_test, classes)
+        else:
+            train, test = held_out(torch.tensor([label for _, label in files]), self.test_share)
+            test_files = [files[i] for i in test.tolist()]
+            files = [files[i] for i in train.tolist()]
+        keep = (len(files) + len(test_files)) * 3 * self.size**2 <= self.memory_limit
+        return ImageData.of(str(root), self._images(files, keep), self._images(test_files, keep))
+
+    def _list(self, folder: Path, known: dict[str, int] | None = None) -> tuple[list[tuple[str, int]], dict[str, int]]:
+        try:
+            names, classes = find_classes(str(folder))
+            for name in names:
+                if known is not None and name not in known:
+                    raise UserError(f"{folder / name}: a class without training images ({unknown(name, list(known))})")
+            classes = known or classes
+            return make_dataset(folder, classes, IMG_EXTENSIONS, allow_empty=known is not None), classes
+        except FileNotFoundError as error:
+            raise UserError(f"{folder}: {error}; put the images of each class into one folder there") from error
+
+    def _images(self, files: list[tuple[str, int]], keep: bool) -> Images:
+        labels = torch.tensor([label for _, label in files], dtype=torch.int64)
+        images = FileImages([path for path, _ in files], labels, self.size, self.workers)
+        if not (keep and files):
+            return images
+        pixels = [pixels for pixels, _ in images.stream(torch.arange(len(images)), 64)]
+        return TensorImages(torch.cat(pixels), labels)
+
+
+def held_out(labels: Tensor, share: float) -> tuple[Tensor, Tensor]:
+    """Sorted indices of the training and of the test images: always the same, whatever the seed of the run, and stratified."""
+    parts = split(labels, 1 - share, np.random.default_rng(0), parts=("training set", "test set"))
+    return parts.weights.sort().values, parts.architecture.sort().values
+
+
+def array_of(file: np.lib.npyio.NpzFile, key: str, path: Path) -> np.ndarray:
+    if key not in file:
+        near = difflib.get_close_matches(key, file.files, n=1) or [k for k in file.files if k.lower() == key]
+        hint = f" (is {near[0]!r} meant?)" if near else ""
+        raise UserError(f"{path}: no array {key!r}{hint}; it holds {', '.join(file.files) or 'none'}; save that one too")
+    return file[key]
+
+
+def tensor_images(x: np.ndarray, y: np.ndarray, where: str, names: tuple[str, str] = ("images", "labels")) -> TensorImages:
+    """Checks arrays (images [N, H, W, C] or [N, H, W], labels [N]) and turns them into images.
+
+    Raises:
+        UserError: a type, a shape or a count is wrong; the line calls the arrays ``names``, in ``where``.
+    """
+    images, labels = names
+    if x.dtype != np.uint8:
+        raise UserError(f"{where}: {images} is {x.dtype}; must be uint8 (0 to 255)")
+    if x.ndim not in (3, 4):
+        raise UserError(f"{where}: {images} has shape {list(x.shape)}; must be [N, H, W, C] or [N, H, W]")
+    if y.dtype.kind not in "iu":
+        raise UserError(f"{where}: {labels} is {y.dtype}; must be whole numbers (an integer type)")
+    if y.ndim != 1:
+        raise UserError(f"{where}: {labels} has shape {list(y.shape)}; must be [N], one number an image")
+    if len(x) != len(y):
+        raise UserError(f"{where}: {images} holds {len(x)} but {labels} holds {len(y)}; must be as many")
+    if x.ndim == 3:
+        x = x[..., None]
+    if x.shape[3] > 4 >= x.shape[1]:
+        raise UserError(f"{where}: {images} has shape {list(x.shape)}, channels first; transpose it to [N, H, W, C]")
+    return TensorImages(torch.from_numpy(np.ascontiguousarray(x.transpose(0, 3, 1, 2))), torch.from_numpy(y.astype(np.int64)))

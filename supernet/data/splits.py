@@ -1,0 +1,64 @@
+"""Which training images train the weights and which the architecture; the test images are in neither."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from supernet.errors import UserError
+
+
+@dataclass(frozen=True, eq=False)
+class Splits:
+    """Two disjoint sets of training images, as int64 indices in random order."""
+
+    weights: Tensor
+    architecture: Tensor
+
+
+def split(
+    labels: Tensor,
+    weights_share: float,
+    generator: np.random.Generator,
+    limit: int | None = None,
+    parts: tuple[str, str] = ("split for the weights", "split for the architecture"),
+) -> Splits:
+    """Splits the images that have ``labels`` (int64 [N]): ``weights_share`` of them train the weights, the rest the architecture.
+
+    Every class is divided in this proportion, up to one image. With ``limit`` only so many images are used, each class in
+    proportion; without, every image is in one of the two. ``parts`` is what errors call the two.
+
+    Raises:
+        UserError: the share or the limit is out of range, or a class would have no image in one of the parts.
+    """
+    labels = labels.cpu().numpy()
+    count = len(labels)
+    if not 0 < weights_share < 1:
+        raise UserError(f"the {parts[0]} has a share of {weights_share:g}; must lie between 0 and 1")
+    if limit is not None and not 1 <= limit <= count:
+        raise UserError(f"train_limit={limit}: there are {count} training images; choose 1 to {count}, or null for all")
+    used = apportion(np.bincount(labels), limit or count)
+    weights = apportion(used, round(weights_share * used.sum()))
+    for part, counts in zip(parts, (weights, used - weights), strict=True):
+        if 0 in counts:
+            label = int(np.argmin(counts))
+            raise UserError(
+                f"class {label}, of which {used[label]} images are used, gets none in the {part}; "
+                "add images, raise the limit of images or move the share towards 0.5"
+            )
+    order = generator.permutation(count)
+    shuffled = labels[order]
+    rank = np.empty(count, dtype=np.int64)  # of each image among those of its class
+    by_class = np.argsort(shuffled, kind="stable")
+    rank[by_class] = np.arange(count) - np.searchsorted(shuffled[by_class], shuffled[by_class])
+    first = rank < weights[shuffled]
+    second = ~first & (rank < used[shuffled])
+    return Splits(torch.from_numpy(order[first]), torch.from_numpy(order[second]))
+
+
+def apportion(counts: np.ndarray, total: int) -> np.ndarray:
+    """Scales integer ``counts`` so that they sum to ``total``, each to within one of its exact share (largest remainders)."""
+    floors, remainders = np.divmod(counts.astype(np.int64) * total, counts.sum())
+    floors[np.argsort(-remainders, kind="stable")[: total - floors.sum()]] += 1
+    return floors
