@@ -1,0 +1,215 @@
+"""``report.html``: one page, complete in itself, made from what the run folder holds and nothing else."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from html import escape
+from itertools import cycle
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import yaml
+
+from supernet.files import read_json, write_text
+from supernet.report import figures
+from supernet.report.cell import COLOURS, draw_cell
+from supernet.report.summary import HEADINGS, comparison, count, percent
+from supernet.track.jsonlines import read_rows
+
+CELLS = {"normal": "Normal cell", "reduce": "Reduction cell"}
+
+
+def write_report(folder: Path) -> Path:
+    """Writes ``report.html`` in a run's folder and returns its path; a stage that was not run has no section.
+
+    Raises:
+        UserError: ``results.json`` or ``metrics.jsonl`` cannot be read, or the page cannot be written.
+    """
+    folder = Path(folder)
+    results, rows = read_json(folder / "results.json"), read_rows(folder / "metrics.jsonl")
+    settings = folder / ".hydra" / "config.yaml"
+    config = yaml.safe_load(settings.read_text(encoding="utf-8")) if settings.exists() else {}
+    path = folder / "report.html"
+    write_text(path, page(results.get("name") or folder.resolve().name, results, rows, config))
+    return path
+
+
+def page(name: str, results: Mapping[str, Any], rows: figures.Rows, config: Mapping[str, Any]) -> str:
+    """The page as HTML."""
+    colours = option_colours(results, rows)
+    sections = [
+        ("Result", result(results)),
+        ("Architecture", architecture(results, colours)),
+        ("Accuracy against cost", accuracy_against_cost(results)),
+        ("Search", search(results, rows, colours)),
+        ("Retraining", retraining(rows)),
+        ("Time", time(results)),
+        ("Settings", table(["setting", "value"], flat(config), fold="every setting of this run")),
+        ("Versions", table(["part", "version"], flat(results.get("environment", {})), fold="software and hardware")),
+    ]
+    body = "\n".join(f"<section>\n<h2>{title}</h2>\n{content}\n</section>" for title, content in sections if content)
+    facts = {k: results[k] for k in ("space", "method", "data", "seed", "parent") if results.get(k) is not None}
+    line = " · ".join(f"{escape(key)} <b>{escape(str(value))}</b>" for key, value in facts.items())
+    return PAGE.substitute(title=escape(name), facts=line, body=body)
+
+
+# --- sections: each is HTML, or nothing where its stage was not run
+
+
+def result(results: Mapping[str, Any]) -> str:
+    rows = [[*vars(row).values()] for row in comparison(results)]
+    html = table(list(vars(HEADINGS).values()), rows) if rows else ""
+    if trained := results.get("retrain"):
+        each = ", ".join(percent(value) for value in trained["accuracy"])
+        start = "inherited weights" if trained.get("init") == "inherit" else "scratch"
+        html += note(f"Found architecture, trained from {start} for {trained.get('epochs', '?')} epochs; each seed: {each}.")
+    if derived := results.get("derive"):
+        inherited = f", accuracy with inherited weights {percent(derived.get('inherited_accuracy'))}"
+        html += note(f"Derived by {derived['searcher']}; architectures judged: {count(derived.get('evaluated'))}{inherited}.")
+    return html
+
+
+def architecture(results: Mapping[str, Any], colours: Mapping[str, str]) -> str:
+    found = results.get("architecture")
+    if not found:
+        return ""
+    graphs = found.get("graph", {})
+    html = "".join(
+        f"<h3>{escape(CELLS.get(cell, 'Cell'))}</h3>\n{picture(draw_cell(edges, colours), f'cell-{cell}')}"
+        for cell, edges in graphs.items()
+    )
+    return f"{html}\n<pre>{escape(found['text'])}</pre>"
+
+
+def accuracy_against_cost(results: Mapping[str, Any]) -> str:
+    if not results.get("retrain") and not results.get("random_baseline"):
+        return ""
+    html = picture(figures.cost_scatter(results), "scatter")
+    each = results.get("random_baseline", {}).get("architectures", [])
+    lines = [[one["text"], count(one["params"]), count(one["madds"]), percent(one["accuracy"])] for one in each]
+    return html + table(["random architecture", "parameters", "multiply-adds", "accuracy"], lines, fold="each random architecture")
+
+
+def search(results: Mapping[str, Any], rows: figures.Rows, colours: Mapping[str, str]) -> str:
+    rows = [row for row in rows if row["stage"] == "search"]
+    if not rows:
+        return ""
+    html = picture(figures.search_curves(rows), "search")
+    groups = dict.fromkeys(name.split("/")[1] for row in rows for name in row if name.startswith("logits/"))
+    choices = results.get("architecture", {}).get("choices", {})
+    for group in groups:
+        html += f"<h3>Shares of the options by the logits: {escape(group)}</h3>\n"
+        html += picture(figures.logit_curves(rows, group, colours, choices.get(group)), f"logits-{group}")
+    if groups:
+        html += note("One panel a decision: the softmax of its logits over the epochs. Above it what was derived, drawn bold.")
+    return html
+
+
+def retraining(rows: figures.Rows) -> str:
+    stages: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        if row["stage"].startswith(("retrain/", "random/")):
+            stages.setdefault(row["stage"], []).append(row)
+    return picture(figures.retrain_curves(stages), "retrain") if stages else ""
+
+
+def time(results: Mapping[str, Any]) -> str:
+    names = {"search": "search", "derive": "derive", "retrain": "retrain", "random_baseline": "random architectures"}
+    spent = {names[key]: results[key] for key in names if results.get(key, {}).get("seconds") is not None}
+    if not spent:
+        return ""
+    total = results.get("total_seconds") or sum(stage["seconds"] for stage in spent.values())
+    lines = [
+        [
+            name,
+            f"{stage['seconds']:,.1f}",
+            percent(stage["seconds"] / total) if total else "–",
+            count(stage.get("steps")),
+            memory(stage),
+        ]
+        for name, stage in spent.items()
+    ]
+    lines.append(["total", f"{total:,.1f}", "", "", ""])
+    return table(["stage", "seconds", "share", "steps", "peak memory"], lines)
+
+
+# --- pieces
+
+
+def option_colours(results: Mapping[str, Any], rows: figures.Rows) -> dict[str, str]:
+    """A colour for each operation, the same in every picture: in the order of the logits, then of the graph."""
+    logged = [name.split("/", 3)[3] for row in rows for name in row if name.startswith("logits/")]
+    drawn = [edge[2] for edges in results.get("architecture", {}).get("graph", {}).values() for edge in edges]
+    return dict(zip(dict.fromkeys([*logged, *drawn]), cycle(COLOURS), strict=False))
+
+
+def picture(figure: Any, name: str) -> str:
+    return f"<figure>{figures.svg(figure, name)}</figure>\n"
+
+
+def note(text: str) -> str:
+    return f"<p class=note>{escape(text)}</p>\n"
+
+
+def memory(stage: Mapping[str, Any]) -> str:
+    used = stage.get("peak_memory_bytes")
+    return f"{used / 2**20:,.0f} MiB" if used else "–"
+
+
+def table(headings: Sequence[str], rows: Sequence[Sequence[Any]], fold: str = "") -> str:
+    """A table, or nothing without rows; ``fold`` is the line to click on to see it. Columns of figures stand to the right."""
+    rows = [[str(value) for value in row] for row in rows]
+    if not rows:
+        return ""
+    right = [all(row[i][:1].isdigit() or row[i] in ("–", "") for row in rows) and bool(headings[i]) for i in range(len(headings))]
+
+    def line(cells: Sequence[str], tag: str) -> str:
+        return "<tr>" + "".join(f"<{tag}{' class=n' * r}>{escape(c)}</{tag}>" for c, r in zip(cells, right, strict=True)) + "</tr>"
+
+    inner = "\n".join(["<table>", line(headings, "th"), *(line(row, "td") for row in rows), "</table>"])
+    return f"<details><summary>{fold}</summary>\n{inner}\n</details>" if fold else inner
+
+
+def flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested settings as (dotted name, value)."""
+    if isinstance(value, Mapping) and value:
+        for key, inner in value.items():
+            yield from flat(inner, f"{prefix}.{key}" if prefix else str(key))
+    elif prefix:
+        yield prefix, value
+
+
+PAGE = Template("""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>$title</title>
+<style>
+body { margin: 0 auto; padding: 1.5rem; max-width: 64rem; color: #22282d; background: #fff;
+  font: 15px/1.5 system-ui, "Segoe UI", "Helvetica Neue", Arial, sans-serif; }
+h1 { font-size: 1.6rem; margin: 0; }
+h2 { font-size: 1.2rem; margin: 2.2rem 0 .6rem; padding-bottom: .2rem; border-bottom: 1px solid #d9dee2; }
+h3 { font-size: 1rem; margin: 1.2rem 0 .3rem; }
+header p, .note { color: #5b6770; margin: .4rem 0; }
+header b { color: #22282d; }
+table { border-collapse: collapse; font-size: .9rem; }
+th, td { text-align: left; padding: .25rem .9rem .25rem 0; border-bottom: 1px solid #e8ebee; vertical-align: top;
+  overflow-wrap: anywhere; }
+th { color: #5b6770; font-weight: 600; white-space: nowrap; }
+td:first-child { min-width: 4rem; }
+.n { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
+figure { margin: .5rem 0; overflow-x: auto; }
+svg { max-width: 100%; height: auto; }
+pre { background: #f5f7f9; padding: .7rem; white-space: pre-wrap; overflow-wrap: anywhere; font-size: .85rem; }
+summary { cursor: pointer; color: #0b5a8f; margin: .4rem 0; }
+</style>
+</head>
+<body>
+<header>
+<h1>$title</h1>
+<p>$facts</p>
+</header>
+$body
+</body>
+</html>
+""")

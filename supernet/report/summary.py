@@ -1,0 +1,76 @@
+"""The comparison that a run is for: the found architecture beside random ones, trained by the same recipe."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+
+@dataclass
+class Row:
+    """One line of the comparison, as text."""
+
+    name: str
+    architecture: str
+    params: str
+    madds: str
+    accuracy: str
+    interval: str
+    seconds: str
+
+
+HEADINGS = Row("", "architecture", "parameters", "multiply-adds", "accuracy", "95% interval", "seconds")
+
+
+def comparison(results: Mapping[str, Any]) -> list[Row]:
+    """The found architecture, then the random ones taken together; a row less for each that was not trained."""
+    rows = []
+    cost, architecture = results.get("cost", {}), results.get("architecture", {})
+    if architecture:
+        trained = results.get("retrain", {})
+        rows.append(
+            Row("found", architecture["text"], count(cost.get("params")), count(cost.get("madds")), *accuracy_and_time(trained))
+        )
+    if chance := results.get("random_baseline"):
+        each = chance.get("architectures", [])
+        rows.append(
+            Row(
+                "random",
+                f"{len(chance['accuracy'])} architectures (means)",
+                count(fmean(one["params"] for one in each) if each else None),
+                count(fmean(one["madds"] for one in each) if each else None),
+                *accuracy_and_time(chance),
+            )
+        )
+    return rows
+
+
+def accuracy_and_time(trained: Mapping[str, Any]) -> tuple[str, str, str]:
+    seconds = trained.get("seconds")
+    return percent(trained.get("mean")), interval(trained.get("ci95")), "–" if seconds is None else f"{seconds:,.1f}"
+
+
+def summary_table(results: Mapping[str, Any]) -> Table:
+    """The comparison as a table for the console, from the value of ``results.json``."""
+    table = Table(title="Accuracy from scratch", title_justify="left")
+    for heading in vars(HEADINGS).values():
+        text = heading in ("", "architecture")
+        table.add_column(heading, justify="left" if text else "right", overflow="fold", no_wrap=not text)
+    for row in comparison(results):
+        table.add_row(*(escape(value) for value in vars(row).values()))
+    return table
+
+
+def percent(fraction: float | None) -> str:
+    return "–" if fraction is None else f"{100 * fraction:.2f}%"
+
+
+def interval(ends: list[float] | None) -> str:
+    return "–" if ends is None else f"{percent(ends[0])} to {percent(ends[1])}"
+
+
+def count(number: float | None) -> str:
+    return "–" if number is None else f"{number:,.0f}"

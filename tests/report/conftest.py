@@ -1,0 +1,132 @@
+"""Run folders as the two spaces leave them, with figures that nobody would find elsewhere on the page."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import yaml
+
+NB201 = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
+DARTS = ("none", "max_pool_3x3", "avg_pool_3x3", "skip_connect", "sep_conv_3x3", "sep_conv_5x5", "dil_conv_3x3", "dil_conv_5x5")
+SPACES = {
+    "nb201": {
+        "groups": {"edges": (6, NB201)},
+        "choices": {"edges": ["nor_conv_3x3", "skip_connect", "nor_conv_1x1", "none", "avg_pool_3x3", "nor_conv_3x3"]},
+        "text": "|nor_conv_3x3~0|+|skip_connect~0|nor_conv_1x1~1|+|none~0|avg_pool_3x3~1|nor_conv_3x3~2|",
+        "graph": {
+            "cell": [
+                ["0", "1", "nor_conv_3x3"],
+                ["0", "2", "skip_connect"],
+                ["1", "2", "nor_conv_1x1"],
+                ["1", "3", "avg_pool_3x3"],
+                ["2", "3", "nor_conv_3x3"],
+            ]
+        },
+    },
+    "darts": {  # DARTS_V1 of the paper
+        "groups": {"normal": (14, DARTS), "reduce": (14, DARTS)},
+        "choices": {"normal": ["skip_connect"] * 14, "reduce": ["max_pool_3x3"] * 14},
+        "text": "Genotype(normal=[('sep_conv_3x3', 1), ('sep_conv_3x3', 0), ('skip_connect', 0), ('sep_conv_3x3', 1), "
+        "('skip_connect', 0), ('sep_conv_3x3', 1), ('sep_conv_3x3', 0), ('skip_connect', 2)], normal_concat=range(2, 6), "
+        "reduce=[('max_pool_3x3', 0), ('max_pool_3x3', 1), ('skip_connect', 2), ('max_pool_3x3', 0), ('max_pool_3x3', 0), "
+        "('skip_connect', 2), ('skip_connect', 2), ('avg_pool_3x3', 0)], reduce_concat=range(2, 6))",
+        "graph": {
+            "normal": [
+                ["c_{k-1}", "0", "sep_conv_3x3"],
+                ["c_{k-2}", "0", "sep_conv_3x3"],
+                ["c_{k-2}", "1", "skip_connect"],
+                ["c_{k-1}", "1", "sep_conv_3x3"],
+                ["c_{k-2}", "2", "skip_connect"],
+                ["c_{k-1}", "2", "sep_conv_3x3"],
+                ["c_{k-2}", "3", "sep_conv_3x3"],
+                ["0", "3", "skip_connect"],
+            ],
+            "reduce": [
+                ["c_{k-2}", "0", "max_pool_3x3"],
+                ["c_{k-1}", "0", "max_pool_3x3"],
+                ["0", "1", "skip_connect"],
+                ["c_{k-2}", "1", "max_pool_3x3"],
+                ["c_{k-2}", "2", "max_pool_3x3"],
+                ["0", "2", "skip_connect"],
+                ["0", "3", "skip_connect"],
+                ["c_{k-2}", "3", "avg_pool_3x3"],
+            ],
+        },
+    },
+}
+SEARCH_EPOCHS, STEPS, RETRAIN_EPOCHS = 12, 11, 8
+
+
+def results(space: str) -> dict:
+    parts = SPACES[space]
+    return {
+        "schema": 1,
+        "name": f"darts-{space}-digits",
+        "seed": 7,
+        "space": space,
+        "method": "darts",
+        "data": "digits",
+        "parent": None,
+        "architecture": {"space": space} | {k: parts[k] for k in ("choices", "text", "graph")},
+        "cost": {"params": 73754, "madds": 1234567},
+        "search": {"seconds": 31.2, "steps": 132, "peak_memory_bytes": 812345678, "epochs": SEARCH_EPOCHS, "warm_start": None},
+        "derive": {"searcher": "derived", "inherited_accuracy": 0.9123, "evaluated": 1, "seconds": 0.4},
+        "retrain": {
+            "accuracy": [0.9811, 0.9722, 0.9855],
+            "mean": 0.9796,
+            "ci95": [0.9629, 0.9963],
+            "seconds": 40.1,
+            "epochs": RETRAIN_EPOCHS,
+            "init": "scratch",
+        },
+        "random_baseline": {
+            "accuracy": [0.9533, 0.9744],
+            "mean": 0.96385,
+            "ci95": [0.8298, 1.0979],
+            "seconds": 35.6,
+            "architectures": [
+                {"text": "random & first", "params": 50010, "madds": 1000020, "accuracy": 0.9533},
+                {"text": "random <second>", "params": 90030, "madds": 1500040, "accuracy": 0.9744},
+            ],
+        },
+        "environment": {"python": "3.11.7", "torch": "2.15.0", "platform": "Linux <x86>", "git_commit": None},
+        "total_seconds": 107.3,
+    }
+
+
+def rows(space: str) -> list[dict]:
+    found = []
+    for i in range(1, SEARCH_EPOCHS * 2 + 1):
+        epoch = i / 2
+        row = {"stage": "search", "step": round(epoch * STEPS), "epoch": epoch}
+        row |= {"loss": 2.3 * math.exp(-epoch / 5), "accuracy": 1 - math.exp(-epoch / 4)}
+        row["architecture_loss"] = 2.3 * math.exp(-epoch / 6) + 0.1
+        if i % 2 == 0:
+            for group, (slots, options) in SPACES[space]["groups"].items():
+                row[f"entropy/{group}"] = math.log(len(options)) - 0.05 * epoch
+                for slot in range(slots):
+                    for j, option in enumerate(options):
+                        row[f"logits/{group}/{slot}/{option}"] = 0.05 * epoch * math.sin(3 * slot + 2 * j)
+        found.append(row)
+    for stage, scale in {"retrain/0": 3, "retrain/1": 3.2, "retrain/2": 3.4, "random/0": 2.6, "random/1": 2.8}.items():
+        for epoch in range(1, RETRAIN_EPOCHS + 1):
+            row = {"stage": stage, "step": epoch * STEPS, "epoch": float(epoch)}
+            found.append(row | {"loss": scale * math.exp(-epoch / scale), "accuracy": 1 - math.exp(-epoch / scale)})
+        found.append({"stage": stage, "step": RETRAIN_EPOCHS * STEPS, "test_accuracy": 0.97, "test_loss": 0.1})
+    return found
+
+
+@pytest.fixture(params=SPACES, scope="module")
+def run_folder(request, tmp_path_factory) -> Path:
+    """The folder of a finished run; not to be changed."""
+    return write(tmp_path_factory.mktemp(request.param) / "run", results(request.param), rows(request.param))
+
+
+def write(folder: Path, figures: dict, logged: list[dict]) -> Path:
+    (folder / ".hydra").mkdir(parents=True)
+    (folder / "results.json").write_text(json.dumps(figures))
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in logged))
+    config = {"seed": 7, "search": {"epochs": SEARCH_EPOCHS, "lr": 0.0517}, "data": {"name": "digits & <co>"}, "tags": ["a", "b"]}
+    (folder / ".hydra" / "config.yaml").write_text(yaml.safe_dump(config))
+    return folder
