@@ -139,10 +139,10 @@ def logit_curves(rows: Rows, group: str, colours: Mapping[str, str], chosen: Seq
 
 
 def cost_scatter(results: Mapping[str, Any]) -> Figure:
-    """Accuracy from scratch against parameters: each architecture a dot, means with their 95% intervals."""
+    """Test accuracy against parameters: each architecture a dot, means with their 95% intervals."""
     figure = Figure(figsize=(6.5, 3.6), layout="constrained")
     axes = figure.subplots()
-    tidy(axes, "accuracy from scratch (%)")
+    tidy(axes, "test accuracy (%)")
     axes.set_xlabel("parameters", fontsize=8)
     chance, trained = results.get("random_baseline"), results.get("retrain")
     if chance and chance.get("architectures"):

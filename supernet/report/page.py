@@ -63,8 +63,9 @@ def result(results: Mapping[str, Any]) -> str:
         start = "inherited weights" if trained.get("init") == "inherit" else "scratch"
         html += note(f"Found architecture, trained from {start} for {trained.get('epochs', '?')} epochs; each seed: {each}.")
     if derived := results.get("derive"):
-        inherited = f", accuracy with inherited weights {percent(derived.get('inherited_accuracy'))}"
-        html += note(f"Derived by {derived['searcher']}; architectures judged: {count(derived.get('evaluated'))}{inherited}.")
+        inherited = derived.get("inherited_accuracy")
+        accuracy = "" if inherited is None else f"; accuracy with inherited weights: {percent(inherited)}"
+        html += note(f"Searcher: {derived['searcher']}; architectures judged: {count(derived.get('evaluated'))}{accuracy}.")
     return html
 
 

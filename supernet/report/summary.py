@@ -11,7 +11,7 @@ from rich.table import Table
 
 @dataclass
 class Row:
-    """One line of the comparison, as text."""
+    """One side of the comparison, as text."""
 
     name: str
     architecture: str
@@ -39,7 +39,7 @@ def comparison(results: Mapping[str, Any]) -> list[Row]:
         rows.append(
             Row(
                 "random",
-                f"{len(chance['accuracy'])} architectures (means)",
+                f"{len(chance['accuracy'])} architectures, means",
                 count(fmean(one["params"] for one in each) if each else None),
                 count(fmean(one["madds"] for one in each) if each else None),
                 *accuracy_and_time(chance),
@@ -54,13 +54,15 @@ def accuracy_and_time(trained: Mapping[str, Any]) -> tuple[str, str, str]:
 
 
 def summary_table(results: Mapping[str, Any]) -> Table:
-    """The comparison as a table for the console, from the value of ``results.json``."""
-    table = Table(title="Accuracy from scratch", title_justify="left")
-    for heading in vars(HEADINGS).values():
-        text = heading in ("", "architecture")
-        table.add_column(heading, justify="left" if text else "right", overflow="fold", no_wrap=not text)
-    for row in comparison(results):
-        table.add_row(*(escape(value) for value in vars(row).values()))
+    """The comparison as a table for the console, a column each, from the value of ``results.json``."""
+    start = "inherited weights" if results.get("retrain", {}).get("init") == "inherit" else "scratch"
+    rows = comparison(results)
+    table = Table(title=f"Test accuracy, trained from {start}", title_justify="left")
+    table.add_column(no_wrap=True)
+    for row in rows:
+        table.add_column(row.name, overflow="fold")
+    for field, heading in list(vars(HEADINGS).items())[1:]:
+        table.add_row(heading, *(escape(getattr(row, field)) for row in rows))
     return table
 
 

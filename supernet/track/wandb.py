@@ -110,6 +110,8 @@ class WandB(Tracker):
             )
         except Exception as error:  # no login, no network, no such project, no disk: W&B has many words for them
             raise UserError(f"W&B cannot start: {' '.join(str(error).split())}; mend it or choose tracker.mode=offline") from error
+        # W&B would have processes that this one starts share its service, where a killed one leaves its run "in use".
+        os.environ.pop("WANDB_SERVICE", None)
         self._had = self._run.step  # rows that an online run has from earlier sessions
 
     def _follow(self) -> None:
