@@ -8,11 +8,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
+import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from torchvision.transforms import functional as F
 
 from supernet.errors import UserError
 
@@ -78,11 +78,11 @@ class Decoder(Dataset):
     def decode(self, path: str) -> Tensor:
         try:
             with Image.open(path) as image:
-                square = F.center_crop(F.resize(image.convert("RGB"), [self.side]), [self.side, self.side])
+                square = ImageOps.fit(image.convert("RGB"), (self.side, self.side), Image.Resampling.BILINEAR)
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             reason = "missing" if isinstance(error, FileNotFoundError) else "not an image, or damaged"
             raise UserError(f"{path}: cannot be read ({reason}); replace it or remove it") from error
-        return F.pil_to_tensor(square)
+        return torch.from_numpy(np.array(square)).permute(2, 0, 1)
 
     def __getitem__(self, paths: Sequence[str]) -> Tensor | UserError:
         try:

@@ -1,4 +1,7 @@
-"""Where data sets come from. Each source is a dataclass of settings whose ``load`` reads, checks and returns the data."""
+"""Where data sets come from. Each source is a dataclass of settings whose ``load`` reads, checks and returns the data.
+
+scikit-learn and torchvision take seconds to import, in every process; only the source that needs one of them imports it.
+"""
 
 import difflib
 import warnings
@@ -10,10 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.datasets import load_digits
 from torch import Tensor
-from torchvision import datasets
-from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes, make_dataset
 
 from supernet.data.dataset import FileImages, ImageData, Images, TensorImages
 from supernet.data.splits import split
@@ -25,6 +25,8 @@ class Digits:
     """scikit-learn's handwritten digits: 1,797 images of 8×8, one channel; a fixed, stratified fifth is the test set."""
 
     def load(self) -> ImageData:
+        from sklearn.datasets import load_digits
+
         digits = load_digits()
         pixels = np.rint(digits.images * (255 / 16)).astype(np.uint8)
         train, test = held_out(torch.from_numpy(digits.target), 0.2)
@@ -64,35 +66,40 @@ class Torchvision:
         return ImageData.of(self.dataset, train, test)
 
     def _part(self, train: bool) -> tuple[np.ndarray, np.ndarray]:
-        kind, files, address = KINDS[self.dataset]
+        from torchvision import datasets
+
+        name, files, address = KINDS[self.dataset]
         root = Path(self.root).expanduser()
-        which: dict[str, Any] = {"split": "train" if train else "test"} if kind is datasets.SVHN else {"train": train}
+        which: dict[str, Any] = {"split": "train" if train else "test"} if name == "SVHN" else {"train": train}
         try:
             # Warnings here are about how the published files were pickled, which nobody can change.
             with warnings.catch_warnings(action="ignore"):
-                part = kind(root, download=self.download, **which)
+                part = getattr(datasets, name)(root, download=self.download, **which)
         except Exception as error:  # torchvision raises many kinds: of networks, archives, pickles, tensors
             reason = str(error).strip().splitlines() or [type(error).__name__]
             raise UserError(
                 f"cannot load {self.dataset} from {root} ({reason[0].rstrip(': ')}); put {files} there by hand, "
                 f"from {address}, or remove what is damaged and allow the download (data.source.download=true)"
             ) from error
-        if kind is datasets.SVHN:
+        if name == "SVHN":
             return part.data.transpose(0, 2, 3, 1), part.labels
         return np.asarray(part.data), np.asarray(part.targets)
 
 
 KINDS = {  # torchvision's class; what to put under its root by hand; where that is published
-    "cifar10": (datasets.CIFAR10, "cifar-10-python.tar.gz", "https://www.cs.toronto.edu/~kriz/cifar.html"),
-    "cifar100": (datasets.CIFAR100, "cifar-100-python.tar.gz", "https://www.cs.toronto.edu/~kriz/cifar.html"),
-    "mnist": (datasets.MNIST, "the four *-ubyte.gz files, in MNIST/raw,", datasets.MNIST.mirrors[0]),
+    "cifar10": ("CIFAR10", "cifar-10-python.tar.gz", "https://www.cs.toronto.edu/~kriz/cifar.html"),
+    "cifar100": ("CIFAR100", "cifar-100-python.tar.gz", "https://www.cs.toronto.edu/~kriz/cifar.html"),
+    "mnist": ("MNIST", "the four *-ubyte.gz files, in MNIST/raw,", "https://ossci-datasets.s3.amazonaws.com/mnist"),
     "fashion_mnist": (
-        datasets.FashionMNIST,
+        "FashionMNIST",
         "the four *-ubyte.gz files, in FashionMNIST/raw,",
         "https://github.com/zalandoresearch/fashion-mnist",
     ),
-    "svhn": (datasets.SVHN, "train_32x32.mat and test_32x32.mat", "http://ufldl.stanford.edu/housenumbers"),
+    "svhn": ("SVHN", "train_32x32.mat and test_32x32.mat", "http://ufldl.stanford.edu/housenumbers"),
 }
+
+
+ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 
 
 @dataclass(frozen=True)
@@ -115,10 +122,11 @@ class Npz:
         """
         path = Path(self.path).expanduser()
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with open(path, "rb") as handle:  # numpy leaves a damaged file open
+                file = np.load(handle, allow_pickle=False)
                 if not isinstance(file, np.lib.npyio.NpzFile):
-                    raise UserError(f"{path}: holds a single array; save x_train, y_train, x_test and y_test with numpy.savez")
-                arrays = {key: array_of(file, key, path) for key in ("x_train", "y_train", "x_test", "y_test")}
+                    raise UserError(f"{path}: holds a single array; save {', '.join(ARRAYS)} with numpy.savez")
+                arrays = {key: array_of(file, key, path) for key in ARRAYS}
         except FileNotFoundError as error:
             raise UserError(f"{path}: no such file; set data.source.path to an npz file") from error
         except UserError:
@@ -187,6 +195,8 @@ class Folder:
         return ImageData.of(str(root), self._images(files, keep), self._images(test_files, keep))
 
     def _list(self, folder: Path, known: dict[str, int] | None = None) -> tuple[list[tuple[str, int]], dict[str, int]]:
+        from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes, make_dataset
+
         try:
             names, classes = find_classes(str(folder))
             for name in names:
@@ -214,7 +224,8 @@ def held_out(labels: Tensor, share: float) -> tuple[Tensor, Tensor]:
 
 def array_of(file: np.lib.npyio.NpzFile, key: str, path: Path) -> np.ndarray:
     if key not in file:
-        near = difflib.get_close_matches(key, file.files, n=1) or [k for k in file.files if k.lower() == key]
+        others = {name.lower(): name for name in file.files if name not in ARRAYS}
+        near = [others[name] for name in difflib.get_close_matches(key, others, n=1)]
         hint = f" (is {near[0]!r} meant?)" if near else ""
         raise UserError(f"{path}: no array {key!r}{hint}; it holds {', '.join(file.files) or 'none'}; save that one too")
     return file[key]
