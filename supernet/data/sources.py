@@ -4,7 +4,6 @@ scikit-learn and torchvision take seconds to import, in every process; only the 
 """
 
 import difflib
-import warnings
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -72,9 +71,7 @@ class Torchvision:
         root = Path(self.root).expanduser()
         which: dict[str, Any] = {"split": "train" if train else "test"} if name == "SVHN" else {"train": train}
         try:
-            # Warnings here are about how the published files were pickled, which nobody can change.
-            with warnings.catch_warnings(action="ignore"):
-                part = getattr(datasets, name)(root, download=self.download, **which)
+            part = getattr(datasets, name)(root, download=self.download, **which)
         except Exception as error:  # torchvision raises many kinds: of networks, archives, pickles, tensors
             reason = str(error).strip().splitlines() or [type(error).__name__]
             raise UserError(

@@ -220,7 +220,7 @@ def test_bad_folders_are_named(tmp_path):
 
 
 class OldDtype:
-    """The published CIFAR files were pickled by a numpy of 2009, in a way that today's numpy warns about."""
+    """The published CIFAR files hold types as a numpy of 2009 pickled them; reading one must not warn."""
 
     def __reduce__(self):
         return np.dtype, ("u1", 0, 1)
