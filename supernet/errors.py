@@ -1,4 +1,7 @@
-"""The one error type for whatever a user can mend."""
+"""The one error type for whatever a user can mend, and the line for a misspelt name."""
+
+import difflib
+from collections.abc import Sequence
 
 
 class UserError(ValueError):
@@ -6,3 +9,10 @@ class UserError(ValueError):
 
     The command line prints the line without a traceback and exits with code 2.
     """
+
+
+def unknown(word: str, known: Sequence[str]) -> str:
+    """One line for a name that is not known: with the nearest one, if any is near."""
+    near = difflib.get_close_matches(word, known, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return f"unknown {word!r}; {hint}choose one of {', '.join(known)}"

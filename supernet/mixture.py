@@ -1,8 +1,8 @@
 """The values that everything else speaks in: choice groups, mixtures, architectures. No training, no files.
 
-A *choice group* is a table of decisions with the same options. A *mixture* tells a supernet, for one forward pass, what to run in
-every slot of every group: all options by weight (DARTS), one option (a path), or anything between. An *architecture* is one option
-a slot, as a value that can be hashed, compared and written as JSON.
+A *choice group* is a table of decisions with the same options. A *mixture* tells a supernet, for one forward pass, what to run
+in every slot of every group: all options by weight (DARTS), one option (a path), or anything between. An *architecture* is one
+option a slot, as a value that can be hashed, compared and written as JSON.
 """
 
 import json
@@ -35,8 +35,8 @@ class ChoiceGroup:
 class Choice:
     """What to run in each slot of one group.
 
-    ``active[slot]`` names the options (by index) that run there; the others are not computed at all. ``weights`` ``[slots, options]``
-    scales each option's output; ``None`` means one. Which options run is known on the host, so that no step waits for a device;
+    ``active[slot]`` names the options (by index) that run there; the others are not computed at all. ``weights``, a table
+    ``[slots, options]``, scales each option's output; ``None`` means one. Which options run is known on the host, so that no step waits for a device;
     how much of each is a tensor, so that gradients reach the logits.
     """
 
@@ -92,8 +92,7 @@ class Architecture:
             return cls.of(space, **choices)
         except (KeyError, TypeError, AttributeError) as error:
             raise UserError(
-                'not an architecture: expected {"space": NAME, "choices": {GROUP: [OPTION, ...]}}, '
-                f"got {str(value)[:80]!r}"
+                f'not an architecture: expected {{"space": NAME, "choices": {{GROUP: [OPTION, ...]}}}}, got {str(value)[:80]!r}'
             ) from error
 
     @classmethod
@@ -112,6 +111,5 @@ def softmax_mixture(logits: Logits) -> dict[str, Choice]:
 def detached(mixture: Mixture) -> dict[str, Choice]:
     """The same mixture with weights that ask for no gradient."""
     return {
-        name: Choice(choice.active, None if choice.weights is None else choice.weights.detach())
-        for name, choice in mixture.items()
+        name: Choice(choice.active, None if choice.weights is None else choice.weights.detach()) for name, choice in mixture.items()
     }

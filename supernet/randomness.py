@@ -40,7 +40,7 @@ class Streams:
 
     @contextmanager
     def initialising(self, name: str) -> Iterator[None]:
-        """Torch's modules draw their first weights from its global generator: inside this block it is seeded, after it restored."""
+        """Torch's modules draw their first weights from its global generator: seeded inside this block, restored after."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self._derived(name))
             yield

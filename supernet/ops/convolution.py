@@ -32,9 +32,7 @@ class DilConv(Rectified):
     def __init__(self, channels: int, kernel_size: int, stride: int = 1, affine: bool = True):
         super().__init__()
         self.body = nn.Sequential(
-            nn.Conv2d(
-                channels, channels, kernel_size, stride, padding=kernel_size - 1, dilation=2, groups=channels, bias=False
-            ),
+            nn.Conv2d(channels, channels, kernel_size, stride, padding=kernel_size - 1, dilation=2, groups=channels, bias=False),
             nn.Conv2d(channels, channels, 1, bias=False),
             nn.BatchNorm2d(channels, affine=affine),
         )
@@ -47,9 +45,7 @@ class SepConv(Rectified):
         super().__init__()
 
         def depthwise(stride: int) -> nn.Module:
-            return nn.Conv2d(
-                channels, channels, kernel_size, stride, padding=kernel_size // 2, groups=channels, bias=False
-            )
+            return nn.Conv2d(channels, channels, kernel_size, stride, padding=kernel_size // 2, groups=channels, bias=False)
 
         self.body = nn.Sequential(
             depthwise(stride),

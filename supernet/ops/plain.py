@@ -22,7 +22,7 @@ class Pool(nn.Module):
 
 
 class DropPath(nn.Module):
-    """Zeroes a branch of a sample with ``probability``, scaling the rest up to the same mean (Larsson et al. 2017; DARTS retraining).
+    """Zeroes a branch of a sample with ``probability``, scaling the rest up to the same mean (Larsson et al. 2017).
 
     Active in training only. Draws come from ``generator``; ``None`` is torch's own.
     """

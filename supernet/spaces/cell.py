@@ -48,7 +48,7 @@ class Cell(nn.Module):
 
 
 class MixedCell(nn.Module):
-    """A cell of a supernet: edge ``k`` of ``edges``, (source, target), owns every option and runs what slot ``k`` of a choice says.
+    """A cell of a supernet: edge ``k`` of ``edges`` (source, target) owns every option and runs what slot ``k`` of a choice says.
 
     Options that are not active are not computed. A tensor that several operations rectify is rectified once.
     """
@@ -71,11 +71,7 @@ class MixedCell(nn.Module):
         self.edges = nn.ModuleDict(
             {
                 edge: nn.ModuleDict(
-                    {
-                        name: OPERATIONS[name](channels, strides[source], affine, pool_norm)
-                        for name in options
-                        if name != "none"
-                    }
+                    {name: OPERATIONS[name](channels, strides[source], affine, pool_norm) for name in options if name != "none"}
                 )
                 for source, _, edge in self.wiring
             }

@@ -87,9 +87,17 @@ class DartsNetwork(nn.Module):
         auxiliary: bool = False,
     ):
         super().__init__()
-        self.stem = nn.Sequential(
-            nn.Conv2d(in_channels, 3 * channels, 3, padding=1, bias=False), nn.BatchNorm2d(3 * channels)
+        self.settings = dict(
+            normal=normal,
+            reduce=reduce,
+            channels=channels,
+            cells=cells,
+            classes=classes,
+            in_channels=in_channels,
+            affine=affine,
+            pool_norm=pool_norm,
         )
+        self.stem = nn.Sequential(nn.Conv2d(in_channels, 3 * channels, 3, padding=1, bias=False), nn.BatchNorm2d(3 * channels))
         self.reductions = {cells // 3, 2 * cells // 3} if cells > 2 else set(range(1, cells))
         before, last, width, last_reduced = 3 * channels, 3 * channels, channels, False
         self.layers = nn.ModuleList()
@@ -151,13 +159,9 @@ class Darts(Space):
 
     def supernet(self, classes: int, in_channels: int) -> nn.Module:
         geometry = self.search
-        return DartsSupernet(
-            EDGES, EDGES, geometry.channels, geometry.cells, classes, in_channels, affine=False, pool_norm=True
-        )
+        return DartsSupernet(EDGES, EDGES, geometry.channels, geometry.cells, classes, in_channels, affine=False, pool_norm=True)
 
-    def standalone(
-        self, architecture: Architecture, classes: int, in_channels: int, phase: str = "evaluation"
-    ) -> nn.Module:
+    def standalone(self, architecture: Architecture, classes: int, in_channels: int, phase: str = "evaluation") -> nn.Module:
         self.validate(architecture)
         searching = phase == "search"
         geometry = self.search if searching else self.evaluation

@@ -37,9 +37,8 @@ class NB201Network(nn.Module):
 
     def __init__(self, edges, channels: int, cells: int, classes: int, in_channels: int, affine: bool):
         super().__init__()
-        self.stem = nn.Sequential(
-            nn.Conv2d(in_channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels)
-        )
+        self.settings = dict(edges=edges, channels=channels, cells=cells, classes=classes, in_channels=in_channels, affine=affine)
+        self.stem = nn.Sequential(nn.Conv2d(in_channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels))
         blocks = [self.cell(edges, channels, affine) for _ in range(cells)]
         for width in (2 * channels, 4 * channels):
             blocks.append(Reduction(width // 2, width))
@@ -80,25 +79,19 @@ class NB201(Space):
     """
 
     name: ClassVar[str] = "nb201"
-    groups: ClassVar = (
-        ChoiceGroup("edges", 6, ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")),
-    )
+    groups: ClassVar = (ChoiceGroup("edges", 6, ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")),)
 
     def supernet(self, classes: int, in_channels: int) -> nn.Module:
         return NB201Supernet(EDGES, self.search.channels, self.search.cells, classes, in_channels, affine=False)
 
-    def standalone(
-        self, architecture: Architecture, classes: int, in_channels: int, phase: str = "evaluation"
-    ) -> nn.Module:
+    def standalone(self, architecture: Architecture, classes: int, in_channels: int, phase: str = "evaluation") -> nn.Module:
         geometry = self.search if phase == "search" else self.evaluation
         edges = [
             (source, target, option)
             for (source, target), option in zip(EDGES, self.validate(architecture)["edges"], strict=True)
             if option != "none"
         ]
-        return NB201Network(
-            edges, geometry.channels, geometry.cells, classes, in_channels, affine=phase == "evaluation"
-        )
+        return NB201Network(edges, geometry.channels, geometry.cells, classes, in_channels, affine=phase == "evaluation")
 
     def random(self, rng: np.random.Generator) -> Architecture:
         options = self.groups[0].options

@@ -1,15 +1,14 @@
 """What a search space is: its choice groups, what is valid, how to build its networks, how to write its architectures."""
 
-import difflib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 from torch import Tensor, nn
 
-from supernet.errors import UserError
+from supernet.errors import UserError, unknown
 from supernet.mixture import Architecture, Choice, ChoiceGroup
 from supernet.spaces.cell import Cell
 
@@ -43,12 +42,10 @@ class Space(ABC):
         """A fresh supernet of the search geometry: ``forward(x [B,C,H,W], mixture) -> logits [B, classes]``."""
 
     @abstractmethod
-    def standalone(
-        self, architecture: Architecture, classes: int, in_channels: int, phase: str = "evaluation"
-    ) -> nn.Module:
+    def standalone(self, architecture: Architecture, classes: int, in_channels: int, phase: str = "evaluation") -> nn.Module:
         """A fresh plain network of the chosen operations alone: ``forward(x) -> logits``.
 
-        ``phase`` "evaluation" has the evaluation geometry, for retraining; "search" has the form that the supernet's subnets have,
+        ``phase`` "evaluation" has the evaluation geometry, for retraining; "search" has the form that subnets of the supernet have,
         so that it can take inherited weights.
         """
 
@@ -89,9 +86,7 @@ class Space(ABC):
             raise UserError(f"{self.name} has the groups {[g.name for g in self.groups]}, not {list(given)}")
         for group in self.groups:
             if len(given[group.name]) != group.slots:
-                raise UserError(
-                    f"{self.name}: group {group.name} has {group.slots} slots, not {len(given[group.name])}"
-                )
+                raise UserError(f"{self.name}: group {group.name} has {group.slots} slots, not {len(given[group.name])}")
             for slot, option in enumerate(given[group.name]):
                 if option not in group.options:
                     raise UserError(f"{self.name}: {group.name}[{slot}]: {unknown(option, group.options)}")
@@ -114,10 +109,3 @@ class Space(ABC):
             prefix = next((p for p in prefixes if key.startswith(p)), "")
             result[key] = state[prefixes.get(prefix, "") + key.removeprefix(prefix)]
         return result
-
-
-def unknown(word: str, known: Sequence[str]) -> str:
-    """One line for a name that is not known: with the nearest one, if any is near."""
-    near = difflib.get_close_matches(word, known, n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    return f"unknown {word!r}; {hint}choose one of {', '.join(known)}"

@@ -1,0 +1,161 @@
+"""What every space must do: one network in three forms, notations that round-trip, a derivation that is an identity."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from supernet.errors import UserError
+from supernet.mixture import Architecture, Choice, softmax_mixture
+from supernet.ops import PARAMETER_FREE
+from tests.variants import SPACES
+
+
+def one_hot(space, architecture) -> dict[str, torch.Tensor]:
+    """The architecture as a table of zeros and ones a group."""
+    return {
+        group.name: torch.tensor([[float(o == chosen) for o in group.options] for chosen in architecture[group.name]])
+        for group in space.groups
+    }
+
+
+def worn(network: nn.Module, noise: torch.Generator) -> nn.Module:
+    """The network with weights and BatchNorm statistics that are no longer those of a fresh one, in evaluation mode."""
+    for value in [*network.parameters(), *(b for n, b in network.named_buffers() if n.endswith("running_mean"))]:
+        value.data += 0.1 * torch.randn(value.shape, generator=noise)
+    for name, buffer in network.named_buffers():
+        if name.endswith("running_var"):
+            buffer.data *= 0.5 + torch.rand(buffer.shape, generator=noise)
+    return network.eval()
+
+
+def assert_same(actual: torch.Tensor, expected: torch.Tensor) -> None:
+    """Equal to 1e-5 of the largest output."""
+    assert (actual - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
+def test_path_one_hot_mixture_and_standalone_agree(space, noise):
+    """Invariant 1."""
+    supernet = worn(space.supernet(classes=10, in_channels=3), noise)
+    images = torch.randn(3, 3, 8, 8, generator=noise)
+    rng = np.random.default_rng(1)
+    with torch.no_grad():
+        for _ in range(10):
+            architecture = space.random(rng)
+            standalone = space.standalone(architecture, 10, 3, phase="search").eval()
+            standalone.load_state_dict(space.inherited(supernet.state_dict(), standalone, architecture))
+            expected = standalone(images)
+            dense = {name: Choice.dense(table) for name, table in one_hot(space, architecture).items()}
+            assert_same(supernet(images, space.path(architecture)), expected)
+            assert_same(supernet(images, dense), expected)
+
+
+def test_a_path_runs_only_the_chosen_operations(space, noise):
+    """No candidate is computed and multiplied by zero."""
+    supernet = space.supernet(10, 3)
+    architecture = space.random(np.random.default_rng(2))
+    standalone = space.standalone(architecture, 10, 3, phase="search")
+    images = torch.randn(2, 3, 8, 8, generator=noise)
+
+    def convolutions(network, *arguments) -> int:
+        count = 0
+
+        def hook(*_):
+            nonlocal count
+            count += 1
+
+        handles = [m.register_forward_hook(hook) for m in network.modules() if isinstance(m, nn.Conv2d)]
+        network(images, *arguments)
+        for handle in handles:
+            handle.remove()
+        return count
+
+    assert convolutions(supernet, space.path(architecture)) == convolutions(standalone)
+
+
+def test_a_dense_mixture_sends_gradients_to_all_weights_and_logits(space, noise):
+    supernet = space.supernet(10, 3)
+    logits = {g.name: torch.zeros(g.shape, requires_grad=True) for g in space.groups}
+    # The loss must not be one to which a cell is invariant: the supernet ends in a linear layer behind BatchNorms.
+    output = supernet(torch.randn(4, 3, 8, 8, generator=noise), softmax_mixture(logits))
+    (output * torch.randn(output.shape, generator=noise)).sum().backward()
+    assert all(parameter.grad is not None for parameter in supernet.parameters())
+    assert all((table.grad.abs().sum(dim=1) > 0).all() for table in logits.values())
+
+
+def test_text_and_json_round_trip(space):
+    """Invariant 6, notations."""
+    rng = np.random.default_rng(3)
+    for _ in range(50):
+        architecture = space.random(rng)
+        assert space.decode(space.encode(architecture)) == architecture
+        assert Architecture.from_json(architecture.to_json()) == architecture
+        assert space.validate(architecture) == architecture
+
+
+def test_deriving_from_one_hot_logits_gives_the_architecture_back(space):
+    """Invariant 6, derivation."""
+    rng = np.random.default_rng(4)
+    for _ in range(50):
+        architecture = space.random(rng)
+        scores = {name: torch.softmax(5 * table, -1) for name, table in one_hot(space, architecture).items()}
+        assert space.derive(scores) == architecture
+
+
+@settings(max_examples=50, deadline=None, derandomize=True)
+@given(seed=st.integers(0, 2**32 - 1), name=st.sampled_from(list(SPACES)))
+def test_whatever_is_derived_is_valid(seed, name):
+    space, noise = SPACES[name](), torch.Generator().manual_seed(seed)
+    space.validate(space.derive({g.name: torch.randn(g.shape, generator=noise) for g in space.groups}))
+
+
+def test_random_architectures_are_uniform(space):
+    """Every option is as frequent in each slot as symmetry demands; chi-squared at five standard deviations."""
+    rng, draws = np.random.default_rng(5), 2000
+    for group in space.groups:
+        counts = np.zeros(group.shape)
+        for _ in range(draws):
+            for slot, option in enumerate(space.random(rng)[group.name]):
+                counts[slot, group.options.index(option)] += 1
+        for row in counts:
+            # "none" has a share of its own in DARTS (edges that are not kept); the others share the rest equally.
+            rest = row[1:] if group.slots == 14 else row
+            expected = rest.sum() / len(rest)
+            statistic = ((rest - expected) ** 2 / expected).sum()
+            freedom = len(rest) - 1
+            assert statistic < freedom + 5 * np.sqrt(2 * freedom)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda a: Architecture("other", a.choices), "space"),
+        (lambda a: Architecture(a.space, a.choices[:-1]), "groups"),
+        (lambda a: Architecture(a.space, ((a.choices[0][0], a.choices[0][1][:-1]), *a.choices[1:])), "slots"),
+        (lambda a: Architecture(a.space, ((a.choices[0][0], ("convv", *a.choices[0][1][1:])), *a.choices[1:])), "convv"),
+    ],
+)
+def test_a_foreign_architecture_is_refused_in_one_line(space, change, message):
+    with pytest.raises(UserError, match=message) as error:
+        space.validate(change(space.random(np.random.default_rng(6))))
+    assert "\n" not in str(error.value)
+
+
+def test_text_that_is_no_architecture_is_refused_in_one_line(space):
+    for text in ("", "nonsense", "|||", "Genotype()", "Genotype(normal=3)", "+".join(["|none~0|"] * 3), "__import__('os')"):
+        with pytest.raises(UserError) as error:
+            space.decode(text)
+        assert "\n" not in str(error.value)
+
+
+def test_parameter_free_options_have_no_parameters(space, noise):
+    """The list by which the share of parameter-free operations is counted, against the modules themselves."""
+    from supernet.ops import OPERATIONS
+
+    for group in space.groups:
+        for option in group.options:
+            if option != "none":
+                module = OPERATIONS[option](4, 1, True, False)
+                assert (sum(p.numel() for p in module.parameters()) == 0) == (option in PARAMETER_FREE)

@@ -1,0 +1,33 @@
+"""The one list of spaces, samplers, learners and searchers: every shared test runs over all of them.
+
+Adding a variant means adding its line here.
+"""
+
+from supernet.learners.fixed import Fixed
+from supernet.learners.gradient import Gradient
+from supernet.samplers.softmax import Softmax
+from supernet.samplers.uniform import Uniform
+from supernet.search.logits import Derived
+from supernet.search.random import Random
+from supernet.spaces.darts import Darts
+from supernet.spaces.nb201 import NB201
+from supernet.spaces.space import Geometry
+
+SPACES = {
+    "nb201": lambda channels=4: NB201(Geometry(channels, 1), Geometry(channels, 1)),
+    "darts": lambda channels=4: Darts(Geometry(channels, 3), Geometry(channels, 3), auxiliary=False),
+}
+SAMPLERS = {
+    "softmax": Softmax,
+    "uniform": Uniform,
+}
+LEARNERS = {
+    "fixed": Fixed,
+    "gradient": Gradient,
+    "gradient_2nd": lambda: Gradient(order="second"),
+    "gradient_2nd_difference": lambda: Gradient(order="second_finite_difference"),
+}
+SEARCHERS = {
+    "logits": Derived,
+    "random": lambda: Random(candidates=5),
+}
