@@ -1,0 +1,1 @@
+"""Learners: how the architecture parameters learn. One file each."""

@@ -1,0 +1,152 @@
+"""The logits follow the gradient of the validation loss, to first or second order (DARTS, Liu et al., ICLR 2019)."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, optim
+from torch.func import functional_call
+
+from supernet.errors import UserError
+from supernet.learners.learner import Batch, Bilevel, Learner
+from supernet.mixture import Logits
+
+Weights = dict[str, Tensor]
+Loss = Callable[[Weights, Logits], Tensor]
+
+ORDERS = ("first", "second", "second_finite_difference")
+
+
+@dataclass
+class Gradient(Learner):
+    """Adam on the logits with DARTS's settings (section 3.1.1).
+
+    ``order`` "first" takes the weights as they are (xi = 0); "second" differentiates through one step of the weights' SGD,
+    exactly, by a Hessian-vector product (eq. 7); "second_finite_difference" is the paper's approximation of it (eq. 8), whose
+    step is ``difference`` over the norm of the vector.
+    """
+
+    order: str = "first"
+    lr: float = 3e-4
+    beta1: float = 0.5
+    beta2: float = 0.999
+    weight_decay: float = 1e-3
+    difference: float = 0.01
+
+    def __post_init__(self):
+        if self.order not in ORDERS:
+            raise UserError(f"learner.order={self.order!r}: choose one of {', '.join(ORDERS)}")
+
+    def begin(self, logits: Logits) -> None:
+        self.optimizer = optim.Adam(logits.values(), lr=self.lr, betas=(self.beta1, self.beta2), weight_decay=self.weight_decay)
+
+    def step(self, problem: Bilevel) -> dict[str, Tensor]:
+        if self.order == "first":
+            images, labels = problem.architecture_batch
+            outputs = problem.supernet(images, problem.relax(problem.logits))
+            loss = problem.loss(outputs, labels)
+            gradient = torch.autograd.grad(loss, list(problem.logits.values()))
+        else:
+            loss, gradient = self._second_order(problem)
+        for table, value in zip(problem.logits.values(), gradient, strict=True):
+            table.grad = value
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return {"architecture_loss": loss.detach()}
+
+    def _second_order(self, problem: Bilevel) -> tuple[Tensor, list[Tensor]]:
+        weights = dict(problem.supernet.named_parameters())
+        (group,) = problem.optimizer.param_groups
+        velocity = {
+            name: problem.optimizer.state[weight].get("momentum_buffer", torch.zeros_like(weight))
+            if weight in problem.optimizer.state
+            else torch.zeros_like(weight)
+            for name, weight in weights.items()
+        }
+
+        def inner_step(weights: Weights, gradient: Weights) -> Weights:
+            return {
+                name: w - group["lr"] * (group["momentum"] * velocity[name] + gradient[name] + group["weight_decay"] * w)
+                for name, w in weights.items()
+            }
+
+        product = hessian_vector_product
+        if self.order == "second_finite_difference":
+            product = partial(finite_difference_product, scale=self.difference)
+        return unrolled_gradient(
+            functional_loss(problem, problem.weight_batch),
+            functional_loss(problem, problem.architecture_batch),
+            weights,
+            problem.logits,
+            inner_step,
+            group["lr"],
+            product,
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.optimizer.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.optimizer.load_state_dict(state)
+
+
+def functional_loss(problem: Bilevel, batch: Batch) -> Loss:
+    """The loss on one batch as a function of weights and logits; the module itself stays as it is."""
+    images, labels = batch
+
+    def loss(weights: Weights, logits: Logits) -> Tensor:
+        buffers = {name: buffer.clone() for name, buffer in problem.supernet.named_buffers()}
+        return problem.loss(functional_call(problem.supernet, (weights, buffers), (images, problem.relax(logits))), labels)
+
+    return loss
+
+
+def unrolled_gradient(
+    training_loss: Loss,
+    validation_loss: Loss,
+    weights: Weights,
+    logits: Logits,
+    inner_step: Callable[[Weights, Weights], Weights],
+    lr: float,
+    product: Callable[[Loss, Weights, Logits, Weights], list[Tensor]],
+) -> tuple[Tensor, list[Tensor]]:
+    """The gradient in the logits a of ``L_val(w'(a), a)`` with ``w'(a) = inner_step(w, grad_w L_train(w, a))`` (eqs. 6 and 7).
+
+    It is ``grad_a L_val(w', a) - lr * grad_a <grad_w L_train(w, a), v>`` with ``v = grad_w' L_val(w', a)``; the second term is
+    ``product``'s work. Returns the validation loss at ``w'`` and one gradient a group.
+    """
+    weights = {name: w.detach().requires_grad_() for name, w in weights.items()}
+    gradient = torch.autograd.grad(training_loss(weights, logits), list(weights.values()), materialize_grads=True)
+    stepped = inner_step(weights, dict(zip(weights, gradient, strict=True)))
+    stepped = {name: w.detach().requires_grad_() for name, w in stepped.items()}
+    loss = validation_loss(stepped, logits)
+    groups, names = list(logits.values()), list(stepped)
+    both = torch.autograd.grad(loss, groups + list(stepped.values()), materialize_grads=True)
+    direct, vector = both[: len(groups)], dict(zip(names, both[len(groups) :], strict=True))
+    implicit = product(training_loss, weights, logits, vector)
+    return loss, [d - lr * i for d, i in zip(direct, implicit, strict=True)]
+
+
+def hessian_vector_product(loss: Loss, weights: Weights, logits: Logits, vector: Weights) -> list[Tensor]:
+    """``grad_a <grad_w loss(w, a), vector>``, exactly, by differentiating twice."""
+    gradient = torch.autograd.grad(loss(weights, logits), list(weights.values()), create_graph=True, materialize_grads=True)
+    return torch.autograd.grad(gradient, list(logits.values()), grad_outputs=list(vector.values()), materialize_grads=True)
+
+
+def finite_difference_product(
+    loss: Loss, weights: Weights, logits: Logits, vector: Weights, scale: float = 0.01
+) -> list[Tensor]:
+    """The same by a central difference of ``grad_a loss`` along ``vector``, with a step of ``scale / ||vector||`` (eq. 8).
+
+    The paper's scale of 0.01 is a coarse step where the loss is curved: a smaller one comes closer, down to rounding.
+    """
+    norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(v) for v in vector.values()]))
+    step = scale / norm
+
+    def at(sign: int) -> list[Tensor]:
+        moved = {name: (w + sign * step * vector[name]).detach() for name, w in weights.items()}
+        return torch.autograd.grad(loss(moved, logits), list(logits.values()), materialize_grads=True)
+
+    return [(plus - minus) / (2 * step) for plus, minus in zip(at(+1), at(-1), strict=True)]

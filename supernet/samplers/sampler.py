@@ -1,0 +1,43 @@
+"""What a sampler is."""
+
+from typing import Any
+
+import torch
+
+from supernet.mixture import Logits, Mixture, softmax_mixture
+from supernet.randomness import Streams
+from supernet.spaces.space import Space
+
+
+class Sampler:
+    """Says which mixtures the shared weights train on. A subclass is a dataclass whose fields are its settings.
+
+    :meth:`mixtures` is for the weights: the loss of a step is the mean over the mixtures that it returns. :meth:`relaxation` is
+    for the logits: the mixture through which a gradient learner differentiates; DARTS's softmax unless a sampler has its own.
+    """
+
+    def begin(self, space: Space, streams: Streams, device: torch.device) -> None:
+        """Called once before the first step; draws are to come from ``streams``."""
+        self.space, self.streams, self.device = space, streams, device
+
+    def mixtures(self, logits: Logits, progress: float) -> list[Mixture]:
+        """The mixtures of the next step; ``progress`` in [0, 1) is the share of the search that is done.
+
+        ``logits`` ask for no gradient.
+        """
+        raise NotImplementedError
+
+    def relaxation(self, logits: Logits, progress: float) -> Mixture:
+        """A mixture that is differentiable in ``logits``."""
+        return softmax_mixture(logits)
+
+    def scores(self, logits: Logits) -> Logits:
+        """What the derivation maximises: group -> [slots, options]."""
+        return {name: torch.softmax(table.detach(), dim=-1) for name, table in logits.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """State beyond the streams and the logits, for the checkpoint."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes what :meth:`state_dict` gave."""

@@ -1,0 +1,20 @@
+"""One architecture a step, drawn uniformly from the valid ones."""
+
+from dataclasses import dataclass
+
+from supernet.mixture import Logits, Mixture
+from supernet.samplers.sampler import Sampler
+
+
+@dataclass
+class Uniform(Sampler):
+    """SPOS, single path one-shot (Guo et al., ECCV 2020, section 3.2).
+
+    ``paths`` architectures are drawn a step (the paper's is 1) and their gradients averaged.
+    """
+
+    paths: int = 1
+
+    def mixtures(self, logits: Logits, progress: float) -> list[Mixture]:
+        rng = self.streams.host("paths")
+        return [self.space.path(self.space.random(rng)) for _ in range(self.paths)]

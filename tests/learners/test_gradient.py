@@ -1,0 +1,144 @@
+"""Invariant 3: the gradient of the logits against central finite differences of the loss itself, in float64."""
+
+import pytest
+import torch
+from torch.func import functional_call
+from torch.nn import functional as F
+
+from supernet.learners.gradient import Gradient, finite_difference_product, functional_loss, hessian_vector_product
+from supernet.learners.learner import Bilevel
+from supernet.mixture import softmax_mixture
+
+
+def problem(space, seed: int = 0) -> Bilevel:
+    """A bilevel problem in float64, its optimiser some steps under way so that momentum and weight decay matter."""
+    noise = torch.Generator().manual_seed(seed)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        supernet = space.supernet(3, 2).double()
+    logits = {g.name: (0.5 * torch.randn(g.shape, generator=noise, dtype=torch.float64)).requires_grad_() for g in space.groups}
+    optimizer = torch.optim.SGD(supernet.parameters(), lr=0.05, momentum=0.9, weight_decay=3e-2)
+
+    def batch():
+        images = torch.randn(4, 2, 8, 8, generator=noise, dtype=torch.float64)
+        return images, torch.randint(3, (4,), generator=noise)
+
+    for _ in range(2):
+        images, labels = batch()
+        F.cross_entropy(supernet(images, softmax_mixture(logits)), labels).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        for table in logits.values():
+            table.grad = None
+    return Bilevel(supernet, logits, softmax_mixture, F.cross_entropy, optimizer, batch(), batch())
+
+
+def objective(problem: Bilevel, logits, unrolled: bool) -> float:
+    """The validation loss after one real step of SGD by torch on a copy of the weights: a second implementation of eq. 6."""
+    import copy
+
+    supernet = copy.deepcopy(problem.supernet)
+    if unrolled:
+        optimizer = torch.optim.SGD(
+            supernet.parameters(), **{k: problem.optimizer.param_groups[0][k] for k in ("lr", "momentum", "weight_decay")}
+        )
+        optimizer.load_state_dict(copy.deepcopy(problem.optimizer.state_dict()))
+        images, labels = problem.weight_batch
+        F.cross_entropy(supernet(images, softmax_mixture(logits)), labels).backward()
+        optimizer.step()
+    images, labels = problem.architecture_batch
+    with torch.no_grad():
+        return float(F.cross_entropy(supernet(images, softmax_mixture(logits)), labels))
+
+
+def central_difference(problem: Bilevel, group: str, slot: int, option: int, unrolled: bool, step: float = 1e-6) -> float:
+    values = []
+    for sign in (+1, -1):
+        moved = {name: table.detach().clone() for name, table in problem.logits.items()}
+        moved[group][slot, option] += sign * step
+        values.append(objective(problem, moved, unrolled))
+    return (values[0] - values[1]) / (2 * step)
+
+
+def learnt_gradient(problem: Bilevel, learner: Gradient) -> dict[str, torch.Tensor]:
+    """The gradient that the learner hands to its optimiser: what plain SGD of rate 1 subtracts from the logits."""
+    before = {name: table.detach().clone() for name, table in problem.logits.items()}
+    learner.optimizer = torch.optim.SGD(problem.logits.values(), lr=1.0)
+    learner.step(problem)
+    return {name: before[name] - table.detach() for name, table in problem.logits.items()}
+
+
+@pytest.mark.parametrize(
+    ("learner", "tolerance"),
+    [
+        (Gradient(order="first"), 1e-5),
+        (Gradient(order="second"), 1e-5),
+        (Gradient(order="second_finite_difference", difference=1e-6), 1e-4),
+    ],
+    ids=["first", "second", "second_finite_difference"],
+)
+def test_gradient_equals_the_finite_difference_of_the_bilevel_objective(space, learner, tolerance):
+    p = problem(space)
+    expected, places = {}, []
+    for group in space.groups:
+        for slot in (0, group.slots // 2, group.slots - 1):
+            for option in (1, 2, len(group.options) - 1):
+                places.append((group.name, slot, option))
+    for place in places:
+        expected[place] = central_difference(p, *place, unrolled=learner.order != "first")
+    learnt = learnt_gradient(p, learner)
+    actual = torch.tensor([float(learnt[g][s, o]) for g, s, o in places], dtype=torch.float64)
+    wanted = torch.tensor(list(expected.values()), dtype=torch.float64)
+    assert (actual - wanted).norm() <= tolerance * wanted.norm()
+
+
+def test_the_second_order_term_is_not_negligible(space):
+    """If it were, the test above could not tell first from second order."""
+    first = learnt_gradient(problem(space), Gradient(order="first"))
+    second = learnt_gradient(problem(space), Gradient(order="second"))
+    assert all((first[name] - second[name]).norm() > 1e-2 * first[name].norm() for name in first)
+
+
+def test_hessian_vector_product_equals_a_dense_hessian(noise):
+    """On a loss small enough to write its mixed Hessian down."""
+    weights = {"w": torch.randn(3, generator=noise, dtype=torch.float64, requires_grad=True)}
+    logits = {"a": torch.randn(2, 2, generator=noise, dtype=torch.float64, requires_grad=True)}
+    vector = {"w": torch.randn(3, generator=noise, dtype=torch.float64)}
+    matrix = torch.randn(4, 3, generator=noise, dtype=torch.float64)
+
+    def loss(weights, logits):
+        return torch.tanh(logits["a"].flatten() @ matrix * weights["w"]).sum()
+
+    dense = torch.autograd.functional.hessian(lambda w, a: loss({"w": w}, {"a": a}), (weights["w"], logits["a"]))[1][
+        0
+    ]  # d2/da dw: [2, 2, 3]
+    expected = dense @ vector["w"]
+    torch.testing.assert_close(hessian_vector_product(loss, weights, logits, vector)[0], expected)
+    torch.testing.assert_close(finite_difference_product(loss, weights, logits, vector)[0], expected, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("order", ["first", "second", "second_finite_difference"])
+def test_learning_leaves_the_weights_and_their_optimiser_alone(space, order):
+    """Mistakes that public systems made: logit gradients left in the weights, weights moved by the architecture step."""
+    p = problem(space)
+    weights = {name: w.detach().clone() for name, w in p.supernet.named_parameters()}
+    buffers = [state["momentum_buffer"].clone() for state in p.optimizer.state.values()]
+    learner = Gradient(order=order)
+    learner.begin(p.logits)
+    before = {name: table.detach().clone() for name, table in p.logits.items()}
+    learner.step(p)
+    assert all(torch.equal(w, weights[name]) and w.grad is None for name, w in p.supernet.named_parameters())
+    assert all(torch.equal(s["momentum_buffer"], b) for s, b in zip(p.optimizer.state.values(), buffers, strict=True))
+    assert all(table.grad is None and not torch.equal(table, before[name]) for name, table in p.logits.items())
+
+
+def test_functional_loss_leaves_batchnorm_statistics_alone(space):
+    p = problem(space)
+    before = {name: buffer.clone() for name, buffer in p.supernet.named_buffers()}
+    value = functional_loss(p, p.weight_batch)(dict(p.supernet.named_parameters()), p.logits)
+    images, labels = p.weight_batch
+    again = F.cross_entropy(
+        functional_call(p.supernet, {n: b.clone() for n, b in before.items()}, (images, softmax_mixture(p.logits))), labels
+    )
+    assert torch.equal(value, again)
+    assert all(torch.equal(buffer, before[name]) for name, buffer in p.supernet.named_buffers())
