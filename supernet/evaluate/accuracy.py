@@ -1,0 +1,81 @@
+"""Accuracy and loss of a network, or of a subnet with inherited weights, over a fixed list of images."""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from supernet.mixture import Mixture
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """``accuracy`` in [0, 1] and mean cross-entropy ``loss`` over ``images`` images."""
+
+    accuracy: float
+    loss: float
+    images: int
+
+    @property
+    def standard_error(self) -> float:
+        """Of the accuracy, over the draw of the images."""
+        return math.sqrt(self.accuracy * (1 - self.accuracy) / self.images)
+
+
+def evaluate(network: Callable[[Tensor], Tensor], batches: Iterable[tuple[Tensor, Tensor]]) -> Judgement:
+    """Judges ``network``, which is to be in the mode that it is to be judged in."""
+    right, loss, count = 0, 0.0, 0
+    with torch.no_grad():
+        for images, labels in batches:
+            outputs = network(images).float()
+            right = right + (outputs.argmax(dim=1) == labels).sum()
+            loss = loss + F.cross_entropy(outputs, labels, reduction="sum").double()
+            count += len(labels)
+    return Judgement(float(right) / count, float(loss) / count, count)
+
+
+def recalibrate(supernet: nn.Module, mixture: Mixture, batches: Iterable[Tensor]) -> None:
+    """Sets the BatchNorm statistics to those of ``mixture`` over ``batches`` of images (Guo et al. 2020, section 3.3).
+
+    The statistics left by training are those of many paths at once and fit no single one. They are replaced by the plain mean
+    over the batches; what this mixture does not run keeps what it had.
+    """
+    norms = [module for module in supernet.modules() if isinstance(module, nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = None  # torch's word for a cumulative mean
+        norm.num_batches_tracked.zero_()  # so that the first batch replaces what was there
+    mode = supernet.training
+    supernet.train()
+    with torch.no_grad():
+        for images in batches:
+            supernet(images, mixture)
+    supernet.train(mode)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+
+
+def inherited_accuracy(
+    supernet: nn.Module,
+    mixture: Mixture,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    calibration: Iterable[Tensor] | None = None,
+) -> Judgement:
+    """Judges a mixture (of one architecture: a path) with the supernet's weights, and leaves the supernet as it was.
+
+    ``calibration`` gives batches of training images to recalibrate BatchNorm on; ``None`` takes the statistics as they are.
+    """
+    before = {name: buffer.clone() for name, buffer in supernet.named_buffers()}
+    mode = supernet.training
+    try:
+        if calibration is not None:
+            recalibrate(supernet, mixture, calibration)
+        supernet.eval()
+        return evaluate(lambda images: supernet(images, mixture), batches)
+    finally:
+        supernet.train(mode)
+        for name, buffer in supernet.named_buffers():
+            buffer.copy_(before[name])

@@ -1,0 +1,23 @@
+"""The best of some architectures drawn uniformly: the baseline that every searcher has to beat."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from supernet.mixture import Architecture
+from supernet.search.searcher import Searcher
+
+
+@dataclass
+class Random(Searcher):
+    """``candidates`` draws with replacement (Li & Talwalkar, UAI 2019)."""
+
+    candidates: int = 100
+
+    def __post_init__(self):
+        self.left = self.candidates
+
+    def ask(self) -> Sequence[Architecture]:
+        if self.left == 0:
+            return []
+        self.left -= 1
+        return [self.space.random(self.rng)]

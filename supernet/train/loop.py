@@ -1,0 +1,153 @@
+"""The one training loop. A stage says what a step is; the loop counts, logs, checkpoints, resumes and stops."""
+
+import math
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from supernet.device import peak_memory_bytes
+from supernet.errors import UserError
+from supernet.track.console import Progress
+from supernet.track.interface import Tracker
+from supernet.train.checkpoint import Checkpoints
+
+
+class Stage(Protocol):
+    """Something that trains in steps and whose state can be saved between any two of them."""
+
+    name: str
+    key: str  # names all settings that its result depends on; a checkpoint of another key is refused
+    device: torch.device
+    steps: int
+    steps_per_epoch: int
+
+    def step(self, index: int) -> dict[str, Tensor]:
+        """Does step ``index``; returns figures for the log, as tensors so that nobody waits for the device."""
+
+    def end_of_epoch(self) -> dict[str, float]:
+        """Figures to log once an epoch."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+@dataclass
+class StageCost:
+    seconds: float
+    steps: int
+    peak_memory_bytes: int
+
+
+class Stopped(Exception):
+    """The run was asked to stop, and did, at a place from which it can go on."""
+
+    def __init__(self, signum: int):
+        super().__init__(signal.Signals(signum).name)
+        self.signum = signum
+
+
+class StopRequest:
+    """Remembers SIGINT and SIGTERM until a stage has come to a place where it can stop; a second one interrupts at once."""
+
+    def __init__(self):
+        self.signum: int | None = None
+
+    def _receive(self, signum: int, frame: Any) -> None:
+        if self.signum is not None:
+            raise KeyboardInterrupt
+        self.signum = signum
+
+    @contextmanager
+    def listening(self) -> Iterator["StopRequest"]:
+        before = {s: signal.signal(s, self._receive) for s in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield self
+        finally:
+            for signum, handler in before.items():
+                signal.signal(signum, handler)
+
+    def check(self) -> None:
+        """Raises :class:`Stopped` if a signal has come."""
+        if self.signum is not None:
+            raise Stopped(self.signum)
+
+
+def run_stage(
+    stage: Stage,
+    checkpoints: Checkpoints | None = None,
+    tracker: Tracker | None = None,
+    progress: Progress | None = None,
+    stop: StopRequest | None = None,
+    log_every: int = 10,
+) -> StageCost:
+    """Runs ``stage`` to its end, from its last checkpoint if there is one.
+
+    Every ``log_every`` steps the means since the last time are logged. Time counts over all the sessions that it took.
+
+    Raises:
+        UserError: the loss is not finite (the last checkpoint is from before); a checkpoint cannot be read or written.
+        Stopped: ``stop`` was requested; a checkpoint has been written.
+    """
+    tracker, progress, stop = tracker or Tracker(), progress or Progress(quiet=True), stop or StopRequest()
+    step, sums, count, seconds, peak = 0, {}, 0, 0.0, 0
+    saved = checkpoints.load(stage.name, stage.key) if checkpoints else None
+    if saved:
+        step, sums, count, seconds, peak = (saved[k] for k in ("step", "sums", "count", "seconds", "peak_memory_bytes"))
+        stage.load_state_dict(saved["state"])
+        tracker.load_state_dict(saved["tracker"])
+    started = time.perf_counter() - seconds
+
+    def save() -> None:
+        require_finite(stage, step, sums)
+        if checkpoints:
+            checkpoints.save(
+                stage.name,
+                {
+                    "key": stage.key,
+                    "step": step,
+                    "sums": sums,
+                    "count": count,
+                    "seconds": time.perf_counter() - started,
+                    "peak_memory_bytes": peak,
+                    "state": stage.state_dict(),
+                    "tracker": tracker.state_dict(),
+                },
+            )
+
+    with progress.stage(stage.name, stage.steps, start=step) as update:
+        while step < stage.steps:
+            figures = stage.step(step)
+            step, count = step + 1, count + 1
+            sums = {name: value + sums[name] if name in sums else value for name, value in figures.items()}
+            if step % log_every == 0 or step % stage.steps_per_epoch == 0 or step == stage.steps:
+                require_finite(stage, step, sums)
+                peak = max(peak, peak_memory_bytes(stage.device))
+                means = {name: float(value) / count for name, value in sums.items()}
+                if step % stage.steps_per_epoch == 0:
+                    means |= stage.end_of_epoch()
+                tracker.log(stage.name, step, {"epoch": step / stage.steps_per_epoch, **means})
+                update(step, {**means, "peak_memory_bytes": peak})
+                sums, count = {}, 0
+            if checkpoints and checkpoints.due() and step < stage.steps:
+                save()
+            if stop.signum is not None and step < stage.steps:
+                save()
+                stop.check()
+    save()
+    return StageCost(time.perf_counter() - started, step, peak)
+
+
+def require_finite(stage: Stage, step: int, figures: dict[str, Tensor]) -> None:
+    for name, value in figures.items():
+        if not math.isfinite(float(value)):
+            raise UserError(
+                f"{stage.name}: {name} is {float(value)} at step {step}; lower the learning rate or clip gradients more "
+                "(a checkpoint from before, if there is one, is kept)"
+            )

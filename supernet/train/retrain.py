@@ -1,0 +1,147 @@
+"""The retrain stage: a standalone network, from scratch, by the recipe that its data set is used to."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from timm.utils import ModelEmaV3
+from torch import Tensor, nn, optim
+from torch.nn import functional as F
+
+from supernet.data import Augment, Batches, ImageData
+from supernet.device import autocast
+from supernet.errors import UserError
+from supernet.ops import DropPath
+from supernet.randomness import Streams
+from supernet.train.schedule import cosine
+from supernet.train.search import positive
+
+
+@dataclass
+class RetrainSettings:
+    """How a derived network is trained; the defaults are DARTS's for CIFAR-10 (section 3.2).
+
+    ``init`` "scratch" draws new weights; "inherit" starts from the supernet's, in the supernet's geometry, for comparison.
+    """
+
+    epochs: int = 600
+    batch_size: int = 96
+    lr: float = 0.025
+    lr_min: float = 0.0
+    momentum: float = 0.9
+    weight_decay: float = 3e-4
+    warmup_epochs: float = 0.0
+    clip: float = 5.0
+    label_smoothing: float = 0.0
+    drop_path: float = 0.2  # probability at the end, growing linearly from 0
+    auxiliary_weight: float = 0.4  # of the auxiliary head's loss, where the network has such a head
+    ema_decay: float = 0.0  # of an average of the weights (timm's ModelEmaV3); 0 keeps none
+    seeds: int = 3
+    init: str = "scratch"
+
+    def __post_init__(self):
+        positive(self, "retrain", "epochs", "batch_size", "lr", "seeds")
+        if self.init not in ("scratch", "inherit"):
+            raise UserError(f"retrain.init={self.init!r}: choose scratch or inherit")
+        if not 0 <= self.drop_path < 1:
+            raise UserError(f"retrain.drop_path={self.drop_path}: must be at least 0 and below 1")
+        if not 0 <= self.ema_decay < 1:
+            raise UserError(f"retrain.ema_decay={self.ema_decay}: must be at least 0 and below 1")
+
+
+class RetrainStage:
+    """SGD with cosine schedule on all images of ``indices``; :meth:`trained` is the network that counts, EMA if there is one."""
+
+    def __init__(
+        self,
+        name: str,
+        network: nn.Module,
+        data: ImageData,
+        indices: Tensor,
+        settings: RetrainSettings,
+        *,
+        augment: Augment | None = None,
+        streams: Streams,
+        device: torch.device | str = "cpu",
+        precision: str = "float32",
+        key: str = "",
+    ):
+        self.name, self.settings, self.streams, self.key = name, settings, streams, key
+        self.device, self.precision = torch.device(device), precision
+        self.network = network.to(self.device, memory_format=torch.channels_last)
+        self.drop_paths = [module for module in network.modules() if isinstance(module, DropPath)]
+        for drop_path in self.drop_paths:
+            drop_path.generator = streams.tensor("drop_path", self.device)
+        self.average = (
+            ModelEmaV3(network, decay=settings.ema_decay, use_warmup=True, foreach=False) if settings.ema_decay else None
+        )
+        self.batches = Batches(
+            data.train,
+            indices,
+            settings.batch_size,
+            mean=data.mean,
+            std=data.std,
+            augment=augment,
+            order=streams.host("order"),
+            noise=streams.tensor("augment", self.device),
+            device=self.device,
+        )
+        self.steps_per_epoch = self.batches.steps_per_epoch
+        self.steps = settings.epochs * self.steps_per_epoch
+        self.optimizer = optim.SGD(
+            network.parameters(), settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay
+        )
+        self.schedule = cosine(self.optimizer, self.steps, settings.lr_min, round(settings.warmup_epochs * self.steps_per_epoch))
+
+    def step(self, index: int) -> dict[str, Tensor]:
+        settings = self.settings
+        self.network.train()
+        self.schedule.step_update(index)
+        for drop_path in self.drop_paths:
+            drop_path.probability = settings.drop_path * index / self.steps
+        images, labels = next(self.batches)
+        with autocast(self.device, self.precision):
+            outputs, second = forward(self.network, images)
+            loss = F.cross_entropy(outputs, labels, label_smoothing=settings.label_smoothing)
+            total = loss
+            if second is not None:
+                total = loss + settings.auxiliary_weight * F.cross_entropy(
+                    second, labels, label_smoothing=settings.label_smoothing
+                )
+        total.backward()
+        if settings.clip:
+            nn.utils.clip_grad_norm_(self.network.parameters(), settings.clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        if self.average is not None:
+            self.average.update(self.network, step=index)
+        right = (outputs.detach().argmax(dim=1) == labels).float().mean()
+        return {"loss": loss.detach(), "accuracy": right}
+
+    def end_of_epoch(self) -> dict[str, float]:
+        return {}
+
+    def trained(self) -> nn.Module:
+        return self.network if self.average is None else self.average.module
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "network": self.network.state_dict(),
+            "average": None if self.average is None else self.average.module.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "batches": self.batches.state_dict(),
+            "streams": self.streams.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name in ("network", "optimizer", "batches", "streams"):
+            getattr(self, name).load_state_dict(state[name])
+        if self.average is not None:
+            self.average.module.load_state_dict(state["average"])
+
+
+def forward(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor | None]:
+    """The network's logits, and those of its auxiliary head if it has one."""
+    if getattr(network, "auxiliary", None) is not None:
+        return network.forward_with_auxiliary(images)
+    return network(images), None

@@ -1,0 +1,179 @@
+"""The search stage: train the shared weights, and the logits if the method has any to learn."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn, optim
+from torch.nn import functional as F
+
+from supernet.data import Augment, Batches, ImageData, Splits
+from supernet.device import autocast
+from supernet.errors import UserError
+from supernet.learners.learner import Bilevel, Learner
+from supernet.mixture import Logits, detached
+from supernet.randomness import Streams
+from supernet.samplers.sampler import Sampler
+from supernet.spaces.space import Space
+from supernet.train.schedule import cosine
+
+
+@dataclass
+class SearchSettings:
+    """How the supernet is trained; the defaults are DARTS's (section 3.1.1). An epoch is one pass over the weight split."""
+
+    epochs: int = 50
+    batch_size: int = 64
+    lr: float = 0.025
+    lr_min: float = 0.001
+    momentum: float = 0.9
+    weight_decay: float = 3e-4
+    warmup_epochs: float = 0.0
+    clip: float = 5.0  # largest norm of the weights' gradient; 0 is no limit
+    label_smoothing: float = 0.0
+
+    def __post_init__(self):
+        positive(self, "search", "epochs", "batch_size", "lr")
+
+
+def positive(settings: Any, where: str, *names: str) -> None:
+    """Raises a UserError unless these settings are above zero."""
+    for name in names:
+        if not getattr(settings, name) > 0:
+            raise UserError(f"{where}.{name}={getattr(settings, name)}: must be greater than 0")
+
+
+class SearchStage:
+    """One step: the learner moves the logits on a batch of the architecture split, then the weights move on one of the weights'.
+
+    The weights' loss is the mean over the sampler's mixtures. ``start`` gives the weights to begin with, from an earlier
+    search with whatever method on the same space.
+    """
+
+    name = "search"
+
+    def __init__(
+        self,
+        space: Space,
+        data: ImageData,
+        splits: Splits,
+        sampler: Sampler,
+        learner: Learner,
+        settings: SearchSettings,
+        *,
+        augment: Augment | None = None,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+        precision: str = "float32",
+        start: dict[str, Tensor] | None = None,
+        key: str = "",
+    ):
+        self.space, self.sampler, self.learner, self.settings = space, sampler, learner, settings
+        self.device, self.precision, self.key = torch.device(device), precision, key
+        self.streams = Streams(seed)
+        with self.streams.initialising("supernet"):
+            self.supernet = space.supernet(data.classes, data.channels)
+        if start is not None:
+            self.supernet.load_state_dict(start)
+        self.supernet.to(self.device, memory_format=torch.channels_last)
+        noise = self.streams.tensor("logits")
+        self.logits: Logits = {
+            group.name: (1e-3 * torch.randn(group.shape, generator=noise)).to(self.device).requires_grad_()
+            for group in space.groups
+        }
+        sampler.begin(space, self.streams, self.device)
+        learner.begin(self.logits)
+
+        def batches(split: str, indices: Tensor) -> Batches:
+            return Batches(
+                data.train,
+                indices,
+                settings.batch_size,
+                mean=data.mean,
+                std=data.std,
+                augment=augment,
+                order=self.streams.host(f"order/{split}"),
+                noise=self.streams.tensor(f"augment/{split}", self.device),
+                device=self.device,
+            )
+
+        self.weight_batches = batches("weights", splits.weights)
+        self.architecture_batches = batches("architecture", splits.architecture)
+        self.steps_per_epoch = self.weight_batches.steps_per_epoch
+        self.steps = settings.epochs * self.steps_per_epoch
+        self.optimizer = optim.SGD(
+            self.supernet.parameters(), settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay
+        )
+        self.schedule = cosine(self.optimizer, self.steps, settings.lr_min, round(settings.warmup_epochs * self.steps_per_epoch))
+
+    def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        return F.cross_entropy(outputs, labels, label_smoothing=self.settings.label_smoothing)
+
+    def step(self, index: int) -> dict[str, Tensor]:
+        self.supernet.train()
+        self.schedule.step_update(index)
+        progress = index / self.steps
+        images, labels = next(self.weight_batches)
+        figures = {}
+        if self.learner.learns:
+            problem = Bilevel(
+                self.supernet,
+                self.logits,
+                lambda logits: self.sampler.relaxation(logits, progress),
+                self.loss,
+                self.optimizer,
+                (images, labels),
+                next(self.architecture_batches),
+            )
+            with autocast(self.device, self.precision):
+                figures |= self.learner.step(problem)
+        mixtures = self.sampler.mixtures({name: table.detach() for name, table in self.logits.items()}, progress)
+        for mixture in mixtures:
+            with autocast(self.device, self.precision):
+                outputs = self.supernet(images, detached(mixture))
+                loss = self.loss(outputs, labels) / len(mixtures)
+            loss.backward()
+            right = (outputs.detach().argmax(dim=1) == labels).float().mean() / len(mixtures)
+            figures["loss"] = figures.get("loss", 0) + loss.detach()
+            figures["accuracy"] = figures.get("accuracy", 0) + right
+        if self.settings.clip:
+            nn.utils.clip_grad_norm_(self.supernet.parameters(), self.settings.clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return figures
+
+    def end_of_epoch(self) -> dict[str, float]:
+        """The logits, slot by slot, and the mean entropy (nats) of each group's softmax."""
+        if not self.learner.learns:
+            return {}
+        figures = {}
+        for group in self.space.groups:
+            table = self.logits[group.name].detach().cpu().double()
+            figures[f"entropy/{group.name}"] = float(torch.special.entr(torch.softmax(table, -1)).sum(-1).mean())
+            for slot, row in enumerate(table.tolist()):
+                figures |= {f"logits/{group.name}/{slot}/{o}": v for o, v in zip(group.options, row, strict=True)}
+        return figures
+
+    def scores(self) -> Logits:
+        """What a derivation from the logits maximises, on the CPU."""
+        return {name: table.cpu() for name, table in self.sampler.scores(self.logits).items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "supernet": self.supernet.state_dict(),
+            "logits": {name: table.detach() for name, table in self.logits.items()},
+            "optimizer": self.optimizer.state_dict(),
+            "sampler": self.sampler.state_dict(),
+            "learner": self.learner.state_dict(),
+            "weight_batches": self.weight_batches.state_dict(),
+            "architecture_batches": self.architecture_batches.state_dict(),
+            "streams": self.streams.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.supernet.load_state_dict(state["supernet"])
+        with torch.no_grad():
+            for name, table in self.logits.items():
+                table.copy_(state["logits"][name])
+        for name in ("optimizer", "sampler", "learner", "weight_batches", "architecture_batches", "streams"):
+            getattr(self, name).load_state_dict(state[name])
