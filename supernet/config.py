@@ -1,0 +1,134 @@
+"""Everything a user may set, as typed dataclasses; the YAML under ``conf/`` fills them in.
+
+Parts that are chosen by name (space, sampler, learner, searcher, tracker, data source) are nodes with a ``_target_``, the dotted
+name of a dataclass whose fields are the settings: :func:`build` checks them and makes the part.
+"""
+
+import dataclasses
+import importlib
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import MISSING, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from supernet.errors import UserError, unknown
+from supernet.train.retrain import RetrainSettings
+from supernet.train.search import SearchSettings
+
+
+@dataclass
+class DataSettings:
+    """A data set and how it is used. Both augmentations are nodes for ``supernet.data.Augment``."""
+
+    name: str = MISSING
+    source: Any = MISSING
+    augment: Any = MISSING  # for retraining
+    search_augment: Any = MISSING
+    architecture_share: float = 0.5  # of the training images, held out to train the logits and to rank architectures
+    train_limit: int | None = None  # use only so many training images
+
+
+@dataclass
+class JudgeSettings:
+    """How architectures are judged with inherited weights."""
+
+    batch_size: int = 256
+    recalibration_batches: int = 4  # of the weight split, to recalibrate BatchNorm on; 0 takes the statistics of training
+
+
+@dataclass
+class BaselineSettings:
+    """The comparison with chance: so many random architectures, trained by the same recipe, one seed each."""
+
+    architectures: int = 3
+
+
+@dataclass
+class CheckpointSettings:
+    every_seconds: float = 60.0
+
+
+@dataclass
+class StudySettings:
+    """What ``supernet study`` compares: every method with every seed."""
+
+    methods: list[str] = field(default_factory=lambda: ["darts", "spos"])
+    seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
+
+
+@dataclass
+class Config:
+    """A whole run."""
+
+    name: str = MISSING
+    seed: int = 0
+    device: str = "auto"
+    precision: str = "float32"  # or bf16: autocast of the forward passes
+    threads: int | None = None  # of the CPU; None is torch's choice
+    architecture: str | None = None  # in the space's own notation, or a path of an architecture.json: skips search and derivation
+    method: str = MISSING
+    data: DataSettings = field(default_factory=DataSettings)
+    space: Any = MISSING
+    sampler: Any = MISSING
+    learner: Any = MISSING
+    search: SearchSettings = field(default_factory=SearchSettings)
+    searcher: Any = MISSING
+    judge: JudgeSettings = field(default_factory=JudgeSettings)
+    retrain: RetrainSettings = field(default_factory=RetrainSettings)
+    baseline: BaselineSettings = field(default_factory=BaselineSettings)
+    checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)
+    study: StudySettings = field(default_factory=StudySettings)
+    tracker: Any = MISSING
+
+    def __post_init__(self):
+        at_least("seed", self.seed, 0)
+        at_least("judge.batch_size", self.judge.batch_size, 1)
+        at_least("judge.recalibration_batches", self.judge.recalibration_batches, 0)
+        at_least("baseline.architectures", self.baseline.architectures, 0)
+        at_least("checkpoint.every_seconds", self.checkpoint.every_seconds, 0)
+        if self.threads is not None:
+            at_least("threads", self.threads, 1)
+        if not 0 < self.data.architecture_share < 1:
+            raise UserError(f"data.architecture_share={self.data.architecture_share}: must lie between 0 and 1")
+        if self.precision not in ("float32", "bf16"):
+            raise UserError(f"precision: {unknown(self.precision, ['float32', 'bf16'])}")
+
+
+def at_least(key: str, value: float, least: float) -> None:
+    """Raises a UserError unless ``value`` is a number of at least ``least``."""
+    if not math.isfinite(value) or value < least:
+        raise UserError(f"{key}={value}: must be at least {least}")
+
+
+def typed(kind: type, settings: Any, where: str) -> Any:
+    """An instance of the dataclass ``kind`` from plain ``settings``, nested ones included; every value checked for its type.
+
+    Raises:
+        UserError: a key is unknown, missing or of the wrong type; the line names it as ``where.key``.
+    """
+    prefix = f"{where}." if where else ""
+    known = [f.name for f in dataclasses.fields(kind)]
+    for key in settings:
+        if key not in known:
+            raise UserError(f"{prefix}{key}: {unknown(str(key), known)}")
+    try:
+        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), settings))
+    except OmegaConfBaseException as error:
+        raise UserError(f"{prefix}{error.full_key or ''}: {str(error).splitlines()[0]}") from error
+
+
+def build(node: Any, where: str) -> Any:
+    """The part that ``node`` describes: ``_target_`` names its dataclass, the rest are its settings.
+
+    Raises:
+        UserError: there is no such class, or a setting is wrong.
+    """
+    settings = {key: value for key, value in node.items() if key != "_target_"}
+    module, _, name = str(node.get("_target_", "")).rpartition(".")
+    try:
+        kind = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(f"{where}._target_={node.get('_target_')}: no such class; give its full dotted name") from error
+    return typed(kind, settings, where)

@@ -1,0 +1,570 @@
+"""A run: search, derive, retrain, report, export, each once, in one folder that can be left and returned to at any moment.
+
+Every stage has a *key*, a hash of all settings that its result depends on. ``state.json`` holds, per finished stage, its key and
+its result; it is replaced in one piece when a stage ends, and ``results.json`` is written from it. A stage whose key is found in
+the state, or in that of the parent run, is not run again.
+"""
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from supernet.config import Config, build
+from supernet.cost.count import count
+from supernet.data import ImageData, Splits, evaluation_batches, split
+from supernet.device import choose_device, describe, make_deterministic
+from supernet.errors import UserError
+from supernet.evaluate.accuracy import Judgement, evaluate, inherited_accuracy
+from supernet.evaluate.statistics import mean_and_interval
+from supernet.export import export_network
+from supernet.files import read_json, write_json
+from supernet.mixture import Architecture
+from supernet.randomness import Streams
+from supernet.report import write_report
+from supernet.search.searcher import search
+from supernet.spaces.space import Space
+from supernet.track.console import Progress
+from supernet.track.interface import Trackers
+from supernet.track.jsonlines import JsonLines
+from supernet.train.checkpoint import Checkpoints
+from supernet.train.loop import StageCost, StopRequest, run_stage
+from supernet.train.retrain import RetrainStage
+from supernet.train.search import SearchStage
+
+SCHEMA = 1
+PACKAGES = ("supernet", "torch", "torchvision", "timm", "numpy", "hydra-core", "wandb", "onnx", "onnxruntime")
+
+
+def key_of(*parts: Any) -> str:
+    """A short hash that differs if any of the parts (JSON values) does."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@dataclass
+class State:
+    """What a run folder holds so far: finished stages by name, the run that it came from, where its trackers stand."""
+
+    folder: Path
+    stages: dict[str, dict[str, Any]] = field(default_factory=dict)
+    plan: dict[str, str] | None = None  # what the run is to compute: see Run.plan
+    parent: str | None = None
+    tracker: dict[str, Any] | None = None
+
+    @classmethod
+    def read(cls, folder: Path) -> "State":
+        """The state of ``folder``; an empty one if it has none yet."""
+        path = Path(folder) / "state.json"
+        if not path.exists():
+            return cls(Path(folder))
+        value = read_json(path)
+        if value.get("schema") != SCHEMA:
+            raise UserError(f"{path}: schema {value.get('schema')} is not {SCHEMA}; this run needs another version of supernet")
+        return cls(Path(folder), value["stages"], value["plan"], value["parent"], value["tracker"])
+
+    def write(self) -> None:
+        value = {k: v for k, v in vars(self).items() if k != "folder"}
+        write_json(self.folder / "state.json", {"schema": SCHEMA} | value)
+
+    def result(self, stage: str, key: str) -> Any | None:
+        """The result of a finished stage, if it was computed with the same ``key``."""
+        found = self.stages.get(stage)
+        return found["result"] if found and found["key"] == key else None
+
+
+class Run:
+    """The stages of one configuration in one folder. Each method runs its stage, and what that needs, unless it is finished."""
+
+    def __init__(
+        self,
+        config: Config,
+        folder: Path,
+        *,
+        parent: Path | None = None,
+        progress: Progress | None = None,
+        stop: StopRequest | None = None,
+    ):
+        self.config, self.folder = config, Path(folder)
+        self.progress, self.stop = progress or Progress(quiet=True), stop or StopRequest()
+        self.settings: dict[str, Any] = dataclasses.asdict(config)
+        self.space: Space = build(config.space, "space")
+        self.sampler = build(config.sampler, "sampler")
+        self.learner = build(config.learner, "learner")
+        self.searcher = build(config.searcher, "searcher")
+        self.augment = build(config.data.augment, "data.augment")
+        self.search_augment = build(config.data.search_augment, "data.search_augment")
+        self.source = build(config.data.source, "data.source")
+        if self.searcher.needs_scores and not self.learner.learns and config.architecture is None:
+            raise UserError(
+                "searcher=logits with learner=fixed: the logits never move, so the architecture would be arbitrary; "
+                "choose searcher=random or a method that learns logits"
+            )
+        if config.threads:
+            torch.set_num_threads(config.threads)
+        self.device = choose_device(config.device)
+        make_deterministic()
+        self.state = State.read(self.folder)
+        if self.state.plan is None and parent is not None:
+            self.state.parent = str(parent)
+        self.parent = State.read(Path(self.state.parent)) if self.state.parent else None
+        self.checkpoints = Checkpoints(self.folder / "checkpoints", config.checkpoint.every_seconds)
+        self.tracker = Trackers([JsonLines(self.folder / "metrics.jsonl"), build(config.tracker, "tracker")])
+
+    def __enter__(self) -> "Run":
+        if self.state.plan is None:
+            self.state.plan = self.plan
+            self.state.write()
+        self.tracker.start(self.folder, self.settings, self.state.tracker)
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: Any) -> None:
+        self.tracker.close(0 if kind is None else 1)
+
+    # --- what the stages stand on
+
+    @cached_property
+    def data(self) -> ImageData:
+        return self.source.load().to(self.device)
+
+    @cached_property
+    def splits(self) -> Splits:
+        settings = self.config.data
+        return split(
+            self.data.train.labels,
+            1 - settings.architecture_share,
+            Streams(self.config.seed).host("split"),
+            limit=settings.train_limit,
+        )
+
+    @cached_property
+    def input_shape(self) -> tuple[int, int, int]:
+        return (self.data.channels, *self.data.size)
+
+    def finished(self, stage: str, key: str) -> Any | None:
+        """The result of ``stage`` if this run or its parent has it; the parent's is taken over, with its checkpoint."""
+        result = self.state.result(stage, key)
+        if result is None and self.parent is not None and (result := self.parent.result(stage, key)) is not None:
+            inherited = Checkpoints(self.parent.folder / "checkpoints").load(stage, key)
+            if inherited is not None:
+                self.checkpoints.save(stage, inherited)
+            self.commit(stage, key, result)
+        return result
+
+    def commit(self, stage: str, key: str, result: Any) -> Any:
+        """Records that ``stage`` is finished: from here on it is not run again."""
+        self.state.stages[stage] = {"key": key, "result": result}
+        self.state.tracker = self.tracker.state_dict()
+        self.state.write()
+        write_json(self.folder / "results.json", self.results())
+        return result
+
+    # --- keys: everything that a result depends on
+
+    @property
+    def supernet_key(self) -> str:
+        """Of all that the shapes of the supernet's weights depend on."""
+        space = self.settings["space"]
+        return key_of(space["_target_"], space["search"], self.settings["data"]["source"])
+
+    @property
+    def plain_search_key(self) -> str:
+        s = self.settings
+        parts = ("data", "seed", "precision", "sampler", "learner", "search")
+        return key_of(self.supernet_key, *(s[part] for part in parts))
+
+    @property
+    def start_key(self) -> str | None:
+        """The key of the parent's search, if this search starts from its weights: same seed and supernet, another method."""
+        found = self.parent.stages.get("search") if self.parent else None
+        if found is None or found["result"]["plain_key"] == self.plain_search_key:
+            return None
+        same = (found["result"]["supernet_key"], found["result"]["seed"]) == (self.supernet_key, self.config.seed)
+        return found["key"] if same else None
+
+    @property
+    def search_key(self) -> str:
+        found = self.parent.stages.get("search") if self.parent else None
+        if found and found["result"]["plain_key"] == self.plain_search_key:
+            return found["key"]  # the parent's search is ours, wherever it started from
+        return key_of(self.plain_search_key, self.start_key)
+
+    @property
+    def derive_key(self) -> str:
+        if self.config.architecture is not None:
+            return key_of(self.config.architecture, self.settings["space"])
+        return key_of(self.search_key, self.settings["searcher"], self.settings["judge"])
+
+    def retrain_key(self, name: str, architecture: Architecture, init: str) -> str:
+        s = self.settings
+        recipe = {k: v for k, v in s["retrain"].items() if k not in ("seeds", "init")}
+        inherited = self.search_key if init == "inherit" else None
+        return key_of(name, architecture.to_dict(), s["space"], s["data"], recipe, s["seed"], s["precision"], inherited)
+
+    @property
+    def plan(self) -> dict[str, str]:
+        """What this configuration computes; a folder goes on with a configuration of the same plan only."""
+        s = self.settings
+        training = key_of(s["space"], s["data"], s["seed"], s["precision"])
+        return {
+            "search": self.search_key,
+            "derive": self.derive_key,
+            "retrain": key_of(training, s["retrain"]),
+            "baseline": key_of(training, s["baseline"]),
+        }
+
+    # --- stages
+
+    def search_stage(self) -> SearchStage:
+        """The search stage, fresh."""
+        return SearchStage(
+            self.space,
+            self.data,
+            self.splits,
+            self.sampler,
+            self.learner,
+            self.config.search,
+            augment=self.search_augment,
+            seed=self.config.seed,
+            device=self.device,
+            precision=self.config.precision,
+            start=self._start_weights(),
+            key=self.search_key,
+        )
+
+    def _start_weights(self) -> dict[str, torch.Tensor] | None:
+        start = self.start_key
+        if start is None:
+            return None
+        return Checkpoints(self.parent.folder / "checkpoints").load("search", start)["state"]["supernet"]
+
+    def search(self) -> dict[str, Any]:
+        """Trains the supernet."""
+        key = self.search_key
+        if (done := self.finished("search", key)) is not None:
+            return done
+        if self.start_key:
+            self.progress.message(f"search starts from the weights of {self.parent.folder}")
+        cost = self._train(self.search_stage())
+        result = dataclasses.asdict(cost) | {
+            "epochs": self.config.search.epochs,
+            "warm_start": str(self.parent.folder) if self.start_key else None,
+            "supernet_key": self.supernet_key,
+            "plain_key": self.plain_search_key,
+            "seed": self.config.seed,
+        }
+        return self.commit("search", key, result)
+
+    def trained_supernet(self) -> SearchStage:
+        """The search stage as it was when it ended."""
+        self.search()
+        stage = self.search_stage()
+        saved = self.checkpoints.load("search", self.search_key)
+        if saved is None:
+            raise UserError(f"{self.checkpoints.path('search')} is missing: the trained supernet was there; restore it")
+        stage.load_state_dict(saved["state"])
+        return stage
+
+    def derive(self) -> Architecture:
+        """The architecture: the one given in the configuration, or the searcher's best."""
+        key = self.derive_key
+        if (done := self.finished("derive", key)) is not None:
+            return Architecture.from_dict(done["architecture"])
+        if self.config.architecture is not None:
+            architecture = read_architecture(self.space, self.config.architecture)
+            found = {"searcher": "given", "inherited_accuracy": None, "evaluated": 0, "seconds": 0.0}
+        else:
+            architecture, found = self._search_architectures()
+        cost = count(self.space.standalone(architecture, self.data.classes, self.data.channels), self.input_shape)
+        write_json(self.folder / "architecture.json", self._describe(architecture))
+        self.commit(
+            "derive",
+            key,
+            {"architecture": self._describe(architecture), "cost": dataclasses.asdict(cost), "derive": found},
+        )
+        return architecture
+
+    def _describe(self, architecture: Architecture) -> dict[str, Any]:
+        return architecture.to_dict() | {
+            "text": self.space.encode(architecture),
+            "graph": self.space.graph(architecture),
+        }
+
+    def judge(self, supernet: nn.Module, architecture: Architecture) -> Judgement:
+        """The architecture's accuracy with inherited weights on the architecture split."""
+        settings = self.config.judge
+
+        def batches(indices: torch.Tensor):
+            return evaluation_batches(
+                self.data.train,
+                indices,
+                settings.batch_size,
+                mean=self.data.mean,
+                std=self.data.std,
+                device=self.device,
+            )
+
+        calibration = None
+        if settings.recalibration_batches:
+            few = self.splits.weights[: settings.recalibration_batches * settings.batch_size]
+            calibration = (images for images, _ in batches(few))
+        return inherited_accuracy(supernet, self.space.path(architecture), batches(self.splits.architecture), calibration)
+
+    def _search_architectures(self) -> tuple[Architecture, dict[str, Any]]:
+        stage = self.trained_supernet()
+        name = type(self.searcher).__name__.lower()
+        cache = self.folder / "checkpoints" / f"judged-{self.derive_key}.json"
+        known = {}
+        if cache.exists():
+            for entry in read_json(cache):
+                known[Architecture.from_dict(entry)] = Judgement(**entry["judgement"])
+        started, saved = time.perf_counter(), time.monotonic()
+
+        def save() -> None:
+            write_json(cache, [a.to_dict() | {"judgement": dataclasses.asdict(j)} for a, j in known.items()])
+
+        self.searcher.begin(self.space, stage.scores(), Streams(self.config.seed).host("searcher"))
+        judged = 0
+        with self.progress.stage("derive", getattr(self.searcher, "candidates", 1)) as update:
+
+            def judge(architecture: Architecture) -> Judgement:
+                nonlocal judged, saved
+                if self.stop.signum is not None:
+                    save()
+                    self.stop.check()
+                if time.monotonic() - saved >= self.config.checkpoint.every_seconds:
+                    save()
+                    saved = time.monotonic()
+                judgement = self.judge(stage.supernet, architecture)
+                judged += 1
+                update(judged, {"accuracy": judgement.accuracy, "loss": judgement.loss})
+                return judgement
+
+            result = search(self.searcher, judge, known)
+        for index, judgement in enumerate(result.judged.values(), start=1):
+            self.tracker.log("derive", index, {"accuracy": judgement.accuracy, "loss": judgement.loss})
+        save()
+        return result.best, {
+            "searcher": name,
+            "inherited_accuracy": result.judgement.accuracy,
+            "standard_error": result.judgement.standard_error,
+            "evaluated": len(result.judged),
+            "seconds": time.perf_counter() - started,
+        }
+
+    def retrain(self) -> None:
+        """Trains the derived architecture from scratch, once a seed, and the random architectures beside it."""
+        architecture = self.derive()
+        for index in range(self.config.retrain.seeds):
+            self._retrain_one(f"retrain/{index}", architecture, index, self.config.retrain.init)
+        rng = Streams(self.config.seed).host("random_architectures")
+        for index in range(self.config.baseline.architectures):
+            self._retrain_one(f"random/{index}", self.space.random(rng), index, "scratch")
+
+    def retrain_stage(self, name: str, architecture: Architecture, index: int, init: str) -> RetrainStage:
+        """A retrain stage, fresh. Its chance comes from the run's seed and ``index`` alone: random architectures get the same."""
+        if self.config.retrain.auxiliary_weight and not getattr(self.space, "auxiliary", False):
+            raise UserError(
+                f"retrain.auxiliary_weight={self.config.retrain.auxiliary_weight}: networks of space={self.space.name} "
+                "have no auxiliary head here; set retrain.auxiliary_weight=0"
+            )
+        streams = Streams(self.config.seed * 1000 + index)
+        phase = "search" if init == "inherit" else "evaluation"
+        with streams.initialising("network"):
+            network = self.space.standalone(architecture, self.data.classes, self.data.channels, phase)
+        if init == "inherit":
+            state = self.trained_supernet().supernet.state_dict()
+            network.load_state_dict(self.space.inherited(state, network, architecture))
+        return RetrainStage(
+            name,
+            network,
+            self.data,
+            torch.cat([self.splits.weights, self.splits.architecture]).sort().values,
+            self.config.retrain,
+            augment=self.augment,
+            streams=streams,
+            device=self.device,
+            precision=self.config.precision,
+            key=self.retrain_key(name, architecture, init),
+        )
+
+    def _retrain_one(self, name: str, architecture: Architecture, index: int, init: str) -> dict[str, Any]:
+        key = self.retrain_key(name, architecture, init)
+        if (done := self.finished(name, key)) is not None:
+            return done
+        stage = self.retrain_stage(name, architecture, index, init)
+        cost = self._train(stage)
+        test = torch.arange(len(self.data.test))
+        batches = evaluation_batches(
+            self.data.test,
+            test,
+            self.config.judge.batch_size,
+            mean=self.data.mean,
+            std=self.data.std,
+            device=self.device,
+        )
+        judgement = evaluate(stage.trained().eval(), batches)  # the one time that the test set is touched
+        self.tracker.log(name, stage.steps, {"test_accuracy": judgement.accuracy, "test_loss": judgement.loss})
+        size = count(stage.trained(), self.input_shape)
+        return self.commit(
+            name,
+            key,
+            dataclasses.asdict(cost)
+            | {"accuracy": judgement.accuracy, "loss": judgement.loss, "text": self.space.encode(architecture)}
+            | dataclasses.asdict(size),
+        )
+
+    def _train(self, stage: SearchStage | RetrainStage) -> StageCost:
+        return run_stage(stage, self.checkpoints, self.tracker, self.progress, self.stop)
+
+    def trained_network(self) -> nn.Module:
+        """The derived network, trained with the first seed (never the best one: that would choose by the test set)."""
+        self.retrain()
+        architecture = self.derive()
+        init = self.config.retrain.init
+        stage = self.retrain_stage("retrain/0", architecture, 0, init)
+        saved = self.checkpoints.load(stage.name, stage.key)
+        if saved is None:
+            raise UserError(f"{self.checkpoints.path('retrain/0')} is missing: the trained network was there; restore it")
+        stage.load_state_dict(saved["state"])
+        return stage.trained().eval()
+
+    def export(self) -> Path:
+        """Writes the trained network in every form, each compared with the original."""
+        network = self.trained_network().to("cpu")
+        architecture, folder = self.derive(), self.folder / "export"
+        data = {"mean": self.data.mean.tolist(), "std": self.data.std.tolist(), "data": self.config.data.name}
+        with self.progress.stage("export", 1) as update:
+            bundle = export_network(network, architecture, self.space, input_shape=self.input_shape, folder=folder, metadata=data)
+            update(1, {})
+        self.tracker.artifact("architecture", "architecture", [self.folder / "architecture.json"])
+        self.tracker.artifact("export", "model", sorted(folder.iterdir()))
+        self.commit("export", key_of(bundle), {"folder": "export"})
+        return folder
+
+    def report(self) -> Path:
+        """Writes ``report.html`` from what the folder holds."""
+        write_json(self.folder / "results.json", self.results())
+        return write_report(self.folder)
+
+    def evaluate(self) -> Judgement:
+        """Judges the architecture of the configuration, or else the derived one, with the trained supernet's weights."""
+        given = self.config.architecture
+        architecture = self.derive() if given is None else read_architecture(self.space, given)
+        return self.judge(self.trained_supernet().supernet, architecture)
+
+    def check(self) -> Iterator[str]:
+        """Tries one step of the search and of a retraining, and says how large everything is; writes nothing."""
+        stage = self.search_stage()
+        weights = sum(parameter.numel() for parameter in stage.supernet.parameters())
+        yield f"data: {len(self.data.train)} training and {len(self.data.test)} test images of shape {self.input_shape}"
+        yield f"splits: {len(self.splits.weights)} images for the weights, {len(self.splits.architecture)} for the architecture"
+        yield f"supernet: {self.space.name}, {weights:,} weights; {stage.steps} steps of the search"
+        started = time.perf_counter()
+        stage.step(0)
+        yield f"one search step: {time.perf_counter() - started:.2f} s (the first; later ones are faster)"
+        architecture = self.space.random(Streams(self.config.seed).host("check"))
+        network = self.retrain_stage("check", architecture, 0, "scratch")
+        network.step(0)
+        cost = count(network.network, self.input_shape)
+        yield f"a random network: {cost.params:,} parameters, {cost.madds:,} multiply-adds; {network.steps} steps of retraining"
+        yield f"device: {describe(self.device)}; all is well"
+
+    def run(self) -> None:
+        """The main job."""
+        if self.config.architecture is None:
+            self.search()
+        self.retrain()
+        self.export()
+        self.report()
+        self.tracker.summary(self.results())
+
+    # --- results
+
+    def results(self) -> dict[str, Any]:
+        """Every figure so far, in the form of ``results.json``."""
+        stages = {name: entry["result"] for name, entry in self.state.stages.items()}
+        value: dict[str, Any] = {
+            "schema": SCHEMA,
+            "name": self.config.name,
+            "seed": self.config.seed,
+            "space": self.space.name,
+            "method": self.config.method,
+            "data": self.config.data.name,
+            "parent": self.state.parent,
+        }
+        if "search" in stages and self.config.architecture is None:
+            value["search"] = {k: v for k, v in stages["search"].items() if not k.endswith("key") and k != "seed"}
+        value |= stages.get("derive", {})
+        retrained = trained(stages, "retrain")
+        if retrained:
+            value["retrain"] = retrained | {"epochs": self.config.retrain.epochs, "init": self.config.retrain.init}
+        chance = trained(stages, "random")
+        if chance:
+            value["random_baseline"] = chance
+        value["environment"] = environment(self.device)
+        value["total_seconds"] = sum(result.get("seconds", 0.0) for result in stages.values())
+        value["total_seconds"] += stages.get("derive", {}).get("derive", {}).get("seconds", 0.0)
+        return value
+
+
+def same_computation(config: Config, folder: Path, command: str) -> bool:
+    """Whether ``folder`` can go on with ``config``: it computes what that folder's own configuration does."""
+    run = Run(config, folder)
+    return command == "evaluate" or run.plan == run.state.plan
+
+
+def trained(stages: dict[str, Any], kind: str) -> dict[str, Any] | None:
+    """The results of the stages ``kind/0``, ``kind/1``, ... taken together."""
+    runs = [stages[f"{kind}/{i}"] for i in range(len(stages)) if f"{kind}/{i}" in stages]
+    if not runs:
+        return None
+    accuracy = [run["accuracy"] for run in runs]
+    mean, interval = mean_and_interval(accuracy)
+    return {
+        "accuracy": accuracy,
+        "mean": mean,
+        "ci95": interval,
+        "seconds": sum(run["seconds"] for run in runs),
+        "architectures": [{k: run[k] for k in ("text", "params", "madds", "accuracy")} for run in runs],
+    }
+
+
+def read_architecture(space: Space, text: str) -> Architecture:
+    """An architecture from the space's own notation, from JSON, or from the path of a JSON file."""
+    text = text.strip()
+    if text.startswith("{"):
+        return space.validate(Architecture.from_json(text))
+    if text.endswith(".json"):
+        return space.validate(Architecture.from_dict(read_json(text)))
+    return space.decode(text)
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """Versions and hardware that the figures come from."""
+    try:
+        root = Path(__file__).parent
+        commit = subprocess.run(
+            ["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=True
+        ).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        commit = None
+    return {
+        "python": sys.version.split()[0],
+        **{package: importlib.metadata.version(package) for package in PACKAGES},
+        "platform": platform.platform(),
+        "device": describe(device),
+        "threads": torch.get_num_threads(),
+        "git_commit": commit,
+    }
