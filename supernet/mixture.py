@@ -36,8 +36,8 @@ class Choice:
     """What to run in each slot of one group.
 
     ``active[slot]`` names the options (by index) that run there; the others are not computed at all. ``weights``, a table
-    ``[slots, options]``, scales each option's output; ``None`` means one. Which options run is known on the host, so that no step waits for a device;
-    how much of each is a tensor, so that gradients reach the logits.
+    ``[slots, options]``, scales each option's output; ``None`` means one. Which options run is known on the host, so that no step
+    waits for a device; how much of each is a tensor, so that gradients reach the logits.
     """
 
     active: tuple[tuple[int, ...], ...]

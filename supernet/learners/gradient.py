@@ -135,9 +135,7 @@ def hessian_vector_product(loss: Loss, weights: Weights, logits: Logits, vector:
     return torch.autograd.grad(gradient, list(logits.values()), grad_outputs=list(vector.values()), materialize_grads=True)
 
 
-def finite_difference_product(
-    loss: Loss, weights: Weights, logits: Logits, vector: Weights, scale: float = 0.01
-) -> list[Tensor]:
+def finite_difference_product(loss: Loss, weights: Weights, logits: Logits, vector: Weights, scale: float = 0.01) -> list[Tensor]:
     """The same by a central difference of ``grad_a loss`` along ``vector``, with a step of ``scale / ||vector||`` (eq. 8).
 
     The paper's scale of 0.01 is a coarse step where the loss is curved: a smaller one comes closer, down to rounding.

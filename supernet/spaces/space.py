@@ -13,7 +13,7 @@ from supernet.mixture import Architecture, Choice, ChoiceGroup
 from supernet.spaces.cell import Cell
 
 
-@dataclass(frozen=True)
+@dataclass
 class Geometry:
     """How large a network of the space is: ``channels`` of the first cell and number of ``cells`` (each space says which)."""
 

@@ -72,9 +72,7 @@ class RetrainStage:
         self.drop_paths = [module for module in network.modules() if isinstance(module, DropPath)]
         for drop_path in self.drop_paths:
             drop_path.generator = streams.tensor("drop_path", self.device)
-        self.average = (
-            ModelEmaV3(network, decay=settings.ema_decay, use_warmup=True, foreach=False) if settings.ema_decay else None
-        )
+        self.average = ModelEmaV3(network, decay=settings.ema_decay, use_warmup=True, foreach=False) if settings.ema_decay else None
         self.batches = Batches(
             data.train,
             indices,
@@ -105,9 +103,7 @@ class RetrainStage:
             loss = F.cross_entropy(outputs, labels, label_smoothing=settings.label_smoothing)
             total = loss
             if second is not None:
-                total = loss + settings.auxiliary_weight * F.cross_entropy(
-                    second, labels, label_smoothing=settings.label_smoothing
-                )
+                total = loss + settings.auxiliary_weight * F.cross_entropy(second, labels, label_smoothing=settings.label_smoothing)
         total.backward()
         if settings.clip:
             nn.utils.clip_grad_norm_(self.network.parameters(), settings.clip)
