@@ -145,6 +145,7 @@ def execute(command: str, config: Config, folder: Path, parent: Path | None = No
             if command == "study":
                 study.run(config, folder, study_jobs(config), progress, stop)
                 return
+            progress.message(f"{command}: {config.name} in {folder}")
             with Run(config, folder, parent=parent, progress=progress, stop=stop) as run:
                 if command == "evaluate":
                     judgement = run.evaluate()

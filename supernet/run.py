@@ -29,11 +29,9 @@ from supernet.device import choose_device, describe, make_deterministic
 from supernet.errors import UserError
 from supernet.evaluate.accuracy import Judgement, evaluate, inherited_accuracy
 from supernet.evaluate.statistics import mean_and_interval
-from supernet.export import export_network
 from supernet.files import read_json, write_json
 from supernet.mixture import Architecture
 from supernet.randomness import Streams
-from supernet.report import write_report
 from supernet.search.searcher import search
 from supernet.spaces.space import Space
 from supernet.track.console import Progress
@@ -442,6 +440,8 @@ class Run:
 
     def export(self) -> Path:
         """Writes the trained network in every form, each compared with the original."""
+        from supernet.export import export_network  # onnxruntime takes seconds to import
+
         network = self.trained_network().to("cpu")
         architecture, folder = self.derive(), self.folder / "export"
         data = {"mean": self.data.mean.tolist(), "std": self.data.std.tolist(), "data": self.config.data.name}
@@ -455,6 +455,8 @@ class Run:
 
     def report(self) -> Path:
         """Writes ``report.html`` from what the folder holds."""
+        from supernet.report.page import write_report  # matplotlib takes a second to import
+
         write_json(self.folder / "results.json", self.results())
         return write_report(self.folder)
 

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtrit  # the inverse of Student's t; scipy.stats takes a second to import
 
 
 def mean_and_interval(values: Sequence[float]) -> tuple[float, list[float] | None]:
-    """The mean and its 95% interval by Student's t; no interval for fewer than two values."""
+    """The mean of accuracies (0 to 1) and its 95% interval by Student's t, cut to what an accuracy can be; none for one value."""
     mean = float(np.mean(values))
     if len(values) < 2:
         return mean, None
-    half = float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values))
-    return mean, [mean - half, mean + half]
+    half = float(stdtrit(len(values) - 1, 0.975) * np.std(values, ddof=1) / np.sqrt(len(values)))
+    return mean, [max(0.0, mean - half), min(1.0, mean + half)]

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from timm.utils import ModelEmaV3
 from torch import Tensor, nn, optim
 from torch.nn import functional as F
 
@@ -72,7 +71,7 @@ class RetrainStage:
         self.drop_paths = [module for module in network.modules() if isinstance(module, DropPath)]
         for drop_path in self.drop_paths:
             drop_path.generator = streams.tensor("drop_path", self.device)
-        self.average = ModelEmaV3(network, decay=settings.ema_decay, use_warmup=True, foreach=False) if settings.ema_decay else None
+        self.average = average_of(network, settings.ema_decay) if settings.ema_decay else None
         self.batches = Batches(
             data.train,
             indices,
@@ -94,7 +93,6 @@ class RetrainStage:
     def step(self, index: int) -> dict[str, Tensor]:
         settings = self.settings
         self.network.train()
-        self.schedule.step_update(index)
         for drop_path in self.drop_paths:
             drop_path.probability = settings.drop_path * index / self.steps
         images, labels = next(self.batches)
@@ -109,6 +107,7 @@ class RetrainStage:
             nn.utils.clip_grad_norm_(self.network.parameters(), settings.clip)
         self.optimizer.step()
         self.optimizer.zero_grad()
+        self.schedule.step()
         if self.average is not None:
             self.average.update(self.network, step=index)
         right = (outputs.detach().argmax(dim=1) == labels).float().mean()
@@ -125,15 +124,23 @@ class RetrainStage:
             "network": self.network.state_dict(),
             "average": None if self.average is None else self.average.module.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
             "batches": self.batches.state_dict(),
             "streams": self.streams.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        for name in ("network", "optimizer", "batches", "streams"):
+        for name in ("network", "optimizer", "schedule", "batches", "streams"):
             getattr(self, name).load_state_dict(state[name])
         if self.average is not None:
             self.average.module.load_state_dict(state["average"])
+
+
+def average_of(network: nn.Module, decay: float) -> nn.Module:
+    """timm's exponential moving average of the network's weights; timm takes seconds to import, so only who averages does."""
+    from timm.utils import ModelEmaV3
+
+    return ModelEmaV3(network, decay=decay, use_warmup=True, foreach=False)
 
 
 def forward(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor | None]:

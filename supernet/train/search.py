@@ -111,7 +111,6 @@ class SearchStage:
 
     def step(self, index: int) -> dict[str, Tensor]:
         self.supernet.train()
-        self.schedule.step_update(index)
         progress = index / self.steps
         images, labels = next(self.weight_batches)
         figures = {}
@@ -140,6 +139,7 @@ class SearchStage:
             nn.utils.clip_grad_norm_(self.supernet.parameters(), self.settings.clip)
         self.optimizer.step()
         self.optimizer.zero_grad()
+        self.schedule.step()
         return figures
 
     def end_of_epoch(self) -> dict[str, float]:
@@ -163,6 +163,7 @@ class SearchStage:
             "supernet": self.supernet.state_dict(),
             "logits": {name: table.detach() for name, table in self.logits.items()},
             "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
             "sampler": self.sampler.state_dict(),
             "learner": self.learner.state_dict(),
             "weight_batches": self.weight_batches.state_dict(),
@@ -175,5 +176,5 @@ class SearchStage:
         with torch.no_grad():
             for name, table in self.logits.items():
                 table.copy_(state["logits"][name])
-        for name in ("optimizer", "sampler", "learner", "weight_batches", "architecture_batches", "streams"):
+        for name in ("optimizer", "schedule", "sampler", "learner", "weight_batches", "architecture_batches", "streams"):
             getattr(self, name).load_state_dict(state[name])

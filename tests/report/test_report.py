@@ -13,7 +13,7 @@ import pytest
 from scipy.special import softmax
 
 from supernet.errors import UserError
-from supernet.report import write_report
+from supernet.report.page import write_report
 from supernet.report.cell import levels, nodes_of
 from supernet.report.figures import POINTS, logit_shares, search_curves
 from tests.report.conftest import RETRAIN_EPOCHS, SEARCH_EPOCHS, SPACES, results, rows, write
