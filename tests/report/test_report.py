@@ -13,9 +13,9 @@ import pytest
 from scipy.special import softmax
 
 from supernet.errors import UserError
-from supernet.report.page import write_report
 from supernet.report.cell import levels, nodes_of
 from supernet.report.figures import POINTS, logit_shares, search_curves
+from supernet.report.page import write_report
 from tests.report.conftest import RETRAIN_EPOCHS, SEARCH_EPOCHS, SPACES, results, rows, write
 
 VOID = {"meta", "br", "img", "hr", "link", "input"}
