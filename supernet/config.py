@@ -6,14 +6,13 @@ name of a dataclass whose fields are the settings: :func:`build` checks them and
 
 import dataclasses
 import importlib
-import math
 from dataclasses import dataclass, field
 from typing import Any
 
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from supernet.errors import UserError, unknown
+from supernet.errors import UserError, require, unknown
 from supernet.train.retrain import RetrainSettings
 from supernet.train.search import SearchSettings
 
@@ -83,23 +82,16 @@ class Config:
     tracker: Any = MISSING
 
     def __post_init__(self):
-        at_least("seed", self.seed, 0)
-        at_least("judge.batch_size", self.judge.batch_size, 1)
-        at_least("judge.recalibration_batches", self.judge.recalibration_batches, 0)
-        at_least("baseline.architectures", self.baseline.architectures, 0)
-        at_least("checkpoint.every_seconds", self.checkpoint.every_seconds, 0)
+        require("seed", self.seed, least=0)
+        require("judge.batch_size", self.judge.batch_size, least=1)
+        require("judge.recalibration_batches", self.judge.recalibration_batches, least=0)
+        require("baseline.architectures", self.baseline.architectures, least=0)
+        require("checkpoint.every_seconds", self.checkpoint.every_seconds, least=0)
         if self.threads is not None:
-            at_least("threads", self.threads, 1)
-        if not 0 < self.data.architecture_share < 1:
-            raise UserError(f"data.architecture_share={self.data.architecture_share}: must lie between 0 and 1")
+            require("threads", self.threads, least=1)
+        require("data.architecture_share", self.data.architecture_share, above=0, below=1)
         if self.precision not in ("float32", "bf16"):
             raise UserError(f"precision: {unknown(self.precision, ['float32', 'bf16'])}")
-
-
-def at_least(key: str, value: float, least: float) -> None:
-    """Raises a UserError unless ``value`` is a number of at least ``least``."""
-    if not math.isfinite(value) or value < least:
-        raise UserError(f"{key}={value}: must be at least {least}")
 
 
 def typed(kind: type, settings: Any, where: str) -> Any:

@@ -1,6 +1,7 @@
 """The one error type for whatever a user can mend, and the line for a misspelt name."""
 
 import difflib
+import math
 from collections.abc import Sequence
 
 
@@ -16,3 +17,12 @@ def unknown(word: str, known: Sequence[str]) -> str:
     near = difflib.get_close_matches(word, known, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
     return f"unknown {word!r}; {hint}choose one of {', '.join(known)}"
+
+
+def require(key: str, value: float, *, least: float = -math.inf, above: float = -math.inf, below: float = math.inf) -> None:
+    """Raises a UserError unless ``value``, the setting ``key``, is a finite number of at least ``least``, ``above`` and ``below``."""
+    if math.isfinite(value) and least <= value and above < value < below:
+        return
+    bounds = {"at least": least, "greater than": above, "below": below}
+    wanted = " and ".join(f"{word} {bound:g}" for word, bound in bounds.items() if math.isfinite(bound))
+    raise UserError(f"{key}={value}: must be {wanted}")

@@ -321,7 +321,7 @@ class Run:
 
     def _search_architectures(self) -> tuple[Architecture, dict[str, Any]]:
         stage = self.trained_supernet()
-        name = type(self.searcher).__name__.lower()
+        name = type(self.searcher).__module__.rpartition(".")[2]  # as its YAML is called
         cache = self.folder / "checkpoints" / f"judged-{self.derive_key}.json"
         known = {}
         if cache.exists():

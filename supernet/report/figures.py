@@ -54,6 +54,7 @@ def panels(titles: Sequence[str]) -> tuple[Figure, list[Axes]]:
 def tidy(axes: Axes, title: str, size: float = 10) -> None:
     axes.set_title(title, fontsize=size, loc="left", parse_math=False)
     axes.tick_params(labelsize=size - 2, color="#b0b7bd")
+    axes.ticklabel_format(useOffset=False)  # an offset would stand where the title does
     axes.grid(color="#e8ebee", linewidth=0.7)
     axes.set_axisbelow(True)
     for side, spine in axes.spines.items():

@@ -9,15 +9,14 @@ from torch.nn import functional as F
 
 from supernet.data import Augment, Batches, ImageData
 from supernet.device import autocast
-from supernet.errors import UserError
+from supernet.errors import UserError, require
 from supernet.ops import DropPath
 from supernet.randomness import Streams
-from supernet.train.schedule import cosine
-from supernet.train.search import positive
+from supernet.train.schedule import SGDSettings, cosine
 
 
 @dataclass
-class RetrainSettings:
+class RetrainSettings(SGDSettings):
     """How a derived network is trained; the defaults are DARTS's for CIFAR-10 (section 3.2).
 
     ``init`` "scratch" draws new weights; "inherit" starts from the supernet's, in the supernet's geometry, for comparison.
@@ -25,13 +24,6 @@ class RetrainSettings:
 
     epochs: int = 600
     batch_size: int = 96
-    lr: float = 0.025
-    lr_min: float = 0.0
-    momentum: float = 0.9
-    weight_decay: float = 3e-4
-    warmup_epochs: float = 0.0
-    clip: float = 5.0
-    label_smoothing: float = 0.0
     drop_path: float = 0.2  # probability at the end, growing linearly from 0
     auxiliary_weight: float = 0.4  # of the auxiliary head's loss, where the network has such a head
     ema_decay: float = 0.0  # of an average of the weights (timm's ModelEmaV3); 0 keeps none
@@ -39,13 +31,13 @@ class RetrainSettings:
     init: str = "scratch"
 
     def __post_init__(self):
-        positive(self, "retrain", "epochs", "batch_size", "lr", "seeds")
+        self.check("retrain")
+        require("retrain.drop_path", self.drop_path, least=0, below=1)
+        require("retrain.auxiliary_weight", self.auxiliary_weight, least=0)
+        require("retrain.ema_decay", self.ema_decay, least=0, below=1)
+        require("retrain.seeds", self.seeds, least=1)
         if self.init not in ("scratch", "inherit"):
             raise UserError(f"retrain.init={self.init!r}: choose scratch or inherit")
-        if not 0 <= self.drop_path < 1:
-            raise UserError(f"retrain.drop_path={self.drop_path}: must be at least 0 and below 1")
-        if not 0 <= self.ema_decay < 1:
-            raise UserError(f"retrain.ema_decay={self.ema_decay}: must be at least 0 and below 1")
 
 
 class RetrainStage:

@@ -1,7 +1,38 @@
-"""Learning rates over time."""
+"""How both stages move weights: the settings of SGD, and its learning rate over time."""
+
+from dataclasses import dataclass
 
 from torch import optim
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, SequentialLR
+
+from supernet.errors import UserError, require
+
+
+@dataclass
+class SGDSettings:
+    """SGD with momentum, its learning rate after a linear warm-up on half a cosine from ``lr`` to ``lr_min``."""
+
+    epochs: int
+    batch_size: int
+    lr: float = 0.025
+    lr_min: float = 0.0
+    momentum: float = 0.9
+    weight_decay: float = 3e-4
+    warmup_epochs: float = 0.0
+    clip: float = 5.0  # largest norm of the weights' gradient; 0 is no limit
+    label_smoothing: float = 0.0
+
+    def check(self, where: str) -> None:
+        """Raises a UserError that names the first setting that is out of range as ``where.setting``."""
+        for name in ("epochs", "batch_size"):
+            require(f"{where}.{name}", getattr(self, name), least=1)
+        require(f"{where}.lr", self.lr, above=0)
+        for name in ("lr_min", "weight_decay", "warmup_epochs", "clip"):
+            require(f"{where}.{name}", getattr(self, name), least=0)
+        for name in ("momentum", "label_smoothing"):
+            require(f"{where}.{name}", getattr(self, name), least=0, below=1)
+        if self.lr_min > self.lr:
+            raise UserError(f"{where}.lr_min={self.lr_min}: must be at most {where}.lr={self.lr}")
 
 
 def cosine(optimizer: optim.Optimizer, steps: int, lr_min: float, warmup_steps: int = 0) -> LRScheduler:

@@ -9,38 +9,24 @@ from torch.nn import functional as F
 
 from supernet.data import Augment, Batches, ImageData, Splits
 from supernet.device import autocast
-from supernet.errors import UserError
 from supernet.learners.learner import Bilevel, Learner
 from supernet.mixture import Logits, detached
 from supernet.randomness import Streams
 from supernet.samplers.sampler import Sampler
 from supernet.spaces.space import Space
-from supernet.train.schedule import cosine
+from supernet.train.schedule import SGDSettings, cosine
 
 
 @dataclass
-class SearchSettings:
+class SearchSettings(SGDSettings):
     """How the supernet is trained; the defaults are DARTS's (section 3.1.1). An epoch is one pass over the weight split."""
 
     epochs: int = 50
     batch_size: int = 64
-    lr: float = 0.025
     lr_min: float = 0.001
-    momentum: float = 0.9
-    weight_decay: float = 3e-4
-    warmup_epochs: float = 0.0
-    clip: float = 5.0  # largest norm of the weights' gradient; 0 is no limit
-    label_smoothing: float = 0.0
 
     def __post_init__(self):
-        positive(self, "search", "epochs", "batch_size", "lr")
-
-
-def positive(settings: Any, where: str, *names: str) -> None:
-    """Raises a UserError unless these settings are above zero."""
-    for name in names:
-        if not getattr(settings, name) > 0:
-            raise UserError(f"{where}.{name}={getattr(settings, name)}: must be greater than 0")
+        self.check("search")
 
 
 class SearchStage:
