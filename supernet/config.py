@@ -6,6 +6,7 @@ name of a dataclass whose fields are the settings: :func:`build` checks them and
 
 import dataclasses
 import importlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -100,15 +101,28 @@ def typed(kind: type, settings: Any, where: str) -> Any:
     Raises:
         UserError: a key is unknown, missing or of the wrong type; the line names it as ``where.key``.
     """
-    prefix = f"{where}." if where else ""
-    known = [f.name for f in dataclasses.fields(kind)]
-    for key in settings:
-        if key not in known:
-            raise UserError(f"{prefix}{key}: {unknown(str(key), known)}")
+    check_keys(kind, settings, where)
     try:
         return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), settings))
     except OmegaConfBaseException as error:
-        raise UserError(f"{prefix}{error.full_key or ''}: {str(error).splitlines()[0]}") from error
+        raise UserError(f"{below(where, error.full_key)}: {str(error).splitlines()[0]}") from error
+
+
+def check_keys(kind: type, settings: Any, where: str) -> None:
+    """Raises a UserError for the first key in ``settings``, or deeper, that the dataclass ``kind`` has no field for."""
+    fields = {f.name: f.type for f in dataclasses.fields(kind)}
+    if not isinstance(settings, Mapping):
+        raise UserError(f"{where}={settings}: expected settings of its own ({', '.join(fields)})")
+    for key, value in settings.items():
+        if key not in fields:
+            raise UserError(f"{below(where, key)}: {unknown(str(key), list(fields))}")
+        if dataclasses.is_dataclass(fields[key]) and value != MISSING:
+            check_keys(fields[key], value, below(where, key))
+
+
+def below(where: str, key: Any) -> str:
+    """The full name of the setting ``key`` in the node ``where``, which is empty at the top."""
+    return f"{where}.{key}" if where else str(key)
 
 
 def build(node: Any, where: str) -> Any:
@@ -117,10 +131,15 @@ def build(node: Any, where: str) -> Any:
     Raises:
         UserError: there is no such class, or a setting is wrong.
     """
+    if not isinstance(node, Mapping):
+        raise UserError(f"{where}={node}: expected a node with a _target_, as in the files of conf/{where.replace('.', '/')}")
     settings = {key: value for key, value in node.items() if key != "_target_"}
     module, _, name = str(node.get("_target_", "")).rpartition(".")
     try:
         kind = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(f"{where}._target_={node.get('_target_')}: no such class; give its full dotted name") from error
+        dataclasses.fields(kind)
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
+        raise UserError(
+            f"{where}._target_={node.get('_target_')}: no such dataclass; give the full dotted name of a class with settings"
+        ) from error
     return typed(kind, settings, where)

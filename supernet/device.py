@@ -20,8 +20,8 @@ def choose_device(name: str = "auto") -> torch.device:
         return found or torch.device("cpu")
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
+        torch.ones(1, device=device).item()  # the meta device can hold a tensor, but there is nothing in it
+    except (RuntimeError, AssertionError, ImportError) as error:
         here = "cpu" if found is None else f"cpu and {found.type}"
         raise UserError(f"device={name}: not available on this machine, which has {here}; use device=auto") from error
     return device

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, optim
 from torch.func import functional_call
 
-from supernet.errors import UserError
+from supernet.errors import UserError, require
 from supernet.learners.learner import Batch, Bilevel, Learner
 from supernet.mixture import Logits
 
@@ -38,6 +38,11 @@ class Gradient(Learner):
     def __post_init__(self):
         if self.order not in ORDERS:
             raise UserError(f"learner.order={self.order!r}: choose one of {', '.join(ORDERS)}")
+        for name in ("lr", "difference"):
+            require(f"learner.{name}", getattr(self, name), above=0)
+        for name in ("beta1", "beta2"):
+            require(f"learner.{name}", getattr(self, name), least=0, below=1)
+        require("learner.weight_decay", self.weight_decay, least=0)
 
     def begin(self, logits: Logits) -> None:
         self.optimizer = optim.Adam(logits.values(), lr=self.lr, betas=(self.beta1, self.beta2), weight_decay=self.weight_decay)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from supernet.errors import require
 from supernet.mixture import Logits, Mixture
 from supernet.samplers.sampler import Sampler
 
@@ -14,6 +15,9 @@ class Uniform(Sampler):
     """
 
     paths: int = 1
+
+    def __post_init__(self):
+        require("sampler.paths", self.paths, least=1)
 
     def mixtures(self, logits: Logits, progress: float) -> list[Mixture]:
         rng = self.streams.host("paths")

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from supernet.errors import require
 from supernet.mixture import Architecture
 from supernet.search.searcher import Searcher
 
@@ -14,6 +15,7 @@ class Random(Searcher):
     candidates: int = 100
 
     def __post_init__(self):
+        require("searcher.candidates", self.candidates, least=1)
         self.left = self.candidates
 
     def ask(self) -> Sequence[Architecture]:

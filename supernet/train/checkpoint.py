@@ -1,6 +1,7 @@
 """Checkpoints of a stage: atomic, checked on reading, written at an interval and when asked to stop."""
 
 import time
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,10 @@ class Checkpoints:
     def save(self, stage: str, state: dict[str, Any]) -> Path:
         path = self.path(stage)
         with atomic(path) as temporary:
-            torch.save({"version": VERSION, "stage": stage, **state}, temporary)
+            try:
+                torch.save({"version": VERSION, "stage": stage, **state}, temporary)
+            except RuntimeError as error:  # what torch's writer raises where others raise OSError
+                raise OSError("the disk seems to be full") from error
         self._last = time.monotonic()
         return path
 
@@ -47,6 +51,9 @@ class Checkpoints:
         if not path.exists():
             return None
         try:
+            with zipfile.ZipFile(path) as archive:
+                if archive.testzip() is not None:  # torch does not look at the checksums that it writes
+                    raise zipfile.BadZipFile
             state = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # a damaged file fails in as many ways as it has bytes
             raise UserError(
@@ -54,7 +61,7 @@ class Checkpoints:
             ) from error
         if not isinstance(state, dict) or state.get("version") != VERSION or state.get("stage") != stage:
             raise UserError(f"{path} is not a version {VERSION} checkpoint of the stage {stage}; remove it")
-        if state["key"] != key:
+        if state.get("key") != key:
             raise UserError(
                 f"checkpoint {path} was written with other settings (another space, method, data or seed); "
                 f"remove it to start the stage {stage} anew, or start in a new folder"
