@@ -20,7 +20,7 @@ def unknown(word: str, known: Sequence[str]) -> str:
 
 
 def require(key: str, value: float, *, least: float = -math.inf, above: float = -math.inf, below: float = math.inf) -> None:
-    """Raises a UserError unless ``value``, the setting ``key``, is a finite number of at least ``least``, ``above`` and ``below``."""
+    """Raises a UserError unless ``value``, the setting ``key``, is finite, at least ``least``, above ``above``, below ``below``."""
     if math.isfinite(value) and least <= value and above < value < below:
         return
     bounds = {"at least": least, "greater than": above, "below": below}

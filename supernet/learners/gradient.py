@@ -1,12 +1,13 @@
 """The logits follow the gradient of the validation loss, to first or second order (DARTS, Liu et al., ICLR 2019)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, optim
+from torch import Tensor, nn, optim
 from torch.func import functional_call
 
 from supernet.errors import UserError, require
@@ -50,7 +51,8 @@ class Gradient(Learner):
     def step(self, problem: Bilevel) -> dict[str, Tensor]:
         if self.order == "first":
             images, labels = problem.architecture_batch
-            outputs = problem.supernet(images, problem.relax(problem.logits))
+            with statistics_kept(problem.supernet):
+                outputs = problem.supernet(images, problem.relax(problem.logits))
             loss = problem.loss(outputs, labels)
             gradient = torch.autograd.grad(loss, list(problem.logits.values()))
         else:
@@ -102,10 +104,23 @@ def functional_loss(problem: Bilevel, batch: Batch) -> Loss:
     images, labels = batch
 
     def loss(weights: Weights, logits: Logits) -> Tensor:
-        buffers = {name: buffer.clone() for name, buffer in problem.supernet.named_buffers()}
-        return problem.loss(functional_call(problem.supernet, (weights, buffers), (images, problem.relax(logits))), labels)
+        with statistics_kept(problem.supernet):
+            return problem.loss(functional_call(problem.supernet, weights, (images, problem.relax(logits))), labels)
 
     return loss
+
+
+@contextmanager
+def statistics_kept(network: nn.Module) -> Iterator[None]:
+    """Inside, the forward passes of training leave no trace of their images in the running statistics of the BatchNorms."""
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True
 
 
 def unrolled_gradient(
