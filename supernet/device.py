@@ -27,6 +27,12 @@ def choose_device(name: str = "auto") -> torch.device:
     return device
 
 
+def present(kind: str) -> bool:
+    """Whether this machine has devices of that kind, as in ``torch.device.type``."""
+    found = torch.accelerator.current_accelerator(check_available=True)
+    return kind == "cpu" or (found is not None and kind == found.type)
+
+
 def make_deterministic() -> None:
     """Same seed, same machine, same bits: no kernel is chosen by timing, none sums in an order that varies."""
     torch.backends.cudnn.benchmark = False

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from supernet.device import present
+
 
 class Streams:
     """Generators by name, all derived from one seed, each made when first asked for.
@@ -53,8 +55,12 @@ class Streams:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Every generator goes on where it was. Those of a device that is not here are left out: a run that has moved to
+        another machine goes on, though no longer to the same bits."""
         self.seed = state["seed"]
         for name, value in state["host"].items():
             self.host(name).bit_generator.state = value
         for key, value in state["tensor"].items():
-            self.tensor(*key.split("@")).set_state(value)
+            name, _, kind = key.rpartition("@")
+            if present(kind):
+                self.tensor(name, kind).set_state(value)

@@ -1,15 +1,22 @@
-"""Fixtures that run a check over every variant, and small data that costs nothing."""
+"""Fixtures that run a check over every variant, and small data and stages that cost next to nothing."""
 
+import copy
 import os
 from pathlib import Path
 
-# Two cores are shared by everything here; must be set before torch is imported.
+# Must be set before torch is imported, and hold for the processes that tests start: tensors as small as these gain nothing from
+# a second thread, and lose much where other work waits for the cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("WANDB_SILENT", "true")
 
 import pytest
 import torch
 
+from supernet.data import Augment, ImageData, Splits, TensorImages
+from supernet.randomness import Streams
+from supernet.train.retrain import RetrainSettings, RetrainStage
+from supernet.train.search import SearchSettings, SearchStage
 from tests.variants import LEARNERS, SAMPLERS, SEARCHERS, SPACES
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
@@ -46,3 +53,61 @@ def shared() -> Path:
 @pytest.fixture
 def noise() -> torch.Generator:
     return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def data() -> ImageData:
+    """24 training and 6 test images of 8×8 in three classes: noise around a level, which is another one for each image."""
+    noise = torch.Generator().manual_seed(0)
+    levels = torch.arange(30, dtype=torch.uint8)[:, None, None, None] * 8
+    pixels = levels + torch.randint(8, (30, 1, 8, 8), dtype=torch.uint8, generator=noise)
+    labels = torch.arange(30) % 3
+    return ImageData.of("noise", TensorImages(pixels[:24], labels[:24]), TensorImages(pixels[24:], labels[24:]))
+
+
+@pytest.fixture(scope="session")
+def splits() -> Splits:
+    return Splits(weights=torch.arange(0, 24, 2), architecture=torch.arange(1, 24, 2))
+
+
+@pytest.fixture
+def search_stage(data, splits):
+    """Makes a search stage, fresh: two epochs of three steps, unless ``settings`` say otherwise."""
+
+    def make(space, sampler, learner, *, augment=None, seed=0, precision="float32", start=None, **settings) -> SearchStage:
+        settings = SearchSettings(**{"epochs": 2, "batch_size": 4, "lr": 0.05} | settings)
+        sampler, learner = copy.deepcopy(sampler), copy.deepcopy(learner)
+        return SearchStage(
+            space, data, splits, sampler, learner, settings, augment=augment, seed=seed, precision=precision, start=start, key="k"
+        )
+
+    return make
+
+
+@pytest.fixture
+def retrain_stage(data):
+    """Makes a retrain stage, fresh, of a random architecture: two epochs of three steps, unless ``settings`` say otherwise."""
+
+    def make(space, *, augment=None, seed=0, precision="float32", **settings) -> RetrainStage:
+        settings = RetrainSettings(**{"epochs": 2, "batch_size": 8, "lr": 0.05, "drop_path": 0.0} | settings)
+        streams = Streams(seed)
+        with streams.initialising("network"):
+            network = space.standalone(space.random(streams.host("architecture")), data.classes, data.channels)
+        return RetrainStage(
+            "retrain/0",
+            network,
+            data,
+            torch.arange(24),
+            settings,
+            augment=augment,
+            streams=streams,
+            precision=precision,
+            key="k",
+        )
+
+    return make
+
+
+@pytest.fixture
+def everything_varied() -> Augment:
+    return Augment(crop_padding=1, flip=True, cutout=2)

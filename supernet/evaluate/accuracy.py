@@ -27,14 +27,14 @@ class Judgement:
 
 def evaluate(network: Callable[[Tensor], Tensor], batches: Iterable[tuple[Tensor, Tensor]]) -> Judgement:
     """Judges ``network``, which is to be in the mode that it is to be judged in."""
-    right, loss, count = 0, 0.0, 0
+    right, losses, count = [], [], 0  # summed on the host at the end: not every device has float64
     with torch.no_grad():
         for images, labels in batches:
             outputs = network(images).float()
-            right = right + (outputs.argmax(dim=1) == labels).sum()
-            loss = loss + F.cross_entropy(outputs, labels, reduction="sum").double()
+            right.append((outputs.argmax(dim=1) == labels).sum())
+            losses.append(F.cross_entropy(outputs, labels, reduction="sum"))
             count += len(labels)
-    return Judgement(float(right) / count, float(loss) / count, count)
+    return Judgement(float(torch.stack(right).sum()) / count, float(torch.stack(losses).cpu().double().sum()) / count, count)
 
 
 def recalibrate(supernet: nn.Module, mixture: Mixture, batches: Iterable[Tensor]) -> None:
@@ -50,12 +50,14 @@ def recalibrate(supernet: nn.Module, mixture: Mixture, batches: Iterable[Tensor]
         norm.num_batches_tracked.zero_()  # so that the first batch replaces what was there
     mode = supernet.training
     supernet.train()
-    with torch.no_grad():
-        for images in batches:
-            supernet(images, mixture)
-    supernet.train(mode)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
+    try:
+        with torch.no_grad():
+            for images in batches:
+                supernet(images, mixture)
+    finally:
+        supernet.train(mode)
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
 
 
 def inherited_accuracy(

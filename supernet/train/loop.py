@@ -3,7 +3,7 @@
 import math
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -92,7 +92,7 @@ def run_stage(
     Every ``log_every`` steps the means since the last time are logged. Time counts over all the sessions that it took.
 
     Raises:
-        UserError: the loss is not finite (the last checkpoint is from before); a checkpoint cannot be read or written.
+        UserError: the loss or a weight is not finite (the last checkpoint is from before); a checkpoint cannot be read or written.
         Stopped: ``stop`` was requested; a checkpoint has been written.
     """
     tracker, progress, stop = tracker or Tracker(), progress or Progress(quiet=True), stop or StopRequest()
@@ -105,7 +105,10 @@ def run_stage(
     started = time.perf_counter() - seconds
 
     def save() -> None:
+        state = stage.state_dict()
         require_finite(stage, step, sums)
+        if not all(tensor.isfinite().all() for tensor in tensors(state)):
+            raise diverged(stage, step, "a weight is not finite")
         if checkpoints:
             checkpoints.save(
                 stage.name,
@@ -116,7 +119,7 @@ def run_stage(
                     "count": count,
                     "seconds": time.perf_counter() - started,
                     "peak_memory_bytes": peak,
-                    "state": stage.state_dict(),
+                    "state": state,
                     "tracker": tracker.state_dict(),
                 },
             )
@@ -135,9 +138,7 @@ def run_stage(
                 tracker.log(stage.name, step, {"epoch": step / stage.steps_per_epoch, **means})
                 update(step, {**means, "peak_memory_bytes": peak})
                 sums, count = {}, 0
-            if checkpoints and checkpoints.due() and step < stage.steps:
-                save()
-            if stop.signum is not None and step < stage.steps:
+            if step < stage.steps and (stop.signum is not None or (checkpoints and checkpoints.due())):
                 save()
                 stop.check()
     save()
@@ -147,7 +148,20 @@ def run_stage(
 def require_finite(stage: Stage, step: int, figures: dict[str, Tensor]) -> None:
     for name, value in figures.items():
         if not math.isfinite(float(value)):
-            raise UserError(
-                f"{stage.name}: {name} is {float(value)} at step {step}; lower the learning rate or clip gradients more "
-                "(a checkpoint from before, if there is one, is kept)"
-            )
+            raise diverged(stage, step, f"{name} is {float(value)}")
+
+
+def diverged(stage: Stage, step: int, what: str) -> UserError:
+    return UserError(
+        f"{stage.name}: {what} at step {step}; lower the learning rate or clip gradients more "
+        "(a checkpoint from before, if there is one, is kept)"
+    )
+
+
+def tensors(state: Any) -> Iterator[Tensor]:
+    """The tensors of a state, however deep."""
+    if isinstance(state, Tensor):
+        yield state
+    elif isinstance(state, Mapping):
+        for part in state.values():
+            yield from tensors(part)
