@@ -9,6 +9,7 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import json
+import math
 import platform
 import subprocess
 import sys
@@ -36,7 +37,7 @@ from supernet.search.searcher import search
 from supernet.spaces.space import Space
 from supernet.track.console import Progress
 from supernet.track.interface import Trackers
-from supernet.track.jsonlines import JsonLines
+from supernet.track.jsonlines import JsonLines, read_rows
 from supernet.train.checkpoint import Checkpoints
 from supernet.train.loop import StageCost, StopRequest, run_stage
 from supernet.train.retrain import RetrainStage
@@ -59,6 +60,7 @@ class State:
     stages: dict[str, dict[str, Any]] = field(default_factory=dict)
     plan: dict[str, str] | None = None  # what the run is to compute: see Run.plan
     parent: str | None = None
+    origin: dict[str, Any] | None = None  # the keys of the parent's search as it was then: it may go on, move or be deleted
     tracker: dict[str, Any] | None = None
 
     @classmethod
@@ -68,9 +70,10 @@ class State:
         if not path.exists():
             return cls(Path(folder))
         value = read_json(path)
-        if value.get("schema") != SCHEMA:
-            raise UserError(f"{path}: schema {value.get('schema')} is not {SCHEMA}; this run needs another version of supernet")
-        return cls(Path(folder), value["stages"], value["plan"], value["parent"], value["tracker"])
+        schema = value.pop("schema", None) if isinstance(value, dict) else None
+        if schema != SCHEMA:
+            raise UserError(f"{path}: its schema is {schema}, not {SCHEMA}; this run needs another version of supernet")
+        return cls(Path(folder), **value)
 
     def write(self) -> None:
         value = {k: v for k, v in vars(self).items() if k != "folder"}
@@ -101,10 +104,11 @@ class Run:
         self.sampler = build(config.sampler, "sampler")
         self.learner = build(config.learner, "learner")
         self.searcher = build(config.searcher, "searcher")
+        self.given = None if config.architecture is None else read_architecture(self.space, config.architecture)
         self.augment = build(config.data.augment, "data.augment")
         self.search_augment = build(config.data.search_augment, "data.search_augment")
         self.source = build(config.data.source, "data.source")
-        if self.searcher.needs_scores and not self.learner.learns and config.architecture is None:
+        if self.searcher.needs_scores and not self.learner.learns and self.given is None:
             raise UserError(
                 "searcher=logits with learner=fixed: the logits never move, so the architecture would be arbitrary; "
                 "choose searcher=random or a method that learns logits"
@@ -116,6 +120,8 @@ class Run:
         self.state = State.read(self.folder)
         if self.state.plan is None and parent is not None:
             self.state.parent = str(parent)
+            if (found := State.read(parent).stages.get("search")) is not None:
+                self.state.origin = {"key": found["key"]} | {k: found["result"][k] for k in ("plain_key", "weights_key")}
         self.parent = State.read(Path(self.state.parent)) if self.state.parent else None
         self.checkpoints = Checkpoints(self.folder / "checkpoints", config.checkpoint.every_seconds)
         self.tracker = Trackers([JsonLines(self.folder / "metrics.jsonl"), build(config.tracker, "tracker")])
@@ -124,6 +130,9 @@ class Run:
         if self.state.plan is None:
             self.state.plan = self.plan
             self.state.write()
+        elif self.state.plan != self.plan:
+            raise UserError(f"{self.folder} holds a run of other settings; choose another folder, or start from=that one")
+        remove_leftovers(self.folder)
         self.tracker.start(self.folder, self.settings, self.state.tracker)
         return self
 
@@ -151,57 +160,65 @@ class Run:
         return (self.data.channels, *self.data.size)
 
     def finished(self, stage: str, key: str) -> Any | None:
-        """The result of ``stage`` if this run or its parent has it; the parent's is taken over, with its checkpoint."""
+        """The result of ``stage`` if this run or its parent has it; the parent's is taken over, with checkpoint and metrics."""
         result = self.state.result(stage, key)
         if result is None and self.parent is not None and (result := self.parent.result(stage, key)) is not None:
             inherited = Checkpoints(self.parent.folder / "checkpoints").load(stage, key)
             if inherited is not None:
                 self.checkpoints.save(stage, inherited)
+            for row in read_rows(self.parent.folder / "metrics.jsonl"):
+                if row.pop("stage") == stage:
+                    self.tracker.log(stage, row.pop("step"), {k: v for k, v in row.items() if v is not None})
             self.commit(stage, key, result)
         return result
 
     def commit(self, stage: str, key: str, result: Any) -> Any:
-        """Records that ``stage`` is finished: from here on it is not run again."""
+        """Records that ``stage`` is finished: from here on it is not run again.
+
+        Raises:
+            Stopped: the run was asked to stop.
+        """
         self.state.stages[stage] = {"key": key, "result": result}
         self.state.tracker = self.tracker.state_dict()
         self.state.write()
         write_json(self.folder / "results.json", self.results())
+        self.stop.check()
         return result
 
     # --- keys: everything that a result depends on
 
     @property
-    def supernet_key(self) -> str:
-        """Of all that the shapes of the supernet's weights depend on."""
-        space = self.settings["space"]
-        return key_of(space["_target_"], space["search"], self.settings["data"]["source"])
+    def weights_key(self) -> str:
+        """Of all that makes the weights of another method's search fit to start from: their shapes, and the images they saw."""
+        s, data = self.settings, self.settings["data"]
+        images = (data["source"], data["architecture_share"], data["train_limit"], s["seed"])
+        return key_of(s["space"]["_target_"], s["space"]["search"], *images)
 
     @property
     def plain_search_key(self) -> str:
         s = self.settings
         parts = ("data", "seed", "precision", "sampler", "learner", "search")
-        return key_of(self.supernet_key, *(s[part] for part in parts))
+        return key_of(self.weights_key, *(s[part] for part in parts))
 
     @property
     def start_key(self) -> str | None:
-        """The key of the parent's search, if this search starts from its weights: same seed and supernet, another method."""
-        found = self.parent.stages.get("search") if self.parent else None
-        if found is None or found["result"]["plain_key"] == self.plain_search_key:
+        """The key of the parent's search, if this search starts from its weights: they fit, but the method is another."""
+        origin = self.state.origin
+        if origin is None or origin["plain_key"] == self.plain_search_key or origin["weights_key"] != self.weights_key:
             return None
-        same = (found["result"]["supernet_key"], found["result"]["seed"]) == (self.supernet_key, self.config.seed)
-        return found["key"] if same else None
+        return origin["key"]
 
     @property
     def search_key(self) -> str:
-        found = self.parent.stages.get("search") if self.parent else None
-        if found and found["result"]["plain_key"] == self.plain_search_key:
-            return found["key"]  # the parent's search is ours, wherever it started from
+        origin = self.state.origin
+        if origin and origin["plain_key"] == self.plain_search_key:
+            return origin["key"]  # the parent's search is ours, wherever it started from
         return key_of(self.plain_search_key, self.start_key)
 
     @property
     def derive_key(self) -> str:
-        if self.config.architecture is not None:
-            return key_of(self.config.architecture, self.settings["space"])
+        if self.given is not None:
+            return key_of(self.given.to_dict(), self.settings["space"])
         return key_of(self.search_key, self.settings["searcher"], self.settings["judge"])
 
     def retrain_key(self, name: str, architecture: Architecture, init: str) -> str:
@@ -209,6 +226,10 @@ class Run:
         recipe = {k: v for k, v in s["retrain"].items() if k not in ("seeds", "init")}
         inherited = self.search_key if init == "inherit" else None
         return key_of(name, architecture.to_dict(), s["space"], s["data"], recipe, s["seed"], s["precision"], inherited)
+
+    @property
+    def export_key(self) -> str:
+        return self.retrain_key("retrain/0", self.derive(), self.config.retrain.init)
 
     @property
     def plan(self) -> dict[str, str]:
@@ -224,8 +245,8 @@ class Run:
 
     # --- stages
 
-    def search_stage(self) -> SearchStage:
-        """The search stage, fresh."""
+    def search_stage(self, start: dict[str, torch.Tensor] | None = None) -> SearchStage:
+        """The search stage, fresh, or with the weights ``start``."""
         return SearchStage(
             self.space,
             self.data,
@@ -237,32 +258,34 @@ class Run:
             seed=self.config.seed,
             device=self.device,
             precision=self.config.precision,
-            start=self._start_weights(),
+            start=start,
             key=self.search_key,
         )
-
-    def _start_weights(self) -> dict[str, torch.Tensor] | None:
-        start = self.start_key
-        if start is None:
-            return None
-        return Checkpoints(self.parent.folder / "checkpoints").load("search", start)["state"]["supernet"]
 
     def search(self) -> dict[str, Any]:
         """Trains the supernet."""
         key = self.search_key
         if (done := self.finished("search", key)) is not None:
             return done
-        if self.start_key:
-            self.progress.message(f"search starts from the weights of {self.parent.folder}")
-        cost = self._train(self.search_stage())
+        start = None
+        if self.start_key is not None and not self.checkpoints.path("search").exists():
+            start = self._start_weights()
+            self.progress.message(f"search starts from the weights of {self.state.parent}")
+        cost = self._train(self.search_stage(start))
         result = dataclasses.asdict(cost) | {
             "epochs": self.config.search.epochs,
-            "warm_start": str(self.parent.folder) if self.start_key else None,
-            "supernet_key": self.supernet_key,
+            "warm_start": self.state.parent if self.start_key else None,
+            "weights_key": self.weights_key,
             "plain_key": self.plain_search_key,
-            "seed": self.config.seed,
         }
         return self.commit("search", key, result)
+
+    def _start_weights(self) -> dict[str, torch.Tensor]:
+        checkpoints = Checkpoints(Path(self.state.parent) / "checkpoints")
+        saved = checkpoints.load("search", self.start_key)
+        if saved is None:
+            raise UserError(f"{checkpoints.path('search')} is missing: the search starts from the weights in it; restore it")
+        return saved["state"]["supernet"]
 
     def trained_supernet(self) -> SearchStage:
         """The search stage as it was when it ended."""
@@ -277,21 +300,19 @@ class Run:
     def derive(self) -> Architecture:
         """The architecture: the one given in the configuration, or the searcher's best."""
         key = self.derive_key
-        if (done := self.finished("derive", key)) is not None:
-            return Architecture.from_dict(done["architecture"])
-        if self.config.architecture is not None:
-            architecture = read_architecture(self.space, self.config.architecture)
-            found = {"searcher": "given", "inherited_accuracy": None, "evaluated": 0, "seconds": 0.0}
-        else:
-            architecture, found = self._search_architectures()
-        cost = count(self.space.standalone(architecture, self.data.classes, self.data.channels), self.input_shape)
-        write_json(self.folder / "architecture.json", self._describe(architecture))
-        self.commit(
-            "derive",
-            key,
-            {"architecture": self._describe(architecture), "cost": dataclasses.asdict(cost), "derive": found},
-        )
-        return architecture
+        done = self.finished("derive", key)
+        if done is None:
+            if self.given is not None:
+                architecture = self.given
+                found = {"searcher": "given", "inherited_accuracy": None, "evaluated": 0, "seconds": 0.0}
+            else:
+                architecture, found = self._search_architectures()
+            cost = count(self.space.standalone(architecture, self.data.classes, self.data.channels), self.input_shape)
+            done = {"architecture": self._describe(architecture), "cost": dataclasses.asdict(cost), "derive": found}
+            self.commit("derive", key, done)
+        if not (path := self.folder / "architecture.json").exists():
+            write_json(path, done["architecture"])
+        return Architecture.from_dict(done["architecture"])
 
     def _describe(self, architecture: Architecture) -> dict[str, Any]:
         return architecture.to_dict() | {
@@ -317,7 +338,8 @@ class Run:
         if settings.recalibration_batches:
             few = self.splits.weights[: settings.recalibration_batches * settings.batch_size]
             calibration = (images for images, _ in batches(few))
-        return inherited_accuracy(supernet, self.space.path(architecture), batches(self.splits.architecture), calibration)
+        path = self.space.path(architecture)
+        return finite("search", inherited_accuracy(supernet, path, batches(self.splits.architecture), calibration))
 
     def _search_architectures(self) -> tuple[Architecture, dict[str, Any]]:
         stage = self.trained_supernet()
@@ -412,7 +434,7 @@ class Run:
             std=self.data.std,
             device=self.device,
         )
-        judgement = evaluate(stage.trained().eval(), batches)  # the one time that the test set is touched
+        judgement = finite(name, evaluate(stage.trained().eval(), batches))  # the one time that the test set is touched
         self.tracker.log(name, stage.steps, {"test_accuracy": judgement.accuracy, "test_loss": judgement.loss})
         size = count(stage.trained(), self.input_shape)
         return self.commit(
@@ -446,11 +468,11 @@ class Run:
         architecture, folder = self.derive(), self.folder / "export"
         data = {"mean": self.data.mean.tolist(), "std": self.data.std.tolist(), "data": self.config.data.name}
         with self.progress.stage("export", 1) as update:
-            bundle = export_network(network, architecture, self.space, input_shape=self.input_shape, folder=folder, metadata=data)
+            export_network(network, architecture, self.space, input_shape=self.input_shape, folder=folder, metadata=data)
             update(1, {})
         self.tracker.artifact("architecture", "architecture", [self.folder / "architecture.json"])
         self.tracker.artifact("export", "model", sorted(folder.iterdir()))
-        self.commit("export", key_of(bundle), {"folder": "export"})
+        self.commit("export", self.export_key, {"folder": "export"})
         return folder
 
     def report(self) -> Path:
@@ -461,9 +483,17 @@ class Run:
         return write_report(self.folder)
 
     def evaluate(self) -> Judgement:
-        """Judges the architecture of the configuration, or else the derived one, with the trained supernet's weights."""
-        given = self.config.architecture
-        architecture = self.derive() if given is None else read_architecture(self.space, given)
+        """Judges the architecture of the configuration, or else the derived one, with the weights of a search that is done.
+
+        Raises:
+            UserError: there is no such search, or no architecture.
+        """
+        found = self.state.stages
+        if self.state.result("search", self.search_key) is None:
+            raise UserError(f"{self.folder} holds no trained supernet of these settings; run supernet search first")
+        if self.given is None and "derive" not in found:
+            raise UserError(f"{self.folder} has no derived architecture yet; say architecture=..., or run supernet derive first")
+        architecture = self.given or Architecture.from_dict(found["derive"]["result"]["architecture"])
         return self.judge(self.trained_supernet().supernet, architecture)
 
     def check(self) -> Iterator[str]:
@@ -485,10 +515,11 @@ class Run:
 
     def run(self) -> None:
         """The main job."""
-        if self.config.architecture is None:
+        if self.given is None:
             self.search()
         self.retrain()
-        self.export()
+        if self.state.result("export", self.export_key) is None or not (self.folder / "export" / "bundle.json").exists():
+            self.export()
         self.report()
         self.tracker.summary(self.results())
 
@@ -506,8 +537,8 @@ class Run:
             "data": self.config.data.name,
             "parent": self.state.parent,
         }
-        if "search" in stages and self.config.architecture is None:
-            value["search"] = {k: v for k, v in stages["search"].items() if not k.endswith("key") and k != "seed"}
+        if "search" in stages and self.given is None:
+            value["search"] = {k: v for k, v in stages["search"].items() if not k.endswith("key")}
         value |= stages.get("derive", {})
         retrained = trained(stages, "retrain")
         if retrained:
@@ -521,10 +552,17 @@ class Run:
         return value
 
 
-def same_computation(config: Config, folder: Path, command: str) -> bool:
+def same_computation(config: Config, folder: Path) -> bool:
     """Whether ``folder`` can go on with ``config``: it computes what that folder's own configuration does."""
     run = Run(config, folder)
-    return command == "evaluate" or run.plan == run.state.plan
+    return run.plan == run.state.plan
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Removes what :func:`supernet.files.atomic` leaves behind when its process is killed."""
+    for parent in (folder, folder / "checkpoints"):
+        for path in parent.glob(".*.tmp"):
+            path.unlink(missing_ok=True)
 
 
 def trained(stages: dict[str, Any], kind: str) -> dict[str, Any] | None:
@@ -553,20 +591,32 @@ def read_architecture(space: Space, text: str) -> Architecture:
     return space.decode(text)
 
 
+def finite(stage: str, judgement: Judgement) -> Judgement:
+    """Returns the judgement of what ``stage`` trained, unless its loss is not finite."""
+    if not math.isfinite(judgement.loss):
+        raise UserError(f"{stage}: what was trained has a loss of {judgement.loss}; lower the learning rate or clip gradients more")
+    return judgement
+
+
+def git_commit() -> str | None:
+    """The commit of the checkout that this code runs from; none if it is installed (perhaps inside someone else's checkout)."""
+    root = Path(__file__).parents[1]
+    if not (root / ".git").exists():
+        return None
+    try:
+        command = ["git", "-C", str(root), "rev-parse", "HEAD"]
+        return subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
 def environment(device: torch.device) -> dict[str, Any]:
     """Versions and hardware that the figures come from."""
-    try:
-        root = Path(__file__).parent
-        commit = subprocess.run(
-            ["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=True
-        ).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        commit = None
     return {
         "python": sys.version.split()[0],
         **{package: importlib.metadata.version(package) for package in PACKAGES},
         "platform": platform.platform(),
         "device": describe(device),
         "threads": torch.get_num_threads(),
-        "git_commit": commit,
+        "git_commit": git_commit(),
     }

@@ -13,12 +13,16 @@ from supernet.track.console import Progress
 from supernet.train.loop import StopRequest
 
 
-def run(config: Config, folder: Path, jobs: list[tuple[str, Config]], progress: Progress, stop: StopRequest) -> None:
-    """Runs each job in its own subfolder (finished ones cost nothing) and writes ``results.json`` with the comparison."""
+def run(jobs: dict[str, Config], folder: Path, progress: Progress, stop: StopRequest, parent: Path | None = None) -> None:
+    """Runs each job in the subfolder of its name (what is finished costs nothing); ``results.json`` gets the comparison.
+
+    ``parent`` is the folder of another study, from whose runs of the same names these reuse what still holds.
+    """
     results = []
-    for name, job in jobs:
+    for name, job in jobs.items():
         progress.message(f"study: {name}")
-        with Run(job, folder / name, progress=progress, stop=stop) as one:
+        before = parent / name if parent and (parent / name / "state.json").exists() else None
+        with Run(job, folder / name, parent=before, progress=progress, stop=stop) as one:
             one.run()
             results.append(one.results())
     comparison = compare(results)
