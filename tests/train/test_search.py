@@ -1,0 +1,211 @@
+"""The search stage, for every space, sampler and learner, and against hand-written steps in plain PyTorch."""
+
+import copy
+import math
+import random
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from supernet.learners.fixed import Fixed
+from supernet.learners.gradient import Gradient
+from supernet.mixture import Choice
+from supernet.samplers.softmax import Softmax
+from supernet.samplers.uniform import Uniform
+from tests.compare import identical
+from tests.train.stopping import stopped_and_resumed, straight
+
+
+def clones(tensors) -> dict[str, torch.Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in tensors}
+
+
+def recorded(method, calls: list):
+    """``method``, whose results are appended to ``calls``."""
+
+    def call(*arguments):
+        calls.append(method(*arguments))
+        return calls[-1]
+
+    return call
+
+
+def test_stopped_anywhere_and_resumed_it_ends_in_the_same_bits(
+    space, sampler, learner, search_stage, everything_varied, tmp_path, request
+):
+    """Invariant 4; and that a second run of a seed is the first, to the bit."""
+
+    def make():
+        return search_stage(space, sampler, learner, augment=everything_varied, epochs=1, warmup_epochs=0.5, label_smoothing=0.1)
+
+    whole = make()
+    rows = straight(whole)
+    at = random.Random(request.node.name).randrange(1, whole.steps)
+    resumed, resumed_rows = stopped_and_resumed(make, at, tmp_path)
+    assert identical(whole.state_dict(), resumed.state_dict())
+    assert resumed_rows == rows and [step for _, step, _ in rows] == [2, 3]
+
+
+def test_in_bf16_too(space, search_stage, tmp_path):
+    def make():
+        return search_stage(space, Softmax(), Gradient(), epochs=1, precision="bf16")
+
+    whole, products = make(), []
+    convolution = next(m for m in whole.supernet.modules() if isinstance(m, torch.nn.Conv2d))
+    convolution.register_forward_hook(lambda *call: products.append(call[-1].dtype))
+    rows = straight(whole)
+    resumed, resumed_rows = stopped_and_resumed(make, 1, tmp_path)
+    assert set(products) == {torch.bfloat16}
+    assert {w.dtype for w in [*whole.supernet.parameters(), *whole.logits.values()]} == {torch.float32}
+    assert identical(whole.state_dict(), resumed.state_dict()) and resumed_rows == rows
+
+
+def test_another_seed_is_another_run(space, search_stage):
+    first, second = (search_stage(space, Softmax(), Gradient(), seed=seed) for seed in (0, 1))
+    assert not any(torch.equal(first.logits[name], second.logits[name]) for name in first.logits)
+    for batches in ("weight_batches", "architecture_batches"):
+        assert not torch.equal(next(getattr(first, batches))[0], next(getattr(second, batches))[0])
+    assert any(not torch.equal(a, b) for a, b in zip(first.supernet.parameters(), second.supernet.parameters(), strict=True))
+
+
+def test_weights_move_by_their_gradient_alone_and_no_gradient_is_left_anywhere(space, sampler, learner, search_stage):
+    stage, twin = (search_stage(space, sampler, learner, clip=0.0) for _ in range(2))
+    assert len(check_weight_gradients(stage, twin)) == 1
+    assert all(tensor.grad is None for tensor in [*stage.supernet.parameters(), *stage.logits.values()])
+    assert all(torch.equal(stage.logits[n], twin.logits[n]) != stage.learner.learns for n in stage.logits)
+
+
+def test_several_paths_a_step_average_their_gradients(space, search_stage):
+    assert len(check_weight_gradients(*(search_stage(space, Uniform(paths=3), Fixed(), clip=0.0) for _ in range(2)))) == 3
+
+
+def check_weight_gradients(stage, twin) -> list:
+    """Does the first step of ``stage``: its weights must get the mean gradient over the mixtures, which are returned, and no other.
+
+    What is expected is computed on ``twin``, which is as ``stage`` was.
+    """
+    images, labels = next(twin.weight_batches)
+    mixtures, seen = [], {}
+    stage.sampler.mixtures = recorded(stage.sampler.mixtures, mixtures)
+    weights = dict(stage.supernet.named_parameters())
+    stage.optimizer.register_step_pre_hook(lambda *_: seen.update({name: copy.deepcopy(w.grad) for name, w in weights.items()}))
+    stage.step(0)
+    losses = [F.cross_entropy(twin.supernet(images, mixture), labels) for mixture in mixtures[0]]
+    expected = torch.autograd.grad(sum(losses) / len(losses), list(twin.supernet.parameters()), allow_unused=True)
+    assert sum(gradient is not None for gradient in expected) > 10
+    for name, gradient in zip(weights, expected, strict=True):
+        if gradient is None:
+            assert seen[name] is None
+        else:
+            torch.testing.assert_close(seen[name], gradient)
+    return mixtures[0]
+
+
+def test_a_step_of_first_order_darts_is_the_textbooks(space, search_stage):
+    """Liu et al. 2019, algorithm 1 with xi = 0, in plain PyTorch, on the same batches from the same start."""
+    stage, twin = (search_stage(space, Softmax(), Gradient(lr=0.1), clip=0.5, weight_decay=0.01) for _ in range(2))
+    network = twin.supernet.train()
+    alphas = {name: torch.nn.Parameter(table.detach().clone()) for name, table in twin.logits.items()}
+    outer = torch.optim.Adam(alphas.values(), lr=0.1, betas=(0.5, 0.999), weight_decay=1e-3)
+    inner = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9, weight_decay=0.01)
+
+    def loss(batch):
+        images, labels = batch
+        return F.cross_entropy(network(images, {n: Choice.dense(a.softmax(-1)) for n, a in alphas.items()}), labels)
+
+    for index in range(4):
+        stage.step(index)
+        training, validation = next(twin.weight_batches), next(twin.architecture_batches)
+        outer.zero_grad()
+        loss(validation).backward()
+        outer.step()
+        inner.zero_grad()
+        loss(training).backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 0.5)
+        inner.param_groups[0]["lr"] = 0.001 + (0.05 - 0.001) * (1 + math.cos(math.pi * index / 6)) / 2
+        inner.step()
+    for name, table in stage.logits.items():
+        torch.testing.assert_close(table.detach(), alphas[name].detach())
+    torch.testing.assert_close(dict(stage.supernet.named_parameters()), dict(network.named_parameters()), rtol=1e-4, atol=1e-6)
+
+
+def test_a_step_of_spos_is_a_step_of_the_paths_own_network(space, search_stage):
+    """And nothing else moves: neither by momentum nor by weight decay. Guo et al. 2020, section 3.2."""
+    stage = search_stage(space, Uniform(), Fixed(), epochs=2, lr=0.1, lr_min=0.1, clip=0.5, weight_decay=0.1)
+    twin = search_stage(space, Uniform(), Fixed())
+    architectures = []
+    space = copy.copy(space)
+    space.random = recorded(space.random, architectures)
+    stage.sampler.space = space
+    weights = dict(stage.supernet.named_parameters())
+    for index in range(3):
+        images, labels = next(twin.weight_batches)
+        before = clones(stage.supernet.state_dict().items())
+        velocity = {name: copy.deepcopy(stage.optimizer.state.get(weight, {})) for name, weight in weights.items()}
+        stage.step(index)
+        network = space.standalone(architectures[-1], 3, 1, phase="search")
+        network.load_state_dict(space.inherited(before, network, architectures[-1]))
+        origin = space.inherited({name: name for name in before}, network, architectures[-1])
+        optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, weight_decay=0.1)
+        for name, weight in network.named_parameters():
+            optimizer.state[weight] = velocity[origin[name]]
+        F.cross_entropy(network(images), labels).backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 0.5)
+        optimizer.step()
+        for name, weight in network.named_parameters():
+            torch.testing.assert_close(weights[origin[name]], weight, rtol=1e-4, atol=1e-6)
+        assert not torch.equal(network.stem[0].weight, before["stem.0.weight"])
+        others = weights.keys() - set(origin.values())
+        assert others and all(torch.equal(weights[name], before[name]) for name in others)
+
+
+def test_every_architecture_step_sees_other_images_none_of_which_trains_weights(
+    space, sampler, learner, search_stage, data, splits
+):
+    """Invariant 5. The level of an image says which one it is."""
+    stage = search_stage(space, sampler, learner)
+
+    def which(images):
+        pixels = images * 255 * data.std + 255 * data.mean
+        return (pixels.mean((1, 2, 3)) / 8).floor().long().tolist()
+
+    seen = {"weights": [], "architecture": []}
+
+    def step(problem):
+        seen["weights"] += which(problem.weight_batch[0])
+        seen["architecture"] += which(problem.architecture_batch[0])
+        return {}
+
+    stage.learner.step = step
+    for index in range(stage.steps_per_epoch):
+        stage.step(index)
+    if learner.learns:
+        assert [sorted(images) for images in seen.values()] == [splits.weights.tolist(), splits.architecture.tolist()]
+    else:
+        assert not seen["architecture"] and stage.architecture_batches.state_dict()["epoch"] is None
+
+
+def test_the_starting_weights_are_those_given(space, sampler, learner, search_stage):
+    """A warm start, from whatever method: the weights are the same tensors."""
+    other = search_stage(space, Uniform(), Fixed(), seed=5)
+    other.step(0)
+    start = other.supernet.state_dict()
+    stage = search_stage(space, sampler, learner, start=start)
+    assert identical(stage.supernet.state_dict(), start)
+    assert identical(clones(search_stage(space, sampler, learner).logits.items()), clones(stage.logits.items()))
+
+
+def test_the_end_of_an_epoch_reports_the_logits_and_their_entropy(space, search_stage):
+    stage = search_stage(space, Softmax(), Gradient())
+    with torch.no_grad():
+        for table in stage.logits.values():
+            table.zero_()
+            table[0, 1] = 100.0
+    figures = stage.end_of_epoch()
+    for group in space.groups:
+        certain = math.log(len(group.options)) * (group.slots - 1) / group.slots  # nats; one slot of all has none
+        assert figures[f"entropy/{group.name}"] == pytest.approx(certain)
+        assert figures[f"logits/{group.name}/0/{group.options[1]}"] == 100.0
+    assert len(figures) == sum(1 + group.slots * len(group.options) for group in space.groups)
+    assert search_stage(space, Uniform(), Fixed()).end_of_epoch() == {}
