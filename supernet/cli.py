@@ -142,7 +142,10 @@ def readable(override: str) -> str:
     for text in (override, f"{name}={quoted(value)}"):
         with contextlib.suppress(OverrideParseException):
             (parsed,) = OverridesParser.create().parse_overrides([text])
-            if parsed.key_or_group in groups() and not parsed.value():
+            if not parsed.key_or_group:
+                break
+            chosen = parsed.is_sweep_override() or isinstance(parsed.value(), str)
+            if parsed.key_or_group in groups() and (parsed.is_delete() or not chosen):
                 raise UserError(f"{override}: a run needs one; choose one of {', '.join(options(parsed.key_or_group))}")
             return text
     raise UserError(f"{override!r} is not KEY=VALUE; see supernet --help")
@@ -198,6 +201,8 @@ def study_jobs(overrides: Sequence[str]) -> dict[str, list[str]]:
     config = composed(overrides)
     if config.architecture is not None:
         raise UserError("a study compares what methods find: leave out architecture=")
+    if not (config.study.methods and config.study.seeds):
+        raise UserError("study.methods and study.seeds: there must be at least one of each")
     own = [o for o in overrides if key(o) not in ("method", "seed") and not key(o).startswith("hydra.")]
     return {f"{m}-{s}": [*own, f"method={m}", f"seed={s}"] for m in config.study.methods for s in config.study.seeds}
 

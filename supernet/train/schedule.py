@@ -24,8 +24,8 @@ class SGDSettings:
 
     def check(self, where: str) -> None:
         """Raises a UserError that names the first setting that is out of range as ``where.setting``."""
-        for name in ("epochs", "batch_size"):
-            require(f"{where}.{name}", getattr(self, name), least=1)
+        require(f"{where}.epochs", self.epochs, least=1)
+        require(f"{where}.batch_size", self.batch_size, least=2)  # BatchNorm has nothing to normalise by in a single image
         require(f"{where}.lr", self.lr, above=0)
         for name in ("lr_min", "weight_decay", "warmup_epochs", "clip"):
             require(f"{where}.{name}", getattr(self, name), least=0)

@@ -1,0 +1,195 @@
+"""What a stranger meets at the command line: help, and one line for every mistake, before anything is written."""
+
+import os
+import sys
+
+import numpy as np
+import pytest
+
+from supernet.cli import COMMANDS
+from tests.commands import ROOT, process, supernet, waited
+
+MISTAKES = {
+    "wrong key": (["sead=1"], ["sead", "did you mean seed?"]),
+    "wrong key deeper": (["search.epohcs=1"], ["search.epohcs", "did you mean search.epochs?"]),
+    "wrong key of a part": (["sampler=uniform", "sampler.pahts=2"], ["sampler.pahts", "did you mean sampler.paths?"]),
+    "wrong key added": (["+foo=1"], ["foo", "choose one of", "seed"]),
+    "wrong group": (["spice=darts"], ["spice", "did you mean space?"]),
+    "wrong option": (["space=dart"], ["space", "'dart'", "did you mean 'darts'"]),
+    "wrong option and a flag": (["--cfg", "job", "space=dart"], ["space", "'dart'", "did you mean 'darts'"]),
+    "no option": (["space=null"], ["space=null", "darts, nb201"]),
+    "group deleted": (["~method"], ["~method", "darts, darts_2nd, spos"]),
+    "wrong value": (["learner.order=thrid"], ["learner.order", "thrid", "second"]),
+    "value out of range": (["search.epochs=-1"], ["search.epochs=-1"]),
+    "batch of one": (["search.batch_size=1"], ["search.batch_size=1", "at least 2"]),
+    "number as an option": (["space=3"], ["space=3", "darts, nb201"]),
+    "value of the wrong type": (["search.epochs=abc"], ["search.epochs", "'abc'", "Integer"]),
+    "unclosed list": (["study.seeds=[1"], ["study.seeds", "list"]),
+    "several values": (["method=darts,spos"], ["method=darts,spos", "-m"]),
+    "wrong value in a sweep": (["-m", "seed=0,1", "space=darts,dart"], ["space", "did you mean 'darts'"]),
+    "wrong method in a study": (["study", "study.methods=[darts,sops]"], ["method", "did you mean 'spos'"]),
+    "nothing to study": (["study", "study.seeds=[]"], ["study.seeds"]),
+    "study of one architecture": (["study", "architecture=|none~0|+|none~0|none~1|+|none~0|none~1|none~2|"], ["architecture="]),
+    "wrong command": (["serach"], ["command", "'serach'", "did you mean 'search'"]),
+    "two commands": (["search", "derive"], ["search derive"]),
+    "wrong flag": (["--multrun"], ["--multrun"]),
+    "wrong value of a flag": (["--cfg", "jobs"], ["jobs", "job"]),
+    "no key": (["=1"], ["=1", "KEY=VALUE"]),
+    "not a run": (["from=."], ["from=", "not the folder of a run", "state.json"]),
+    "no run": (["export"], ["export", "from=RUN_DIR"]),
+    "no class": (["sampler._target_=supernet.samplers.Nope"], ["sampler._target_", "supernet.samplers.Nope"]),
+    "no device": (["device=xpu"], ["device=xpu", "cpu", "device=auto"]),
+    "logits that nobody learns": (["learner=fixed"], ["searcher=logits", "learner=fixed", "searcher=random"]),
+    "missing value": (["data=npz"], ["data.source.path"]),
+    "not an architecture": (["architecture=abc"], ["'abc'", "|op~0|+|op~0|op~1|"]),
+    "unknown operation": (
+        ["architecture=|none~0|+|none~0|none~1|+|none~0|none~1|skip_conect~2|"],
+        ["edges[5]", "did you mean 'skip_connect'"],
+    ),
+    "architecture of another space": (["space=darts", "architecture=|none~0|"], ["|none~0|", "Genotype("]),
+    "no architecture file": (["architecture=nowhere/architecture.json"], ["no such file", "nowhere"]),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_one_line_and_leaves_no_trace(mistake, tmp_path):
+    arguments, words = MISTAKES[mistake]
+    outcome = supernet(*arguments, cwd=tmp_path)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err.startswith("supernet: ")
+    assert outcome.err.count("\n") == 1
+    for word in words:
+        assert word in outcome.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def images(count=40, size=8, classes=2, **changes):
+    arrays = {}
+    for part in ("train", "test"):
+        arrays[f"x_{part}"] = np.zeros((count, size, size), np.uint8)
+        arrays[f"y_{part}"] = np.arange(count) % classes
+    return arrays | changes
+
+
+DATA = {
+    "no file": (None, ["npz", "no such file", "data.source.path"]),
+    "damaged file": (b"PK\3\4 not really", ["set.npz", "damaged"]),
+    "no images": (images(0, x_test=np.zeros((1, 8, 8), np.uint8), y_test=np.zeros(1, int)), ["set.npz", "no training images"]),
+    "wrong shape": (images(x_train=np.zeros((40, 64), np.uint8)), ["x_train", "[40, 64]", "[N, H, W]"]),
+    "wrong type": (images(x_train=np.zeros((40, 8, 8), np.float32)), ["x_train", "float32", "uint8"]),
+    "another shape in the test set": (images(x_test=np.zeros((40, 9, 9), np.uint8)), ["8×8", "9×9"]),
+    "label out of range": (images(y_test=np.full(40, 7)), ["test label 0", "7", "0 to 1"]),
+    "no array": ({"x_train": np.zeros((4, 8, 8), np.uint8)}, ["y_train"]),
+    "fewer images than classes": (images(3, classes=3), ["class 2", "split"]),
+    "images too small": (images(size=2), ["crop_padding", "2×2"]),
+}
+
+
+@pytest.mark.parametrize("mistake", DATA)
+def test_wrong_data_is_one_line(mistake, tmp_path):
+    content, words = DATA[mistake]
+    path = tmp_path / "set.npz"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content is not None:
+        np.savez(path, **content)
+    outcome = supernet("search", "size=tiny", "tracker=none", "data=npz", f"data.source.path={path}", cwd=tmp_path)
+    assert outcome.code == 2
+    assert outcome.err.startswith("supernet: ")
+    assert outcome.err.count("\n") == 1
+    for word in words:
+        assert word in outcome.err
+
+
+@pytest.mark.parametrize("space", ["nb201", "darts"])
+@pytest.mark.parametrize("size", [1, 5])
+def test_images_may_be_tiny_and_batches_small(space, size, tmp_path):
+    np.savez(tmp_path / "set.npz", **images(8, size=size))
+    overrides = ["data=npz", "data.source.path=set.npz", "data.augment.crop_padding=0", "data.search_augment.crop_padding=0"]
+    outcome = supernet("check", f"space={space}", "size=tiny", "search.batch_size=2", *overrides, cwd=tmp_path)
+    assert (outcome.code, outcome.err) == (0, "")
+
+
+def test_help_names_every_command_and_every_option(tmp_path):
+    for flag in ("--help", "-h"):
+        outcome = supernet(flag, cwd=tmp_path)
+        assert (outcome.code, outcome.err) == (0, "")
+        for command in COMMANDS:
+            assert f"\n  {command} " in outcome.out
+        for path in (ROOT / "conf").glob("*/*.yaml"):
+            assert path.stem in outcome.out
+            assert f"\n  {path.parent.name} " in outcome.out
+
+
+def test_version_is_that_of_this_package(tmp_path):
+    assert supernet("--version", cwd=tmp_path).out.startswith("supernet 0.")
+
+
+def test_cfg_prints_the_settings_without_running_anything(tmp_path):
+    outcome = supernet("--cfg", "job", "space=darts", "search.epochs=7", cwd=tmp_path)
+    assert (outcome.code, outcome.err) == (0, "")
+    assert "_target_: supernet.spaces.darts.Darts" in outcome.out
+    assert "  epochs: 7\n" in outcome.out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_check_tries_everything_and_writes_nothing(tmp_path):
+    outcome = supernet("space=darts", "check", "size=tiny", cwd=tmp_path)  # the command may stand anywhere
+    assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.out.rstrip().endswith("all is well")
+    for word in ("images of shape (1, 8, 8)", "darts", "weights"):
+        assert word in outcome.out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_architecture_needs_no_quotes_for_hydra(tmp_path):
+    genotype = "[('skip_connect', 0), ('skip_connect', 1), ('skip_connect', 0), ('skip_connect', 1), "
+    genotype += "('skip_connect', 0), ('skip_connect', 1), ('skip_connect', 0), ('skip_connect', 1)]"
+    text = f"Genotype(normal={genotype}, normal_concat=range(2, 6), reduce={genotype}, reduce_concat=range(2, 6))"
+    for space, architecture in (("nb201", "|none~0|+|none~0|none~1|+|none~0|none~1|skip_connect~2|"), ("darts", text)):
+        outcome = supernet("check", "size=tiny", f"space={space}", f"architecture={architecture}", cwd=tmp_path)
+        assert (outcome.code, outcome.err) == (0, "")
+
+
+def test_a_path_needs_no_quotes_for_hydra(tmp_path):
+    folder = tmp_path / "my (first) data = 'good'"
+    folder.mkdir()
+    np.savez(folder / "set.npz", **images())
+    outcome = supernet("check", "size=tiny", "data=npz", f"data.source.path={folder}/set.npz", cwd=tmp_path)
+    assert (outcome.code, outcome.err) == (0, "")
+
+
+def test_the_full_error_is_a_traceback_when_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    with pytest.raises(ValueError, match="did you mean 'darts'"):
+        supernet("space=dart", cwd=tmp_path)
+
+
+def test_online_without_a_login_is_one_line(tmp_path, monkeypatch):
+    environment = {"HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path), "WANDB_MODE": "online"}
+    for name in [name for name in os.environ if name.startswith(("WANDB_", "NETRC"))]:
+        monkeypatch.delenv(name)
+    outcome = waited(process("search", "size=tiny", "tracker.mode=online", cwd=tmp_path, env=environment))
+    assert outcome.code == 2
+    assert outcome.err.startswith("supernet: tracker.mode=online")
+    assert outcome.err.count("\n") == 1
+
+
+@pytest.mark.skipif(os.geteuid() == 0 or sys.platform == "win32", reason="root may write everywhere")
+def test_a_folder_without_write_permission_is_one_line(tmp_path):
+    tmp_path.chmod(0o555)
+    outcome = supernet("search", cwd=tmp_path)
+    tmp_path.chmod(0o755)
+    assert outcome.code == 2
+    assert outcome.err.startswith("supernet: ")
+    assert outcome.err.count("\n") == 1
+    assert "outputs" in outcome.err
+
+
+def test_a_file_where_the_folder_should_be_is_one_line(tmp_path):
+    (tmp_path / "outputs").write_text("precious")
+    outcome = supernet("search", cwd=tmp_path)
+    assert outcome.code == 2
+    assert outcome.err.count("\n") == 1
+    assert "outputs" in outcome.err
+    assert (tmp_path / "outputs").read_text() == "precious"
