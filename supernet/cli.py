@@ -125,8 +125,7 @@ def parse(arguments: Sequence[str] | None) -> CommandLine:
     if (commands := [word for word in words if word in COMMANDS])[1:]:
         raise UserError(f"{' '.join(commands)}: one command at a time; supernet --help says what each includes")
     if line.parent is not None:
-        new = {key(override) for override in line.overrides}
-        line.overrides = [o for o in overrides_of(line.parent, line.command) if key(o) not in new] + line.overrides
+        line.overrides = [o for o in overrides_of(line.parent, line.command) if not given_anew(o, line.overrides)] + line.overrides
     elif line.command in ("evaluate", "report", "export"):
         raise UserError(f"{line.command} needs the folder of a run: supernet {line.command} from=RUN_DIR")
     return line
@@ -158,6 +157,14 @@ def quoted(text: str) -> str:
 def key(override: str) -> str:
     """What an override is about: ``+a.b=1`` -> ``a.b``."""
     return override.partition("=")[0].lstrip("+~")
+
+
+def given_anew(override: str, overrides: Sequence[str]) -> bool:
+    """Whether one of ``overrides`` is about the same, or chooses the part that ``override`` is about."""
+    new = {key(other) for other in overrides}
+    if "method" in new:
+        new |= {"sampler", "learner", "searcher"}
+    return key(override) in new or key(override).partition(".")[0] in new
 
 
 def overrides_of(folder: Path, command: str) -> list[str]:
@@ -218,7 +225,7 @@ def prepared(line: CommandLine) -> CommandLine:
     for job in jobs(line):
         Run(composed(job), Path(os.devnull))
     setting = "hydra.sweep.dir" if line.sweeps else "hydra.run.dir"
-    with composition(line.overrides) as cfg:
+    with composition(single_jobs(line.overrides)[0]) as cfg:
         folder = Path(OmegaConf.select(cfg, setting)).resolve()
     if setting in map(key, line.overrides):
         folder.mkdir(parents=True, exist_ok=True)

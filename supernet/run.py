@@ -300,6 +300,8 @@ class Run:
     def derive(self) -> Architecture:
         """The architecture: the one given in the configuration, or the searcher's best."""
         key = self.derive_key
+        if self.given is None:
+            self.search()
         done = self.finished("derive", key)
         if done is None:
             if self.given is not None:
@@ -515,8 +517,6 @@ class Run:
 
     def run(self) -> None:
         """The main job."""
-        if self.given is None:
-            self.search()
         self.retrain()
         if self.state.result("export", self.export_key) is None or not (self.folder / "export" / "bundle.json").exists():
             self.export()

@@ -1,0 +1,344 @@
+"""Whole runs as a person starts them, small but real: what they leave behind, and how one goes on from another."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import onnxruntime
+import pytest
+import safetensors.torch
+import torch
+
+from supernet.cli import made
+from supernet.data import Digits
+from supernet.errors import UserError
+from supernet.track.jsonlines import read_rows
+from supernet.train.search import SearchStage
+from tests.commands import TINY, as_wandb, finished, process, supernet, waited, wandb_rows
+
+RUNS = {
+    "darts": ["size=tiny", "data.train_limit=320"],
+    "darts_2nd": [*TINY, "method=darts_2nd"],
+    "spos": [*TINY, "method=spos", "searcher.candidates=10"],
+    "darts space": [*TINY, "space=darts"],
+}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """The folder of a finished run by its name in RUNS; each is run once, the first in a process of its own."""
+    folders = {}
+
+    def folder(name):
+        if name not in folders:
+            cwd = tmp_path_factory.mktemp("run")
+            if name == "darts":
+                outcome = waited(process("run", *RUNS[name], cwd=cwd))
+                assert (outcome.code, outcome.err) == (0, "")
+                folders[name] = outcome.folder
+            else:
+                folders[name] = finished("run", *RUNS[name], cwd=cwd)
+        return folders[name]
+
+    return folder
+
+
+@pytest.fixture(params=RUNS)
+def run(request, runs):
+    """A finished run, to look at only."""
+    return runs(request.param)
+
+
+@pytest.fixture
+def darts(runs, tmp_path):
+    """A copy of a finished run of DARTS, to do with as one likes."""
+    return shutil.copytree(runs("darts"), tmp_path / "darts")
+
+
+def results_of(folder):
+    return json.loads((folder / "results.json").read_text())
+
+
+def content(folder):
+    """The bytes of every file but the report's, W&B's and its log's, which tell the time."""
+    files = (path for path in folder.rglob("*") if path.is_file() and "wandb" not in path.parts and path.name != "report.html")
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+# --- what a run leaves behind
+
+
+def test_the_folder_is_complete(run):
+    names = {path.name for path in run.iterdir()}
+    assert names == {
+        ".hydra",
+        "architecture.json",
+        "checkpoints",
+        "export",
+        "metrics.jsonl",
+        "report.html",
+        "results.json",
+        "state.json",
+        "wandb",
+    }
+    assert {path.name for path in (run / "export").iterdir()} == {
+        "architecture.json",
+        "bundle.json",
+        "model.onnx",
+        "model.pt2",
+        "model.safetensors",
+        "network.py",
+    }
+    assert not list(run.rglob("*.tmp"))
+
+
+def test_results_hold_every_figure(run):
+    results = results_of(run)
+    assert set(results) >= {
+        "schema",
+        "seed",
+        "space",
+        "method",
+        "data",
+        "architecture",
+        "cost",
+        "search",
+        "derive",
+        "retrain",
+        "random_baseline",
+        "environment",
+        "total_seconds",
+    }
+    assert set(results["search"]) >= {"seconds", "steps", "peak_memory_bytes"}
+    assert results["search"]["steps"] == 10
+    assert 0 <= results["derive"]["inherited_accuracy"] <= 1
+    assert results["environment"]["torch"] == torch.__version__.partition("+")[0]
+    for part in ("retrain", "random_baseline"):
+        accuracy = results[part]["accuracy"]
+        assert len(accuracy) == 2
+        assert results[part]["mean"] == pytest.approx(np.mean(accuracy))
+        low, high = results[part]["ci95"]
+        assert 0 <= low <= results[part]["mean"] <= high <= 1
+        assert results[part]["seconds"] > 0
+    seconds = [results[part]["seconds"] for part in ("search", "derive", "retrain", "random_baseline")]
+    assert results["total_seconds"] == pytest.approx(sum(seconds))
+    assert json.loads((run / "architecture.json").read_text()) == results["architecture"]
+
+
+def test_figures_are_those_of_the_exported_network(run):
+    """Accuracy on the test images and number of weights, measured on what left the house, without this project's code."""
+    results = results_of(run)
+    about = json.loads((run / "export" / "architecture.json").read_text())
+    test = Digits().load().test
+    mean, std = (np.array(about[name], np.float32).reshape(1, -1, 1, 1) for name in ("mean", "std"))
+    images = (test.pixels.numpy().astype(np.float32) / 255 - mean) / std
+    session = onnxruntime.InferenceSession(run / "export" / "model.onnx", providers=["CPUExecutionProvider"])
+    (logits,) = session.run(None, {"images": images})
+    right = (logits.argmax(axis=1) == test.labels.numpy()).mean()
+    assert results["retrain"]["accuracy"][0] == pytest.approx(right, abs=1e-6)
+    weights = safetensors.torch.load_file(run / "export" / "model.safetensors")
+    buffers = ("running_mean", "running_var", "num_batches_tracked")
+    assert results["cost"]["params"] == sum(w.numel() for name, w in weights.items() if not name.endswith(buffers))
+
+
+def test_metrics_and_wandb_hold_the_same_rows(run):
+    rows = read_rows(run / "metrics.jsonl")
+    last = {row["stage"]: row["step"] for row in rows}
+    trained = {"retrain/0": 20, "retrain/1": 20, "random/0": 20, "random/1": 20}
+    assert last == {"search": 10, "derive": 10 if "spos" in str(run) else 1} | trained
+    learns = "spos" not in run.name
+    assert any(name.startswith("logits/") for row in rows for name in row) == learns
+    assert any(name.startswith("entropy/") for row in rows for name in row) == learns
+    for stage in trained:
+        assert 0 <= next(row["test_accuracy"] for row in rows if row["stage"] == stage and "test_accuracy" in row) <= 1
+    assert wandb_rows(run) == as_wandb(rows)
+
+
+def test_the_report_shows_what_was_found(run):
+    page = (run / "report.html").read_text()
+    assert results_of(run)["architecture"]["text"].split(",")[0].replace("'", "&#x27;") in page
+    assert str(results_of(run)["environment"]["torch"]) in page
+
+
+def test_the_network_runs_where_this_project_is_not(run, tmp_path):
+    code = (
+        "import json, sys; sys.path.insert(0, sys.argv[1])\n"
+        "import network, torch\n"
+        "assert not any(name.partition('.')[0] == 'supernet' for name in sys.modules)\n"
+        "model = network.network(); model.load_state_dict(torch.load('weights.pt')); torch.manual_seed(0)\n"
+        "print(json.dumps(model.eval()(torch.randn(2, *network.INPUT_SHAPE)).tolist()))"
+    )
+    torch.save(safetensors.torch.load_file(run / "export" / "model.safetensors"), tmp_path / "weights.pt")
+    command = [sys.executable, "-IB", "-c", code, str(run / "export")]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    images = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0)).numpy()
+    session = onnxruntime.InferenceSession(run / "export" / "model.onnx", providers=["CPUExecutionProvider"])
+    np.testing.assert_allclose(json.loads(done.stdout), session.run(None, {"images": images})[0], rtol=1e-4, atol=1e-5)
+
+
+def test_real_photographs(shared, tmp_path):
+    join = [sys.executable, str(shared / "join.py"), "cifar.npz", "--train", "400", "--test", "100", "--size", "16"]
+    subprocess.run(join, cwd=tmp_path, check=True, capture_output=True)
+    overrides = [
+        "data=npz",
+        "data.source.path=cifar.npz",
+        "size=tiny",
+        "tracker=none",
+        "retrain.seeds=1",
+        "baseline.architectures=1",
+    ]
+    results = results_of(finished("retrain", "space=darts", "search.epochs=1", *overrides, cwd=tmp_path))
+    assert len(results["retrain"]["accuracy"]) == len(results["random_baseline"]["accuracy"]) == 1
+    assert results["architecture"]["space"] == "darts"
+
+
+# --- how one run goes on from another
+
+
+def test_a_finished_run_is_not_run_again(darts, tmp_path):
+    before = content(darts)
+    for command in ("search", "derive", "retrain", "report", "run"):
+        assert finished(command, f"from={darts}", cwd=tmp_path) == darts
+        assert content(darts) == before
+    assert wandb_rows(darts) == as_wandb(read_rows(darts / "metrics.jsonl"))
+
+
+def test_what_is_lost_is_made_again(darts, tmp_path):
+    before, page = content(darts), (darts / "report.html").read_bytes()
+    shutil.rmtree(darts / "export")
+    (darts / "report.html").unlink()
+    assert finished("run", f"from={darts}", cwd=tmp_path) == darts
+    again = content(darts)
+    assert again.keys() == before.keys()
+    assert [name for name in before if again[name] != before[name]] in ([], ["export/bundle.json", "export/model.pt2"])
+    assert (darts / "report.html").read_bytes() == page
+
+
+def test_evaluate_judges_and_leaves_the_run_alone(darts, tmp_path):
+    before = content(darts)
+    derived = supernet("evaluate", f"from={darts}", cwd=tmp_path)
+    assert derived.code == 0
+    assert f"accuracy {results_of(darts)['derive']['inherited_accuracy']:.4f}" in derived.out
+    other = supernet(
+        "evaluate", f"from={darts}", "architecture=|none~0|+|none~0|none~1|+|none~0|none~1|skip_connect~2|", cwd=tmp_path
+    )
+    assert other.code == 0
+    assert other.out != derived.out
+    assert content(darts) == before
+    wrong = supernet("evaluate", f"from={darts}", "search.epochs=9", cwd=tmp_path)
+    assert (wrong.code, wrong.err.count("\n")) == (2, 1)
+    assert "no trained supernet of these settings" in wrong.err
+    assert content(darts) == before
+
+
+def test_another_retraining_starts_a_folder_that_names_its_parent_and_outlives_it(darts, tmp_path):
+    before, parent = content(darts), results_of(darts)
+    child = finished("retrain", f"from={darts}", "retrain.epochs=1", cwd=tmp_path)
+    results = results_of(child)
+    assert child.parent.parent.parent == tmp_path
+    assert content(darts) == before
+    assert results["parent"] == str(darts)
+    for part in ("search", "derive", "architecture", "cost"):
+        assert results[part] == parent[part]
+    assert results["retrain"]["accuracy"] != parent["retrain"]["accuracy"]
+    assert results["random_baseline"]["accuracy"] != parent["random_baseline"]["accuracy"]
+    assert (child / "architecture.json").read_bytes() == (darts / "architecture.json").read_bytes()
+    rows = [row for row in read_rows(darts / "metrics.jsonl") if row["stage"] in ("search", "derive")]
+    assert [row for row in read_rows(child / "metrics.jsonl") if row["stage"] in ("search", "derive")] == rows
+    shutil.rmtree(darts)
+    kept = content(child)
+    assert finished("retrain", f"from={child}", cwd=tmp_path) == child
+    assert content(child) == kept
+
+
+def test_more_seeds_reuse_the_first_ones(darts, tmp_path):
+    child = finished("retrain", f"from={darts}", "retrain.seeds=3", cwd=tmp_path)
+    before, after = results_of(darts), results_of(child)
+    assert after["retrain"]["accuracy"][:2] == before["retrain"]["accuracy"]
+    assert len(after["retrain"]["accuracy"]) == 3
+    assert after["random_baseline"] == before["random_baseline"]
+
+
+def test_inherited_weights_are_another_start(darts, tmp_path):
+    child = finished("retrain", f"from={darts}", "retrain.init=inherit", "baseline.architectures=0", cwd=tmp_path)
+    results = results_of(child)
+    assert results["retrain"]["init"] == "inherit"
+    assert results["retrain"]["accuracy"] != results_of(darts)["retrain"]["accuracy"]
+    assert "random_baseline" not in results
+
+
+@pytest.mark.parametrize(("method", "other"), [("darts", "spos"), ("spos", "darts")])
+def test_a_method_starts_from_the_weights_of_another(method, other, runs, tmp_path, monkeypatch):
+    parent, first = runs(method), []
+
+    def step(stage, index):
+        first.append((index, {name: value.clone() for name, value in stage.supernet.state_dict().items()}))
+        raise UserError("seen enough")
+
+    monkeypatch.setattr(SearchStage, "step", step)
+    for seed in (0, 1):  # with another seed, the images that ranked would have trained: nothing is taken over
+        assert supernet("search", f"from={parent}", f"method={other}", f"seed={seed}", cwd=tmp_path).code == 2
+    trained = torch.load(parent / "checkpoints" / "search.pt")["state"]["supernet"]
+    (index, warm), (_, cold) = first
+    assert index == 0
+    assert all(torch.equal(warm[name], value) for name, value in trained.items())
+    assert not all(torch.equal(cold[name], value) for name, value in trained.items())
+
+
+def test_a_warm_start_is_on_record_and_resumes_without_its_parent(darts, tmp_path):
+    child = finished("search", f"from={darts}", "method=spos", cwd=tmp_path)
+    assert results_of(child)["search"]["warm_start"] == results_of(child)["parent"] == str(darts)
+    assert results_of(child)["method"] == "spos"
+    shutil.rmtree(darts)
+    assert finished("derive", f"from={child}", "searcher.candidates=3", cwd=tmp_path) != child  # another searcher: a grandchild
+    assert finished("search", f"from={child}", cwd=tmp_path) == child
+
+
+def test_a_given_architecture_needs_no_search(tmp_path):
+    text = "|skip_connect~0|+|none~0|nor_conv_1x1~1|+|none~0|none~1|skip_connect~2|"
+    folder = finished("retrain", *TINY, "tracker=none", f"architecture={text}", cwd=tmp_path)
+    results = results_of(folder)
+    assert results["architecture"]["text"] == text
+    assert results["derive"]["searcher"] == "given"
+    assert "search" not in results
+    assert not (folder / "checkpoints" / "search.pt").exists()
+    again = finished("retrain", f"from={folder}", f"architecture={folder}/architecture.json", cwd=tmp_path)
+    assert again == folder  # the same architecture, however it is written
+
+
+def test_a_search_alone_can_be_reported(tmp_path):
+    folder = finished("search", *TINY, "tracker=none", cwd=tmp_path)
+    assert finished("report", f"from={folder}", cwd=tmp_path) == folder
+    assert "Shares of the options" in (folder / "report.html").read_text()
+    outcome = supernet("evaluate", f"from={folder}", cwd=tmp_path)
+    assert (outcome.code, outcome.err.count("\n")) == (2, 1)
+    assert "no derived architecture" in outcome.err
+
+
+# --- folders
+
+
+def test_no_two_runs_share_a_folder(tmp_path):
+    assert [made(tmp_path / "a" / "run").name for _ in range(3)] == ["run", "run-2", "run-3"]
+
+
+def test_a_folder_that_holds_another_run_is_not_touched(darts, tmp_path):
+    before = content(darts)
+    outcome = supernet("search", *TINY, "seed=3", f"hydra.run.dir={darts}", cwd=tmp_path)
+    assert (outcome.code, outcome.err.count("\n")) == (2, 1)
+    assert "other settings" in outcome.err
+    assert content(darts) == before
+
+
+def test_a_sweep_runs_every_job_in_a_folder_of_its_own(tmp_path):
+    outcome = supernet("search", "-m", *TINY, "tracker=none", "seed=0,1", "search.epochs=1", cwd=tmp_path)
+    assert (outcome.code, outcome.err) == (0, "")
+    folders = sorted(tmp_path.glob("multirun/*/*/*/results.json"))
+    assert [json.loads(path.read_text())["seed"] for path in folders] == [0, 1]
+    one = folders[1].parent
+    assert finished("search", f"from={one}", cwd=tmp_path) == one
+    sweep = supernet("export", f"from={one.parent}", cwd=tmp_path)
+    assert (sweep.code, sweep.err.count("\n")) == (2, 1)
+    assert one.name in sweep.err
