@@ -92,7 +92,7 @@ def test_a_wrong_part_is_one_line_that_names_the_setting(node, message):
         ({"baseline": {"architectures": -1}}, "baseline.architectures=-1: must be at least 0"),
         ({"data": {"architecture_share": 1}}, "data.architecture_share=1.0: must be greater than 0 and below 1"),
         ({"search": {"epochs": 0}}, "search.epochs=0: must be at least 1"),
-        ({"search": {"batch_size": 0}}, "search.batch_size=0: must be at least 1"),
+        ({"search": {"batch_size": 0}}, "search.batch_size=0: must be at least 2"),
         ({"search": {"lr": "nan"}}, "search.lr=nan: must be greater than 0"),
         ({"search": {"lr": 1e-4}}, "search.lr_min=0.001: must be at most search.lr=0.0001"),
         ({"search": {"momentum": 1}}, "search.momentum=1.0: must be at least 0 and below 1"),

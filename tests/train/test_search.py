@@ -1,6 +1,7 @@
 """The search stage, for every space, sampler and learner, and against hand-written steps in plain PyTorch."""
 
 import copy
+import dataclasses
 import math
 import random
 
@@ -209,3 +210,37 @@ def test_the_end_of_an_epoch_reports_the_logits_and_their_entropy(space, search_
         assert figures[f"logits/{group.name}/0/{group.options[1]}"] == 100.0
     assert len(figures) == sum(1 + group.slots * len(group.options) for group in space.groups)
     assert search_stage(space, Uniform(), Fixed()).end_of_epoch() == {}
+
+
+class Sealed:
+    """Test images that nobody may look at; how often somebody did is counted once they are open."""
+
+    def __init__(self, images):
+        self.images, self.open, self.streams = images, False, 0
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getattr__(self, name):
+        assert self.open, f"the test set's {name} was read"
+        self.streams += name == "stream"
+        return getattr(self.images, name)
+
+    def to(self, device):
+        return self
+
+
+def test_search_and_derivation_never_touch_the_test_set_and_each_retraining_does_once(space, make_run, data):
+    """Invariant 5."""
+    test = Sealed(data.test)
+    run = make_run(space, dataclasses.replace(data, test=test), retrain={"epochs": 1, "seeds": 2, "auxiliary_weight": 0.0})
+    run.search()
+    architecture = run.derive()
+    run.judge(run.trained_supernet().supernet, architecture)
+    stage = run.retrain_stage("retrain/0", architecture, 0, "scratch")
+    for index in range(stage.steps):
+        stage.step(index)
+    test.open = True
+    run.retrain()
+    run.trained_network()
+    assert test.streams == 2

@@ -1,0 +1,54 @@
+"""A whole run in this process, on data that costs next to nothing."""
+
+from contextlib import ExitStack
+
+import pytest
+
+from supernet.config import Config, typed
+from supernet.run import Run
+
+PARTS = {
+    "sampler": {"_target_": "supernet.samplers.uniform.Uniform"},
+    "learner": {"_target_": "supernet.learners.fixed.Fixed"},
+    "searcher": {"_target_": "supernet.search.random.Random", "candidates": 3},
+    "tracker": {"_target_": "supernet.track.interface.NoTracker"},
+}
+
+
+@pytest.fixture
+def make_run(data, tmp_path):
+    """Makes and starts a run of SPOS in ``tmp_path``, on ``data`` unless told otherwise, with other settings by group."""
+    runs = ExitStack()
+
+    def make(space, data=data, **settings) -> Run:
+        size = {"channels": 4, "cells": 3 if space.name == "darts" else 1}
+        kind = type(space)
+        plain = {"_target_": "supernet.data.augment.Augment"}
+        run = Run(
+            typed(
+                Config,
+                {
+                    "name": "n",
+                    "method": "m",
+                    "space": {"_target_": f"{kind.__module__}.{kind.__name__}", "search": size, "evaluation": size},
+                    **PARTS,
+                    "data": {
+                        "name": "noise",
+                        "source": {"_target_": "supernet.data.sources.Digits"},
+                        "augment": plain,
+                        "search_augment": plain,
+                    },
+                    "search": {"epochs": 1, "batch_size": 4},
+                    "retrain": {"epochs": 1, "batch_size": 8, "seeds": 1, "auxiliary_weight": 0.0},
+                    "baseline": {"architectures": 0},
+                }
+                | settings,
+                "",
+            ),
+            tmp_path,
+        )
+        run.data = data
+        return runs.enter_context(run)
+
+    with runs:
+        yield make
