@@ -1,0 +1,161 @@
+"""Judging against scikit-learn, and BatchNorm statistics against their definition and on real digits."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import accuracy_score, log_loss
+from torch import nn
+
+from supernet.data import Digits, evaluation_batches, split
+from supernet.evaluate.accuracy import Judgement, evaluate, inherited_accuracy, recalibrate
+from supernet.learners.fixed import Fixed
+from supernet.mixture import softmax_mixture
+from supernet.samplers.uniform import Uniform
+from supernet.spaces.nb201 import NB201
+from supernet.spaces.space import Geometry
+from supernet.train.loop import run_stage
+from supernet.train.search import SearchSettings, SearchStage
+from tests.compare import identical
+
+
+def batches(count=11, size=4, seed=0):
+    noise = torch.Generator().manual_seed(seed)
+    images, labels = torch.randn(count, 1, 8, 8, generator=noise), torch.randint(3, (count,), generator=noise)
+    return list(zip(images.split(size), labels.split(size), strict=True))
+
+
+def snapshot(network: nn.Module):
+    """Everything that judging could change."""
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    return {
+        "state": {name: value.clone() for name, value in network.state_dict().items()},
+        "modes": [module.training for module in network.modules()],
+        "momenta": [norm.momentum for norm in norms],
+        "gradients": [weight.grad for weight in network.parameters()],
+    }
+
+
+@pytest.fixture
+def supernet(space):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return space.supernet(3, 1)
+
+
+@pytest.fixture
+def path(space):
+    return space.path(space.random(np.random.default_rng(0)))
+
+
+def test_accuracy_and_loss_are_scikit_learns(noise):
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+    given = batches(23, 5)
+    judgement = evaluate(network, given)
+    labels = torch.cat([y for _, y in given])
+    probabilities = torch.cat([network(x).softmax(1) for x, _ in given]).detach().double().numpy()
+    probabilities /= probabilities.sum(1, keepdims=True)
+    assert judgement.accuracy == pytest.approx(accuracy_score(labels, probabilities.argmax(1)))
+    assert judgement.loss == pytest.approx(log_loss(labels, probabilities, labels=[0, 1, 2]), rel=1e-6)
+    assert judgement.images == 23 and network[1].weight.grad is None
+
+
+def test_the_standard_error_is_that_of_a_share():
+    """Against the deviation of the mean of so many images, each right or wrong."""
+    right = np.array([1] * 30 + [0] * 10)
+    assert Judgement(0.75, 1.0, 40).standard_error == pytest.approx(right.std() / math.sqrt(40))
+    assert Judgement(1.0, 0.0, 40).standard_error == 0.0
+
+
+def test_recalibrated_statistics_are_the_mean_over_the_batches(space, supernet, path):
+    """Of each batch's own mean and unbiased variance; of what the path does not run, nothing changes."""
+    before, inputs = snapshot(supernet), {}
+    norms = {name: module for name, module in supernet.named_modules() if isinstance(module, nn.BatchNorm2d)}
+    for name, norm in norms.items():
+        norm.register_forward_pre_hook(lambda _, given, name=name: inputs.setdefault(name, []).append(given[0]))
+    recalibrate(supernet, path, [images for images, _ in batches(12)])
+    assert len(inputs) > 5
+    if len(space.groups) > 1:
+        assert len(inputs) < len(norms)
+    for name, norm in norms.items():
+        mean, variance = before["state"][f"{name}.running_mean"], before["state"][f"{name}.running_var"]
+        if name in inputs:
+            assert len(inputs[name]) == 3
+            mean = torch.stack([x.mean((0, 2, 3)) for x in inputs[name]]).mean(0)
+            variance = torch.stack([x.var((0, 2, 3), unbiased=True) for x in inputs[name]]).mean(0)
+        torch.testing.assert_close(norm.running_mean, mean)
+        torch.testing.assert_close(norm.running_var, variance)
+    after = snapshot(supernet)
+    assert all(identical(before[what], after[what]) for what in ("modes", "momenta", "gradients"))
+    weights = dict(supernet.named_parameters())
+    assert all(torch.equal(after["state"][name], before["state"][name]) for name in weights)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("calibrated", [True, False])
+def test_judging_leaves_the_supernet_as_it_was(space, supernet, path, training, calibrated):
+    supernet.train(training)
+    before = snapshot(supernet)
+    calibration = [images for images, _ in batches(seed=1)] if calibrated else None
+    judgement = inherited_accuracy(supernet, path, batches(), calibration)
+    assert identical(snapshot(supernet), before)
+    supernet.eval()
+    if calibrated:
+        recalibrate(supernet, path, calibration)
+    assert judgement == evaluate(lambda images: supernet(images, path), batches())
+
+
+@pytest.mark.parametrize("where", ["calibration", "judging"])
+def test_even_if_its_images_cannot_be_read(supernet, path, where):
+    def damaged(given):
+        yield from given
+        raise OSError("damaged")
+
+    before = snapshot(supernet)
+    calibration = [images for images, _ in batches()]
+    with pytest.raises(OSError):
+        if where == "calibration":
+            inherited_accuracy(supernet, path, batches(), damaged(calibration))
+        else:
+            inherited_accuracy(supernet, path, damaged(batches()), calibration)
+    assert identical(snapshot(supernet), before)
+
+
+def test_a_dense_mixture_is_judged_alike(space, supernet):
+    mixture = softmax_mixture({group.name: torch.zeros(group.shape) for group in space.groups})
+    judgement = inherited_accuracy(supernet, mixture, batches())
+    supernet.eval()
+    assert judgement == evaluate(lambda images: supernet(images, mixture), batches())
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """A small supernet, trained on digits by uniform paths, and the batches to calibrate and to judge by."""
+    data = Digits().load()
+    splits = split(data.train.labels, 0.5, np.random.default_rng(0))
+    space = NB201(Geometry(8, 1), Geometry(8, 1))
+    stage = SearchStage(space, data, splits, Uniform(), Fixed(), SearchSettings(epochs=8, batch_size=32, lr=0.1))
+    run_stage(stage)
+
+    def some(indices):
+        return list(evaluation_batches(data.train, indices, 256, data.mean, data.std))
+
+    return space, stage.supernet, [images for images, _ in some(splits.weights)], some(splits.architecture)
+
+
+PATHS = [
+    "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|nor_conv_3x3~0|nor_conv_3x3~1|nor_conv_3x3~2|",
+    "|nor_conv_3x3~0|+|avg_pool_3x3~0|nor_conv_3x3~1|+|nor_conv_1x1~0|none~1|nor_conv_3x3~2|",
+    "|nor_conv_1x1~0|+|skip_connect~0|nor_conv_3x3~1|+|skip_connect~0|none~1|nor_conv_1x1~2|",
+]
+
+
+@pytest.mark.parametrize("text", PATHS)
+def test_on_digits_the_statistics_of_many_paths_fit_no_single_one_and_recalibration_mends_it(trained, text):
+    """Guo et al. 2020, section 3.3: what the shared weights have learnt shows only with a path's own statistics."""
+    space, supernet, calibration, images = trained
+    path = space.path(space.decode(text))
+    shared, own = (inherited_accuracy(supernet, path, images, given) for given in (None, calibration))
+    assert own.accuracy - shared.accuracy > 5 * math.hypot(own.standard_error, shared.standard_error)
+    assert own.accuracy > 0.1 + 5 * own.standard_error, "better than chance"

@@ -1,0 +1,126 @@
+"""What every sampler must do, and what each one draws."""
+
+import importlib
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from supernet.errors import UserError
+from supernet.mixture import Architecture
+from supernet.randomness import Streams
+from supernet.samplers.softmax import Softmax
+from supernet.samplers.uniform import Uniform
+
+
+def logits_of(space, noise, learning=False):
+    return {group.name: torch.randn(group.shape, generator=noise).requires_grad_(learning) for group in space.groups}
+
+
+def begun(sampler, space, seed=0):
+    sampler.begin(space, Streams(seed), torch.device("cpu"))
+    return sampler
+
+
+def test_mixtures_are_ones_that_the_supernet_runs_and_train_weights_alone(space, sampler, noise):
+    begun(sampler, space)
+    supernet, logits = space.supernet(3, 1), logits_of(space, noise)
+    mixtures = sampler.mixtures(logits, 0.0)
+    assert mixtures
+    for mixture in mixtures:
+        loss = supernet(torch.randn(2, 1, 8, 8, generator=noise), mixture).square().sum()
+        loss.backward()
+        assert loss.isfinite()
+    assert sum(weight.grad is not None for weight in supernet.parameters()) > 10
+
+
+def test_the_relaxation_sends_gradients_to_every_logit(space, sampler, noise):
+    logits = logits_of(space, noise, learning=True)
+    relaxed = begun(sampler, space).relaxation(logits, 0.5)
+    weights = torch.cat([choice.weights.flatten() for choice in relaxed.values()])
+    (weights * torch.randn(weights.shape, generator=noise)).sum().backward()
+    assert all((table.grad != 0).all() for table in logits.values())
+
+
+def test_scores_rank_the_options_as_the_logits_do_and_ask_for_no_gradient(space, sampler, noise):
+    logits = logits_of(space, noise, learning=True)
+    scores = begun(sampler, space).scores(logits)
+    for name, table in logits.items():
+        assert not scores[name].requires_grad and torch.equal(scores[name].argsort(-1), table.argsort(-1))
+    space.validate(space.derive(scores))
+
+
+def test_draws_come_from_the_streams_alone_and_go_on_after_a_stop(space, sampler, noise):
+    logits = logits_of(space, noise)
+
+    def draws(streams, count):
+        sampler.begin(space, streams, torch.device("cpu"))
+        return [[{n: c.active for n, c in m.items()} for m in sampler.mixtures(logits, i / 6)] for i in range(count)]
+
+    torch.manual_seed(1)
+    whole = draws(Streams(3), 6)
+    torch.manual_seed(2)
+    streams = Streams(3)
+    first, saved, chance = draws(streams, 2), sampler.state_dict(), streams.state_dict()
+    resumed = Streams(0)
+    resumed.load_state_dict(chance)
+    sampler.load_state_dict(saved)
+    assert first + draws(resumed, 4) == whole
+
+
+def test_softmax_is_equation_2(space, noise):
+    logits = logits_of(space, noise)
+    (mixture,) = begun(Softmax(), space).mixtures(logits, 0.0)
+    for name, table in logits.items():
+        exponentials = table.double().exp()
+        torch.testing.assert_close(mixture[name].weights.double(), exponentials / exponentials.sum(1, keepdim=True))
+        assert mixture[name].active == (tuple(range(table.shape[1])),) * len(table)
+
+
+def in_edges(space) -> list[list[int]]:
+    """The slots that lead into each node of a cell."""
+    edges = importlib.import_module(type(space).__module__).EDGES
+    return [[slot for slot, (_, target) in enumerate(edges) if target == node] for node in sorted({target for _, target in edges})]
+
+
+def valid_rows(space, group, slots: list[int]) -> set[tuple[int, ...]]:
+    """By brute force: what these slots may choose together while the others stay as they are in a valid architecture."""
+    base = space.random(np.random.default_rng(0))
+    rows = set()
+    for options in itertools.product(range(len(group.options)), repeat=len(slots)):
+        row = list(base[group.name])
+        for slot, option in zip(slots, options, strict=True):
+            row[slot] = group.options[option]
+        try:
+            space.validate(Architecture.of(space.name, **dict(base.choices) | {group.name: row}))
+        except UserError:
+            continue
+        rows.add(options)
+    return rows
+
+
+def test_uniform_paths_are_uniform_over_the_valid_architectures(space):
+    """Chi-squared: over all that may lead into a node, found by brute force; and for the independence of two nodes."""
+    sampler = begun(Uniform(paths=6000), space)
+    drawn = sampler.mixtures({}, 0.0)
+    for group in space.groups:
+        table = np.array([[option for (option,) in mixture[group.name].active] for mixture in drawn])
+        for slots in in_edges(space):
+            rows = sorted(valid_rows(space, group, slots))
+            seen, counts = np.unique(table[:, slots], axis=0, return_counts=True)
+            frequency = dict(zip(map(tuple, seen.tolist()), counts.tolist(), strict=True))
+            assert frequency.keys() <= set(rows) and len(drawn) > 10 * len(rows)
+            assert stats.chisquare([frequency.get(row, 0) for row in rows]).pvalue > 1e-4
+        for one, other in itertools.combinations([slots[-1] for slots in in_edges(space)], 2):
+            pairs = stats.contingency.crosstab(table[:, one], table[:, other]).count
+            assert stats.chi2_contingency(pairs).pvalue > 1e-4
+
+
+def test_uniform_draws_as_many_paths_as_told(space):
+    assert len(begun(Uniform(), space).mixtures({}, 0.0)) == 1
+    mixtures = begun(Uniform(paths=4), space).mixtures({}, 0.0)
+    assert len(mixtures) == 4 and all(choice.weights is None for mixture in mixtures for choice in mixture.values())
+    with pytest.raises(UserError, match=r"sampler\.paths=0: must be at least 1"):
+        Uniform(paths=0)
