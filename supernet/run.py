@@ -396,11 +396,6 @@ class Run:
 
     def retrain_stage(self, name: str, architecture: Architecture, index: int, init: str) -> RetrainStage:
         """A retrain stage, fresh. Its chance comes from the run's seed and ``index`` alone: random architectures get the same."""
-        if self.config.retrain.auxiliary_weight and not getattr(self.space, "auxiliary", False):
-            raise UserError(
-                f"retrain.auxiliary_weight={self.config.retrain.auxiliary_weight}: networks of space={self.space.name} "
-                "have no auxiliary head here; set retrain.auxiliary_weight=0"
-            )
         streams = Streams(self.config.seed * 1000 + index)
         phase = "search" if init == "inherit" else "evaluation"
         with streams.initialising("network"):

@@ -1,0 +1,232 @@
+"""The shape of the project: who may import whom, what each module alone knows, and that every variant is complete."""
+
+import ast
+import importlib
+import inspect
+import os
+import pkgutil
+import re
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hydra.core.config_store import ConfigStore
+
+import supernet
+from supernet.cli import composed
+from supernet.config import Config, build
+from supernet.learners.learner import Learner
+from supernet.run import Run
+from supernet.samplers.sampler import Sampler
+from supernet.search.searcher import Searcher
+from supernet.spaces.space import Space
+from supernet.track.interface import Tracker
+from tests import variants
+from tests.commands import ROOT
+
+# Part of the package -> parts that it may import. A part may import itself; what stands lower may import only what stands higher.
+ALLOWED = {
+    "errors": set(),
+    "cost": set(),
+    "ops": set(),
+    "device": {"errors"},
+    "randomness": {"device"},
+    "files": {"errors"},
+    "mixture": {"errors"},
+    "data": {"errors"},
+    "track": {"errors", "files"},
+    "report": {"errors", "files", "track"},
+    "spaces": {"errors", "mixture", "ops"},
+    "samplers": {"errors", "mixture", "randomness", "spaces"},
+    "learners": {"errors", "mixture"},
+    "evaluate": {"errors", "mixture"},
+    "search": {"errors", "mixture", "spaces", "evaluate"},
+    "export": {"errors", "files", "mixture", "ops", "spaces"},
+    "train": {
+        "errors",
+        "files",
+        "device",
+        "randomness",
+        "mixture",
+        "ops",
+        "data",
+        "track",
+        "spaces",
+        "samplers",
+        "learners",
+    },
+    "config": {"errors", "train"},
+}
+ALLOWED["run"] = set(ALLOWED) - {"samplers", "learners", "ops"}
+ALLOWED["study"] = {"config", "errors", "evaluate", "files", "run", "track", "train"}
+ALLOWED["cli"] = {"config", "errors", "files", "report", "run", "study", "track", "train"}
+
+ALONE = {  # package -> the only files that may import it
+    "hydra": {"cli.py"},
+    "wandb": {"track/wandb.py"},
+    "rich": {"track/console.py", "report/summary.py", "study.py"},
+    "matplotlib": {"report/cell.py", "report/figures.py"},
+    "sklearn": {"data/sources.py"},
+    "onnxruntime": {"export/bundle.py"},
+    "tests": set(),
+    "tools": set(),
+}
+
+PACKAGE = ROOT / "supernet"
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def imports(path):
+    """The full names of all modules that a file imports, at the top or later."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def part(path):
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("name", sorted({part(path) for path in FILES} - {"__init__"}))
+def test_imports_go_one_way(name):
+    assert name in ALLOWED, "a new part of the package: say here what it may import"
+    for path in FILES:
+        if part(path) == name:
+            used = {module.split(".")[1] for module in imports(path) if module.startswith("supernet.")} - {name}
+            assert used <= ALLOWED[name], f"{path.relative_to(ROOT)} imports {sorted(used - ALLOWED[name])}"
+
+
+def test_the_table_has_no_circle():
+    """A part stands on parts whose own foundations do not hold it."""
+    left = {name: set(below) for name, below in ALLOWED.items()}
+    while free := [name for name, below in left.items() if not below & left.keys()]:
+        for name in free:
+            del left[name]
+    assert not left
+
+
+@pytest.mark.parametrize("package", ALONE)
+def test_a_package_is_known_in_its_place_alone(package):
+    found = {str(path.relative_to(PACKAGE)) for path in FILES for module in imports(path) if module.split(".")[0] == package}
+    assert found == ALONE[package]
+
+
+def test_only_the_device_module_names_an_accelerator():
+    word = re.compile(r"\bcuda\b", re.IGNORECASE)
+    found = [path.relative_to(PACKAGE) for path in FILES if word.search(path.read_text(encoding="utf-8"))]
+    assert found == [Path("device.py")]
+
+
+def test_the_package_starts_without_what_only_some_commands_need():
+    """A person who mistypes a key waits for what is imported first."""
+    heavy = ("wandb", "matplotlib", "onnxruntime", "onnx", "sklearn", "torchvision", "timm", "optuna")
+    code = f"import sys, supernet.cli; print([name for name in {heavy!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+# --- variants and their YAML
+
+OPTIONS = sorted(path for path in (ROOT / "conf").glob("*/*.yaml"))
+
+
+@pytest.mark.parametrize("path", OPTIONS, ids=lambda path: f"{path.parent.name}={path.stem}")
+def test_every_option_composes_and_every_part_builds(path):
+    ConfigStore.instance().store("schema", Config)
+    group, needed = path.parent.name, {"npz": ["data.source.path=x"], "folder": ["data.source.root=x"]}
+    tree = asdict(composed([f"{group}={path.stem}", *needed.get(path.stem, [])]))
+    parts = {group: tree[group]} if group in tree else {}
+    if group == "method":
+        assert tree["method"] == path.stem
+        parts = {name: tree[name] for name in ("sampler", "learner", "searcher")}
+    elif group == "data":
+        assert tree["data"]["name"] == path.stem
+        parts = {f"data.{name}": tree["data"][name] for name in ("source", "augment", "search_augment")}
+    assert parts or group == "size"
+    for name, node in parts.items():
+        assert type(build(node, name)).__name__ == node["_target_"].rpartition(".")[2]
+
+
+@pytest.mark.parametrize("size", [path.stem for path in OPTIONS if path.parent.name == "size"])
+@pytest.mark.parametrize("space", [path.stem for path in OPTIONS if path.parent.name == "space"])
+def test_every_size_fits_every_space(size, space):
+    ConfigStore.instance().store("schema", Config)
+    run = Run(composed([f"size={size}", f"space={space}"]), Path(os.devnull))
+    stage = run.retrain_stage("check", run.space.random(np.random.default_rng(0)), 0, "scratch")
+    assert stage.steps > 0
+
+
+KINDS = {  # group -> base class, the list of the shared tests
+    "space": (Space, variants.SPACES),
+    "sampler": (Sampler, variants.SAMPLERS),
+    "learner": (Learner, variants.LEARNERS),
+    "searcher": (Searcher, variants.SEARCHERS),
+    "tracker": (Tracker, None),
+}
+
+
+def concrete(base):
+    """Every class of the package that is a ``base`` and can be used as one."""
+    found = set()
+    for module in pkgutil.walk_packages(supernet.__path__, "supernet."):
+        for value in vars(importlib.import_module(module.name)).values():
+            if inspect.isclass(value) and issubclass(value, base) and value is not base and not inspect.isabstract(value):
+                found.add(value)
+    return found
+
+
+@pytest.mark.parametrize("group", KINDS)
+def test_every_variant_has_its_yaml_and_its_line_in_the_shared_tests(group):
+    base, listed = KINDS[group]
+    kinds = {f"{kind.__module__}.{kind.__qualname__}" for kind in concrete(base)}
+    if group == "tracker":  # two that are always there or put others together, and are not chosen
+        kinds -= {"supernet.track.jsonlines.JsonLines", "supernet.track.interface.Trackers"}
+    targets = {
+        re.search(r"^_target_: (\S+)", path.read_text(encoding="utf-8"), re.M).group(1)
+        for path in (ROOT / "conf" / group).glob("*.yaml")
+    }
+    assert targets == kinds
+    if listed is not None:
+        assert {f"{type(make()).__module__}.{type(make()).__qualname__}" for make in listed.values()} == kinds
+
+
+# --- what git holds
+
+
+@pytest.fixture(scope="module")
+def tracked():
+    """Text of every file that git knows of, by its path; skipped where there is no checkout."""
+    try:
+        listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("no git checkout")
+    names = [name for name in listed.split("\0") if name and (ROOT / name).is_file()]
+    return {name: (ROOT / name).read_text(encoding="utf-8", errors="replace") for name in names}
+
+
+def test_the_top_level_is_short(tracked):
+    allowed = {"pyproject.toml", "README.md", "LICENSE", "supernet", "conf", "tests", "tools"}
+    top = {name.partition("/")[0] for name in tracked}
+    assert {name for name in top if not name.startswith(".")} <= allowed
+    assert {"pyproject.toml", "README.md", "supernet", "conf", "tests"} <= top
+
+
+def test_no_file_names_a_package_index(tracked):
+    hosts = [".".join(parts) for parts in (("pypi", "org"), ("pythonhosted", "org"), ("download", "pytorch", "org"))]
+    settings = ["-".join(parts) for parts in (("index", "url"), ("extra", "index"), ("find", "links"))]
+    for name, text in tracked.items():
+        assert not [word for word in hosts + settings if word in text], name
+    assert not any(name.endswith(".lock") for name in tracked)
+
+
+def test_no_file_names_a_place_on_one_machine(tracked):
+    places = re.compile("|".join(f"/{root}/[a-z]" for root in ("home", "Users", "root", "work", "tmp", "mnt")))
+    for name, text in tracked.items():
+        found = places.search(text)
+        assert not found, f"{name}: {found and text[found.start() : found.start() + 60]}"
