@@ -37,11 +37,19 @@ def snapshot(network: nn.Module):
     }
 
 
+def uniform(space):
+    return softmax_mixture({group.name: torch.zeros(group.shape) for group in space.groups})
+
+
 @pytest.fixture
 def supernet(space):
+    """One whose BatchNorms have seen other images before."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return space.supernet(3, 1)
+        supernet = space.supernet(3, 1)
+    for images, _ in batches(seed=5):
+        supernet(2 * images + 1, uniform(space))
+    return supernet
 
 
 @pytest.fixture
@@ -123,7 +131,7 @@ def test_even_if_its_images_cannot_be_read(supernet, path, where):
 
 
 def test_a_dense_mixture_is_judged_alike(space, supernet):
-    mixture = softmax_mixture({group.name: torch.zeros(group.shape) for group in space.groups})
+    mixture = uniform(space)
     judgement = inherited_accuracy(supernet, mixture, batches())
     supernet.eval()
     assert judgement == evaluate(lambda images: supernet(images, mixture), batches())

@@ -86,10 +86,9 @@ def test_after_a_crash_it_goes_on_from_the_last_checkpoint_and_no_row_is_there_t
 
 
 def test_a_finished_stage_is_not_run_again_but_has_its_state(tmp_path):
-    first = run_stage(Counter(), Checkpoints(tmp_path))
+    run_stage(Counter(), Checkpoints(tmp_path))
     stage = after(Counter(), 11, lambda: pytest.fail("ran again"))
-    second = run_stage(stage, Checkpoints(tmp_path))
-    assert int(stage.weight[0]) == 11 and second.steps == 11 and second.seconds >= first.seconds
+    assert run_stage(stage, Checkpoints(tmp_path)).steps == 11 and int(stage.weight[0]) == 11
 
 
 def test_time_counts_over_all_sessions(tmp_path):
