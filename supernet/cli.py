@@ -17,6 +17,7 @@ import hydra
 import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
@@ -332,19 +333,23 @@ def options(group: str) -> list[str]:
 def composition(overrides: Sequence[str]) -> Iterator[DictConfig]:
     """What Hydra makes of these overrides, its own node included, as long as what that refers to can be resolved.
 
+    It may be used inside a running job, of which Hydra knows again afterwards.
+
     Raises:
         UserError: a key, a value or a name is wrong.
     """
-    before = HydraConfig.instance().cfg  # inside a job, what Hydra says of that job
+    application, job = GlobalHydra.instance(), HydraConfig.instance()
+    running = application.hydra, job.cfg
+    application.clear()
     try:
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
             cfg = compose("config", list(overrides), return_hydra_config=True)
-        HydraConfig.instance().set_config(cfg)
+        job.set_config(cfg)
         yield cfg
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(explained(error, overrides)) from error
     finally:
-        HydraConfig.instance().cfg = before
+        application.hydra, job.cfg = running
 
 
 def composed(overrides: Sequence[str]) -> Config:
@@ -415,9 +420,8 @@ def explained(error: Exception, overrides: Sequence[str]) -> str:
 
 def known_keys(overrides: Sequence[str]) -> list[str]:
     """Every key and group of the configuration that has these overrides' options."""
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        chosen = [override for override in overrides if key(override) in groups()]
-        tree = OmegaConf.to_container(compose("config", chosen), resolve=False)
+    with composition([override for override in overrides if key(override) in groups()]) as cfg:
+        tree = OmegaConf.to_container(settings(cfg), resolve=False)
 
     def flat(node: Any, prefix: str) -> Iterator[str]:
         for name, value in node.items() if isinstance(node, dict) else ():

@@ -1,0 +1,122 @@
+"""What goes wrong in the middle of a run: one line says what and where, and whatever was good before is still there."""
+
+import contextlib
+import json
+import resource
+import shutil
+
+import pytest
+
+from tests.commands import TINY, finished, supernet
+
+RUN = [*TINY, "tracker=none", "retrain.seeds=1", "baseline.architectures=0"]
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory):
+    return finished("search", *RUN, cwd=tmp_path_factory.mktemp("searched"))
+
+
+@pytest.fixture
+def run(searched, tmp_path):
+    """A copy of a run whose search is done."""
+    return shutil.copytree(searched, tmp_path / "run")
+
+
+def content(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def assert_one_line(outcome, *words):
+    assert outcome.code == 2
+    assert outcome.err.startswith("supernet: ")
+    assert outcome.err.count("\n") == 1
+    for word in words:
+        assert str(word) in outcome.err
+
+
+@contextlib.contextmanager
+def small_disk(largest):
+    """No file can grow beyond ``largest`` bytes: every writer meets the error of the system, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (largest, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_in_the_search(tmp_path):
+    with small_disk(50_000):
+        outcome = supernet("search", *RUN, "checkpoint.every_seconds=0", cwd=tmp_path)
+    (folder,) = tmp_path.glob("outputs/*/*")
+    assert_one_line(outcome, "cannot write", folder / "checkpoints" / "search.pt", "space")
+    assert not list(folder.rglob("*.tmp"))
+    assert finished("search", f"from={folder}", cwd=tmp_path) == folder
+
+
+def test_a_full_disk_leaves_an_earlier_export_and_report_alone(run, tmp_path):
+    finished("export", f"from={run}", cwd=tmp_path)
+    finished("report", f"from={run}", cwd=tmp_path)
+    before = content(run)
+    with small_disk(50_000):
+        assert_one_line(supernet("export", f"from={run}", cwd=tmp_path), "cannot write", "model.safetensors", "space")
+        assert_one_line(supernet("report", f"from={run}", cwd=tmp_path), "cannot write", run / "report.html", "space")
+    assert content(run) == before
+
+
+@pytest.mark.parametrize("stage", ["search", "retrain"])
+def test_a_loss_that_is_not_finite(stage, run, tmp_path):
+    """A rate that blows the weights up; what the run had before is still good."""
+    before = content(run)
+    outcome = supernet("retrain", f"from={run}", f"{stage}.lr=1e30", f"{stage}.clip=0", cwd=tmp_path)
+    assert_one_line(outcome, "search:" if stage == "search" else "retrain/0:", "learning rate")
+    assert content(run) == before
+    assert finished("retrain", f"from={run}", cwd=tmp_path) == run
+
+
+def test_a_truncated_checkpoint(run, tmp_path):
+    path = run / "checkpoints" / "search.pt"
+    path.write_bytes(path.read_bytes()[:5000])
+    before = content(run)
+    assert_one_line(supernet("derive", f"from={run}", cwd=tmp_path), path, "damaged", "remove it")
+    assert content(run) == before
+
+
+def test_a_checkpoint_that_is_gone(run, tmp_path):
+    path = run / "checkpoints" / "search.pt"
+    path.unlink()
+    assert_one_line(supernet("derive", f"from={run}", cwd=tmp_path), path, "missing", "restore it")
+    assert_one_line(supernet("search", f"from={run}", "method=spos", cwd=tmp_path), path, "missing", "restore it")
+
+
+def test_a_checkpoint_of_another_space(run, tmp_path):
+    other = finished("search", *RUN, "space=darts", "method=spos", "search.epochs=1", cwd=tmp_path)
+    path = run / "checkpoints" / "search.pt"
+    shutil.copy(other / "checkpoints" / "search.pt", path)
+    assert_one_line(supernet("derive", f"from={run}", cwd=tmp_path), path, "another space")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("state.json", '{"schema": 1, "sta', ["state.json", "not valid JSON"]),
+        ("state.json", '{"schema": 99}', ["state.json", "99", "another version"]),
+        ("state.json", "[]", ["state.json", "another version"]),
+        ("metrics.jsonl", "{}\nnot json\n", ["metrics.jsonl", "damaged"]),
+    ],
+)
+def test_a_damaged_file(name, text, words, run, tmp_path):
+    (run / name).write_text(text)
+    before = content(run)
+    assert_one_line(supernet("report", f"from={run}", cwd=tmp_path), *words)
+    assert content(run) == before
+
+
+def test_leftovers_of_killed_writers_are_removed(run, tmp_path):
+    for path in (run / ".results.json.abc.tmp", run / "checkpoints" / ".search.pt.abc.tmp"):
+        path.write_text("half a file")
+    before = json.loads((run / "results.json").read_text())
+    finished("search", f"from={run}", cwd=tmp_path)
+    assert not list(run.rglob("*.tmp"))
+    assert json.loads((run / "results.json").read_text()) == before

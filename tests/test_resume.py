@@ -1,0 +1,140 @@
+"""Invariant 4: a run that is stopped or killed anywhere, as often as one likes, ends as if it never had been, to the last bit."""
+
+import json
+import multiprocessing
+import os
+import random
+import re
+import shlex
+import signal
+import time
+
+import pytest
+import torch
+
+from supernet import cli
+from tests.commands import TINY, process, wandb_rows
+
+STAGES = ["search", "derive", "retrain/0", "retrain/1", "random/0", "random/1", "export"]
+SPOS = ["method=spos", "searcher.candidates=40", "retrain.ema_decay=0.9", "retrain.drop_path=0.2", "retrain.warmup_epochs=0.5"]
+DARTS = ["method=darts", "search.epochs=6", "data.augment.cutout=2"]
+CLOCK = {"seconds", "total_seconds", "peak_memory_bytes", "git_commit"}  # what no two runs share, or need to
+
+
+@pytest.fixture(scope="module")
+def start():
+    """Starts ``supernet ARGUMENTS`` in a process that need not import anything: a fork of one that has."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["supernet.cli", "supernet.export", "supernet.report.page", "sklearn.datasets", "wandb"])
+
+    def start(*arguments, log):
+        child = context.Process(target=session, args=(arguments, log))
+        child.start()
+        return child
+
+    return start
+
+
+def session(arguments, log):
+    for descriptor in (1, 2):
+        os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), descriptor)
+    cli.main(list(arguments))
+
+
+def done(folder):
+    """The stages that a run has finished so far."""
+    try:
+        return json.loads((folder / "state.json").read_text())["stages"].keys()
+    except FileNotFoundError:
+        return ()
+
+
+def wait_for(happened, child):
+    while not happened():
+        assert child.exitcode is None, "ended too early"
+        time.sleep(0.01)
+
+
+def without_clock(value):
+    if isinstance(value, dict):
+        return {k: without_clock(v) for k, v in value.items() if k not in CLOCK}
+    return [without_clock(v) for v in value] if isinstance(value, list) else value
+
+
+def assert_equal(one, other):
+    """Equal to the last bit, in whatever containers."""
+    assert type(one) is type(other)
+    if isinstance(one, torch.Tensor):
+        assert one.dtype == other.dtype and torch.equal(one, other)
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for key in one.keys() - CLOCK:
+            assert_equal(one[key], other[key])
+    elif isinstance(one, (list, tuple)):
+        assert len(one) == len(other)
+        for pair in zip(one, other, strict=True):
+            assert_equal(*pair)
+    else:
+        assert one == other
+
+
+def assert_same_run(folder, whole):
+    """The folder holds what that of the run holds that was never stopped, and nothing of the stops."""
+    results, expected = (json.loads((run / "results.json").read_text()) for run in (folder, whole))
+    assert without_clock(results) == without_clock(expected)
+    names = {str(path.relative_to(whole)) for path in whole.rglob("*") if "offline-run" not in str(path)}
+    assert {str(path.relative_to(folder)) for path in folder.rglob("*") if "offline-run" not in str(path)} == names
+    for path in whole.rglob("*.pt"):
+        assert_equal(torch.load(folder / path.relative_to(whole)), torch.load(path))
+    for name in ("metrics.jsonl", "architecture.json"):
+        assert (folder / name).read_bytes() == (whole / name).read_bytes()
+    for name in ("model.safetensors", "model.onnx", "network.py", "architecture.json") if (whole / "export").exists() else ():
+        assert (folder / "export" / name).read_bytes() == (whole / "export" / name).read_bytes()
+    assert wandb_rows(folder) == wandb_rows(whole)
+
+
+def test_killed_in_every_stage(start, tmp_path):
+    whole, folder, log, rng = tmp_path / "whole", tmp_path / "run", tmp_path / "log", random.Random(0)
+    never_stopped = start("run", *TINY, *SPOS, f"hydra.run.dir={whole}", log=tmp_path / "other log")
+    arguments = [*TINY, *SPOS, "checkpoint.every_seconds=0.02", f"hydra.run.dir={folder}"]
+    for before, stage in zip([None, *STAGES], STAGES, strict=False):
+        child = start("run", *arguments, log=log)
+        wait_for(lambda before=before: before in done(folder) or (before is None and (folder / "state.json").exists()), child)
+        time.sleep(rng.uniform(0, 2.0 if stage == "export" else 0.4))
+        os.kill(child.pid, signal.SIGKILL)
+        child.join()
+        assert child.exitcode == -signal.SIGKILL
+        arguments = [f"from={folder}"]
+    for child in (start("run", f"from={folder}", log=log), never_stopped):
+        child.join()
+        assert child.exitcode == 0
+    assert_same_run(folder, whole)
+    assert "Traceback" not in log.read_text()
+
+
+def test_stopped_by_signals(start, tmp_path):
+    """Ctrl-C reaches every process of the terminal; SIGTERM the run alone. Both times the printed command goes on."""
+    whole, log = tmp_path / "whole", tmp_path / "log"
+    never_stopped = start("retrain", *TINY, *DARTS, f"hydra.run.dir={whole}", log=tmp_path / "other log")
+    child = process("retrain", *TINY, *DARTS, cwd=tmp_path)
+    while not list(tmp_path.glob("outputs/*/*/state.json")):
+        assert child.poll() is None
+        time.sleep(0.01)
+    (folder,) = tmp_path.glob("outputs/*/*")
+    os.killpg(child.pid, signal.SIGINT)
+    out, err = child.communicate(timeout=60)
+    assert (child.returncode, err) == (130, "")
+    assert f"stopped by SIGINT; go on with: supernet retrain from={folder}" in out
+    assert "search" not in done(folder)
+    assert (folder / "checkpoints" / "search.pt").exists()
+
+    child = start("retrain", f"from={folder}", log=log)
+    wait_for(lambda: "retrain/0" in done(folder), child)
+    os.kill(child.pid, signal.SIGTERM)
+    child.join()
+    assert child.exitcode == 143
+    command = re.search(r"stopped by SIGTERM; go on with: supernet (.*)", log.read_text()).group(1)
+    for child in (start(*shlex.split(command), log=log), never_stopped):
+        child.join()
+        assert child.exitcode == 0
+    assert_same_run(folder, whole)

@@ -1,0 +1,84 @@
+"""Studies: the comparison by hand, and one that is stopped, resumed, looked into and extended."""
+
+import json
+import signal
+
+import pytest
+
+from supernet.study import compare
+from supernet.train.retrain import RetrainStage
+from tests.commands import TINY, finished, supernet
+
+STUDY = ["study", *TINY, "tracker=none", "retrain.seeds=1", "baseline.architectures=1", "study.methods=[darts,spos]"]
+
+
+def result(method, seed, mean, chance):
+    return {
+        "method": method,
+        "seed": seed,
+        "search": {"seconds": 10.0},
+        "derive": {"seconds": 1.0},
+        "retrain": {"mean": mean},
+        "random_baseline": {"accuracy": chance},
+    }
+
+
+def test_a_comparison_by_hand():
+    """Two seeds a method. Student's t is 12.706 for one degree of freedom, so that 0.6 may be 0 to 1; 3.182 for three."""
+    results = [
+        result("darts", 0, 0.5, [0.1, 0.2]),
+        result("darts", 1, 0.7, [0.3, 0.4]),
+        result("spos", 0, 0.7, [0.1, 0.2]),
+        result("spos", 1, 0.7, [0.3, 0.4]),
+    ]
+    darts, spos, chance = compare(results)
+    assert (darts["method"], darts["runs"], darts["mean"]) == ("darts", 2, pytest.approx(0.6))
+    assert darts["ci95"] == [0.0, 1.0]
+    assert darts["search_seconds"] == 22.0
+    assert spos["ci95"] == pytest.approx([0.7, 0.7])
+    assert chance["runs"] == 4  # the same four whatever the method: counted once
+    assert chance["mean"] == pytest.approx(0.25)
+    assert chance["ci95"] == pytest.approx([0.25 - 3.182446 * 0.0645497, 0.25 + 3.182446 * 0.0645497], abs=1e-5)
+
+
+def test_a_study_from_start_to_end(tmp_path, monkeypatch):
+    step = RetrainStage.step
+
+    def interrupted(stage, index):
+        signal.raise_signal(signal.SIGTERM)
+        return step(stage, index)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RetrainStage, "step", interrupted)
+        stopped = supernet(*STUDY, "study.seeds=[0]", cwd=tmp_path)
+    assert (stopped.code, stopped.err) == (143, "")
+    (folder,) = tmp_path.glob("outputs/*/*")
+    assert f"go on with: supernet study from={folder}" in stopped.out
+    assert [path.parent.name for path in folder.glob("*/state.json")] == ["darts-0"]
+
+    assert finished("study", f"from={folder}", cwd=tmp_path) == folder
+    results = json.loads((folder / "results.json").read_text())
+    assert [row["method"] for row in results["study"]] == ["darts", "spos", "random architectures"]
+    darts, spos = results["runs"]
+    assert (darts["method"], spos["method"], darts["seed"], spos["seed"]) == ("darts", "spos", 0, 0)
+    assert darts["random_baseline"]["accuracy"] == spos["random_baseline"]["accuracy"]
+    assert (folder / "spos-0" / "export" / "model.onnx").exists()
+
+    # Each of its runs is a run like any other.
+    before = (folder / "darts-0" / "state.json").read_bytes()
+    assert finished("retrain", f"from={folder}/darts-0", cwd=tmp_path) == folder / "darts-0"
+    assert (folder / "darts-0" / "state.json").read_bytes() == before
+    lost = supernet("report", f"from={folder}", cwd=tmp_path)
+    assert (lost.code, lost.err.count("\n")) == (2, 1)
+    assert "darts-0, spos-0" in lost.err
+    mixed = supernet("study", f"from={folder}/darts-0", cwd=tmp_path)
+    assert (mixed.code, mixed.err.count("\n")) == (2, 1)
+
+    # Fewer methods go on in the folder, other training in a new one that reuses the searches.
+    assert finished("study", f"from={folder}", "study.methods=[spos]", cwd=tmp_path) == folder
+    other = finished("study", f"from={folder}", "study.methods=[spos]", "retrain.epochs=1", cwd=tmp_path)
+    assert other != folder
+    again = json.loads((other / "results.json").read_text())["runs"][0]
+    assert again["parent"] == str(folder / "spos-0")
+    assert again["search"] == spos["search"]
+    assert again["retrain"] != spos["retrain"]
