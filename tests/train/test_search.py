@@ -187,14 +187,18 @@ def test_every_architecture_step_sees_other_images_none_of_which_trains_weights(
         assert not seen["architecture"] and stage.architecture_batches.state_dict()["epoch"] is None
 
 
-def test_the_starting_weights_are_those_given(space, sampler, learner, search_stage):
-    """A warm start, from whatever method: the weights are the same tensors."""
-    other = search_stage(space, Uniform(), Fixed(), seed=5)
-    other.step(0)
-    start = other.supernet.state_dict()
-    stage = search_stage(space, sampler, learner, start=start)
-    assert identical(stage.supernet.state_dict(), start)
-    assert identical(clones(search_stage(space, sampler, learner).logits.items()), clones(stage.logits.items()))
+DARTS, SPOS = (Softmax(), Gradient()), (Uniform(), Fixed())
+
+
+@pytest.mark.parametrize(("method", "other"), [(DARTS, SPOS), (SPOS, DARTS)], ids=["darts from spos", "spos from darts"])
+def test_the_starting_weights_are_those_given(space, method, other, search_stage):
+    """A warm start: the weights of all methods are the same tensors. Nothing else is taken over."""
+    before = search_stage(space, *other, seed=5)
+    before.step(0)
+    start = before.supernet.state_dict()
+    stage, cold = search_stage(space, *method, start=start), search_stage(space, *method)
+    assert identical(stage.supernet.state_dict(), start) and not identical(cold.supernet.state_dict(), start)
+    assert identical(stage.state_dict() | {"supernet": None}, cold.state_dict() | {"supernet": None})
 
 
 def test_the_end_of_an_epoch_reports_the_logits_and_their_entropy(space, search_stage):
