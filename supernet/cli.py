@@ -226,14 +226,13 @@ def prepared(line: CommandLine) -> CommandLine:
     for job in jobs(line):
         Run(composed(job), Path(os.devnull))
     setting = "hydra.sweep.dir" if line.sweeps else "hydra.run.dir"
+    chosen = setting in map(key, line.overrides)
     with composition(single_jobs(line.overrides)[0]) as cfg:
         folder = Path(OmegaConf.select(cfg, setting)).resolve()
-    if setting in map(key, line.overrides):
-        folder.mkdir(parents=True, exist_ok=True)
-    elif line.parent is not None and not line.sweeps and goes_on(line, line.parent):
+    if not chosen and not line.sweeps and line.parent is not None and goes_on(line, line.parent):
         folder = line.parent
     else:
-        folder = made(folder)
+        folder = made(folder, shared=chosen)
     line.overrides.append(f"{setting}={quoted(str(folder))}")
     return line
 
@@ -246,13 +245,16 @@ def goes_on(line: CommandLine, folder: Path) -> bool:
     return all(same_computation(composed(job), run) for run, job in runs.items() if (run / "state.json").exists())
 
 
-def made(folder: Path) -> Path:
-    """Makes ``folder``, or where another run was faster, ``folder-2``, ``folder-3``, ..."""
-    for number in itertools.count(1):
-        with contextlib.suppress(FileExistsError):
-            new = folder if number == 1 else folder.with_name(f"{folder.name}-{number}")
-            new.mkdir(parents=True)
-            return new
+def made(folder: Path, shared: bool = False) -> Path:
+    """Makes ``folder``; unless it may be ``shared``, and another run was faster, ``folder-2``, ``folder-3``, ..."""
+    try:
+        for number in itertools.count(1):
+            with contextlib.suppress(FileExistsError):
+                new = folder if number == 1 else folder.with_name(f"{folder.name}-{number}")
+                new.mkdir(parents=True, exist_ok=shared)
+                return new
+    except OSError as error:
+        raise UserError(f"cannot make {folder}: {error.strerror}; work elsewhere, or say where: hydra.run.dir=FOLDER") from error
 
 
 def launch(line: CommandLine) -> None:
