@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from supernet.mixture import Choice
+from supernet.mixture import ChoiceGroup, Mixture
 from supernet.ops import OPERATIONS, DropPath, Rectified
 
 
@@ -48,9 +48,10 @@ class Cell(nn.Module):
 
 
 class MixedCell(nn.Module):
-    """A cell of a supernet: edge ``k`` of ``edges`` (source, target) owns every option and runs what slot ``k`` of a choice says.
+    """A cell of a supernet: edge ``k`` of ``edges`` (source, target) owns every option of slot ``k`` of ``group``.
 
-    Options that are not active are not computed. A tensor that several operations rectify is rectified once.
+    It runs what a mixture says of that group. Options that are not active are not computed; a tensor that several operations
+    rectify is rectified once.
     """
 
     def __init__(
@@ -62,22 +63,27 @@ class MixedCell(nn.Module):
         channels: int,
         affine: bool,
         pool_norm: bool,
-        options: Sequence[str],
+        group: ChoiceGroup,
     ):
         super().__init__()
         self.nodes, self.outputs, self.stride = nodes, outputs, strides[0]
-        self.options = tuple(options)
+        self.group = group
         self.wiring = [(source, target, f"from_{source}_to_{target}") for source, target in edges]
         self.edges = nn.ModuleDict(
             {
                 edge: nn.ModuleDict(
-                    {name: OPERATIONS[name](channels, strides[source], affine, pool_norm) for name in options if name != "none"}
+                    {
+                        name: OPERATIONS[name](channels, strides[source], affine, pool_norm)
+                        for name in group.options
+                        if name != "none"
+                    }
                 )
                 for source, _, edge in self.wiring
             }
         )
 
-    def forward(self, *inputs: Tensor, choice: Choice) -> Tensor:
+    def forward(self, *inputs: Tensor, mixture: Mixture) -> Tensor:
+        choice = mixture[self.group.name]
         states = list(inputs)
         rectified: dict[int, Tensor] = {}
 
@@ -92,9 +98,10 @@ class MixedCell(nn.Module):
             total = None
             for slot, (source, target, edge) in enumerate(self.wiring):
                 for option in choice.active[slot] if target == node else ():
-                    if self.options[option] == "none":
+                    name = self.group.options[option]
+                    if name == "none":
                         continue
-                    out = run(self.edges[edge][self.options[option]], source)
+                    out = run(self.edges[edge][name], source)
                     if choice.weights is not None:
                         out = out * choice.weights[slot, option]
                     total = out if total is None else total + out

@@ -1,20 +1,20 @@
 """The DARTS space (Liu, Simonyan & Yang, ICLR 2019): a normal and a reduction cell of 4 nodes, 14 edges and 8 operations each."""
 
 import ast
-from collections.abc import Mapping
+import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from supernet.errors import UserError
-from supernet.mixture import Architecture, Choice, ChoiceGroup
+from supernet.mixture import Architecture, ChoiceGroup, Mixture
 from supernet.ops import FactorizedReduce, ReLUConvBN
 from supernet.spaces.cell import Cell, MixedCell
-from supernet.spaces.space import Space
+from supernet.spaces.space import Gene, Rule, Space
 
 # Nodes 0 and 1 are the outputs of the two cells before, 2..5 the cell's own; slots are ordered by target, then source.
 EDGES = [(source, target) for target in range(2, 6) for source in range(target)]
@@ -41,8 +41,8 @@ class Layer(nn.Module):
         self.preprocess1 = ReLUConvBN(last, channels, affine=affine)
         self.cell = cell
 
-    def forward(self, before: Tensor, last: Tensor, **choice) -> Tensor:
-        return self.cell(self.preprocess0(before), self.preprocess1(last), **choice)
+    def forward(self, before: Tensor, last: Tensor, **mixture) -> Tensor:
+        return self.cell(self.preprocess0(before), self.preprocess1(last), **mixture)
 
 
 class AuxiliaryHead(nn.Module):
@@ -131,16 +131,15 @@ class DartsNetwork(nn.Module):
 
 
 class DartsSupernet(DartsNetwork):
-    """The same network with every option on every edge; normal cells read the group ``normal``, reduction cells ``reduce``."""
+    """The same network with every option on every edge: ``normal`` and ``reduce`` are the groups that the cells read."""
 
-    def cell(self, edges, strides, channels: int, affine: bool, pool_norm: bool) -> nn.Module:
-        return MixedCell(edges, 6, 4, strides, channels, affine, pool_norm, OPTIONS)
+    def cell(self, group: ChoiceGroup, strides, channels: int, affine: bool, pool_norm: bool) -> nn.Module:
+        return MixedCell(EDGES, 6, 4, strides, channels, affine, pool_norm, group)
 
-    def forward(self, x: Tensor, mixture: Mapping[str, Choice]) -> Tensor:
+    def forward(self, x: Tensor, mixture: Mixture) -> Tensor:
         before = last = self.stem(x)
-        for index, layer in enumerate(self.layers):
-            choice = mixture["reduce" if index in self.reductions else "normal"]
-            before, last = last, layer(before, last, choice=choice)
+        for layer in self.layers:
+            before, last = last, layer(before, last, mixture=mixture)
         return self.head(last)
 
 
@@ -157,14 +156,16 @@ class Darts(Space):
     name: ClassVar[str] = "darts"
     groups: ClassVar = (ChoiceGroup("normal", 14, OPTIONS), ChoiceGroup("reduce", 14, OPTIONS))
 
-    def supernet(self, classes: int, in_channels: int) -> nn.Module:
-        geometry = self.search
-        return DartsSupernet(EDGES, EDGES, geometry.channels, geometry.cells, classes, in_channels, affine=False, pool_norm=True)
+    def supernet(self, classes: int, in_channels: int, phase: str = "search") -> nn.Module:
+        geometry, searching = getattr(self, phase), phase == "search"
+        return DartsSupernet(
+            *self.groups, geometry.channels, geometry.cells, classes, in_channels, affine=not searching, pool_norm=searching
+        )
 
     def standalone(self, architecture: Architecture, classes: int, in_channels: int, phase: str = "evaluation") -> nn.Module:
         self.validate(architecture)
         searching = phase == "search"
-        geometry = self.search if searching else self.evaluation
+        geometry = getattr(self, phase)
         return DartsNetwork(
             _kept(architecture["normal"]),
             _kept(architecture["reduce"]),
@@ -186,16 +187,50 @@ class Darts(Space):
                     raise UserError(f"darts: node {node - 2} of the {group.name} cell has {kept} in-edges, not two")
         return architecture
 
-    def random(self, rng: np.random.Generator) -> Architecture:
-        choices = {}
+    @property
+    def genes(self) -> tuple[Gene, ...]:
+        """For each node of each cell: which two nodes it reads, and the two operations."""
+        return tuple(
+            gene
+            for group in self.groups
+            for node in range(2, 6)
+            for gene in (
+                Gene(f"{group.name}/{node}/sources", tuple(itertools.combinations(range(node), 2))),
+                Gene(f"{group.name}/{node}/first", OPTIONS[1:]),
+                Gene(f"{group.name}/{node}/second", OPTIONS[1:]),
+            )
+        )
+
+    def express(self, values: Sequence[Any]) -> Architecture:
+        rows = {group.name: ["none"] * group.slots for group in self.groups}
+        for position in range(0, len(values), 3):
+            sources, *operations = values[position : position + 3]
+            name, node = self.genes[position].name.split("/")[:2]
+            for source, operation in zip(sources, operations, strict=True):
+                rows[name][EDGES.index((source, int(node)))] = operation
+        return Architecture.of(self.name, **rows)
+
+    def values(self, architecture: Architecture) -> list[Any]:
+        result = []
         for group in self.groups:
-            row = []
+            kept = _kept(architecture[group.name])
             for node in range(2, 6):
-                kept = rng.choice(node, size=2, replace=False)
-                operations = rng.integers(1, len(OPTIONS), size=node)
-                row += [OPTIONS[operations[source]] if source in kept else "none" for source in range(node)]
-            choices[group.name] = row
-        return Architecture.of(self.name, **choices)
+                (first, _, one), (second, _, other) = (edge for edge in kept if edge[1] == node)
+                result += [(first, second), one, other]
+        return result
+
+    def rules(self) -> list[Rule]:
+        """Besides one option a slot: two in-edges of every node are not ``none``."""
+        slots = {node: [slot for slot, (_, target) in enumerate(EDGES) if target == node] for node in range(2, 6)}
+        operations = range(1, len(OPTIONS))
+        return super().rules() + [Rule(group.name, slots[node], operations, 2) for group in self.groups for node in range(2, 6)]
+
+    def gains(self, scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The score of ``none`` counts for nothing: an edge is left out for better ones, not for its own sake."""
+        return {name: table.index_fill(-1, torch.tensor([0]), 0.0) for name, table in super().gains(scores).items()}
+
+    def presence(self, group: str) -> Tensor:
+        return torch.tensor([2 / target for _, target in EDGES])
 
     def derive(self, scores: Mapping[str, Tensor]) -> Architecture:
         """For each node the two in-edges whose best operation other than none scores highest (section 2.4)."""

@@ -1,18 +1,17 @@
 """NAS-Bench-201 (Dong & Yang, ICLR 2020): one cell of 4 nodes and 6 edges, 5 operations an edge, 15,625 architectures."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
-import numpy as np
 from torch import Tensor, nn
 
 from supernet.errors import UserError
-from supernet.mixture import Architecture, Choice, ChoiceGroup
+from supernet.mixture import Architecture, ChoiceGroup, Mixture
 from supernet.ops import ReLUConvBN
 from supernet.spaces.cell import Cell, MixedCell
-from supernet.spaces.space import Space
+from supernet.spaces.space import Gene, Space
 
 EDGES = [(0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3)]  # (source, target), in the order of the architecture string
 
@@ -59,15 +58,15 @@ class NB201Network(nn.Module):
 
 
 class NB201Supernet(NB201Network):
-    """The same network with every option on every edge; all cells read the group ``edges``."""
+    """The same network with every option on every edge: ``edges`` is the group that all cells read."""
 
-    def cell(self, edges, channels: int, affine: bool) -> nn.Module:
-        return MixedCell(edges, 4, 1, [1, 1, 1], channels, affine, pool_norm=False, options=NB201.groups[0].options)
+    def cell(self, group: ChoiceGroup, channels: int, affine: bool) -> nn.Module:
+        return MixedCell(EDGES, 4, 1, [1, 1, 1], channels, affine, pool_norm=False, group=group)
 
-    def forward(self, x: Tensor, mixture: Mapping[str, Choice]) -> Tensor:
+    def forward(self, x: Tensor, mixture: Mixture) -> Tensor:
         x = self.stem(x)
         for block in self.blocks:
-            x = block(x, choice=mixture["edges"]) if isinstance(block, MixedCell) else block(x)
+            x = block(x, mixture=mixture) if isinstance(block, MixedCell) else block(x)
         return self.head(x)
 
 
@@ -81,11 +80,12 @@ class NB201(Space):
     name: ClassVar[str] = "nb201"
     groups: ClassVar = (ChoiceGroup("edges", 6, ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")),)
 
-    def supernet(self, classes: int, in_channels: int) -> nn.Module:
-        return NB201Supernet(EDGES, self.search.channels, self.search.cells, classes, in_channels, affine=False)
+    def supernet(self, classes: int, in_channels: int, phase: str = "search") -> nn.Module:
+        geometry, (edges,) = getattr(self, phase), self.groups
+        return NB201Supernet(edges, geometry.channels, geometry.cells, classes, in_channels, affine=phase == "evaluation")
 
     def standalone(self, architecture: Architecture, classes: int, in_channels: int, phase: str = "evaluation") -> nn.Module:
-        geometry = self.search if phase == "search" else self.evaluation
+        geometry = getattr(self, phase)
         edges = [
             (source, target, option)
             for (source, target), option in zip(EDGES, self.validate(architecture)["edges"], strict=True)
@@ -93,9 +93,15 @@ class NB201(Space):
         ]
         return NB201Network(edges, geometry.channels, geometry.cells, classes, in_channels, affine=phase == "evaluation")
 
-    def random(self, rng: np.random.Generator) -> Architecture:
-        options = self.groups[0].options
-        return Architecture.of(self.name, edges=[options[i] for i in rng.integers(len(options), size=len(EDGES))])
+    @property
+    def genes(self) -> tuple[Gene, ...]:
+        return tuple(Gene(f"{source}→{target}", self.groups[0].options) for source, target in EDGES)
+
+    def express(self, values: Sequence[Any]) -> Architecture:
+        return Architecture.of(self.name, edges=values)
+
+    def values(self, architecture: Architecture) -> list[Any]:
+        return list(architecture["edges"])
 
     def derive(self, scores: Mapping[str, Tensor]) -> Architecture:
         options = self.groups[0].options

@@ -1,11 +1,12 @@
 """What a search space is: its choice groups, what is valid, how to build its networks, how to write its architectures."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from supernet.errors import UserError, unknown
@@ -27,6 +28,24 @@ class Geometry:
             raise UserError(f"cells={self.cells}: must be at least 1")
 
 
+@dataclass(frozen=True)
+class Gene:
+    """One decision of an architecture, with the values that it can take."""
+
+    name: str
+    values: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Of these ``options`` (indices) in these ``slots`` of ``group``, exactly ``count`` are chosen."""
+
+    group: str
+    slots: Sequence[int]
+    options: Sequence[int]
+    count: int
+
+
 @dataclass
 class Space(ABC):
     """A search space. ``search`` is the supernet's geometry, ``evaluation`` that of the network which is retrained."""
@@ -38,8 +57,12 @@ class Space(ABC):
     groups: ClassVar[tuple[ChoiceGroup, ...]]
 
     @abstractmethod
-    def supernet(self, classes: int, in_channels: int) -> nn.Module:
-        """A fresh supernet of the search geometry: ``forward(x [B,C,H,W], mixture) -> logits [B, classes]``."""
+    def supernet(self, classes: int, in_channels: int, phase: str = "search") -> nn.Module:
+        """A fresh supernet: ``forward(x [B, C, H, W], mixture) -> logits [B, classes]``.
+
+        ``phase`` "search" has the search geometry; "evaluation" has every option in the form and size that it has in the networks
+        which are retrained, to count costs by.
+        """
 
     @abstractmethod
     def standalone(self, architecture: Architecture, classes: int, in_channels: int, phase: str = "evaluation") -> nn.Module:
@@ -49,9 +72,55 @@ class Space(ABC):
         so that it can take inherited weights.
         """
 
+    # --- the space as a set: independent decisions, any combination of which is one valid architecture
+
+    @property
     @abstractmethod
+    def genes(self) -> tuple[Gene, ...]:
+        """The decisions. Every choice of one value a gene is a valid architecture, and each architecture is one such choice."""
+
+    @abstractmethod
+    def express(self, values: Sequence[Any]) -> Architecture:
+        """The architecture of one value a gene."""
+
+    @abstractmethod
+    def values(self, architecture: Architecture) -> list[Any]:
+        """The inverse of :meth:`express`."""
+
     def random(self, rng: np.random.Generator) -> Architecture:
         """A valid architecture, drawn uniformly."""
+        return self.express([gene.values[rng.integers(len(gene.values))] for gene in self.genes])
+
+    def mutate(self, architecture: Architecture, rng: np.random.Generator) -> Architecture:
+        """The architecture with another value in one gene, both drawn uniformly."""
+        values, position = self.values(architecture), rng.integers(len(self.genes))
+        others = [value for value in self.genes[position].values if value != values[position]]
+        values[position] = others[rng.integers(len(others))]
+        return self.express(values)
+
+    def neighbours(self, architecture: Architecture) -> list[Architecture]:
+        """All architectures that differ in exactly one gene."""
+        values = self.values(architecture)
+        return [
+            self.express([*values[:position], other, *values[position + 1 :]])
+            for position, gene in enumerate(self.genes)
+            for other in gene.values
+            if other != values[position]
+        ]
+
+    # --- the space as linear rules, for a derivation under constraints
+
+    def rules(self) -> list[Rule]:
+        """What is valid, as equations: by default one option a slot."""
+        return [Rule(group.name, [slot], range(len(group.options)), 1) for group in self.groups for slot in range(group.slots)]
+
+    def gains(self, scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What each option adds to an architecture's score, such that :meth:`derive` maximises the sum over the chosen ones."""
+        return dict(scores)
+
+    def presence(self, group: str) -> Tensor:
+        """For each slot of a group, how likely it is kept before anything is known of it: what expected costs are weighted by."""
+        return torch.ones(next(g.slots for g in self.groups if g.name == group))
 
     @abstractmethod
     def derive(self, scores: Mapping[str, Tensor]) -> Architecture:

@@ -1,0 +1,140 @@
+"""Hard limits on what an architecture may cost, and the best, the cheapest and random architectures within them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from supernet.cost.table import CostTable, counted
+from supernet.errors import UserError
+from supernet.mixture import Architecture, Mixture
+from supernet.spaces.space import Space
+
+TRIES = 10_000  # draws before a budget counts as too narrow to hit by chance
+
+
+@dataclass
+class BudgetSettings:
+    """Upper limits of a derived network, in the evaluation geometry; ``None`` is no limit."""
+
+    params: float | None = None
+    madds: float | None = None  # multiply-adds of one image
+
+    def limits(self) -> dict[str, float]:
+        """Metric -> limit, of those that are set."""
+        return {name: limit for name, limit in vars(self).items() if limit is not None}
+
+
+class Budget:
+    """The limits on a space's architectures; ``tables`` gives the cost of each metric, ``limits`` bounds some of them."""
+
+    def __init__(
+        self,
+        space: Space,
+        classes: int,
+        input_shape: tuple[int, int, int],
+        limits: Mapping[str, float] | None = None,
+    ):
+        self.space, self.classes, self.input_shape, self.limits = space, classes, input_shape, dict(limits or {})
+        for metric, limit in self.limits.items():
+            least = self.cheapest(metric)
+            if self.tables[metric].of(least) > limit:
+                raise UserError(
+                    f"budget.{metric}={limit:,.0f}: no architecture of the space {space.name} is that cheap; the cheapest, "
+                    f"{space.encode(least)}, needs {self.tables[metric].of(least):,.0f}"
+                )
+        if len(self.limits) > 1 and self._solve({g.name: torch.zeros(g.shape) for g in space.groups}, self.limits) is None:
+            raise UserError(
+                f"budget: no architecture of the space {space.name} meets all of {self.limits} at once; raise one of them"
+            )
+
+    @cached_property
+    def tables(self) -> dict[str, CostTable]:
+        return counted(self.space, self.classes, self.input_shape)
+
+    def costs(self, architecture: Architecture) -> dict[str, float]:
+        """Every metric of an architecture."""
+        return {metric: table.of(architecture) for metric, table in self.tables.items()}
+
+    def allows(self, architecture: Architecture) -> bool:
+        """Whether an architecture keeps all limits."""
+        return all(self.tables[metric].of(architecture) <= limit for metric, limit in self.limits.items())
+
+    def excess(self, mixture: Mixture) -> Tensor:
+        """By what share the expected costs of a dense mixture pass the limits; 0 within them. Differentiable in the weights."""
+        shares = [self.tables[metric].expected(mixture) / limit - 1 for metric, limit in self.limits.items()]
+        return torch.stack(shares).clamp(min=0).sum() if shares else torch.zeros(())
+
+    def random(self, rng: np.random.Generator) -> Architecture:
+        """An architecture drawn uniformly from those within the limits.
+
+        Where chance finds none in ten thousand draws, the best one for random scores: within the limits, no longer uniform.
+        """
+        for _ in range(TRIES):
+            architecture = self.space.random(rng)
+            if self.allows(architecture):
+                return architecture
+        return self.best({group.name: torch.from_numpy(rng.random(group.shape)) for group in self.space.groups})
+
+    def cheapest(self, metric: str = "params") -> Architecture:
+        """The architecture that costs least by one metric, whatever the limits say of others."""
+        return self._solve({name: -table for name, table in self.tables[metric].options.items()}, {}, raw=True)
+
+    def largest(self, metric: str = "params") -> Architecture:
+        """The architecture within the limits that costs most by one metric."""
+        return self._solve(self.tables[metric].options, self.limits, raw=True)
+
+    def best(self, scores: Mapping[str, Tensor]) -> Architecture:
+        """The valid architecture of the highest total score within the limits, proven optimal.
+
+        Without limits, or if it keeps them anyway, it is the space's own derivation; else the maximum of a linear program in zeros
+        and ones over (slot, option), found by branch and bound.
+        """
+        derived = self.space.derive(scores)
+        return derived if self.allows(derived) else self._solve(scores, self.limits)
+
+    def _solve(self, scores: Mapping[str, Tensor], limits: Mapping[str, float], raw: bool = False) -> Architecture | None:
+        """The best architecture within ``limits``, or ``None`` if there is none; ``raw`` scores count as they are."""
+        from scipy.optimize import Bounds, LinearConstraint, milp  # half a second to import
+
+        gains = scores if raw else self.space.gains(scores)
+        groups = self.space.groups
+        starts = dict(zip((g.name for g in groups), np.cumsum([0, *(g.slots * len(g.options) for g in groups)]), strict=False))
+
+        def flat(tables: Mapping[str, Tensor]) -> np.ndarray:
+            return np.concatenate([np.asarray(tables[g.name], dtype=np.float64).ravel() for g in groups])
+
+        objective = flat(gains)
+        constraints = []
+        for rule in self.space.rules():
+            width = next(len(g.options) for g in groups if g.name == rule.group)
+            row = np.zeros((1, len(objective)))
+            row[0, [starts[rule.group] + slot * width + option for slot in rule.slots for option in rule.options]] = 1
+            constraints.append(LinearConstraint(row, rule.count, rule.count))
+        for metric, limit in limits.items():
+            left = limit - self.tables[metric].fixed
+            unit = max(abs(left), 1.0)
+            constraints.append(LinearConstraint(flat(self.tables[metric].options)[None] / unit, -np.inf, left / unit))
+        while True:
+            found = milp(
+                -objective / (np.abs(objective).max() or 1.0),
+                constraints=constraints,
+                integrality=np.ones(len(objective)),
+                bounds=Bounds(0, 1),
+                options={"mip_rel_gap": 0.0},
+            )
+            if found.x is None:
+                return None
+            chosen = np.rint(found.x)
+            choices = {}
+            for group in groups:
+                table = chosen[starts[group.name] :][: group.slots * len(group.options)].reshape(group.shape)
+                choices[group.name] = [group.options[option] for option in table.argmax(axis=1)]
+            architecture = Architecture.of(self.space.name, **choices)
+            if all(self.tables[metric].of(architecture) <= limit for metric, limit in limits.items()):
+                return architecture
+            # The solver's tolerance let a hair's breadth through: forbid this one architecture and go on.
+            constraints.append(LinearConstraint(chosen[None], -np.inf, chosen.sum() - 1))
