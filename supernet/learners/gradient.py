@@ -13,6 +13,7 @@ from torch.func import functional_call
 from supernet.errors import UserError, require
 from supernet.learners.learner import Batch, Bilevel, Learner
 from supernet.mixture import Logits
+from supernet.samplers.sampler import Sampler
 
 Weights = dict[str, Tensor]
 Loss = Callable[[Weights, Logits], Tensor]
@@ -26,7 +27,8 @@ class Gradient(Learner):
 
     ``order`` "first" takes the weights as they are (xi = 0); "second" differentiates through one step of the weights' SGD,
     exactly, by a Hessian-vector product (eq. 7); "second_finite_difference" is the paper's approximation of it (eq. 8), whose
-    step is ``difference`` over the norm of the vector.
+    step is ``difference`` over the norm of the vector. Under a budget the outer loss has ``cost_weight`` times the share by which
+    the expected cost passes the limits.
     """
 
     order: str = "first"
@@ -35,6 +37,7 @@ class Gradient(Learner):
     beta2: float = 0.999
     weight_decay: float = 1e-3
     difference: float = 0.01
+    cost_weight: float = 1.0
 
     def __post_init__(self):
         if self.order not in ORDERS:
@@ -43,17 +46,15 @@ class Gradient(Learner):
             require(f"learner.{name}", getattr(self, name), above=0)
         for name in ("beta1", "beta2"):
             require(f"learner.{name}", getattr(self, name), least=0, below=1)
-        require("learner.weight_decay", self.weight_decay, least=0)
+        for name in ("weight_decay", "cost_weight"):
+            require(f"learner.{name}", getattr(self, name), least=0)
 
-    def begin(self, logits: Logits) -> None:
+    def begin(self, logits: Logits, sampler: Sampler) -> None:
         self.optimizer = optim.Adam(logits.values(), lr=self.lr, betas=(self.beta1, self.beta2), weight_decay=self.weight_decay)
 
     def step(self, problem: Bilevel) -> dict[str, Tensor]:
         if self.order == "first":
-            images, labels = problem.architecture_batch
-            with statistics_kept(problem.supernet):
-                outputs = problem.supernet(images, problem.relax(problem.logits))
-            loss = problem.loss(outputs, labels)
+            loss = functional_loss(problem, problem.architecture_batch, self.cost_weight)({}, problem.logits)  # {}: its own weights
             gradient = torch.autograd.grad(loss, list(problem.logits.values()))
         else:
             loss, gradient = self._second_order(problem)
@@ -84,7 +85,7 @@ class Gradient(Learner):
             product = partial(finite_difference_product, scale=self.difference)
         return unrolled_gradient(
             functional_loss(problem, problem.weight_batch),
-            functional_loss(problem, problem.architecture_batch),
+            functional_loss(problem, problem.architecture_batch, self.cost_weight),
             weights,
             problem.logits,
             inner_step,
@@ -99,13 +100,15 @@ class Gradient(Learner):
         self.optimizer.load_state_dict(state)
 
 
-def functional_loss(problem: Bilevel, batch: Batch) -> Loss:
-    """The loss on one batch as a function of weights and logits; the module itself stays as it is."""
+def functional_loss(problem: Bilevel, batch: Batch, cost_weight: float = 0.0) -> Loss:
+    """The loss on one batch, and on the budget, as a function of weights and logits; the module itself stays as it is."""
     images, labels = batch
 
     def loss(weights: Weights, logits: Logits) -> Tensor:
         with statistics_kept(problem.supernet):
-            return problem.loss(functional_call(problem.supernet, weights, (images, problem.relax(logits))), labels)
+            mixture = problem.relax(logits)
+            outputs = functional_call(problem.supernet, weights, (images, mixture))
+            return problem.loss(outputs, labels) + cost_weight * problem.excess(mixture)
 
     return loss
 

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, nn, optim
 
 from supernet.mixture import Logits, Mixture
+from supernet.samplers.sampler import Sampler
 
 Batch = tuple[Tensor, Tensor]  # images [B, C, H, W] and labels [B]
 
@@ -22,6 +23,7 @@ class Bilevel:
     optimizer: optim.SGD  # of the weights: the inner problem
     weight_batch: Batch  # the inner problem's data
     architecture_batch: Batch  # the outer problem's data
+    excess: Callable[[Mixture], Tensor]  # by what share a mixture's expected costs pass the budget
 
 
 class Learner:
@@ -29,8 +31,8 @@ class Learner:
 
     learns = True  # whether the logits move at all
 
-    def begin(self, logits: Logits) -> None:
-        """Called once before the first step."""
+    def begin(self, logits: Logits, sampler: Sampler) -> None:
+        """Called once before the first step; a learner of a policy finds it in the ``sampler``."""
 
     def step(self, problem: Bilevel) -> dict[str, Tensor]:
         """Updates ``problem.logits`` in place and leaves everything else as it was; returns figures for the log."""

@@ -1,12 +1,16 @@
 """What a sampler is."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from supernet.cost.budget import Budget
 from supernet.mixture import Logits, Mixture, softmax_mixture
 from supernet.randomness import Streams
-from supernet.spaces.space import Space
+
+Loss = Callable[[Mixture], Tensor]
 
 
 class Sampler:
@@ -16,14 +20,17 @@ class Sampler:
     for the logits: the mixture through which a gradient learner differentiates; DARTS's softmax unless a sampler has its own.
     """
 
-    def begin(self, space: Space, streams: Streams, device: torch.device) -> None:
-        """Called once before the first step; draws are to come from ``streams``."""
-        self.space, self.streams, self.device = space, streams, device
+    distils = False  # whether the first mixture's outputs are the labels of the others
 
-    def mixtures(self, logits: Logits, progress: float) -> list[Mixture]:
+    def begin(self, budget: Budget, streams: Streams, device: torch.device) -> None:
+        """Called once before the first step; draws are to come from ``streams`` and paths to keep the ``budget``."""
+        self.budget, self.space, self.streams, self.device = budget, budget.space, streams, device
+
+    def mixtures(self, logits: Logits, progress: float, loss: Loss) -> list[Mixture]:
         """The mixtures of the next step; ``progress`` in [0, 1) is the share of the search that is done.
 
-        ``logits`` ask for no gradient.
+        ``logits`` ask for no gradient. ``loss`` judges a mixture on the step's images, without training: ask it only if the
+        choice depends on it, for every call costs a forward pass.
         """
         raise NotImplementedError
 

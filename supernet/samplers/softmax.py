@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 
 from supernet.mixture import Logits, Mixture
-from supernet.samplers.sampler import Sampler
+from supernet.samplers.sampler import Loss, Sampler
 
 
 @dataclass
 class Softmax(Sampler):
     """DARTS (Liu et al., ICLR 2019, eq. 2): the weights train on the same relaxation as the logits."""
 
-    def mixtures(self, logits: Logits, progress: float) -> list[Mixture]:
+    def mixtures(self, logits: Logits, progress: float, loss: Loss) -> list[Mixture]:
         return [self.relaxation(logits, progress)]

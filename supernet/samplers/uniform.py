@@ -1,10 +1,10 @@
-"""One architecture a step, drawn uniformly from the valid ones."""
+"""Architectures drawn uniformly from the valid ones within the budget."""
 
 from dataclasses import dataclass
 
 from supernet.errors import require
 from supernet.mixture import Logits, Mixture
-from supernet.samplers.sampler import Sampler
+from supernet.samplers.sampler import Loss, Sampler
 
 
 @dataclass
@@ -19,6 +19,6 @@ class Uniform(Sampler):
     def __post_init__(self):
         require("sampler.paths", self.paths, least=1)
 
-    def mixtures(self, logits: Logits, progress: float) -> list[Mixture]:
+    def mixtures(self, logits: Logits, progress: float, loss: Loss) -> list[Mixture]:
         rng = self.streams.host("paths")
-        return [self.space.path(self.space.random(rng)) for _ in range(self.paths)]
+        return [self.space.path(self.budget.random(rng)) for _ in range(self.paths)]

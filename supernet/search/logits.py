@@ -9,7 +9,7 @@ from supernet.search.searcher import Searcher
 
 @dataclass
 class Derived(Searcher):
-    """One candidate: the space's derivation from the scores (DARTS, section 2.4). For methods that learn logits."""
+    """One candidate: the space's derivation from the scores (DARTS, section 2.4), within the budget."""
 
     needs_scores = True
 
@@ -20,4 +20,4 @@ class Derived(Searcher):
         if self.done:
             return []
         self.done = True
-        return [self.space.derive(self.scores)]
+        return [self.budget.best(self.scores)]

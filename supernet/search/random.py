@@ -22,4 +22,4 @@ class Random(Searcher):
         if self.left == 0:
             return []
         self.left -= 1
-        return [self.space.random(self.rng)]
+        return [self.budget.random(self.rng)]

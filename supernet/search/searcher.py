@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from supernet.cost.budget import Budget
 from supernet.evaluate.accuracy import Judgement
 from supernet.mixture import Architecture, Logits
-from supernet.spaces.space import Space
 
 Judged = tuple[Architecture, Judgement]
 
@@ -16,14 +16,15 @@ class Searcher:
     """Proposes architectures and learns how good they are. A subclass is a dataclass whose fields are its settings.
 
     It must decide from its generator and from what it is told alone: a stopped search is resumed by asking anew, with the
-    judgements that are there already.
+    judgements that are there already. All that it asks for must be within the budget.
     """
 
     needs_scores = False  # whether it reads the logits, so that a search without a learner has nothing to say to it
+    share = 1.0  # of the validation images, on which what is asked for next is to be judged
 
-    def begin(self, space: Space, scores: Logits, rng: np.random.Generator) -> None:
+    def begin(self, budget: Budget, scores: Logits, rng: np.random.Generator) -> None:
         """Called once before the first :meth:`ask`; ``scores`` are the sampler's, higher is better."""
-        self.space, self.scores, self.rng = space, scores, rng
+        self.budget, self.space, self.scores, self.rng = budget, budget.space, scores, rng
 
     def ask(self) -> Sequence[Architecture]:
         """The next architectures to judge; none when the search is over."""
@@ -35,27 +36,44 @@ class Searcher:
 
 @dataclass(frozen=True)
 class SearchResult:
+    """The best architecture, and all that were judged on the whole of the validation images, in the order of asking."""
+
     best: Architecture
     judgement: Judgement
     judged: dict[Architecture, Judgement]
 
+    def front(self, cost: Callable[[Architecture], float]) -> list[Judged]:
+        """The Pareto front, cheapest first: whatever is judged and is not beaten in accuracy by something as cheap."""
+        front: list[Judged] = []
+        for one in sorted(self.judged.items(), key=lambda one: (cost(one[0]), *rank(one[1]))):
+            if not front or one[1].accuracy > front[-1][1].accuracy:
+                front.append(one)
+        return front
+
+
+def rank(judgement: Judgement) -> tuple[float, float]:
+    """The order of judgements, best first: by accuracy, and of equals by loss."""
+    return -judgement.accuracy, judgement.loss
+
 
 def search(
     searcher: Searcher,
-    judge: Callable[[Architecture], Judgement],
-    known: dict[Architecture, Judgement] | None = None,
+    judge: Callable[[Architecture, float], Judgement],
+    known: dict[tuple[Architecture, float], Judgement] | None = None,
 ) -> SearchResult:
-    """Runs ``searcher`` to its end; the best is the most accurate, and of equals the one with the lower loss.
+    """Runs ``searcher`` to its end; ``judge`` takes an architecture and the share of the validation images to judge it on.
 
-    No architecture is judged twice, and none that is in ``known``.
+    No architecture is judged twice on the same share, and none that is in ``known``, which is added to.
     """
     known = {} if known is None else known
-    told: dict[Architecture, Judgement] = {}
+    told: dict[tuple[Architecture, float], Judgement] = {}
     while asked := searcher.ask():
-        for architecture in asked:
-            if architecture not in known:
-                known[architecture] = judge(architecture)
-            told[architecture] = known[architecture]
-        searcher.tell([(architecture, known[architecture]) for architecture in asked])
-    best = max(told, key=lambda a: (told[a].accuracy, -told[a].loss))
-    return SearchResult(best, told[best], told)
+        keys = [(architecture, searcher.share) for architecture in asked]
+        for key in keys:
+            if key not in known:
+                known[key] = judge(*key)
+            told[key] = known[key]
+        searcher.tell([(key[0], known[key]) for key in keys])
+    judged = {architecture: judgement for (architecture, share), judgement in told.items() if share == 1.0}
+    best = min(judged, key=lambda architecture: rank(judged[architecture]))
+    return SearchResult(best, judged[best], judged)

@@ -93,8 +93,10 @@ class Space(ABC):
 
     def mutate(self, architecture: Architecture, rng: np.random.Generator) -> Architecture:
         """The architecture with another value in one gene, both drawn uniformly."""
-        values, position = self.values(architecture), rng.integers(len(self.genes))
-        others = [value for value in self.genes[position].values if value != values[position]]
+        values, genes = self.values(architecture), self.genes
+        free = [position for position, gene in enumerate(genes) if len(gene.values) > 1]
+        position = free[rng.integers(len(free))]
+        others = [value for value in genes[position].values if value != values[position]]
         values[position] = others[rng.integers(len(others))]
         return self.express(values)
 

@@ -7,10 +7,12 @@ import torch
 from torch import Tensor, nn, optim
 from torch.nn import functional as F
 
+from supernet.cost.budget import Budget
 from supernet.data import Augment, Batches, ImageData, Splits
 from supernet.device import autocast
+from supernet.learners.gradient import statistics_kept
 from supernet.learners.learner import Bilevel, Learner
-from supernet.mixture import Logits, detached
+from supernet.mixture import Logits, Mixture, detached
 from supernet.randomness import Streams
 from supernet.samplers.sampler import Sampler
 from supernet.spaces.space import Space
@@ -24,6 +26,7 @@ class SearchSettings(SGDSettings):
     epochs: int = 50
     batch_size: int = 64
     lr_min: float = 0.001
+    freeze_weights: bool = False  # learn the logits alone, on the weights that the search starts from
 
     def __post_init__(self):
         self.check("search")
@@ -32,8 +35,8 @@ class SearchSettings(SGDSettings):
 class SearchStage:
     """One step: the learner moves the logits on a batch of the architecture split, then the weights move on one of the weights'.
 
-    The weights' loss is the mean over the sampler's mixtures. ``start`` gives the weights to begin with, from an earlier
-    search with whatever method on the same space.
+    The weights' loss is the mean over the sampler's mixtures; without a ``budget`` all architectures are within. ``start`` gives
+    the weights to begin with, from an earlier search with whatever method on the same space.
     """
 
     name = "search"
@@ -51,6 +54,7 @@ class SearchStage:
         seed: int = 0,
         device: torch.device | str = "cpu",
         precision: str = "float32",
+        budget: Budget | None = None,
         start: dict[str, Tensor] | None = None,
         key: str = "",
     ):
@@ -67,8 +71,9 @@ class SearchStage:
             group.name: (1e-3 * torch.randn(group.shape, generator=noise)).to(self.device).requires_grad_()
             for group in space.groups
         }
-        sampler.begin(space, self.streams, self.device)
-        learner.begin(self.logits)
+        self.budget = budget or Budget(space, data.classes, (data.channels, *data.size))
+        sampler.begin(self.budget, self.streams, self.device)
+        learner.begin(self.logits, sampler)
 
         def batches(split: str, indices: Tensor) -> Batches:
             return Batches(
@@ -109,15 +114,22 @@ class SearchStage:
                 self.optimizer,
                 (images, labels),
                 next(self.architecture_batches),
+                self.budget.excess,
             )
             with autocast(self.device, self.precision):
                 figures |= self.learner.step(problem)
-        mixtures = self.sampler.mixtures({name: table.detach() for name, table in self.logits.items()}, progress)
+        if self.settings.freeze_weights:
+            return figures
+        logits = {name: table.detach() for name, table in self.logits.items()}
+        mixtures = self.sampler.mixtures(logits, progress, lambda mixture: self.judged(mixture, images, labels))
+        targets = labels
         for mixture in mixtures:
             with autocast(self.device, self.precision):
                 outputs = self.supernet(images, detached(mixture))
-                loss = self.loss(outputs, labels) / len(mixtures)
+                loss = self.loss(outputs, targets) / len(mixtures)
             loss.backward()
+            if self.sampler.distils and targets is labels:
+                targets = outputs.detach().softmax(dim=1)
             right = (outputs.detach().argmax(dim=1) == labels).float().mean() / len(mixtures)
             figures["loss"] = figures.get("loss", 0) + loss.detach()
             figures["accuracy"] = figures.get("accuracy", 0) + right
@@ -127,6 +139,11 @@ class SearchStage:
         self.optimizer.zero_grad()
         self.schedule.step()
         return figures
+
+    def judged(self, mixture: Mixture, images: Tensor, labels: Tensor) -> Tensor:
+        """The loss of a mixture on the images of a step, which leaves no trace: neither gradients nor BatchNorm statistics."""
+        with torch.no_grad(), autocast(self.device, self.precision), statistics_kept(self.supernet):
+            return self.loss(self.supernet(images, detached(mixture)), labels)
 
     def end_of_epoch(self) -> dict[str, float]:
         """The logits, slot by slot, and the mean entropy (nats) of each group's softmax."""

@@ -5,6 +5,7 @@ import torch
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from supernet.cost.budget import Budget
 from supernet.learners.gradient import Gradient, finite_difference_product, functional_loss, hessian_vector_product
 from supernet.learners.learner import Bilevel
 from supernet.mixture import softmax_mixture
@@ -30,7 +31,9 @@ def problem(space, seed: int = 0) -> Bilevel:
         optimizer.zero_grad()
         for table in logits.values():
             table.grad = None
-    return Bilevel(supernet, logits, softmax_mixture, F.cross_entropy, optimizer, batch(), batch())
+    budget = Budget(space, 3, (2, 8, 8))
+    budget.limits["params"] = 1.01 * budget.tables["params"].of(budget.cheapest())  # so narrow that the expected cost passes it
+    return Bilevel(supernet, logits, softmax_mixture, F.cross_entropy, optimizer, batch(), batch(), budget.excess)
 
 
 def objective(problem: Bilevel, logits, unrolled: bool) -> float:
@@ -48,7 +51,8 @@ def objective(problem: Bilevel, logits, unrolled: bool) -> float:
         optimizer.step()
     images, labels = problem.architecture_batch
     with torch.no_grad():
-        return float(F.cross_entropy(supernet(images, softmax_mixture(logits)), labels))
+        mixture = softmax_mixture(logits)
+        return float(F.cross_entropy(supernet(images, mixture), labels) + problem.excess(mixture))
 
 
 def central_difference(problem: Bilevel, direction: dict[str, torch.Tensor], unrolled: bool, step: float = 1e-6) -> float:
@@ -119,7 +123,7 @@ def test_learning_leaves_the_weights_their_statistics_and_their_optimiser_alone(
     statistics = {name: buffer.clone() for name, buffer in p.supernet.named_buffers()}
     velocity = [state["momentum_buffer"].clone() for state in p.optimizer.state.values()]
     learner = Gradient(order=order)
-    learner.begin(p.logits)
+    learner.begin(p.logits, None)
     before = {name: table.detach().clone() for name, table in p.logits.items()}
     learner.step(p)
     assert all(torch.equal(w, weights[name]) and w.grad is None for name, w in p.supernet.named_parameters())

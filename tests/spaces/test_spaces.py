@@ -1,5 +1,7 @@
 """What every space must do: one network in three forms, notations that round-trip, a derivation that is an identity."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -159,3 +161,26 @@ def test_parameter_free_options_have_no_parameters(space, noise):
             if option != "none":
                 module = OPERATIONS[option](4, 1, True, False)
                 assert (sum(p.numel() for p in module.parameters()) == 0) == (option in PARAMETER_FREE)
+
+
+def test_genes_are_independent_and_name_each_architecture_once(space):
+    """Any combination of values is valid, and express and values are inverse: random genes are random architectures."""
+    rng = np.random.default_rng(7)
+    for _ in range(50):
+        values = [gene.values[rng.integers(len(gene.values))] for gene in space.genes]
+        assert space.values(space.validate(space.express(values))) == values
+
+
+def test_neighbours_and_mutations_differ_in_one_gene(space):
+    rng = np.random.default_rng(8)
+    architecture = space.random(rng)
+    neighbours = space.neighbours(architecture)
+    assert len(set(neighbours)) == len(neighbours) == sum(len(gene.values) - 1 for gene in space.genes)
+    for other in [*neighbours, *(space.mutate(architecture, rng) for _ in range(50))]:
+        space.validate(other)
+        pairs = zip(space.values(architecture), space.values(other), strict=True)
+        assert sum(a != b for a, b in pairs) == 1
+
+
+def test_the_size_of_nb201_is_published():
+    assert math.prod(len(gene.values) for gene in SPACES["nb201"]().genes) == 15625

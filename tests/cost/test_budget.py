@@ -1,0 +1,196 @@
+"""Budgets: nothing passes them, and what is derived within them is the best there is, by brute force."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from supernet.cost.budget import Budget
+from supernet.cost.count import count
+from supernet.errors import UserError
+from supernet.mixture import Choice, softmax_mixture
+from supernet.spaces.nb201 import NB201
+from tests.variants import SPACES
+
+SHAPE = (3, 8, 8)
+BUDGETS = {name: Budget(make(), 10, SHAPE) for name, make in SPACES.items()}  # tables are built once
+COSTS = {  # of some hundred random architectures, to draw limits from
+    name: {
+        metric: np.array([budget.tables[metric].of(budget.space.random(rng)) for _ in range(300)]) for metric in ("params", "madds")
+    }
+    for name, budget in BUDGETS.items()
+    for rng in [np.random.default_rng(0)]
+}
+
+
+def limited(name: str, **limits: float) -> Budget:
+    """The budget of a space with these limits and with tables that are there already."""
+    budget = Budget(BUDGETS[name].space, 10, SHAPE)
+    budget.tables = BUDGETS[name].tables
+    budget.limits = limits
+    return budget
+
+
+def scores(space, seed: int) -> dict[str, torch.Tensor]:
+    noise = torch.Generator().manual_seed(seed)
+    return {g.name: torch.randn(g.shape, generator=noise, dtype=torch.float64) for g in space.groups}
+
+
+def total(space, table, architecture) -> float:
+    """The score of an architecture: the sum over its choices, as far as the space counts them."""
+    gains = space.gains(table)
+    return sum(
+        float(gains[g.name][slot, g.options.index(option)])
+        for g in space.groups
+        for slot, option in enumerate(architecture[g.name])
+    )
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_the_table_adds_up_to_what_the_network_has(name):
+    """Against PyTorch's own count of the standalone network."""
+    budget, rng = BUDGETS[name], np.random.default_rng(1)
+    for _ in range(5):
+        architecture = budget.space.random(rng)
+        cost = count(budget.space.standalone(architecture, 10, 3), SHAPE)
+        assert budget.costs(architecture) == {"params": cost.params, "madds": cost.madds}
+
+
+def test_costs_of_all_nb201_cells_are_the_published_ones(shared):
+    table = np.load(shared / "nb201_cifar10.npz")
+    budget = Budget(NB201(*[type(BUDGETS["nb201"].space.search)(16, 5)] * 2), 10, (3, 32, 32))
+    cells = [budget.space.decode(str(text)) for text in table["arch"]]
+    params, madds = ([budget.tables[metric].of(cell) for cell in cells] for metric in ("params", "madds"))
+    np.testing.assert_allclose(np.array(params) / 1e6, table["params_m"], atol=5e-7)
+    assert np.corrcoef(madds, table["madds_m"])[0, 1] > 0.999
+
+
+def test_derivation_is_optimal_among_all_15625_cells():
+    budget, rng = BUDGETS["nb201"], np.random.default_rng(2)
+    options = budget.space.groups[0].options
+    every = np.array(list(itertools.product(range(len(options)), repeat=6)))
+    costs = {m: t.fixed + t.options["edges"].numpy()[np.arange(6), every].sum(1) for m, t in budget.tables.items()}
+    for seed in range(100):
+        table = scores(budget.space, seed)
+        limits = {metric: float(rng.choice(costs[metric])) for metric in (("params",), ("madds",), ("params", "madds"))[seed % 3]}
+        within = np.all([costs[metric] <= limit for metric, limit in limits.items()], axis=0)
+        best = table["edges"].numpy()[np.arange(6), every].sum(1)[within].max()
+        found = limited("nb201", **limits).best(table)
+        assert total(budget.space, table, found) == pytest.approx(best, abs=1e-9)
+
+
+def test_derivation_of_a_cell_with_two_in_edges_a_node_is_optimal():
+    """DARTS's normal cell has too many architectures to try all: every node is solved by brute force, its costs being all equal.
+
+    With a limit on parameters that is a multiple of one operation's, what remains is to choose where to spend it.
+    """
+    budget = BUDGETS["darts"]
+    for seed in range(10):
+        table = scores(budget.space, seed)
+        unlimited = limited("darts", params=float("1e12"))
+        assert unlimited._solve(table, unlimited.limits) == budget.space.derive(table)  # the rules are those of the derivation
+        tight = limited("darts", params=float(np.quantile(COSTS["darts"]["params"], 0.3)))
+        found = tight.best(table)
+        better = [
+            n
+            for n in budget.space.neighbours(found)
+            if tight.allows(n) and total(budget.space, table, n) > total(budget.space, table, found) + 1e-9
+        ]
+        assert not better  # no change of one gene improves it
+
+
+@settings(max_examples=2000, deadline=None, derandomize=True)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    name=st.sampled_from(list(SPACES)),
+    params=st.floats(0, 1),
+    madds=st.floats(0, 1) | st.none(),
+)
+def test_nothing_derived_or_drawn_ever_violates(seed, name, params, madds):
+    budget = limited(name, params=float(np.quantile(COSTS[name]["params"], params)))
+    if madds is not None:
+        budget.limits["madds"] = float(np.quantile(COSTS[name]["madds"], madds))
+    derived = budget.best(scores(budget.space, seed))
+    if derived is None:  # the two limits together can be impossible, which a run is told at its start
+        assert madds is not None
+        return
+    budget.space.validate(derived)
+    costs = budget.costs(derived)  # which are those of the network: see the first test
+    assert all(costs[metric] <= limit for metric, limit in budget.limits.items())
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_random_architectures_keep_the_budget_and_stay_uniform(name):
+    budget = limited(name, params=float(np.quantile(COSTS[name]["params"], 0.5)))
+    rng, plain = np.random.default_rng(3), np.random.default_rng(3)
+    drawn = [budget.random(rng) for _ in range(50)]
+    assert all(map(budget.allows, drawn))
+    expected = [a for a in (budget.space.random(plain) for _ in range(500)) if budget.allows(a)]
+    assert drawn == expected[:50]  # rejection: the same draws, less those that violate
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_a_budget_too_narrow_to_hit_by_chance_still_gives_architectures(name, monkeypatch):
+    monkeypatch.setattr("supernet.cost.budget.TRIES", 3)
+    least = BUDGETS[name].tables["params"].of(BUDGETS[name].cheapest())
+    budget, rng = limited(name, params=least), np.random.default_rng(4)
+    assert all(budget.allows(budget.random(rng)) for _ in range(5))
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_cheapest_and_largest_are_the_ends(name):
+    budget = BUDGETS[name]
+    for metric, table in budget.tables.items():
+        least, most = table.of(budget.cheapest(metric)), table.of(budget.largest(metric))
+        assert least <= COSTS[name][metric].min() and most >= COSTS[name][metric].max()
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_an_impossible_budget_names_the_cheapest_architecture(name):
+    least = BUDGETS[name].cheapest()
+    with pytest.raises(UserError, match="no architecture") as error:
+        Budget(BUDGETS[name].space, 10, SHAPE, {"params": 1})
+    assert BUDGETS[name].space.encode(least) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_limits_that_exclude_each_other_are_refused():
+    budget = BUDGETS["darts"]
+    limits = {metric: budget.tables[metric].of(budget.cheapest(metric)) for metric in ("params", "madds")}
+    both = [a for a in (budget.cheapest("params"), budget.cheapest("madds")) if limited("darts", **limits).allows(a)]
+    if not both:
+        with pytest.raises(UserError, match="at once"):
+            Budget(budget.space, 10, SHAPE, limits)
+
+
+def test_expected_cost_is_the_mean_over_draws():
+    """On NAS-Bench-201, where slots are independent: against the mean over all cells, weighted by their probability."""
+    budget = BUDGETS["nb201"]
+    logits = {"edges": torch.randn(6, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)}
+    share = torch.softmax(logits["edges"], -1).numpy()
+    every = np.array(list(itertools.product(range(5), repeat=6)))
+    weight = share[np.arange(6), every].prod(1)
+    table = budget.tables["params"]
+    cost = table.fixed + table.options["edges"].numpy()[np.arange(6), every].sum(1)
+    assert float(table.expected(softmax_mixture(logits))) == pytest.approx((weight * cost).sum())
+
+
+def test_expected_cost_of_equal_shares_is_that_of_random_architectures():
+    """On DARTS, whose nodes keep two edges: within three standard errors of the mean over random draws."""
+    budget = BUDGETS["darts"]
+    mixture = {g.name: Choice.dense(torch.full(g.shape, 1 / 7).index_fill(1, torch.tensor([0]), 0)) for g in budget.space.groups}
+    drawn = COSTS["darts"]["params"]
+    assert abs(float(budget.tables["params"].expected(mixture)) - drawn.mean()) < 3 * drawn.std() / np.sqrt(len(drawn))
+
+
+def test_excess_is_zero_within_the_limits():
+    budget = BUDGETS["nb201"]
+    logits = {"edges": torch.zeros(6, 5, requires_grad=True)}
+    expected = float(budget.tables["params"].expected(softmax_mixture(logits)).detach())
+    assert limited("nb201", params=2 * expected).excess(softmax_mixture(logits)) == 0
+    over = limited("nb201", params=expected / 2).excess(softmax_mixture(logits))
+    assert float(over.detach()) == pytest.approx(1, rel=1e-6)
+    (gradient,) = torch.autograd.grad(over, [logits["edges"]])
+    assert gradient.abs().sum() > 0  # a penalty through which no gradient flows would be none
