@@ -13,6 +13,7 @@ from typing import Any
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from supernet.cost.budget import BudgetSettings
 from supernet.errors import UserError, require, unknown
 from supernet.train.retrain import RetrainSettings
 from supernet.train.search import SearchSettings
@@ -73,6 +74,7 @@ class Config:
     space: Any = MISSING
     sampler: Any = MISSING
     learner: Any = MISSING
+    budget: BudgetSettings = field(default_factory=BudgetSettings)
     search: SearchSettings = field(default_factory=SearchSettings)
     searcher: Any = MISSING
     judge: JudgeSettings = field(default_factory=JudgeSettings)

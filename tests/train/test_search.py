@@ -136,9 +136,7 @@ def test_a_step_of_spos_is_a_step_of_the_paths_own_network(space, search_stage):
     stage = search_stage(space, Uniform(), Fixed(), epochs=2, lr=0.1, lr_min=0.1, clip=0.5, weight_decay=0.1)
     twin = search_stage(space, Uniform(), Fixed())
     architectures = []
-    space = copy.copy(space)
-    space.random = recorded(space.random, architectures)
-    stage.sampler.space = space
+    stage.budget.random = recorded(stage.budget.random, architectures)
     weights = dict(stage.supernet.named_parameters())
     for index in range(3):
         images, labels = next(twin.weight_batches)
