@@ -24,6 +24,7 @@ import torch
 from torch import nn
 
 from supernet.config import Config, build
+from supernet.cost.budget import Budget
 from supernet.cost.count import count
 from supernet.data import ImageData, Splits, evaluation_batches, split
 from supernet.device import choose_device, describe, make_deterministic
@@ -156,6 +157,11 @@ class Run:
         )
 
     @cached_property
+    def budget(self) -> Budget:
+        """The limits on architectures, of the search, of what it compares with and of what is derived."""
+        return Budget(self.space, self.data.classes, self.input_shape, self.config.budget.limits())
+
+    @cached_property
     def input_shape(self) -> tuple[int, int, int]:
         return (self.data.channels, *self.data.size)
 
@@ -197,7 +203,7 @@ class Run:
     @property
     def plain_search_key(self) -> str:
         s = self.settings
-        parts = ("data", "seed", "precision", "sampler", "learner", "search")
+        parts = ("data", "seed", "precision", "sampler", "learner", "search", "budget")
         return key_of(self.weights_key, *(s[part] for part in parts))
 
     @property
@@ -219,7 +225,7 @@ class Run:
     def derive_key(self) -> str:
         if self.given is not None:
             return key_of(self.given.to_dict(), self.settings["space"])
-        return key_of(self.search_key, self.settings["searcher"], self.settings["judge"])
+        return key_of(self.search_key, self.settings["searcher"], self.settings["judge"], self.settings["budget"])
 
     def retrain_key(self, name: str, architecture: Architecture, init: str) -> str:
         s = self.settings
@@ -240,7 +246,7 @@ class Run:
             "search": self.search_key,
             "derive": self.derive_key,
             "retrain": key_of(training, s["retrain"]),
-            "baseline": key_of(training, s["baseline"]),
+            "baseline": key_of(training, s["baseline"], s["budget"]),
         }
 
     # --- stages
@@ -258,6 +264,7 @@ class Run:
             seed=self.config.seed,
             device=self.device,
             precision=self.config.precision,
+            budget=self.budget,
             start=start,
             key=self.search_key,
         )
@@ -322,8 +329,8 @@ class Run:
             "graph": self.space.graph(architecture),
         }
 
-    def judge(self, supernet: nn.Module, architecture: Architecture) -> Judgement:
-        """The architecture's accuracy with inherited weights on the architecture split."""
+    def judge(self, supernet: nn.Module, architecture: Architecture, share: float = 1.0) -> Judgement:
+        """The architecture's accuracy with inherited weights on the first ``share`` of the architecture split, always the same."""
         settings = self.config.judge
 
         def batches(indices: torch.Tensor):
@@ -341,7 +348,8 @@ class Run:
             few = self.splits.weights[: settings.recalibration_batches * settings.batch_size]
             calibration = (images for images, _ in batches(few))
         path = self.space.path(architecture)
-        return finite("search", inherited_accuracy(supernet, path, batches(self.splits.architecture), calibration))
+        images = self.splits.architecture[: max(1, round(share * len(self.splits.architecture)))]
+        return finite("search", inherited_accuracy(supernet, path, batches(images), calibration))
 
     def _search_architectures(self) -> tuple[Architecture, dict[str, Any]]:
         stage = self.trained_supernet()
@@ -350,17 +358,18 @@ class Run:
         known = {}
         if cache.exists():
             for entry in read_json(cache):
-                known[Architecture.from_dict(entry)] = Judgement(**entry["judgement"])
+                known[Architecture.from_dict(entry), entry["share"]] = Judgement(**entry["judgement"])
         started, saved = time.perf_counter(), time.monotonic()
 
         def save() -> None:
-            write_json(cache, [a.to_dict() | {"judgement": dataclasses.asdict(j)} for a, j in known.items()])
+            entries = [a.to_dict() | {"share": s, "judgement": dataclasses.asdict(j)} for (a, s), j in known.items()]
+            write_json(cache, entries)
 
-        self.searcher.begin(self.space, stage.scores(), Streams(self.config.seed).host("searcher"))
+        self.searcher.begin(self.budget, stage.scores(), Streams(self.config.seed).host("searcher"))
         judged = 0
         with self.progress.stage("derive", getattr(self.searcher, "candidates", 1)) as update:
 
-            def judge(architecture: Architecture) -> Judgement:
+            def judge(architecture: Architecture, share: float) -> Judgement:
                 nonlocal judged, saved
                 if self.stop.signum is not None:
                     save()
@@ -368,7 +377,7 @@ class Run:
                 if time.monotonic() - saved >= self.config.checkpoint.every_seconds:
                     save()
                     saved = time.monotonic()
-                judgement = self.judge(stage.supernet, architecture)
+                judgement = self.judge(stage.supernet, architecture, share)
                 judged += 1
                 update(judged, {"accuracy": judgement.accuracy, "loss": judgement.loss})
                 return judgement
@@ -392,7 +401,7 @@ class Run:
             self._retrain_one(f"retrain/{index}", architecture, index, self.config.retrain.init)
         rng = Streams(self.config.seed).host("random_architectures")
         for index in range(self.config.baseline.architectures):
-            self._retrain_one(f"random/{index}", self.space.random(rng), index, "scratch")
+            self._retrain_one(f"random/{index}", self.budget.random(rng), index, "scratch")
 
     def retrain_stage(self, name: str, architecture: Architecture, index: int, init: str) -> RetrainStage:
         """A retrain stage, fresh. Its chance comes from the run's seed and ``index`` alone: random architectures get the same."""
