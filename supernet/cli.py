@@ -120,7 +120,7 @@ def parse(arguments: Sequence[str] | None) -> CommandLine:
         elif word.startswith("from="):
             line.parent = Path(word.removeprefix("from=")).expanduser().resolve()
         elif "=" in word or word.startswith("~"):
-            line.overrides.append(readable(word))
+            line.overrides += [readable(override) for override in spelled_out(word)]
         else:
             raise UserError(f"command: {unknown(word, list(COMMANDS))}; everything else is KEY=VALUE")
     if (commands := [word for word in words if word in COMMANDS])[1:]:
@@ -130,6 +130,13 @@ def parse(arguments: Sequence[str] | None) -> CommandLine:
     elif line.command in ("evaluate", "report", "export"):
         raise UserError(f"{line.command} needs the folder of a run: supernet {line.command} from=RUN_DIR")
     return line
+
+
+def spelled_out(word: str) -> list[str]:
+    """The overrides that a word stands for: a list of samplers with their shares is a schedule of them."""
+    if word.startswith("sampler=["):
+        return ["sampler=schedule", word.replace("sampler=", "sampler.phases=", 1)]
+    return [word]
 
 
 def readable(override: str) -> str:

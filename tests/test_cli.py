@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import pytest
+import yaml
 
 from supernet.cli import COMMANDS
 from tests.commands import ROOT, process, supernet, waited
@@ -18,7 +19,7 @@ MISTAKES = {
     "wrong option": (["space=dart"], ["space", "'dart'", "did you mean 'darts'"]),
     "wrong option and a flag": (["--cfg", "job", "space=dart"], ["space", "'dart'", "did you mean 'darts'"]),
     "no option": (["space=null"], ["space=null", "darts, nb201"]),
-    "group deleted": (["~method"], ["~method", "darts, darts_2nd, spos"]),
+    "group deleted": (["~method"], ["~method", "darts, darts_2nd", "spos"]),
     "wrong value": (["learner.order=thrid"], ["learner.order", "thrid", "second"]),
     "value out of range": (["search.epochs=-1"], ["search.epochs=-1"]),
     "batch of one": (["search.batch_size=1"], ["search.batch_size=1", "at least 2"]),
@@ -40,6 +41,9 @@ MISTAKES = {
     "no class": (["sampler._target_=supernet.samplers.Nope"], ["sampler._target_", "supernet.samplers.Nope"]),
     "no device": (["device=xpu"], ["device=xpu", "cpu", "device=auto"]),
     "logits that nobody learns": (["learner=fixed"], ["searcher=logits", "learner=fixed", "searcher=random"]),
+    "unknown sampler in a schedule": (["sampler=[[unifrom,0.5],[softmax,0.5]]"], ["sampler.phases", "did you mean 'uniform'?"]),
+    "shares that are not all": (["sampler=[[uniform,0.5],[softmax,0.4]]"], ["sampler.phases", "[0.5, 0.4]", "add up to 1"]),
+    "no share": (["sampler=[uniform,softmax]"], ["sampler.phases", "uniform", "a pair"]),
     "missing value": (["data=npz"], ["data.source.path"]),
     "not an architecture": (["architecture=abc"], ["'abc'", "|op~0|+|op~0|op~1|"]),
     "unknown operation": (
@@ -149,6 +153,19 @@ def test_an_architecture_needs_no_quotes_for_hydra(tmp_path):
     for space, architecture in (("nb201", "|none~0|+|none~0|none~1|+|none~0|none~1|skip_connect~2|"), ("darts", text)):
         outcome = supernet("check", "size=tiny", f"space={space}", f"architecture={architecture}", cwd=tmp_path)
         assert (outcome.code, outcome.err) == (0, "")
+
+
+def test_a_list_of_samplers_is_a_schedule_of_them(tmp_path):
+    outcome = supernet("--cfg", "job", "sampler=[[uniform,0.3],[softmax,0.7]]", cwd=tmp_path)
+    long = supernet("--cfg", "job", "sampler=schedule", "sampler.phases=[[uniform,0.3],[softmax,0.7]]", cwd=tmp_path)
+    assert (outcome.code, outcome.err) == (0, "") and outcome.out == long.out
+    assert yaml.safe_load(outcome.out)["sampler"] == {
+        "_target_": "supernet.samplers.schedule.Schedule",
+        "phases": [["uniform", 0.3], ["softmax", 0.7]],
+        "mixed": False,
+    }
+    outcome = supernet("check", "size=tiny", "sampler=[[uniform,0.3],[softmax,0.7]]", "sampler.mixed=true", cwd=tmp_path)
+    assert (outcome.code, outcome.err) == (0, "")
 
 
 def test_a_path_needs_no_quotes_for_hydra(tmp_path):

@@ -5,6 +5,11 @@ Adding a variant means adding its line here.
 
 from supernet.learners.fixed import Fixed
 from supernet.learners.gradient import Gradient
+from supernet.samplers.attentive import Attentive
+from supernet.samplers.fair import Fair
+from supernet.samplers.progressive import Progressive
+from supernet.samplers.sandwich import Sandwich
+from supernet.samplers.schedule import Schedule
 from supernet.samplers.softmax import Softmax
 from supernet.samplers.uniform import Uniform
 from supernet.search.logits import Derived
@@ -20,6 +25,11 @@ SPACES = {
 SAMPLERS = {
     "softmax": Softmax,
     "uniform": Uniform,
+    "fair": Fair,
+    "sandwich": Sandwich,
+    "attentive": Attentive,
+    "progressive": Progressive,
+    "schedule": Schedule,
 }
 LEARNERS = {
     "fixed": Fixed,

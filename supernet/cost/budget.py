@@ -87,6 +87,10 @@ class Budget:
         """The architecture within the limits that costs most by one metric."""
         return self._solve(self.tables[metric].options, self.limits, raw=True)
 
+    def smallest(self, metric: str = "params") -> Architecture:
+        """The architecture within the limits that costs least by one metric."""
+        return self._solve({name: -table for name, table in self.tables[metric].options.items()}, self.limits, raw=True)
+
     def best(self, scores: Mapping[str, Tensor]) -> Architecture:
         """The valid architecture of the highest total score within the limits, proven optimal.
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from supernet.cost.budget import Budget
+from supernet.errors import UserError, unknown
 from supernet.mixture import Logits, Mixture, softmax_mixture
 from supernet.randomness import Streams
 
@@ -48,3 +49,9 @@ class Sampler:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes what :meth:`state_dict` gave."""
+
+
+def require_metric(metric: str, budget: Budget) -> None:
+    """Raises a UserError unless ``metric``, the setting ``sampler.metric``, is one that the budget has a table of."""
+    if metric not in budget.tables:
+        raise UserError(f"sampler.metric: {unknown(metric, list(budget.tables))}")

@@ -4,6 +4,7 @@ import ast
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
@@ -187,7 +188,7 @@ class Darts(Space):
                     raise UserError(f"darts: node {node - 2} of the {group.name} cell has {kept} in-edges, not two")
         return architecture
 
-    @property
+    @cached_property  # it is asked for with every draw
     def genes(self) -> tuple[Gene, ...]:
         """For each node of each cell: which two nodes it reads, and the two operations."""
         return tuple(

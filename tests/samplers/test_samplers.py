@@ -11,23 +11,22 @@ from scipy import stats
 from supernet.errors import UserError
 from supernet.mixture import Architecture
 from supernet.randomness import Streams
+from supernet.samplers.attentive import Attentive
+from supernet.samplers.progressive import Progressive
+from supernet.samplers.sandwich import Sandwich
 from supernet.samplers.softmax import Softmax
 from supernet.samplers.uniform import Uniform
+from tests.samplers.drawing import begun, budget_of, cost, is_path, judged
 
 
 def logits_of(space, noise, learning=False):
     return {group.name: torch.randn(group.shape, generator=noise).requires_grad_(learning) for group in space.groups}
 
 
-def begun(sampler, space, seed=0):
-    sampler.begin(space, Streams(seed), torch.device("cpu"))
-    return sampler
-
-
 def test_mixtures_are_ones_that_the_supernet_runs_and_train_weights_alone(space, sampler, noise):
     begun(sampler, space)
     supernet, logits = space.supernet(3, 1), logits_of(space, noise)
-    mixtures = sampler.mixtures(logits, 0.0)
+    mixtures = sampler.mixtures(logits, 0.0, judged)
     assert mixtures
     for mixture in mixtures:
         loss = supernet(torch.randn(2, 1, 8, 8, generator=noise), mixture).square().sum()
@@ -53,26 +52,55 @@ def test_scores_rank_the_options_as_the_logits_do_and_ask_for_no_gradient(space,
 
 
 def test_draws_come_from_the_streams_alone_and_go_on_after_a_stop(space, sampler, noise):
+    """And paths from the host's, so that every process of a distributed run draws the same whatever its device."""
     logits = logits_of(space, noise)
 
-    def draws(streams, count):
-        sampler.begin(space, streams, torch.device("cpu"))
-        return [[{n: c.active for n, c in m.items()} for m in sampler.mixtures(logits, i / 6)] for i in range(count)]
+    def draws(streams, steps):
+        found = [sampler.mixtures(logits, step / 6, judged) for step in steps]
+        assert not streams.state_dict()["tensor"] or not all(is_path(m) for mixtures in found for m in mixtures)
+        return [[{n: c.active for n, c in m.items()} for m in mixtures] for mixtures in found]
+
+    def begin(streams):
+        sampler.begin(budget_of(space), streams, torch.device("cpu"))
+        return streams
 
     torch.manual_seed(1)
-    whole = draws(Streams(3), 6)
+    whole = draws(begin(Streams(3)), range(6))
     torch.manual_seed(2)
-    streams = Streams(3)
-    first, saved, chance = draws(streams, 2), sampler.state_dict(), streams.state_dict()
-    resumed = Streams(0)
+    streams = begin(Streams(3))
+    first, saved, chance = draws(streams, range(2)), sampler.state_dict(), streams.state_dict()
+    resumed = begin(Streams(0))
     resumed.load_state_dict(chance)
     sampler.load_state_dict(saved)
-    assert first + draws(resumed, 4) == whole
+    assert first + draws(resumed, range(2, 6)) == whole
+
+
+@pytest.mark.parametrize("metric", ["params", "madds"])
+def test_every_path_keeps_the_budget(space, sampler, metric, noise):
+    """With a limit that the largest and a fifth of the others would pass otherwise."""
+    logits, table = logits_of(space, noise), budget_of(space).tables[metric]
+
+    def costs():
+        drawn = [mixture for step in range(30) for mixture in sampler.mixtures(logits, step / 30, judged)]
+        return [cost(table, mixture) for mixture in drawn if is_path(mixture)]
+
+    begun(sampler, space)
+    if not (free := costs()):
+        pytest.skip("it draws no paths")
+    limit = float(np.quantile([c for c in free if c < max(free)], 0.8))
+    begun(sampler, space, **{metric: limit})
+    assert max(costs()) <= limit
+
+
+@pytest.mark.parametrize("kind", [Attentive, Progressive, Sandwich])
+def test_a_metric_that_nobody_counts_is_one_line(kind, space):
+    with pytest.raises(UserError, match=r"sampler\.metric: unknown 'madd'; did you mean 'madds'\?"):
+        begun(kind(metric="madd"), space)
 
 
 def test_softmax_is_equation_2(space, noise):
     logits = logits_of(space, noise)
-    (mixture,) = begun(Softmax(), space).mixtures(logits, 0.0)
+    (mixture,) = begun(Softmax(), space).mixtures(logits, 0.0, judged)
     for name, table in logits.items():
         exponentials = table.double().exp()
         torch.testing.assert_close(mixture[name].weights.double(), exponentials / exponentials.sum(1, keepdim=True))
@@ -104,7 +132,7 @@ def valid_rows(space, group, slots: list[int]) -> set[tuple[int, ...]]:
 def test_uniform_paths_are_uniform_over_the_valid_architectures(space):
     """Chi-squared: over all that may lead into a node, found by brute force; and for the independence of two nodes."""
     sampler = begun(Uniform(paths=6000), space)
-    drawn = sampler.mixtures({}, 0.0)
+    drawn = sampler.mixtures({}, 0.0, judged)
     for group in space.groups:
         table = np.array([[option for (option,) in mixture[group.name].active] for mixture in drawn])
         for slots in in_edges(space):
@@ -119,8 +147,8 @@ def test_uniform_paths_are_uniform_over_the_valid_architectures(space):
 
 
 def test_uniform_draws_as_many_paths_as_told(space):
-    assert len(begun(Uniform(), space).mixtures({}, 0.0)) == 1
-    mixtures = begun(Uniform(paths=4), space).mixtures({}, 0.0)
+    assert len(begun(Uniform(), space).mixtures({}, 0.0, judged)) == 1
+    mixtures = begun(Uniform(paths=4), space).mixtures({}, 0.0, judged)
     assert len(mixtures) == 4 and all(choice.weights is None for mixture in mixtures for choice in mixture.values())
     with pytest.raises(UserError, match=r"sampler\.paths=0: must be at least 1"):
         Uniform(paths=0)

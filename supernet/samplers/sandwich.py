@@ -1,0 +1,39 @@
+"""The largest architecture, the smallest and random ones, the largest as the teacher of the others."""
+
+from dataclasses import dataclass
+
+import torch
+
+from supernet.cost.budget import Budget
+from supernet.errors import require
+from supernet.mixture import Logits, Mixture
+from supernet.randomness import Streams
+from supernet.samplers.sampler import Loss, Sampler, require_metric
+
+
+@dataclass
+class Sandwich(Sampler):
+    """The sandwich rule with in-place distillation (BigNAS, Yu et al., ECCV 2020, section 3.1; Yu & Huang, ICCV 2019).
+
+    A step trains the largest architecture within the budget on the labels, and the smallest and ``paths`` random ones on the
+    largest one's softmax alone. Large and small is by ``metric``, for a space need not have another order of size.
+
+    Departures: the gradients are averaged, not summed; all architectures see images of one size, and drop nothing.
+    """
+
+    paths: int = 2
+    metric: str = "madds"
+
+    distils = True
+
+    def __post_init__(self):
+        require("sampler.paths", self.paths, least=0)
+
+    def begin(self, budget: Budget, streams: Streams, device: torch.device) -> None:
+        super().begin(budget, streams, device)
+        require_metric(self.metric, budget)
+        self.ends = [self.space.path(end(self.metric)) for end in (budget.largest, budget.smallest)]
+
+    def mixtures(self, logits: Logits, progress: float, loss: Loss) -> list[Mixture]:
+        rng = self.streams.host("paths")
+        return [*self.ends, *(self.space.path(self.budget.random(rng)) for _ in range(self.paths))]

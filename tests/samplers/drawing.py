@@ -1,0 +1,49 @@
+"""Samplers that have begun, within budgets whose tables are counted once, and what they draw."""
+
+from functools import cache
+
+import torch
+
+from supernet.cost.budget import Budget
+from supernet.mixture import Architecture, Mixture
+from supernet.randomness import Streams
+from supernet.samplers.sampler import Sampler
+from tests.variants import SPACES
+
+
+@cache
+def _tables(name: str) -> dict:
+    return Budget(SPACES[name](), 3, (1, 8, 8)).tables
+
+
+def budget_of(space, **limits: float) -> Budget:
+    budget = Budget(space, 3, (1, 8, 8))
+    budget.tables, budget.limits = _tables(space.name), limits
+    return budget
+
+
+def begun(sampler: Sampler, space, seed: int = 0, **limits: float) -> Sampler:
+    sampler.begin(budget_of(space, **limits), Streams(seed), torch.device("cpu"))
+    return sampler
+
+
+def judged(mixture: Mixture) -> torch.Tensor:
+    """Stands for the loss of a mixture on a step's images: some number that differs between mixtures."""
+    indices = [option for choice in mixture.values() for slot in choice.active for option in slot]
+    return torch.tensor([(index + 1) * 0.7**position for position, index in enumerate(indices)]).sum()
+
+
+def is_path(mixture: Mixture) -> bool:
+    return all(choice.weights is None and {len(slot) for slot in choice.active} == {1} for choice in mixture.values())
+
+
+def cost(table, mixture: Mixture) -> float:
+    """What a path costs, whether or not it is a valid architecture."""
+    rows = ((name, slot, option) for name, choice in mixture.items() for slot, (option,) in enumerate(choice.active))
+    return table.fixed + sum(float(table.options[name][slot, option]) for name, slot, option in rows)
+
+
+def architecture_of(space, path: Mixture) -> Architecture:
+    """The inverse of :meth:`Space.path`."""
+    rows = {group.name: [group.options[option] for (option,) in path[group.name].active] for group in space.groups}
+    return space.validate(Architecture.of(space.name, **rows))

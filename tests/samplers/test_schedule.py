@@ -1,0 +1,162 @@
+"""Who leads when."""
+
+from collections import Counter
+
+import pytest
+import torch
+from scipy import stats
+
+from supernet.errors import UserError
+from supernet.learners.gradient import Gradient
+from supernet.randomness import Streams
+from supernet.samplers.progressive import Progressive
+from supernet.samplers.sandwich import Sandwich
+from supernet.samplers.schedule import Schedule, named
+from supernet.samplers.softmax import Softmax
+from supernet.samplers.uniform import Uniform
+from tests.compare import identical
+from tests.samplers.drawing import begun, budget_of, is_path, judged
+from tests.train.stopping import stopped_and_resumed, straight
+from tests.variants import SPACES
+
+HALVES = [["uniform", 0.5], ["softmax", 0.5]]
+
+
+class Spy(Softmax):
+    """Remembers the progress at which it was asked for mixtures."""
+
+    def begin(self, *arguments):
+        super().begin(*arguments)
+        self.seen = []
+
+    def mixtures(self, logits, progress, loss):
+        self.seen.append(progress)
+        return super().mixtures(logits, progress, loss)
+
+
+def spied(schedule: Schedule, space) -> Schedule:
+    schedule.samplers = [Spy() for _ in schedule.samplers]
+    return begun(schedule, space)
+
+
+def table_of(space):
+    return {group.name: torch.zeros(group.shape) for group in space.groups}
+
+
+@pytest.mark.parametrize(
+    ("shares", "steps", "wanted"),
+    [
+        ([0.5, 0.5], 6, [3, 3]),
+        ([0.5, 0.5], 7, [4, 3]),  # step 3 of 7 is before the half
+        ([0.1, 0.2, 0.7], 10, [1, 2, 7]),  # 0.1 + 0.2 is more than 0.3
+        ([0.3, 0.3, 0.4], 1000, [300, 300, 400]),
+        ([1 / 3, 1 / 3, 1 / 3], 9, [3, 3, 3]),
+        ([1.0], 4, [4]),
+    ],
+)
+def test_each_leads_its_share_of_the_steps_to_the_step(shares, steps, wanted):
+    space = SPACES["nb201"]()
+    schedule = spied(Schedule([["softmax", share] for share in shares]), space)
+    leaders = []
+    for step in range(steps):
+        schedule.relaxation(table_of(space), step / steps)
+        schedule.mixtures(table_of(space), step / steps, judged)
+        leaders.append(schedule.leader)
+    assert leaders == [phase for phase, count in enumerate(wanted) for _ in range(count)]
+    for spy, count in zip(schedule.samplers, wanted, strict=True):
+        own = [step / count for step in range(count)]
+        assert len(spy.seen) == count and all(0 <= p < 1 for p in spy.seen)
+        assert max(abs(a - b) for a, b in zip(spy.seen, own, strict=True)) < 1 / count
+
+
+def test_what_is_drawn_is_what_the_leader_draws(space):
+    logits = table_of(space)
+    schedule = begun(Schedule([["uniform", 0.5], ["progressive", 0.25], ["softmax", 0.25]]), space)
+    streams = Streams(0)
+    alone = [Uniform(), Progressive(), Softmax()]
+    for sampler in alone:
+        sampler.begin(budget_of(space), streams, torch.device("cpu"))
+    for step in range(8):
+        phase, seen = (0, step / 4) if step < 4 else (1, (step - 4) / 2) if step < 6 else (2, (step - 6) / 2)
+        (got,), (wanted,) = (
+            sampler.mixtures(logits, progress, judged) for sampler, progress in ((schedule, step / 8), (alone[phase], seen))
+        )
+        assert {name: choice.active for name, choice in got.items()} == {name: choice.active for name, choice in wanted.items()}
+        assert is_path(got) == (phase < 2)
+
+
+def test_mixed_draws_a_leader_a_step_and_relaxes_with_the_one_that_draws(space):
+    """Chi-squared of the shares; the leader of a step is the same for logits and weights, and whoever asks first."""
+    logits = table_of(space)
+    schedule, twin = (spied(Schedule([["softmax", 0.2], ["softmax", 0.3], ["softmax", 0.5]], mixed=True), space) for _ in "ab")
+    leaders = []
+    for step in range(500):
+        schedule.relaxation(logits, step / 500)
+        leaders.append(schedule.leader)
+        schedule.mixtures(logits, step / 500, judged)
+        twin.mixtures(logits, step / 500, judged)
+        assert schedule.leader == twin.leader == leaders[-1]
+    counts = Counter(leaders)
+    assert stats.chisquare([counts[phase] for phase in range(3)], [100, 150, 250]).pvalue > 1e-4
+    assert sorted(p for spy in schedule.samplers for p in spy.seen) == [step / 500 for step in range(500)]
+
+
+def test_logits_are_scored_by_the_last_leader_or_where_they_mix_by_the_most_probable(space):
+    logits = table_of(space)
+    for schedule, wanted in (
+        (Schedule(HALVES), 1),
+        (Schedule([["uniform", 0.4], ["softmax", 0.6]], mixed=True), 1),
+        (Schedule([["uniform", 0.6], ["softmax", 0.4]], mixed=True), 0),
+    ):
+        begun(schedule, space)
+        for position, sampler in enumerate(schedule.samplers):
+            sampler.scores = lambda logits, position=position: position
+        for step in range(4):
+            schedule.mixtures(logits, step / 4, judged)
+        assert schedule.scores(logits) == wanted
+
+
+def test_it_distils_while_a_sampler_that_does_leads(space):
+    schedule = begun(Schedule([["uniform", 0.5], ["sandwich", 0.5]]), space)
+    distils = []
+    for step in range(4):
+        schedule.mixtures(table_of(space), step / 4, judged)
+        distils.append(schedule.distils)
+    assert distils == [False, False, True, True]
+
+
+@pytest.mark.parametrize(("at", "mixed"), [(2, False), (3, False), (4, False), (3, True)])
+def test_stopped_before_at_and_after_the_switch_it_ends_in_the_same_bits(at, mixed, search_stage, tmp_path):
+    space = SPACES["nb201"]()
+
+    def make():
+        return search_stage(space, Schedule([["uniform", 0.5], ["sandwich", 0.25], ["softmax", 0.25]], mixed), Gradient())
+
+    whole = make()
+    rows = straight(whole)
+    resumed, resumed_rows = stopped_and_resumed(make, at, tmp_path)
+    assert identical(whole.state_dict(), resumed.state_dict()) and rows == resumed_rows
+    assert resumed.sampler.scores(resumed.logits).keys() == resumed.logits.keys()
+
+
+def test_names_are_those_of_the_modules():
+    assert (named("uniform"), named("sandwich")) == (Uniform, Sandwich)
+
+
+@pytest.mark.parametrize(
+    ("phases", "message"),
+    [
+        ([["unifrom", 1.0]], "sampler.phases: unknown 'unifrom'; did you mean 'uniform'"),
+        ([["schedule", 1.0]], "unknown 'schedule'"),
+        ([["sampler", 1.0]], "unknown 'sampler'"),
+        ([["uniform", 0.5], ["softmax", 0.6]], "must add up to 1"),
+        ([["uniform", 1.5], ["softmax", -0.5]], "the share of softmax=-0.5: must be greater than 0"),
+        ([], "must add up to 1"),
+        (["uniform", "softmax"], "uniform: a phase is a pair"),
+        ([["uniform", "half"]], "a phase is a pair"),
+    ],
+)
+def test_a_wrong_phase_is_one_line(phases, message):
+    with pytest.raises(UserError, match=message) as caught:
+        Schedule(phases)
+    assert "\n" not in str(caught.value)
