@@ -41,6 +41,7 @@ COMMANDS = {
     "evaluate": "judge architecture=... with the inherited weights of a run",
     "export": "write the trained network as JSON, Python, safetensors, torch.export and ONNX",
     "report": "write report.html",
+    "latency": "measure the latency of every operation here, as a table for budget.latency_table",
     "study": "run every method of study.methods with every seed of study.seeds, and compare",
     "check": "build everything and try one step, without writing anything",
 }
@@ -299,7 +300,7 @@ def execute(command: str, config: Config, folder: Path, overrides: list[str], pa
             sys.exit(128 + stopped.signum)
     if command in ("run", "retrain"):
         progress.message(summary_table(results))
-    for name in ("report.html", "export", "architecture.json"):
+    for name in ("report.html", "export", "architecture.json", "latency.csv"):
         if (folder / name).exists():
             progress.message(f"{name.partition('.')[0]}: {folder / name}")
     progress.message(f"folder: {folder}")

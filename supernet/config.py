@@ -89,6 +89,9 @@ class Config:
         require("judge.batch_size", self.judge.batch_size, least=1)
         require("judge.recalibration_batches", self.judge.recalibration_batches, least=0)
         require("baseline.architectures", self.baseline.architectures, least=0)
+        for metric, limit in self.budget.limits().items():
+            require(f"budget.{metric}", limit, above=0)
+        require("budget.latency_batch", self.budget.latency_batch, least=1)
         require("checkpoint.every_seconds", self.checkpoint.every_seconds, least=0)
         if self.threads is not None:
             require("threads", self.threads, least=1)

@@ -46,6 +46,12 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager:
     return nullcontext()
 
 
+def synchronise(device: torch.device) -> None:
+    """Waits until the device has done all that it was asked for: before that, a clock says nothing."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+
+
 def peak_memory_bytes(device: torch.device) -> int:
     """The most memory held so far: of tensors on an accelerator; of the whole process on the CPU."""
     if device.type == "cuda":

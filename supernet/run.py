@@ -26,12 +26,14 @@ from torch import nn
 from supernet.config import Config, build
 from supernet.cost.budget import Budget
 from supernet.cost.count import count
+from supernet.cost.latency import Bench, latency_error, measured, read_table, write_table
+from supernet.cost.table import CostTable
 from supernet.data import ImageData, Splits, evaluation_batches, split
 from supernet.device import choose_device, describe, make_deterministic
 from supernet.errors import UserError
 from supernet.evaluate.accuracy import Judgement, evaluate, inherited_accuracy
 from supernet.evaluate.statistics import mean_and_interval
-from supernet.files import read_json, write_json
+from supernet.files import read_json, write_json, write_text
 from supernet.mixture import Architecture
 from supernet.randomness import Streams
 from supernet.search.searcher import search
@@ -159,7 +161,9 @@ class Run:
     @cached_property
     def budget(self) -> Budget:
         """The limits on architectures, of the search, of what it compares with and of what is derived."""
-        return Budget(self.space, self.data.classes, self.input_shape, self.config.budget.limits())
+        limits = self.config.budget.limits()
+        tables = {"latency_ms": self.latency()} if "latency_ms" in limits else {}  # measuring one takes a while
+        return Budget(self.space, self.data.classes, self.input_shape, limits, tables)
 
     @cached_property
     def input_shape(self) -> tuple[int, int, int]:
@@ -222,6 +226,12 @@ class Run:
         return key_of(self.plain_search_key, self.start_key)
 
     @property
+    def latency_key(self) -> str:
+        s = self.settings
+        budget = (s["budget"]["latency_table"], s["budget"]["latency_batch"])
+        return key_of(s["space"], s["device"], s["threads"], self.data.classes, self.input_shape, budget)
+
+    @property
     def derive_key(self) -> str:
         if self.given is not None:
             return key_of(self.given.to_dict(), self.settings["space"])
@@ -250,6 +260,34 @@ class Run:
         }
 
     # --- stages
+
+    def latency(self) -> CostTable:
+        """The latency table of the space: the user's own, or measured on this device and compared with whole networks.
+
+        It is kept as ``latency.csv`` and read from there ever after, so that a run which goes on computes the same.
+        """
+        key, path, settings = self.latency_key, self.folder / "latency.csv", self.config.budget
+        if self.parent is not None and self.parent.result("latency", key) is not None and not path.exists():
+            write_text(path, (self.parent.folder / path.name).read_text(encoding="utf-8"))
+        if self.finished("latency", key) is not None:
+            return read_table(path, self.space)
+        started = time.perf_counter()
+        if settings.latency_table is not None:
+            table = read_table(Path(settings.latency_table), self.space)
+            result = {"table": settings.latency_table}
+        else:
+            streams, batch_size = Streams(self.config.seed), settings.latency_batch
+            bench = Bench(self.space, self.data.classes, self.input_shape, self.device, streams, batch_size)
+            with self.progress.stage("latency", 2) as update:
+                table = measured(bench)
+                update(1, {})
+                error = latency_error(table, bench)
+                update(2, {})
+            result = dataclasses.asdict(error)
+        if self.state.plan is not None:  # a run that was begun, not a mere trial, which writes nothing
+            write_table(path, table)
+            self.commit("latency", key, result | {"seconds": time.perf_counter() - started})
+        return table
 
     def search_stage(self, start: dict[str, torch.Tensor] | None = None) -> SearchStage:
         """The search stage, fresh, or with the weights ``start``."""
@@ -317,7 +355,9 @@ class Run:
             else:
                 architecture, found = self._search_architectures()
             cost = count(self.space.standalone(architecture, self.data.classes, self.data.channels), self.input_shape)
-            done = {"architecture": self._describe(architecture), "cost": dataclasses.asdict(cost), "derive": found}
+            priced = {metric: table.of(architecture) for metric, table in self.budget.measured.items()}
+            costs = dataclasses.asdict(cost) | priced
+            done = {"architecture": self._describe(architecture), "cost": costs, "derive": found}
             self.commit("derive", key, done)
         if not (path := self.folder / "architecture.json").exists():
             write_json(path, done["architecture"])
@@ -541,6 +581,8 @@ class Run:
             "data": self.config.data.name,
             "parent": self.state.parent,
         }
+        if "latency" in stages:
+            value["latency"] = stages["latency"]
         if "search" in stages and self.given is None:
             value["search"] = {k: v for k, v in stages["search"].items() if not k.endswith("key")}
         value |= stages.get("derive", {})

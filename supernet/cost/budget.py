@@ -22,14 +22,21 @@ class BudgetSettings:
 
     params: float | None = None
     madds: float | None = None  # multiply-adds of one image
+    latency_ms: float | None = None  # of one forward pass, by the latency table
+    latency_table: str | None = None  # a CSV file of one's own, as supernet latency writes it; None measures on this device
+    latency_batch: int = 1  # images in that pass
 
     def limits(self) -> dict[str, float]:
         """Metric -> limit, of those that are set."""
-        return {name: limit for name, limit in vars(self).items() if limit is not None}
+        limits = {"params": self.params, "madds": self.madds, "latency_ms": self.latency_ms}
+        return {metric: limit for metric, limit in limits.items() if limit is not None}
 
 
 class Budget:
-    """The limits on a space's architectures; ``tables`` gives the cost of each metric, ``limits`` bounds some of them."""
+    """The limits on a space's architectures; ``tables`` gives the cost of each metric, ``limits`` bounds some of them.
+
+    Parameters and multiply-adds are counted here; the tables of other metrics are ``measured``.
+    """
 
     def __init__(
         self,
@@ -37,14 +44,16 @@ class Budget:
         classes: int,
         input_shape: tuple[int, int, int],
         limits: Mapping[str, float] | None = None,
+        measured: Mapping[str, CostTable] | None = None,
     ):
         self.space, self.classes, self.input_shape, self.limits = space, classes, input_shape, dict(limits or {})
+        self.measured = dict(measured or {})
         for metric, limit in self.limits.items():
             least = self.cheapest(metric)
             if self.tables[metric].of(least) > limit:
                 raise UserError(
-                    f"budget.{metric}={limit:,.0f}: no architecture of the space {space.name} is that cheap; the cheapest, "
-                    f"{space.encode(least)}, needs {self.tables[metric].of(least):,.0f}"
+                    f"budget.{metric}={figure(limit)}: no architecture of the space {space.name} is that cheap; the cheapest, "
+                    f"{space.encode(least)}, needs {figure(self.tables[metric].of(least))}"
                 )
         if len(self.limits) > 1 and self._solve({g.name: torch.zeros(g.shape) for g in space.groups}, self.limits) is None:
             raise UserError(
@@ -53,7 +62,7 @@ class Budget:
 
     @cached_property
     def tables(self) -> dict[str, CostTable]:
-        return counted(self.space, self.classes, self.input_shape)
+        return counted(self.space, self.classes, self.input_shape) | self.measured
 
     def costs(self, architecture: Architecture) -> dict[str, float]:
         """Every metric of an architecture."""
@@ -119,9 +128,9 @@ class Budget:
             row[0, [starts[rule.group] + slot * width + option for slot in rule.slots for option in rule.options]] = 1
             constraints.append(LinearConstraint(row, rule.count, rule.count))
         for metric, limit in limits.items():
-            left = limit - self.tables[metric].fixed
-            unit = max(abs(left), 1.0)
-            constraints.append(LinearConstraint(flat(self.tables[metric].options)[None] / unit, -np.inf, left / unit))
+            row = flat(self.tables[metric].options)[None]
+            unit = row.max() or 1.0  # the solver's tolerances are absolute, metrics range from fractions to thousands of millions
+            constraints.append(LinearConstraint(row / unit, -np.inf, (limit - self.tables[metric].fixed) / unit))
         while True:
             found = milp(
                 -objective / (np.abs(objective).max() or 1.0),
@@ -142,3 +151,8 @@ class Budget:
                 return architecture
             # The solver's tolerance let a hair's breadth through: forbid this one architecture and go on.
             constraints.append(LinearConstraint(chosen[None], -np.inf, chosen.sum() - 1))
+
+
+def figure(cost: float) -> str:
+    """A cost for people: thousands of parameters, fractions of a millisecond."""
+    return f"{cost:,.0f}" if cost >= 1000 else f"{cost:.6g}"

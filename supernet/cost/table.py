@@ -49,9 +49,8 @@ def counted(space: Space, classes: int, input_shape: tuple[int, int, int]) -> di
     """The tables of ``params`` and ``madds`` (multiply-adds an image, as :func:`supernet.cost.count.count` has them)."""
     with torch.device("meta"):
         network = space.supernet(classes, input_shape[0], phase="evaluation").eval()
-        mixture = {group.name: Choice.dense(torch.ones(group.shape)) for group in space.groups}
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            network(torch.empty(1, *input_shape), mixture)
+            network(torch.empty(1, *input_shape), everything(space))
     flops = counter.get_flop_counts()
     root = type(network).__name__
 
@@ -65,15 +64,26 @@ def counted(space: Space, classes: int, input_shape: tuple[int, int, int]) -> di
     return {"params": tabulated(space, network, params), "madds": tabulated(space, network, madds)}
 
 
+def everything(space: Space) -> Mixture:
+    """The mixture that runs every option of every slot."""
+    return {group.name: Choice.dense(torch.ones(group.shape)) for group in space.groups}
+
+
+def candidates(network: nn.Module) -> dict[str, tuple[str, int, int]]:
+    """The name of each candidate operation in a supernet -> its entry in a table: group, slot, option."""
+    return {
+        f"{name}.edges.{edge}.{option}": (cell.group.name, slot, cell.group.options.index(option))
+        for name, cell in network.named_modules()
+        if isinstance(cell, MixedCell)
+        for slot, (_, _, edge) in enumerate(cell.wiring)
+        for option in cell.edges[edge]
+    }
+
+
 def tabulated(space: Space, network: nn.Module, cost: Callable[[str, nn.Module], float]) -> CostTable:
     """A table from the cost of each single module of a supernet, its children not counted."""
     options = {group.name: torch.zeros(group.shape, dtype=torch.float64) for group in space.groups}
-    places = {}  # prefix of a candidate operation's modules -> its entry in the table
-    for name, cell in network.named_modules():
-        if isinstance(cell, MixedCell):
-            for slot, (_, _, edge) in enumerate(cell.wiring):
-                for index, option in enumerate(cell.group.options):
-                    places[f"{name}.edges.{edge}.{option}"] = (cell.group.name, slot, index)
+    places = candidates(network)
     fixed = 0.0
     for name, module in network.named_modules():
         parts = name.split(".")

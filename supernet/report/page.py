@@ -78,7 +78,21 @@ def architecture(results: Mapping[str, Any], colours: Mapping[str, str]) -> str:
         f"<h3>{escape(CELLS.get(cell, 'Cell'))}</h3>\n{picture(draw_cell(edges, colours), f'cell-{cell}')}"
         for cell, edges in graphs.items()
     )
-    return f"{html}\n<pre>{escape(found['text'])}</pre>"
+    return f"{html}\n<pre>{escape(found['text'])}</pre>\n{latency(results)}"
+
+
+def latency(results: Mapping[str, Any]) -> str:
+    """What the derived network takes by the latency table, and how far that table can be trusted."""
+    cost, table = results.get("cost", {}).get("latency_ms"), results.get("latency")
+    if cost is None or table is None:
+        return ""
+    if "table" in table:
+        return note(f"Latency: {cost:.4g} ms by the table {table['table']}.")
+    return note(
+        f"Latency: {cost:.4g} ms by a table of measured operations. Against {table['architectures']} whole networks, this has "
+        f"a rank correlation (Kendall's tau) of {table['rank_correlation']:.3f} and a mean relative error of "
+        f"{percent(table['mean_relative_error'])}."
+    )
 
 
 def accuracy_against_cost(results: Mapping[str, Any]) -> str:
@@ -114,7 +128,13 @@ def retraining(rows: figures.Rows) -> str:
 
 
 def time(results: Mapping[str, Any]) -> str:
-    names = {"search": "search", "derive": "derive", "retrain": "retrain", "random_baseline": "random architectures"}
+    names = {
+        "latency": "latency table",
+        "search": "search",
+        "derive": "derive",
+        "retrain": "retrain",
+        "random_baseline": "random architectures",
+    }
     spent = {names[key]: results[key] for key in names if results.get(key, {}).get("seconds") is not None}
     if not spent:
         return ""
