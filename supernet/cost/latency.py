@@ -9,7 +9,7 @@ import io
 import math
 import statistics
 import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,7 @@ from supernet.ops import Rectified
 from supernet.randomness import Streams
 from supernet.spaces.space import Space
 
-ROUNDS = 10  # measurements of each thing, of which the median counts
+ROUNDS = 15  # measurements of each thing, of which the median counts
 WARM_UP = 2  # rounds before them that do not count: caches, clocks and the choice of kernels settle
 REPEATS = 5  # runs of an operation a measurement: it is too short for a clock, and a device is waited for once
 REFERENCES = 5  # whole networks that the fixed part is taken from
@@ -62,7 +62,7 @@ class Bench:
     rounds: int = ROUNDS
     clock: Callable[[], float] = time.perf_counter
 
-    def timed(self, jobs: Mapping[Hashable, Callable[[], object]], repeats: int = 1) -> dict[Hashable, float]:
+    def timed(self, jobs: Mapping[Hashable, Callable[[], object]]) -> dict[Hashable, float]:
         """The median milliseconds of each job, over rounds in which every job has its turn: a slow moment meets all alike."""
         seconds: dict[Hashable, list[float]] = {name: [] for name in jobs}
         with torch.no_grad():
@@ -70,22 +70,23 @@ class Bench:
                 for name, job in jobs.items():
                     synchronise(self.device)
                     started = self.clock()
-                    for _ in range(repeats):
-                        job()
+                    job()
                     synchronise(self.device)
+                    took = self.clock() - started
                     if number >= WARM_UP:
-                        seconds[name].append((self.clock() - started) / repeats)
+                        seconds[name].append(took)
         return {name: 1000 * statistics.median(values) for name, values in seconds.items()}
 
-    def networks(self, architectures: Sequence[Architecture]) -> list[float]:
-        """The milliseconds of each architecture's standalone network."""
-        jobs = {}
+    def networks(self, architectures: Iterable[Architecture]) -> dict[Architecture, Callable[[], Tensor]]:
+        """A job for each distinct architecture: one pass through its standalone network."""
         with self.streams.initialising("latency"):
             images = torch.randn(self.batch_size, *self.input_shape).to(self.device)
-            for index, architecture in enumerate(architectures):
-                network = self.space.standalone(architecture, self.classes, self.input_shape[0]).to(self.device).eval()
-                jobs[index] = partial(network, images)
-        return list(self.timed(jobs).values())
+            return {
+                architecture: partial(
+                    self.space.standalone(architecture, self.classes, self.input_shape[0]).to(self.device).eval(), images
+                )
+                for architecture in architectures
+            }
 
 
 def measured(bench: Bench) -> CostTable:
@@ -107,14 +108,15 @@ def measured(bench: Bench) -> CostTable:
             kinds[name] = (name.rpartition(".")[2], str(operation), *shapes[name])
             if kinds[name] not in jobs:
                 source, target = (torch.randn(shape).to(bench.device) for shape in shapes[name])
-                jobs[kinds[name]] = _with_sum(_materialised(operation, bench.device), source, target)
-    each = bench.timed(jobs, REPEATS)
+                jobs[kinds[name]] = _repeated(_materialised(operation, bench.device), source, target)
+    rng = bench.streams.host("latency")
+    references = bench.networks(space.random(rng) for _ in range(REFERENCES))
+    times = bench.timed(jobs | references)
     options = {group.name: torch.zeros(group.shape, dtype=torch.float64) for group in space.groups}
     for name, (group, slot, option) in places.items():
-        options[group][slot, option] += each[kinds[name]]
-    alone, rng = CostTable(space, 0.0, options), bench.streams.host("latency")
-    references = [space.random(rng) for _ in range(REFERENCES)]
-    beyond = [whole - alone.of(reference) for whole, reference in zip(bench.networks(references), references, strict=True)]
+        options[group][slot, option] += times[kinds[name]] / REPEATS
+    alone = CostTable(space, 0.0, options)
+    beyond = [times[reference] - alone.of(reference) for reference in references]
     return CostTable(space, max(0.0, statistics.median(beyond)), options)  # noise can make the parts seem slower than the whole
 
 
@@ -123,10 +125,10 @@ def latency_error(table: CostTable, bench: Bench, architectures: int = 20) -> La
     from scipy.stats import kendalltau  # half a second to import
 
     rng = bench.streams.host("latency_error")
-    drawn = [bench.space.random(rng) for _ in range(architectures)]
-    predicted, whole = [table.of(architecture) for architecture in drawn], bench.networks(drawn)
-    error = statistics.fmean(abs(guess / truth - 1) for guess, truth in zip(predicted, whole, strict=True))
-    return LatencyError(float(kendalltau(predicted, whole).statistic), error, architectures)
+    times = bench.timed(bench.networks(bench.space.random(rng) for _ in range(architectures)))
+    predicted, found = [table.of(architecture) for architecture in times], list(times.values())
+    error = statistics.fmean(abs(guess / truth - 1) for guess, truth in zip(predicted, found, strict=True))
+    return LatencyError(float(kendalltau(predicted, found).statistic), error, len(times))
 
 
 def _shapes(network: nn.Module, images: Tensor, space: Space) -> dict[str, tuple[torch.Size, torch.Size]]:
@@ -157,8 +159,12 @@ def _materialised(operation: nn.Module, device: torch.device) -> nn.Module:
     return real.to(device)
 
 
-def _with_sum(operation: nn.Module, source: Tensor, total: Tensor) -> Callable[[], Tensor]:
-    return lambda: total + operation(source)
+def _repeated(operation: nn.Module, source: Tensor, total: Tensor) -> Callable[[], None]:
+    def job() -> None:
+        for _ in range(REPEATS):
+            total + operation(source)
+
+    return job
 
 
 # --- as a file that can be edited, or measured elsewhere
