@@ -121,7 +121,7 @@ def measured(bench: Bench) -> CostTable:
 
 
 def latency_error(table: CostTable, bench: Bench, architectures: int = 20) -> LatencyError:
-    """The error of a table against whole networks of random architectures, others than those that :func:`measured` looked at."""
+    """The error of a table against whole networks of random architectures, drawn anew."""
     from scipy.stats import kendalltau  # half a second to import
 
     rng = bench.streams.host("latency_error")
@@ -141,19 +141,21 @@ def _shapes(network: nn.Module, images: Tensor, space: Space) -> dict[str, tuple
 
         return note
 
+    handles = []
     for name in candidates(network):
         operation = network.get_submodule(name)
         inner = operation.body if isinstance(operation, Rectified) else operation  # a cell rectifies once for several
-        inner.register_forward_hook(noting(name))
+        handles.append(inner.register_forward_hook(noting(name)))
     network(images, everything(space))
+    for handle in handles:
+        handle.remove()
     return shapes
 
 
 def _materialised(operation: nn.Module, device: torch.device) -> nn.Module:
-    """A meta module's like with weights, drawn by torch's global generator, on ``device``."""
+    """The meta module with weights, drawn anew by torch's global generator, on ``device``."""
     real = operation.to_empty(device="cpu")
     for module in real.modules():
-        module._forward_hooks.clear()
         if hasattr(module, "reset_parameters"):
             module.reset_parameters()
     return real.to(device)
