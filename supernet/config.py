@@ -13,7 +13,7 @@ from typing import Any
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from supernet.cost.budget import BudgetSettings
+from supernet.cost.budget import COUNTED, BudgetSettings
 from supernet.errors import UserError, require, unknown
 from supernet.train.retrain import RetrainSettings
 from supernet.train.search import SearchSettings
@@ -37,6 +37,7 @@ class JudgeSettings:
 
     batch_size: int = 256
     recalibration_batches: int = 4  # of the weight split, to recalibrate BatchNorm on; 0 takes the statistics of training
+    cost: str = "params"  # or madds: what the Pareto front of the judged architectures weighs accuracy against
 
 
 @dataclass
@@ -88,6 +89,8 @@ class Config:
         require("seed", self.seed, least=0)
         require("judge.batch_size", self.judge.batch_size, least=1)
         require("judge.recalibration_batches", self.judge.recalibration_batches, least=0)
+        if self.judge.cost not in COUNTED:
+            raise UserError(f"judge.cost: {unknown(self.judge.cost, COUNTED)}")
         require("baseline.architectures", self.baseline.architectures, least=0)
         for metric, limit in self.budget.limits().items():
             require(f"budget.{metric}", limit, above=0)

@@ -361,6 +361,9 @@ class Run:
             self.commit("derive", key, done)
         if not (path := self.folder / "architecture.json").exists():
             write_json(path, done["architecture"])
+        for number, point in enumerate(done["derive"].get("pareto", []), start=1):
+            if not (path := self.folder / "pareto" / f"{number:02}.json").exists():
+                write_json(path, self._describe(self.space.decode(point["text"])))
         return Architecture.from_dict(done["architecture"])
 
     def _describe(self, architecture: Architecture) -> dict[str, Any]:
@@ -406,32 +409,34 @@ class Run:
             write_json(cache, entries)
 
         self.searcher.begin(self.budget, stage.scores(), Streams(self.config.seed).host("searcher"))
-        judged = 0
-        with self.progress.stage("derive", getattr(self.searcher, "candidates", 1)) as update:
+        with self.progress.stage("derive", self.searcher.total) as update:
 
             def judge(architecture: Architecture, share: float) -> Judgement:
-                nonlocal judged, saved
+                nonlocal saved
                 if self.stop.signum is not None:
                     save()
                     self.stop.check()
                 if time.monotonic() - saved >= self.config.checkpoint.every_seconds:
                     save()
                     saved = time.monotonic()
-                judgement = self.judge(stage.supernet, architecture, share)
-                judged += 1
-                update(judged, {"accuracy": judgement.accuracy, "loss": judgement.loss})
-                return judgement
+                return self.judge(stage.supernet, architecture, share)
 
-            result = search(self.searcher, judge, known)
-        for index, judgement in enumerate(result.judged.values(), start=1):
-            self.tracker.log("derive", index, {"accuracy": judgement.accuracy, "loss": judgement.loss})
+            result = search(self.searcher, judge, known, lambda count, judgement: update(count, figures(judgement)))
         save()
+        costs = {
+            architecture: {k: int(v) if v.is_integer() else v for k, v in self.budget.costs(architecture).items()}
+            for architecture in result.judged
+        }
+        for index, (architecture, judgement) in enumerate(result.judged.items(), start=1):
+            self.tracker.log("derive", index, figures(judgement) | costs[architecture])
+        front = result.front(lambda architecture: costs[architecture][self.config.judge.cost]) if len(costs) > 1 else []
         return result.best, {
             "searcher": name,
             "inherited_accuracy": result.judgement.accuracy,
             "standard_error": result.judgement.standard_error,
             "evaluated": len(result.judged),
             "seconds": time.perf_counter() - started,
+            "pareto": [{"text": self.space.encode(one)} | costs[one] | figures(judgement) for one, judgement in front],
         }
 
     def retrain(self) -> None:
@@ -635,6 +640,11 @@ def read_architecture(space: Space, text: str) -> Architecture:
     if text.endswith(".json"):
         return space.validate(Architecture.from_dict(read_json(text)))
     return space.decode(text)
+
+
+def figures(judgement: Judgement) -> dict[str, float]:
+    """What is shown and logged of a judgement."""
+    return {"accuracy": judgement.accuracy, "loss": judgement.loss}
 
 
 def finite(stage: str, judgement: Judgement) -> Judgement:

@@ -4,16 +4,21 @@ import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import onnxruntime
 import pytest
 import safetensors.torch
 import torch
+import yaml
 
 from supernet.cli import made
+from supernet.config import build
+from supernet.cost.count import count
 from supernet.data import Digits
 from supernet.errors import UserError
+from supernet.mixture import Architecture
 from supernet.track.jsonlines import read_rows
 from supernet.train.search import SearchStage
 from tests.commands import TINY, as_wandb, finished, process, supernet, waited, wandb_rows
@@ -70,9 +75,10 @@ def content(folder):
 # --- what a run leaves behind
 
 
-def test_the_folder_is_complete(run):
+def test_the_folder_is_complete(run, runs):
     names = {path.name for path in run.iterdir()}
-    assert names == {
+    several = {"pareto"} if run == runs("spos") else set()  # the others judge the one architecture that the logits name
+    assert names == several | {
         ".hydra",
         "architecture.json",
         "checkpoints",
@@ -176,6 +182,30 @@ def test_the_network_runs_where_this_project_is_not(run, tmp_path):
     images = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0)).numpy()
     session = onnxruntime.InferenceSession(run / "export" / "model.onnx", providers=["CPUExecutionProvider"])
     np.testing.assert_allclose(json.loads(done.stdout), session.run(None, {"images": images})[0], rtol=1e-4, atol=1e-5)
+
+
+def test_a_search_within_a_budget_leaves_its_pareto_front(tmp_path):
+    limit = 12_000
+    search = ["searcher=evolution", "searcher.candidates=16", "searcher.population=4", "judge.cost=madds"]
+    folder = finished("derive", *TINY, "method=spos", *search, f"budget.params={limit}", "tracker=none", cwd=tmp_path)
+    results, rows = results_of(folder), [row for row in read_rows(folder / "metrics.jsonl") if row["stage"] == "derive"]
+    front = results["derive"]["pareto"]
+    assert results["derive"]["searcher"] == "evolution"
+    assert 1 < results["derive"]["evaluated"] == len(rows) <= 16
+    assert all(row["params"] <= limit for row in rows)
+    points = {(row["madds"], row["accuracy"]) for row in rows}
+    undominated = {(m, a) for m, a in points if not any(n <= m and b >= a and (n, b) != (m, a) for n, b in points)}
+    assert [(one["madds"], one["accuracy"]) for one in front] == sorted(undominated)
+    space = build(yaml.safe_load((folder / ".hydra" / "config.yaml").read_text())["space"], "space")
+    assert sorted(path.name for path in (folder / "pareto").iterdir()) == [f"{i:02}.json" for i in range(1, len(front) + 1)]
+    for number, one in enumerate(front, start=1):
+        value = json.loads((folder / "pareto" / f"{number:02}.json").read_text())
+        architecture = space.validate(Architecture.from_dict(value))
+        cost = count(space.standalone(architecture, 10, 1), (1, 8, 8))
+        assert (one["params"], one["madds"], one["text"]) == (cost.params, cost.madds, value["text"]) and cost.params <= limit
+    assert results["architecture"]["text"] == front[-1]["text"]
+    page = Path(supernet("report", f"from={folder}", cwd=tmp_path).folder / "report.html").read_text()
+    assert "pareto/01.json" in page and 'id="pareto-front"' in page
 
 
 def test_real_photographs(shared, tmp_path):

@@ -12,8 +12,14 @@ from supernet.samplers.sandwich import Sandwich
 from supernet.samplers.schedule import Schedule
 from supernet.samplers.softmax import Softmax
 from supernet.samplers.uniform import Uniform
+from supernet.search.evolution import Evolution
+from supernet.search.local_search import LocalSearch
 from supernet.search.logits import Derived
+from supernet.search.nsga2 import NSGA2
 from supernet.search.random import Random
+from supernet.search.reinforce import Reinforce
+from supernet.search.successive_halving import SuccessiveHalving
+from supernet.search.tpe import TPE
 from supernet.spaces.darts import Darts
 from supernet.spaces.nb201 import NB201
 from supernet.spaces.space import Geometry
@@ -40,4 +46,10 @@ LEARNERS = {
 SEARCHERS = {
     "logits": Derived,
     "random": lambda: Random(candidates=5),
+    "evolution": lambda: Evolution(candidates=10, population=4, sample=2),
+    "local_search": lambda: LocalSearch(candidates=10),
+    "successive_halving": lambda: SuccessiveHalving(candidates=9, eta=2, rounds=3),
+    "reinforce": lambda: Reinforce(candidates=10),
+    "nsga2": lambda: NSGA2(candidates=10, population=4),
+    "tpe": lambda: TPE(candidates=10, random=3),
 }

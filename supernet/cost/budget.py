@@ -1,18 +1,20 @@
 """Hard limits on what an architecture may cost, and the best, the cheapest and random architectures within them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from supernet.cost.table import CostTable, counted
 from supernet.errors import UserError
 from supernet.mixture import Architecture, Mixture
 from supernet.spaces.space import Space
 
+COUNTED = ("params", "madds")  # the costs that every budget has, whatever it limits
 TRIES = 10_000  # draws before a budget counts as too narrow to hit by chance
 
 
@@ -87,6 +89,21 @@ class Budget:
             if self.allows(architecture):
                 return architecture
         return self.best({group.name: torch.from_numpy(rng.random(group.shape)) for group in self.space.groups})
+
+    def within(self, draw: Callable[[], Architecture], tries: int = 1000) -> Architecture:
+        """The first architecture of ``draw`` within the limits; where none of ``tries`` is, the nearest to the last."""
+        for _ in range(tries):
+            architecture = draw()
+            if self.allows(architecture):
+                return architecture
+        return self.nearest(architecture)
+
+    def nearest(self, architecture: Architecture) -> Architecture:
+        """The architecture within the limits that shares most choices with the given one."""
+        path = self.space.path(architecture)
+        return self.best(
+            {g.name: F.one_hot(torch.tensor(path[g.name].active)[:, 0], len(g.options)).double() for g in self.space.groups}
+        )
 
     def cheapest(self, metric: str = "params") -> Architecture:
         """The architecture that costs least by one metric, whatever the limits say of others."""

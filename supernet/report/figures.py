@@ -164,6 +164,22 @@ def cost_scatter(results: Mapping[str, Any]) -> Figure:
     return figure
 
 
+def pareto(rows: Rows, front: Rows, cost: str) -> Figure:
+    """Accuracy with inherited weights against ``cost``: every architecture judged a dot, the Pareto front a line."""
+    figure = Figure(figsize=(6.5, 3.6), layout="constrained")
+    axes = figure.subplots()
+    tidy(axes, "accuracy with inherited weights (%)")
+    axes.set_xlabel({"params": "parameters", "madds": "multiply-adds"}[cost], fontsize=8)
+    dots = axes.scatter([r[cost] for r in rows], [100 * r["accuracy"] for r in rows], color=CHANCE, s=12, label="judged")
+    dots.set_gid("judged")
+    x, y = [one[cost] for one in front], [100 * one["accuracy"] for one in front]
+    (line,) = axes.plot(x, y, color=FOUND, marker="o", markersize=4, drawstyle="steps-post", label="Pareto front")
+    line.set_gid("front")
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.01, 0.5))
+    return figure
+
+
 def mean_with_interval(axes: Axes, x: float, trained: Mapping[str, Any], colour: str, marker: str, label: str) -> None:
     mean, ends = trained["mean"], trained.get("ci95")
     error = [[100 * (mean - ends[0])], [100 * (ends[1] - mean)]] if ends else None

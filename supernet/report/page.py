@@ -41,6 +41,7 @@ def page(name: str, results: Mapping[str, Any], rows: figures.Rows, config: Mapp
         ("Architecture", architecture(results, colours)),
         ("Accuracy against cost", accuracy_against_cost(results)),
         ("Search", search(results, rows, colours)),
+        ("Architectures judged with inherited weights", judged(results, rows, config)),
         ("Retraining", retraining(rows)),
         ("Time", time(results)),
         ("Settings", table(["setting", "value"], flat(config), fold="every setting of this run")),
@@ -117,6 +118,26 @@ def search(results: Mapping[str, Any], rows: figures.Rows, colours: Mapping[str,
     if groups:
         html += note("One panel a decision: the softmax of its logits over the epochs. Above it what was derived, drawn bold.")
     return html
+
+
+def judged(results: Mapping[str, Any], rows: figures.Rows, config: Mapping[str, Any]) -> str:
+    front = results.get("derive", {}).get("pareto")
+    if not front:
+        return ""
+    cost = config.get("judge", {}).get("cost", "params")
+    html = picture(figures.pareto([row for row in rows if row["stage"] == "derive"], front, cost), "pareto")
+    lines = [
+        [
+            f"pareto/{number:02}.json",
+            one["text"],
+            count(one["params"]),
+            count(one["madds"]),
+            percent(one["accuracy"]),
+            f"{one['loss']:.4f}",
+        ]
+        for number, one in enumerate(front, start=1)
+    ]
+    return html + table(["file", "architecture on the front", "parameters", "multiply-adds", "accuracy", "loss"], lines)
 
 
 def retraining(rows: figures.Rows) -> str:

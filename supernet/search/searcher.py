@@ -22,6 +22,11 @@ class Searcher:
     needs_scores = False  # whether it reads the logits, so that a search without a learner has nothing to say to it
     share = 1.0  # of the validation images, on which what is asked for next is to be judged
 
+    @property
+    def total(self) -> int:
+        """How many architectures it asks for at most, repeated ones included: its ``candidates``, or one where it has no such."""
+        return getattr(self, "candidates", 1)
+
     def begin(self, budget: Budget, scores: Logits, rng: np.random.Generator) -> None:
         """Called once before the first :meth:`ask`; ``scores`` are the sampler's, higher is better."""
         self.budget, self.space, self.scores, self.rng = budget, budget.space, scores, rng
@@ -60,19 +65,24 @@ def search(
     searcher: Searcher,
     judge: Callable[[Architecture, float], Judgement],
     known: dict[tuple[Architecture, float], Judgement] | None = None,
+    update: Callable[[int, Judgement], None] = lambda count, judgement: None,
 ) -> SearchResult:
     """Runs ``searcher`` to its end; ``judge`` takes an architecture and the share of the validation images to judge it on.
 
-    No architecture is judged twice on the same share, and none that is in ``known``, which is added to.
+    No architecture is judged twice on the same share, and none that is in ``known``, which is added to. ``update`` is called after
+    every architecture asked for, with how many these were and the judgement.
     """
     known = {} if known is None else known
     told: dict[tuple[Architecture, float], Judgement] = {}
+    count = 0
     while asked := searcher.ask():
         keys = [(architecture, searcher.share) for architecture in asked]
         for key in keys:
             if key not in known:
                 known[key] = judge(*key)
             told[key] = known[key]
+            count += 1
+            update(count, known[key])
         searcher.tell([(key[0], known[key]) for key in keys])
     judged = {architecture: judgement for (architecture, share), judgement in told.items() if share == 1.0}
     best = min(judged, key=lambda architecture: rank(judged[architecture]))

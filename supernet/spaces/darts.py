@@ -203,10 +203,10 @@ class Darts(Space):
         )
 
     def express(self, values: Sequence[Any]) -> Architecture:
-        rows = {group.name: ["none"] * group.slots for group in self.groups}
+        rows, genes = {group.name: ["none"] * group.slots for group in self.groups}, self.genes
         for position in range(0, len(values), 3):
             sources, *operations = values[position : position + 3]
-            name, node = self.genes[position].name.split("/")[:2]
+            name, node = genes[position].name.split("/")[:2]
             for source, operation in zip(sources, operations, strict=True):
                 rows[name][EDGES.index((source, int(node)))] = operation
         return Architecture.of(self.name, **rows)

@@ -59,6 +59,38 @@ def test_the_table_adds_up_to_what_the_network_has(name):
         assert budget.costs(architecture) == {"params": cost.params, "madds": cost.madds}
 
 
+@pytest.mark.parametrize("share", [0.02, 0.3])
+def test_the_nearest_within_is_as_near_as_any_of_all_15625_cells(share):
+    free, rng = BUDGETS["nb201"], np.random.default_rng(3)
+    budget = limited("nb201", params=float(np.quantile(COSTS["nb201"]["params"], share)))
+    within = [cell for cell in every_cell(free.space) if budget.allows(cell)]
+    for _ in range(10):
+        cell = free.space.random(rng)
+        found = budget.nearest(cell)
+        assert budget.allows(found)
+        assert changes(cell, found) == min(changes(cell, other) for other in within)
+        assert found == cell or not budget.allows(cell)
+
+
+def every_cell(space):
+    return [space.express(values) for values in itertools.product(space.groups[0].options, repeat=6)]
+
+
+def changes(one, other) -> int:
+    return sum(a != b for a, b in zip(one["edges"], other["edges"], strict=True))
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_what_is_drawn_again_until_it_is_within_is_the_first_that_is_or_the_nearest(name):
+    budget, rng = limited(name, params=float(np.quantile(COSTS[name]["params"], 0.1))), np.random.default_rng(4)
+    draws = [budget.space.random(rng) for _ in range(200)]
+    first = next(one for one in draws if budget.allows(one))
+    assert budget.within(iter(draws).__next__) == first
+    outside = [one for one in draws if not budget.allows(one)]
+    assert budget.within(iter(outside).__next__, tries=5) == budget.nearest(outside[4])
+    assert budget.allows(budget.nearest(outside[4]))
+
+
 def test_costs_of_all_nb201_cells_are_the_published_ones(shared):
     table = np.load(shared / "nb201_cifar10.npz")
     budget = Budget(NB201(*[type(BUDGETS["nb201"].space.search)(16, 5)] * 2), 10, (3, 32, 32))

@@ -71,7 +71,7 @@ def results(space: str) -> dict:
         "architecture": {"space": space} | {k: parts[k] for k in ("choices", "text", "graph")},
         "cost": {"params": 73754, "madds": 1234567},
         "search": {"seconds": 31.2, "steps": 132, "peak_memory_bytes": 812345678, "epochs": SEARCH_EPOCHS, "warm_start": None},
-        "derive": {"searcher": "derived", "inherited_accuracy": 0.9123, "evaluated": 1, "seconds": 0.4},
+        "derive": {"searcher": "derived", "inherited_accuracy": 0.9123, "evaluated": 20, "seconds": 0.4, "pareto": pareto()},
         "retrain": {
             "accuracy": [0.9811, 0.9722, 0.9855],
             "mean": 0.9796,
@@ -95,8 +95,27 @@ def results(space: str) -> dict:
     }
 
 
+def pareto() -> list[dict]:
+    """Three points of the front; as (accuracy, parameters) they are also the first, the middle and the last of those judged."""
+    return [
+        {
+            "text": f"front {i}",
+            "params": 40_101 + 1000 * i,
+            "madds": 2_000_202 + i,
+            "accuracy": 0.5112 + i / 100,
+            "loss": 1.25 - i / 50,
+        }
+        for i in (0, 10, 19)
+    ]
+
+
 def rows(space: str) -> list[dict]:
     found = []
+    for i in range(20):
+        row = {"params": 40_101 + 1000 * i, "madds": 2_000_202 + i, "accuracy": 0.5112 + i / 100, "loss": 1.25 - i / 50}
+        if i not in (0, 10, 19):
+            row["accuracy"] -= 0.3
+        found.append({"stage": "derive", "step": i + 1} | row)
     for i in range(1, SEARCH_EPOCHS * 2 + 1):
         epoch = i / 2
         row = {"stage": "search", "step": round(epoch * STEPS), "epoch": epoch}

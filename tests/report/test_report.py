@@ -14,7 +14,7 @@ from scipy.special import softmax
 
 from supernet.errors import UserError
 from supernet.report.cell import levels, nodes_of
-from supernet.report.figures import POINTS, logit_shares, search_curves
+from supernet.report.figures import POINTS, logit_shares, pareto, search_curves
 from supernet.report.page import write_report
 from tests.report.conftest import RETRAIN_EPOCHS, SEARCH_EPOCHS, SPACES, results, rows, write
 
@@ -108,6 +108,26 @@ def test_every_figure_is_shown(run_folder, page):
         assert shown in page.text
     for shown in ("91.23%", "31.2", "132", "775 MiB", "107.3", "2.15.0", "search.lr", "0.0517", "['a', 'b']"):
         assert shown in page.text
+
+
+def test_the_front_is_shown_as_table_and_as_a_line_among_all_that_was_judged(run_folder, page):
+    value = json.loads((run_folder / "results.json").read_text())
+    front = value["derive"]["pareto"]
+    for shown in ("pareto/01.json", "pareto/03.json", "front 10", "50,101", "2,000,221", "61.12%", "0.8700"):
+        assert shown in page.text
+    assert {"pareto-judged", "pareto-front"} <= set(page.ids)
+    derived = [row for row in rows(value["space"]) if row["stage"] == "derive"]
+    for cost in ("params", "madds"):
+        (axes,) = pareto(derived, front, cost).axes
+        np.testing.assert_allclose(axes.collections[0].get_offsets(), [[row[cost], 100 * row["accuracy"]] for row in derived])
+        np.testing.assert_allclose(axes.lines[0].get_xydata(), [[one[cost], 100 * one["accuracy"]] for one in front])
+
+
+def test_one_architecture_has_no_front(tmp_path):
+    value = results("nb201")
+    value["derive"]["pareto"] = []
+    page, _ = read(write(tmp_path / "run", value, rows("nb201")))
+    assert "inherited weights (%)" not in page.text and "pareto" not in page.text
 
 
 def test_special_characters_are_escaped(report):
@@ -218,4 +238,4 @@ def test_a_browser_keeps_every_picture(tmp_path):
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
     flags += ["--disable-component-update", "--disable-sync", f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom"]
     done = subprocess.run(["chromium", *flags, path.as_uri()], capture_output=True, text=True, timeout=60, check=True)
-    assert done.stdout.count("<svg") == done.stdout.count("</svg>") == path.read_text().count("<svg") == 5
+    assert done.stdout.count("<svg") == done.stdout.count("</svg>") == path.read_text().count("<svg") == 6

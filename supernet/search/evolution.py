@@ -1,0 +1,49 @@
+"""Regularised evolution: the young replace the old, whatever these were worth."""
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from supernet.cost.budget import Budget
+from supernet.errors import require
+from supernet.mixture import Architecture, Logits
+from supernet.search.searcher import Judged, Searcher, rank
+
+
+@dataclass
+class Evolution(Searcher):
+    """``candidates`` in all, of which ``population`` live at a time; of ``sample`` of them the best has a child (Real et al.,
+    AAAI 2019, algorithm 1). Departures: a child has one gene mutated, drawn again until it is within the budget; equal
+    accuracies are ranked by loss."""
+
+    candidates: int = 100
+    population: int = 20
+    sample: int = 5
+
+    def __post_init__(self):
+        require("searcher.candidates", self.candidates, least=1)
+        require("searcher.population", self.population, least=1)
+        require("searcher.sample", self.sample, least=1)
+
+    def begin(self, budget: Budget, scores: Logits, rng: np.random.Generator) -> None:
+        super().begin(budget, scores, rng)
+        self.left = self.candidates
+        self.living: deque[Judged] = deque(maxlen=self.population)  # ageing: whoever is born pushes out the oldest
+
+    def ask(self) -> Sequence[Architecture]:
+        if self.living:
+            asked = [self.budget.within(self._child)][: self.left]
+        else:
+            asked = [self.budget.random(self.rng) for _ in range(min(self.population, self.left))]
+        self.left -= len(asked)
+        return asked
+
+    def _child(self) -> Architecture:
+        sample = [self.living[i] for i in self.rng.integers(len(self.living), size=self.sample)]
+        parent, _ = min(sample, key=lambda one: rank(one[1]))
+        return self.space.mutate(parent, self.rng)
+
+    def tell(self, judged: Sequence[Judged]) -> None:
+        self.living.extend(judged)

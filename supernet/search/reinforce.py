@@ -1,0 +1,64 @@
+"""A policy that is rewarded with the accuracy of what it draws."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from supernet.cost.budget import Budget
+from supernet.errors import require
+from supernet.mixture import Architecture, Logits
+from supernet.search.searcher import Judged, Searcher
+
+
+@dataclass
+class Reinforce(Searcher):
+    """``candidates`` draws of a policy that follows the gradient (r - b) ∇ log p(a) of its expected reward r, the accuracy
+    (Williams 1992), with Adam at ``lr``; the baseline b is the moving average of earlier rewards (Zoph & Le, ICLR 2017).
+
+    Departures: genes are drawn independently of each other, by logits and not by a recurrent network; what is not within the
+    budget is drawn again, and the gradient is that of the policy as if it were not.
+    """
+
+    candidates: int = 100
+    lr: float = 0.1
+    decay: float = 0.9  # of the moving average
+
+    def __post_init__(self):
+        require("searcher.candidates", self.candidates, least=1)
+        require("searcher.lr", self.lr, above=0)
+        require("searcher.decay", self.decay, least=0, below=1)
+
+    def begin(self, budget: Budget, scores: Logits, rng: np.random.Generator) -> None:
+        super().begin(budget, scores, rng)
+        self.left = self.candidates
+        self.genes = self.space.genes
+        self.policy = [torch.zeros(len(gene.values), dtype=torch.float64, requires_grad=True) for gene in self.genes]
+        self.optimizer = torch.optim.Adam(self.policy, self.lr)
+        self.baseline: float | None = None
+
+    def ask(self) -> Sequence[Architecture]:
+        if self.left == 0:
+            return []
+        self.left -= 1
+        shares = [torch.softmax(logits.detach(), dim=0).numpy() for logits in self.policy]
+
+        def draw() -> Architecture:
+            return self.space.express(
+                [gene.values[self.rng.choice(len(share), p=share)] for gene, share in zip(self.genes, shares, strict=True)]
+            )
+
+        return [self.budget.within(draw)]
+
+    def tell(self, judged: Sequence[Judged]) -> None:
+        for architecture, judgement in judged:
+            reward = judgement.accuracy
+            baseline = reward if self.baseline is None else self.baseline
+            self.baseline = self.decay * baseline + (1 - self.decay) * reward
+            chosen = zip(self.policy, self.genes, self.space.values(architecture), strict=True)
+            log_p = sum(F.log_softmax(logits, dim=0)[gene.values.index(value)] for logits, gene, value in chosen)
+            self.optimizer.zero_grad()
+            ((baseline - reward) * log_p).backward()
+            self.optimizer.step()

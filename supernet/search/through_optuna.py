@@ -1,0 +1,76 @@
+"""What the searchers that Optuna carries out have in common."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from supernet.cost.budget import Budget
+from supernet.errors import require
+from supernet.evaluate.accuracy import Judgement
+from supernet.mixture import Architecture, Logits
+from supernet.search.searcher import Judged, Searcher
+
+if TYPE_CHECKING:
+    from optuna.samplers import BaseSampler
+    from optuna.trial import Trial
+
+
+@dataclass
+class ThroughOptuna(Searcher, ABC):
+    """``candidates`` trials of a study that lives in memory; its parameters are the genes, as indices of their values.
+
+    A trial outside the budget fails, and the nearest architecture within takes its place: neither judges nor sampler see it.
+    """
+
+    candidates: int = 100
+
+    directions: ClassVar[tuple[str, ...]] = ("maximize",)  # of the objectives
+    batch: ClassVar[int] = 1  # trials that are asked for at once
+
+    def __post_init__(self):
+        require("searcher.candidates", self.candidates, least=1)
+
+    @abstractmethod
+    def sampler(self, seed: int) -> "BaseSampler":
+        """Optuna's sampler."""
+
+    def objectives(self, architecture: Architecture, judgement: Judgement) -> list[float]:
+        """What the study is told."""
+        return [judgement.accuracy]
+
+    def begin(self, budget: Budget, scores: Logits, rng: np.random.Generator) -> None:
+        import optuna  # half a second to import
+
+        super().begin(budget, scores, rng)
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self.study = optuna.create_study(sampler=self.sampler(int(rng.integers(2**31))), directions=self.directions)
+        self.genes = self.space.genes
+        self.parameters = {gene.name: optuna.distributions.CategoricalDistribution(range(len(gene.values))) for gene in self.genes}
+        self.left = self.candidates
+
+    def ask(self) -> Sequence[Architecture]:
+        self.trials = [self._trial() for _ in range(min(self.batch, self.left))]
+        self.left -= len(self.trials)
+        return [self._express(trial) for trial in self.trials]
+
+    def _trial(self) -> "Trial":
+        from optuna.trial import TrialState
+
+        trial = self.study.ask(self.parameters)
+        architecture = self._express(trial)
+        if self.budget.allows(architecture):
+            return trial
+        self.study.tell(trial, state=TrialState.FAIL)
+        values = self.space.values(self.budget.nearest(architecture))
+        self.study.enqueue_trial({gene.name: gene.values.index(value) for gene, value in zip(self.genes, values, strict=True)})
+        return self.study.ask(self.parameters)
+
+    def _express(self, trial: "Trial") -> Architecture:
+        return self.space.express([gene.values[trial.params[gene.name]] for gene in self.genes])
+
+    def tell(self, judged: Sequence[Judged]) -> None:
+        for trial, one in zip(self.trials, judged, strict=True):
+            self.study.tell(trial, self.objectives(*one))

@@ -1,0 +1,26 @@
+"""The tree-structured Parzen estimator: values that good architectures have more often than bad ones."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from supernet.errors import require
+from supernet.search.through_optuna import ThroughOptuna
+
+if TYPE_CHECKING:
+    from optuna.samplers import BaseSampler
+
+
+@dataclass
+class TPE(ThroughOptuna):
+    """Bergstra et al., NeurIPS 2011, as Optuna has it; the first ``random`` candidates are drawn uniformly."""
+
+    random: int = 10
+
+    def __post_init__(self):
+        super().__post_init__()
+        require("searcher.random", self.random, least=0)
+
+    def sampler(self, seed: int) -> "BaseSampler":
+        from optuna.samplers import TPESampler
+
+        return TPESampler(n_startup_trials=self.random, seed=seed)
