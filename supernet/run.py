@@ -611,7 +611,7 @@ def same_computation(config: Config, folder: Path) -> bool:
 
 def remove_leftovers(folder: Path) -> None:
     """Removes what :func:`supernet.files.atomic` leaves behind when its process is killed."""
-    for parent in (folder, folder / "checkpoints"):
+    for parent in (folder, folder / "checkpoints", folder / "pareto"):
         for path in parent.glob(".*.tmp"):
             path.unlink(missing_ok=True)
 
