@@ -111,10 +111,11 @@ class Run:
         self.augment = build(config.data.augment, "data.augment")
         self.search_augment = build(config.data.search_augment, "data.search_augment")
         self.source = build(config.data.source, "data.source")
-        if self.searcher.needs_scores and not self.learner.learns and self.given is None:
+        if self.searcher.needs_scores and self.learner.moves != self.sampler.scores_from and self.given is None:
+            chosen = {part: option(getattr(self, part)) for part in ("searcher", "sampler", "learner")}
             raise UserError(
-                "searcher=logits with learner=fixed: the logits never move, so the architecture would be arbitrary; "
-                "choose searcher=random or a method that learns logits"
+                f"{' with '.join(f'{part}={name}' for part, name in chosen.items())}: the {self.sampler.scores_from} never moves, "
+                "so the architecture would be arbitrary; choose searcher=random or a learner that moves it"
             )
         if config.threads:
             torch.set_num_threads(config.threads)
@@ -396,7 +397,7 @@ class Run:
 
     def _search_architectures(self) -> tuple[Architecture, dict[str, Any]]:
         stage = self.trained_supernet()
-        name = type(self.searcher).__module__.rpartition(".")[2]  # as its YAML is called
+        name = option(self.searcher)
         cache = self.folder / "checkpoints" / f"judged-{self.derive_key}.json"
         known = {}
         if cache.exists():
@@ -630,6 +631,11 @@ def trained(stages: dict[str, Any], kind: str) -> dict[str, Any] | None:
         "seconds": sum(run["seconds"] for run in runs),
         "architectures": [{k: run[k] for k in ("text", "params", "madds", "accuracy")} for run in runs],
     }
+
+
+def option(part: Any) -> str:
+    """The name by which a sampler, learner or searcher is chosen: that of its module, as of its YAML."""
+    return type(part).__module__.rpartition(".")[2]
 
 
 def read_architecture(space: Space, text: str) -> Architecture:

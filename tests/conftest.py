@@ -22,6 +22,19 @@ from tests.variants import LEARNERS, SAMPLERS, SEARCHERS, SPACES
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
 
+def pytest_collection_modifyitems(items):
+    """A learner of a policy is tested with the samplers that have one."""
+
+    def fits(item) -> bool:
+        chosen = item.callspec.params if hasattr(item, "callspec") else {}
+        if not {"sampler", "learner"} <= chosen.keys():
+            return True
+        moves = LEARNERS[chosen["learner"]]().moves
+        return moves != "policy" or moves == SAMPLERS[chosen["sampler"]]().scores_from
+
+    items[:] = filter(fits, items)
+
+
 @pytest.fixture(params=SPACES)
 def space(request):
     return SPACES[request.param]()

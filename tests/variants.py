@@ -10,6 +10,8 @@ from supernet.samplers.fair import Fair
 from supernet.samplers.progressive import Progressive
 from supernet.samplers.sandwich import Sandwich
 from supernet.samplers.schedule import Schedule
+from supernet.learners.reinforce import Reinforce
+from supernet.samplers.policy import Policy
 from supernet.samplers.softmax import Softmax
 from supernet.samplers.uniform import Uniform
 from supernet.search.evolution import Evolution
@@ -36,12 +38,14 @@ SAMPLERS = {
     "attentive": Attentive,
     "progressive": Progressive,
     "schedule": Schedule,
+    "policy": lambda: Policy(hidden=8, scored=200),
 }
 LEARNERS = {
     "fixed": Fixed,
     "gradient": Gradient,
     "gradient_2nd": lambda: Gradient(order="second"),
     "gradient_2nd_difference": lambda: Gradient(order="second_finite_difference"),
+    "reinforce": lambda: Reinforce(samples=2, lr=0.01),
 }
 SEARCHERS = {
     "logits": Derived,

@@ -9,4 +9,4 @@ from supernet.learners.learner import Learner
 class Fixed(Learner):
     """For methods that train weights only and leave the choice to a searcher (SPOS, FairNAS)."""
 
-    learns = False
+    moves = ""

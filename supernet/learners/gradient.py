@@ -1,17 +1,16 @@
 """The logits follow the gradient of the validation loss, to first or second order (DARTS, Liu et al., ICLR 2019)."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn, optim
+from torch import Tensor, optim
 from torch.func import functional_call
 
 from supernet.errors import UserError, require
-from supernet.learners.learner import Batch, Bilevel, Learner
+from supernet.learners.learner import Batch, Bilevel, Learner, statistics_kept
 from supernet.mixture import Logits
 from supernet.samplers.sampler import Sampler
 
@@ -111,19 +110,6 @@ def functional_loss(problem: Bilevel, batch: Batch, cost_weight: float = 0.0) ->
             return problem.loss(outputs, labels) + cost_weight * problem.excess(mixture)
 
     return loss
-
-
-@contextmanager
-def statistics_kept(network: nn.Module) -> Iterator[None]:
-    """Inside, the forward passes of training leave no trace of their images in the running statistics of the BatchNorms."""
-    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
-    for norm in norms:
-        norm.track_running_stats = False
-    try:
-        yield
-    finally:
-        for norm in norms:
-            norm.track_running_stats = True
 
 
 def unrolled_gradient(

@@ -1,6 +1,7 @@
 """What a learner is."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,15 +28,20 @@ class Bilevel:
 
 
 class Learner:
-    """Moves the logits, once a step, before the weights move. A subclass is a dataclass whose fields are its settings."""
+    """Moves architecture parameters, once a step, before the weights move. A subclass is a dataclass; its fields are settings."""
 
-    learns = True  # whether the logits move at all
+    moves = "logits"  # or "policy": that of the sampler; or "", nothing
+
+    @property
+    def learns(self) -> bool:
+        """Whether there is anything to learn: only then is :meth:`step` called."""
+        return bool(self.moves)
 
     def begin(self, logits: Logits, sampler: Sampler) -> None:
         """Called once before the first step; a learner of a policy finds it in the ``sampler``."""
 
     def step(self, problem: Bilevel) -> dict[str, Tensor]:
-        """Updates ``problem.logits`` in place and leaves everything else as it was; returns figures for the log."""
+        """Updates in place what the learner :attr:`moves` and leaves everything else as it was; returns figures for the log."""
         raise NotImplementedError
 
     def state_dict(self) -> dict[str, Any]:
@@ -43,3 +49,16 @@ class Learner:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes what :meth:`state_dict` gave."""
+
+
+@contextmanager
+def statistics_kept(network: nn.Module) -> Iterator[None]:
+    """Inside, the forward passes of training leave no trace of their images in the running statistics of the BatchNorms."""
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True

@@ -22,6 +22,7 @@ class Sampler:
     """
 
     distils = False  # whether the first mixture's outputs are the labels of the others
+    scores_from = "logits"  # or "policy": what a learner must move for the scores to mean anything
 
     def begin(self, budget: Budget, streams: Streams, device: torch.device) -> None:
         """Called once before the first step; draws are to come from ``streams`` and paths to keep the ``budget``."""

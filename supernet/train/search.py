@@ -10,8 +10,7 @@ from torch.nn import functional as F
 from supernet.cost.budget import Budget
 from supernet.data import Augment, Batches, ImageData, Splits
 from supernet.device import autocast
-from supernet.learners.gradient import statistics_kept
-from supernet.learners.learner import Bilevel, Learner
+from supernet.learners.learner import Bilevel, Learner, statistics_kept
 from supernet.mixture import Logits, Mixture, detached
 from supernet.randomness import Streams
 from supernet.samplers.sampler import Sampler
@@ -146,8 +145,8 @@ class SearchStage:
             return self.loss(self.supernet(images, detached(mixture)), labels)
 
     def end_of_epoch(self) -> dict[str, float]:
-        """The logits, slot by slot, and the mean entropy (nats) of each group's softmax."""
-        if not self.learner.learns:
+        """The logits, if they move, slot by slot, and the mean entropy (nats) of each group's softmax."""
+        if self.learner.moves != "logits":
             return {}
         figures = {}
         for group in self.space.groups:

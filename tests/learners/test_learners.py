@@ -5,33 +5,64 @@ import copy
 import pytest
 import torch
 
+from supernet.cost.budget import Budget
 from supernet.learners.fixed import Fixed
+from supernet.randomness import Streams
+from supernet.samplers.policy import Policy
 from tests.compare import identical
 from tests.learners.test_gradient import problem
 
 
-def test_only_a_learner_that_learns_moves_the_logits_and_goes_on_from_its_state_to_the_bit(space, learner):
+def begun(learner, space, p):
+    """Begins ``learner`` on the problem ``p``, with a policy at hand; returns what there is to move, by the names of ``moves``."""
+    sampler = Policy(hidden=8)
+    sampler.begin(Budget(space, 3, (2, 8, 8)), Streams(0), torch.device("cpu"))
+    learner.begin(p.logits, sampler)
+    return {"logits": p.logits, "policy": dict(sampler.controller.named_parameters())}
+
+
+def values(parameters):
+    return {name: tensor.detach().clone() for name, tensor in parameters.items()}
+
+
+def test_a_learner_moves_what_it_names_and_nothing_else(space, learner):
+    p = problem(space)
+    movable = begun(learner, space, p)
+    before = {kind: values(tensors) for kind, tensors in movable.items()} | {"weights": values(p.supernet.state_dict())}
+    assert learner.moves in ("", *movable) and learner.learns == (learner.moves != "")
+    if learner.learns:
+        figures = learner.step(p)
+        assert figures and all(value.ndim == 0 and not value.requires_grad for value in figures.values())
+    for kind, tensors in (movable | {"weights": p.supernet.state_dict()}).items():
+        assert any(not torch.equal(tensor, before[kind][name]) for name, tensor in tensors.items()) == (kind == learner.moves)
+    assert all(
+        tensor.grad is None for tensors in [*movable.values(), dict(p.supernet.named_parameters())] for tensor in tensors.values()
+    )
+
+
+def test_a_learner_goes_on_from_its_state_to_the_bit(space, learner):
     if not learner.learns:
-        assert isinstance(learner, Fixed) and learner.state_dict() == {}
+        assert learner.state_dict() == {} and isinstance(learner, Fixed)
         return
     p, fresh = problem(space), copy.deepcopy(learner)
-
-    def logits():
-        return {name: table.detach().clone() for name, table in p.logits.items()}
-
-    learner.begin(p.logits)
-    start, figures, halfway = logits(), learner.step(p), logits()
-    assert all(value.ndim == 0 and not value.requires_grad for value in figures.values())
-    assert not any(torch.equal(halfway[name], start[name]) for name in start)
-    state = copy.deepcopy(learner.state_dict())
+    moved = begun(learner, space, p)[learner.moves]
     learner.step(p)
-    whole = logits()
-    for name, table in p.logits.items():
-        table.data.copy_(halfway[name])
-    fresh.begin(p.logits)
+    state, halfway, after_one = copy.deepcopy(learner.state_dict()), values(moved), copy.deepcopy(chance(learner))
+    learner.step(p)
+    again = begun(fresh, space, p)[learner.moves]
+    with torch.no_grad():
+        whole = values(moved)
+        for name, tensor in again.items():
+            tensor.copy_(halfway[name])
     fresh.load_state_dict(state)
+    chance(fresh).load_state_dict(after_one.state_dict())
     fresh.step(p)
-    assert identical(logits(), whole)
+    assert identical(values(again), whole)
+
+
+def chance(learner) -> Streams:
+    """The streams that a learner draws from, which have a state of their own; those of nobody if it draws nothing."""
+    return learner.policy.streams if learner.moves == "policy" else Streams(0)
 
 
 def test_fixed_has_no_step():

@@ -74,7 +74,7 @@ def test_weights_move_by_their_gradient_alone_and_no_gradient_is_left_anywhere(s
     stage, twin = (search_stage(space, sampler, learner, clip=0.0) for _ in range(2))
     assert check_weight_gradients(stage, twin)
     assert all(tensor.grad is None for tensor in [*stage.supernet.parameters(), *stage.logits.values()])
-    assert all(torch.equal(stage.logits[n], twin.logits[n]) != stage.learner.learns for n in stage.logits)
+    assert all(torch.equal(stage.logits[n], twin.logits[n]) != (stage.learner.moves == "logits") for n in stage.logits)
 
 
 def test_several_paths_a_step_average_their_gradients(space, search_stage):

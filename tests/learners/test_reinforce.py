@@ -1,0 +1,144 @@
+"""ENAS's learner on a bandit: a space of 64 architectures, each of which has a reward written down beforehand."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from supernet.errors import UserError
+from supernet.learners.learner import Bilevel
+from supernet.learners.reinforce import Reinforce
+from supernet.samplers.uniform import Uniform
+from tests.samplers.test_policy import every, policy, probabilities, small
+
+IMAGES = 20
+
+
+class Bandit(nn.Module):
+    """A "supernet" that is right about as many images of a batch as the table of rewards says of the architecture."""
+
+    def __init__(self, rewards):
+        super().__init__()
+        self.right = (rewards * IMAGES).round().long().tolist()
+
+    def forward(self, images, mixture):
+        index = int("".join(str(option) for (option,) in mixture["edges"].active), 2)
+        return torch.stack([torch.arange(IMAGES) < self.right[index], torch.arange(IMAGES) >= self.right[index]], dim=1).float()
+
+
+def bandit(rewards) -> Bilevel:
+    batch = torch.zeros(IMAGES, 1, 1, 1), torch.zeros(IMAGES, dtype=torch.long)
+    return Bilevel(Bandit(rewards), {}, None, None, None, None, batch, None)
+
+
+@pytest.fixture
+def rewards(noise):
+    """One for each architecture, in the order of ``every``; multiples of 1/20."""
+    return torch.randint(IMAGES + 1, (64,), generator=noise) / IMAGES
+
+
+def learner_of(sampler, **settings) -> Reinforce:
+    learner = Reinforce(**settings)
+    learner.begin({}, sampler)
+    return learner
+
+
+def flat(tensors) -> torch.Tensor:
+    return torch.cat([tensor.detach().flatten() for tensor in tensors]).double()
+
+
+def estimates(learner, problem, steps: int) -> torch.Tensor:
+    """The gradients [steps, parameters], uphill, that the learner hands to its optimiser while nothing moves."""
+    parameters, seen = list(learner.policy.controller.parameters()), []
+    learner.optimizer = torch.optim.SGD(parameters, lr=0.0)
+    learner.optimizer.register_step_pre_hook(lambda *_: seen.append(-flat(p.grad for p in parameters)))
+    baseline = learner.baseline
+    for _ in range(steps):
+        learner.baseline = baseline
+        learner.step(problem)
+    return torch.stack(seen)
+
+
+def test_the_mean_of_the_estimates_is_the_exact_gradient_with_and_without_a_baseline(rewards):
+    """Invariant 3: within four standard errors, along random directions and along the gradient itself, which is far from zero.
+
+    The exact gradient of E[R] + w H is autograd's, through the sum over all 64 architectures.
+    """
+    sampler, weight = policy(small(), spread=5), 0.3
+    log_probability = sampler.likelihood(every(sampler.space))[0]
+    objective = (log_probability.exp() * (rewards - weight * log_probability)).sum()
+    exact = flat(torch.autograd.grad(objective, list(sampler.controller.parameters())))
+    directions = torch.cat([exact[None], torch.randn(6, len(exact), generator=torch.Generator().manual_seed(1)).double()])
+    directions /= directions.norm(dim=1, keepdim=True)
+    variances = []
+    for baseline in (0.0, objective.item()):
+        learner = learner_of(sampler, samples=64, entropy_weight=weight)
+        learner.baseline = baseline
+        along = estimates(learner, bandit(rewards), 60) @ directions.T
+        error = along.std(dim=0) / math.sqrt(len(along))
+        assert ((along.mean(dim=0) - directions @ exact).abs() < 4 * error).all()
+        variances.append(along.var(dim=0))
+        assert exact.norm() > 10 * error[0] or baseline == 0.0
+    assert (variances[1] < variances[0] / 2).all()  # which is what a baseline is for
+
+
+def test_the_moving_average_and_the_entropy_by_hand():
+    """A uniform policy over six edges of two options has an entropy of 6 ln 2; with a reward of 1/2 everywhere and w = 0.1 each
+    step returns 1/2 + 0.6 ln 2, of which the baseline, from zero, has 1/4, 7/16 and 37/64 after one, two and three steps."""
+    sampler = policy(small())
+    nn.init.zeros_(sampler.controller.heads[0].weight)
+    learner = learner_of(sampler, samples=3, entropy_weight=0.1, baseline_decay=0.75)
+    learner.optimizer = torch.optim.SGD(sampler.controller.parameters(), lr=0.0)
+    returned = 0.5 + 0.6 * math.log(2)
+    for share in (1 / 4, 7 / 16, 37 / 64):
+        figures = learner.step(bandit(torch.full((64,), 0.5)))
+        assert float(figures["reward"]) == 0.5
+        assert float(figures["entropy/policy"]) == pytest.approx(6 * math.log(2))
+        assert learner.baseline == pytest.approx(share * returned)
+
+
+def test_one_estimate_by_hand():
+    """Where all heads are zero, the gradient of a decision's log-probability in its logits is (chosen - 1/2), the state of the LSTM
+    times that in the head's weights; each times R + w H - b. The entropy is at its maximum and adds nothing."""
+    sampler = policy(small(), temperature=2.0, tanh_constant=3.0)
+    nn.init.zeros_(sampler.controller.heads[0].weight)
+    states = []
+    sampler.controller.cell.register_forward_hook(lambda *call: states.append(call[-1][0].detach()))
+    rewards = torch.zeros(64)
+    rewards[0], rewards[-1] = 0.25, 0.75
+    drawn = every(sampler.space)[-1]
+    sampler.draw = lambda count, noise: [drawn]
+    learner = learner_of(sampler, entropy_weight=0.1)
+    learner.baseline = 0.15
+    seen = estimates(learner, bandit(rewards), 1)[0]
+    gain = 0.75 + 0.6 * math.log(2) - 0.15
+    expected = gain * 3.0 / 2.0 * sum(torch.tensor([[-0.5], [0.5]]) * state for state in states)
+    torch.testing.assert_close(seen[-16:].reshape(2, 8).float(), expected)
+    assert not seen[:-16].any()
+
+
+def test_the_policy_concentrates_on_the_one_good_architecture():
+    rewards = torch.full((64,), 0.1)
+    rewards[37] = 0.9
+    sampler = policy(small(), temperature=5.0, hidden=16)
+    learner, problem, best = learner_of(sampler, samples=16, lr=0.02), bandit(rewards), every(sampler.space)[37]
+    before = float(probabilities(sampler, [best]))
+    figures = [learner.step(problem) for _ in range(150)]
+    assert before < 0.05 and float(probabilities(sampler, [best])) > 0.8
+    assert sampler.budget.best(sampler.scores({})) == best
+    assert figures[-1]["reward"] > 0.7 and figures[-1]["entropy/policy"] < figures[0]["entropy/policy"] / 2
+
+
+def test_a_heavy_entropy_keeps_the_policy_uniform(rewards):
+    sampler = policy(small(), spread=10)
+    learner = learner_of(sampler, samples=16, lr=0.02, entropy_weight=10.0)
+    before = float(learner.step(bandit(rewards))["entropy/policy"])
+    for _ in range(60):
+        figures = learner.step(bandit(rewards))
+    assert before < 0.97 * 6 * math.log(2) < 0.99 * 6 * math.log(2) < float(figures["entropy/policy"])
+
+
+def test_it_needs_a_policy():
+    with pytest.raises(UserError, match="choose sampler=policy"):
+        Reinforce().begin({}, Uniform())
