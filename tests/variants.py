@@ -5,13 +5,13 @@ Adding a variant means adding its line here.
 
 from supernet.learners.fixed import Fixed
 from supernet.learners.gradient import Gradient
+from supernet.learners.reinforce import Reinforce as ReinforceLearner
 from supernet.samplers.attentive import Attentive
 from supernet.samplers.fair import Fair
+from supernet.samplers.policy import Policy
 from supernet.samplers.progressive import Progressive
 from supernet.samplers.sandwich import Sandwich
 from supernet.samplers.schedule import Schedule
-from supernet.learners.reinforce import Reinforce
-from supernet.samplers.policy import Policy
 from supernet.samplers.softmax import Softmax
 from supernet.samplers.uniform import Uniform
 from supernet.search.evolution import Evolution
@@ -45,7 +45,7 @@ LEARNERS = {
     "gradient": Gradient,
     "gradient_2nd": lambda: Gradient(order="second"),
     "gradient_2nd_difference": lambda: Gradient(order="second_finite_difference"),
-    "reinforce": lambda: Reinforce(samples=2, lr=0.01),
+    "reinforce": lambda: ReinforceLearner(samples=2, lr=0.01),
 }
 SEARCHERS = {
     "logits": Derived,

@@ -57,11 +57,12 @@ def test_draws_come_from_the_streams_alone_and_go_on_after_a_stop(space, sampler
 
     def draws(streams, steps):
         found = [sampler.mixtures(logits, step / 6, judged) for step in steps]
-        assert not streams.state_dict()["tensor"] or not all(is_path(m) for mixtures in found for m in mixtures)
+        from_device = [name for name in streams.state_dict()["tensor"] if name.endswith("@meta")]
+        assert not from_device or not all(is_path(m) for mixtures in found for m in mixtures)
         return [[{n: c.active for n, c in m.items()} for m in mixtures] for mixtures in found]
 
     def begin(streams):
-        sampler.begin(budget_of(space), streams, torch.device("cpu"))
+        sampler.begin(budget_of(space), streams, torch.device("meta"))
         return streams
 
     torch.manual_seed(1)
