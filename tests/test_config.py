@@ -89,6 +89,7 @@ def test_a_wrong_part_is_one_line_that_names_the_setting(node, message):
         ({"checkpoint": {"every_seconds": "inf"}}, "checkpoint.every_seconds=inf: must be at least 0"),
         ({"judge": {"batch_size": 0}}, "judge.batch_size=0: must be at least 1"),
         ({"judge": {"recalibration_batches": -1}}, "judge.recalibration_batches=-1: must be at least 0"),
+        ({"judge": {"cost": "flops"}}, "judge.cost: unknown 'flops'; choose one of params, madds"),
         ({"baseline": {"architectures": -1}}, "baseline.architectures=-1: must be at least 0"),
         ({"data": {"architecture_share": 1}}, "data.architecture_share=1.0: must be greater than 0 and below 1"),
         ({"search": {"epochs": 0}}, "search.epochs=0: must be at least 1"),
