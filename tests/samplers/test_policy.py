@@ -92,8 +92,8 @@ def test_draws_have_the_frequencies_of_their_probabilities():
     observed = [seen[architecture] for architecture in every(space)]
     assert stats.chisquare(observed, (expected * count / expected.sum()).tolist()).pvalue > 1e-4
     assert stats.chisquare(observed).pvalue < 1e-9  # it is far from uniform
-    exact, error = float(torch.special.entr(expected).sum()), float(entropy.std()) / math.sqrt(count)
-    assert abs(float(entropy.mean()) - exact) < 4 * error and error < 0.01 * exact
+    exact, error = float(torch.special.entr(expected).sum()), entropy.std().item() / math.sqrt(count)
+    assert abs(entropy.mean().item() - exact) < 4 * error and error < 0.01 * exact
 
 
 def test_scores_are_the_marginal_frequencies_and_take_nothing_from_the_draws(space):
