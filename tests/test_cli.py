@@ -44,6 +44,7 @@ MISTAKES = {
     "unknown sampler in a schedule": (["sampler=[[unifrom,0.5],[softmax,0.5]]"], ["sampler.phases", "did you mean 'uniform'?"]),
     "shares that are not all": (["sampler=[[uniform,0.5],[softmax,0.4]]"], ["sampler.phases", "[0.5, 0.4]", "add up to 1"]),
     "no share": (["sampler=[uniform,softmax]"], ["sampler.phases", "uniform", "a pair"]),
+    "policy that nobody learns": (["sampler=policy"], ["sampler=policy", "learner=gradient", "the policy never moves"]),
     "missing value": (["data=npz"], ["data.source.path"]),
     "not an architecture": (["architecture=abc"], ["'abc'", "|op~0|+|op~0|op~1|"]),
     "unknown operation": (

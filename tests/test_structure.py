@@ -40,8 +40,8 @@ ALLOWED = {
     "report": {"errors", "files", "track"},
     "spaces": {"errors", "mixture", "ops"},
     "cost": {"errors", "files", "device", "randomness", "mixture", "ops", "spaces"},
-    "samplers": {"errors", "mixture", "randomness", "spaces"},
-    "learners": {"errors", "mixture"},
+    "samplers": {"errors", "mixture", "randomness", "spaces", "cost"},
+    "learners": {"errors", "mixture", "randomness", "samplers"},
     "evaluate": {"errors", "mixture"},
     "search": {"errors", "mixture", "spaces", "cost", "evaluate"},
     "export": {"errors", "files", "mixture", "ops", "spaces"},
@@ -55,10 +55,11 @@ ALLOWED = {
         "data",
         "track",
         "spaces",
+        "cost",
         "samplers",
         "learners",
     },
-    "config": {"errors", "train"},
+    "config": {"cost", "errors", "train"},
 }
 ALLOWED["run"] = set(ALLOWED) - {"samplers", "learners", "ops"}
 ALLOWED["study"] = {"config", "errors", "evaluate", "files", "run", "track", "train"}

@@ -11,7 +11,9 @@ from torch.nn import functional as F
 
 from supernet.learners.fixed import Fixed
 from supernet.learners.gradient import Gradient
+from supernet.learners.reinforce import Reinforce
 from supernet.mixture import Choice
+from supernet.samplers.policy import Policy
 from supernet.samplers.softmax import Softmax
 from supernet.samplers.uniform import Uniform
 from tests.compare import identical
@@ -217,6 +219,14 @@ def test_the_end_of_an_epoch_reports_the_logits_and_their_entropy(space, search_
         assert figures[f"logits/{group.name}/0/{group.options[1]}"] == 100.0
     assert len(figures) == sum(1 + group.slots * len(group.options) for group in space.groups)
     assert search_stage(space, Uniform(), Fixed()).end_of_epoch() == {}
+
+
+def test_a_learner_of_a_policy_reports_its_reward_and_entropy_and_no_logits(space, search_stage):
+    stage = search_stage(space, Policy(hidden=8), Reinforce())
+    figures = stage.step(0)
+    most = sum(math.log(len(gene.values)) for gene in space.genes)  # nats; a fresh policy is all but uniform
+    assert 0.99 * most < float(figures["entropy/policy"]) <= 1.0001 * most
+    assert 0 <= float(figures["reward"]) <= 1 and stage.end_of_epoch() == {}
 
 
 class Sealed:
