@@ -17,22 +17,27 @@ from supernet.data import Augment, ImageData, Splits, TensorImages
 from supernet.randomness import Streams
 from supernet.train.retrain import RetrainSettings, RetrainStage
 from supernet.train.search import SearchSettings, SearchStage
+from tests.budgets import budget_of
 from tests.variants import LEARNERS, SAMPLERS, SEARCHERS, SPACES
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
 
 def pytest_collection_modifyitems(items):
-    """A learner of a policy is tested with the samplers that have one."""
+    """Samplers and learners know nothing of each other: each sampler is tested with one learner, each learner with one sampler.
 
-    def fits(item) -> bool:
+    A learner of a policy needs the sampler that has one.
+    """
+
+    def wanted(item) -> bool:
         chosen = item.callspec.params if hasattr(item, "callspec") else {}
         if not {"sampler", "learner"} <= chosen.keys():
             return True
-        moves = LEARNERS[chosen["learner"]]().moves
-        return moves != "policy" or moves == SAMPLERS[chosen["sampler"]]().scores_from
+        if LEARNERS[chosen["learner"]]().moves == "policy":
+            return chosen["sampler"] == "policy"
+        return chosen["learner"] == "gradient" or chosen["sampler"] == "uniform"
 
-    items[:] = filter(fits, items)
+    items[:] = filter(wanted, items)
 
 
 @pytest.fixture(params=SPACES)
@@ -91,7 +96,18 @@ def search_stage(data, splits):
         settings = SearchSettings(**{"epochs": 2, "batch_size": 4, "lr": 0.05} | settings)
         sampler, learner = copy.deepcopy(sampler), copy.deepcopy(learner)
         return SearchStage(
-            space, data, splits, sampler, learner, settings, augment=augment, seed=seed, precision=precision, start=start, key="k"
+            space,
+            data,
+            splits,
+            sampler,
+            learner,
+            settings,
+            augment=augment,
+            seed=seed,
+            precision=precision,
+            budget=budget_of(space),
+            start=start,
+            key="k",
         )
 
     return make

@@ -25,9 +25,9 @@ NO_CHOICE = ("sampler", "schedule")  # modules beside this one that hold no samp
 class Schedule(Sampler):
     """``phases`` are pairs [name of a sampler, share]: each sampler, with its default settings, leads that share of the search.
 
-    One follows the other, and sees as its progress that of its own phase; the logits are scored by the last one that led. If
-    ``mixed``, the one that leads a step is drawn with the shares as probabilities, all see the progress of the whole search, and
-    the logits are scored by the most probable one (the first, if several are).
+    One follows the other, and sees as its progress that of its own phase; the logits are scored by the last one. If ``mixed``, the
+    one that leads a step is drawn with the shares as probabilities, all see the progress of the whole search, and the logits are
+    scored by the most probable one (the first, if several are).
     """
 
     phases: list[Any] = field(default_factory=lambda: [["uniform", 0.5], ["softmax", 0.5]])
@@ -78,7 +78,7 @@ class Schedule(Sampler):
         return sampler.relaxation(logits, seen)
 
     def scores(self, logits: Logits) -> Logits:
-        return self.samplers[self.shares.index(max(self.shares)) if self.mixed else self.leader].scores(logits)
+        return self.samplers[self.shares.index(max(self.shares)) if self.mixed else -1].scores(logits)
 
     def state_dict(self) -> dict[str, Any]:
         samplers = [sampler.state_dict() for sampler in self.samplers]

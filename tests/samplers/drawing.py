@@ -1,25 +1,11 @@
-"""Samplers that have begun, within budgets whose tables are counted once, and what they draw."""
-
-from functools import cache
+"""Samplers that have begun, and what they draw."""
 
 import torch
 
-from supernet.cost.budget import Budget
 from supernet.mixture import Architecture, Mixture
 from supernet.randomness import Streams
 from supernet.samplers.sampler import Sampler
-from tests.variants import SPACES
-
-
-@cache
-def _tables(name: str) -> dict:
-    return Budget(SPACES[name](), 3, (1, 8, 8)).tables
-
-
-def budget_of(space, **limits: float) -> Budget:
-    budget = Budget(space, 3, (1, 8, 8))
-    budget.tables, budget.limits = _tables(space.name), limits
-    return budget
+from tests.budgets import budget_of
 
 
 def begun(sampler: Sampler, space, seed: int = 0, **limits: float) -> Sampler:

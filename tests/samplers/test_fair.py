@@ -12,7 +12,8 @@ from supernet.learners.fixed import Fixed
 from supernet.mixture import ChoiceGroup
 from supernet.randomness import Streams
 from supernet.samplers.fair import Fair
-from tests.samplers.drawing import begun, budget_of, cost, judged
+from tests.budgets import budget_of
+from tests.samplers.drawing import begun, cost, judged
 
 
 def test_every_step_trains_every_option_of_every_slot_exactly_once(space):

@@ -6,7 +6,8 @@ from scipy import stats
 
 from supernet.errors import UserError
 from supernet.samplers.progressive import Progressive
-from tests.samplers.drawing import architecture_of, begun, budget_of, cost, judged
+from tests.budgets import budget_of
+from tests.samplers.drawing import architecture_of, begun, cost, judged
 from tests.variants import SPACES
 
 PHASES = [0.2, 0.4, 0.8]

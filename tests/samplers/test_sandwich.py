@@ -12,7 +12,8 @@ from supernet.learners.fixed import Fixed
 from supernet.mixture import Choice
 from supernet.samplers.sandwich import Sandwich
 from supernet.spaces.darts import OPTIONS
-from tests.samplers.drawing import architecture_of, begun, budget_of, cost, judged
+from tests.budgets import budget_of
+from tests.samplers.drawing import architecture_of, begun, cost, judged
 from tests.variants import SPACES
 
 # NB201 of 4, 8 and 16 channels, one cell each: a convolution has k² C² weights, its BatchNorm 2 C.

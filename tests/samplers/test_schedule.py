@@ -14,8 +14,9 @@ from supernet.samplers.sandwich import Sandwich
 from supernet.samplers.schedule import Schedule, named
 from supernet.samplers.softmax import Softmax
 from supernet.samplers.uniform import Uniform
+from tests.budgets import budget_of
 from tests.compare import identical
-from tests.samplers.drawing import begun, budget_of, is_path, judged
+from tests.samplers.drawing import begun, is_path, judged
 from tests.train.stopping import stopped_and_resumed, straight
 from tests.variants import SPACES
 
@@ -101,7 +102,7 @@ def test_mixed_draws_a_leader_a_step_and_relaxes_with_the_one_that_draws(space):
     assert sorted(p for spy in schedule.samplers for p in spy.seen) == [step / 500 for step in range(500)]
 
 
-def test_logits_are_scored_by_the_last_leader_or_where_they_mix_by_the_most_probable(space):
+def test_logits_are_scored_by_the_last_or_where_they_mix_by_the_most_probable(space):
     logits = table_of(space)
     for schedule, wanted in (
         (Schedule(HALVES), 1),
