@@ -84,11 +84,17 @@ class Budget:
 
         Where chance finds none in ten thousand draws, the best one for random scores: within the limits, no longer uniform.
         """
-        for _ in range(TRIES):
+        for _ in range(TRIES if self.common else 0):
             architecture = self.space.random(rng)
             if self.allows(architecture):
                 return architecture
         return self.best({group.name: torch.from_numpy(rng.random(group.shape)) for group in self.space.groups})
+
+    @cached_property
+    def common(self) -> bool:
+        """Whether ten thousand draws find an architecture within the limits: always the same ones, so that a resumed run agrees."""
+        rng = np.random.default_rng(0)
+        return any(self.allows(self.space.random(rng)) for _ in range(TRIES))
 
     def within(self, draw: Callable[[], Architecture], tries: int = 1000) -> Architecture:
         """The first architecture of ``draw`` within the limits; where none of ``tries`` is, the nearest to the last."""

@@ -18,7 +18,8 @@ from supernet.mixture import Logits, Mixture
 from supernet.randomness import Streams
 from supernet.samplers.sampler import Loss, Sampler
 
-NO_CHOICE = ("sampler", "schedule")  # modules beside this one that hold no sampler for a phase
+# Modules beside this one that hold no sampler for a phase: a policy's learner would not find it behind a schedule.
+NO_CHOICE = ("sampler", "schedule", "policy")
 
 
 @dataclass
