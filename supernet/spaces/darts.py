@@ -42,8 +42,8 @@ class Layer(nn.Module):
         self.preprocess1 = ReLUConvBN(last, channels, affine=affine)
         self.cell = cell
 
-    def forward(self, before: Tensor, last: Tensor, **mixture) -> Tensor:
-        return self.cell(self.preprocess0(before), self.preprocess1(last), **mixture)
+    def forward(self, before: Tensor, last: Tensor, **told) -> Tensor:
+        return self.cell(self.preprocess0(before), self.preprocess1(last), **told)
 
 
 class AuxiliaryHead(nn.Module):
