@@ -8,6 +8,7 @@ import re
 import shlex
 import signal
 import time
+from multiprocessing import forkserver
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ import torch
 from supernet import cli
 from tests.commands import TINY, process, wandb_rows
 
-STAGES = ["search", "derive", "retrain/0", "retrain/1", "random/0", "random/1", "export"]
+KILLED = {"search": None, "derive": "search", "retrain/1": "retrain/0", "random/1": "random/0", "export": "random/1"}  # after what
 SPOS = ["method=spos", "searcher.candidates=40", "retrain.ema_decay=0.9", "retrain.drop_path=0.2", "retrain.warmup_epochs=0.5"]
 DARTS = ["method=darts", "search.epochs=6", "data.augment.cutout=2"]
 CLOCK = {"seconds", "total_seconds", "peak_memory_bytes", "git_commit"}  # what no two runs share, or need to
@@ -24,6 +25,7 @@ CLOCK = {"seconds", "total_seconds", "peak_memory_bytes", "git_commit"}  # what 
 @pytest.fixture(scope="module")
 def start():
     """Starts ``supernet ARGUMENTS`` in a process that need not import anything: a fork of one that has."""
+    forkserver._forkserver._stop()  # one that an earlier test has started imported other things
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["supernet.cli", "supernet.export", "supernet.report.page", "sklearn.datasets", "wandb"])
 
@@ -97,9 +99,9 @@ def test_killed_in_every_stage(start, tmp_path):
     whole, folder, log, rng = tmp_path / "whole", tmp_path / "run", tmp_path / "log", random.Random(0)
     never_stopped = start("run", *TINY, *SPOS, f"hydra.run.dir={whole}", log=tmp_path / "other log")
     arguments = [*TINY, *SPOS, "checkpoint.every_seconds=0.02", f"hydra.run.dir={folder}"]
-    for before, stage in zip([None, *STAGES], STAGES, strict=False):
+    for stage, before in KILLED.items():
         child = start("run", *arguments, log=log)
-        wait_for(lambda before=before: before in done(folder) or (before is None and (folder / "state.json").exists()), child)
+        wait_for(lambda before=before: before in done(folder) if before else (folder / "state.json").exists(), child)
         time.sleep(rng.uniform(0, 2.0 if stage == "export" else 0.4))
         os.kill(child.pid, signal.SIGKILL)
         child.join()
