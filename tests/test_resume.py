@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from supernet import cli
-from tests.commands import TINY, process, wandb_rows
+from tests.commands import TINY, wandb_rows
 
 KILLED = {"search": None, "derive": "search", "retrain/1": "retrain/0", "random/1": "random/0", "export": "random/1"}  # after what
 SPOS = ["method=spos", "searcher.candidates=40", "retrain.ema_decay=0.9", "retrain.drop_path=0.2", "retrain.warmup_epochs=0.5"]
@@ -38,6 +38,7 @@ def start():
 
 
 def session(arguments, log):
+    os.setsid()  # as a shell does
     for descriptor in (1, 2):
         os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), descriptor)
     cli.main(list(arguments))
@@ -115,18 +116,15 @@ def test_killed_in_every_stage(start, tmp_path):
 
 
 def test_stopped_by_signals(start, tmp_path):
-    """Ctrl-C reaches every process of the terminal; SIGTERM the run alone. Both times the printed command goes on."""
-    whole, log = tmp_path / "whole", tmp_path / "log"
+    """Ctrl-C reaches every process of the terminal, SIGTERM the run alone. Both times the printed command goes on."""
+    whole, folder, log = tmp_path / "whole", tmp_path / "a run", tmp_path / "log"
     never_stopped = start("retrain", *TINY, *DARTS, f"hydra.run.dir={whole}", log=tmp_path / "other log")
-    child = process("retrain", *TINY, *DARTS, cwd=tmp_path)
-    while not list(tmp_path.glob("outputs/*/*/state.json")):
-        assert child.poll() is None
-        time.sleep(0.01)
-    (folder,) = tmp_path.glob("outputs/*/*")
+    child = start("retrain", *TINY, *DARTS, f"hydra.run.dir={folder}", log=log)
+    wait_for((folder / "state.json").exists, child)
     os.killpg(child.pid, signal.SIGINT)
-    out, err = child.communicate(timeout=60)
-    assert (child.returncode, err) == (130, "")
-    assert f"stopped by SIGINT; go on with: supernet retrain from={folder}" in out
+    child.join()
+    assert child.exitcode == 130
+    assert f"stopped by SIGINT; go on with: supernet retrain from='{folder}'\n" in log.read_text()
     assert "search" not in done(folder)
     assert (folder / "checkpoints" / "search.pt").exists()
 
