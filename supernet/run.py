@@ -612,7 +612,7 @@ def same_computation(config: Config, folder: Path) -> bool:
 
 def remove_leftovers(folder: Path) -> None:
     """Removes what :func:`supernet.files.atomic` leaves behind when its process is killed."""
-    for parent in (folder, folder / "checkpoints", folder / "pareto"):
+    for parent in (folder, folder / "checkpoints", folder / "pareto", folder / "wandb"):
         for path in parent.glob(".*.tmp"):
             path.unlink(missing_ok=True)
 

@@ -8,7 +8,7 @@ from rich.table import Table
 from supernet.config import Config
 from supernet.evaluate.statistics import mean_and_interval
 from supernet.files import write_json
-from supernet.run import Run
+from supernet.run import Run, remove_leftovers
 from supernet.track.console import Progress
 from supernet.train.loop import StopRequest
 
@@ -18,6 +18,7 @@ def run(jobs: dict[str, Config], folder: Path, progress: Progress, stop: StopReq
 
     ``parent`` is the folder of another study, from whose runs of the same names these reuse what still holds.
     """
+    remove_leftovers(folder)
     results = []
     for name, job in jobs.items():
         progress.message(f"study: {name}")

@@ -114,7 +114,9 @@ def test_a_damaged_file(name, text, words, run, tmp_path):
 
 
 def test_leftovers_of_killed_writers_are_removed(run, tmp_path):
-    for path in (run / ".results.json.abc.tmp", run / "checkpoints" / ".search.pt.abc.tmp"):
+    for name in (".results.json.abc.tmp", "checkpoints/.search.pt.abc.tmp", "pareto/.00.json.abc.tmp", "wandb/.job.json.abc.tmp"):
+        path = run / name
+        path.parent.mkdir(exist_ok=True)
         path.write_text("half a file")
     before = json.loads((run / "results.json").read_text())
     finished("search", f"from={run}", cwd=tmp_path)

@@ -60,7 +60,9 @@ def test_a_study_from_start_to_end(tmp_path, monkeypatch):
     folder = stopped_in_retraining(*STUDY, "study.seeds=[0]")
     assert [path.parent.name for path in folder.glob("*/state.json")] == ["darts-0"]
 
+    (folder / ".results.json.abc.tmp").write_text("half a file")  # of a writer that was killed
     assert finished("study", f"from={folder}", cwd=tmp_path) == folder
+    assert not list(folder.rglob("*.tmp"))
     results = json.loads((folder / "results.json").read_text())
     assert [row["method"] for row in results["study"]] == ["darts", "spos", "random architectures"]
     darts, spos = results["runs"]
