@@ -1,13 +1,12 @@
 """What goes wrong in the middle of a run: one line says what and where, and whatever was good before is still there."""
 
-import contextlib
 import json
-import resource
 import shutil
 
 import pytest
 
 from tests.commands import TINY, finished, supernet
+from tests.disk import small_disk
 
 RUN = [*TINY, "tracker=none", "retrain.seeds=1", "baseline.architectures=0"]
 
@@ -33,17 +32,6 @@ def assert_one_line(outcome, *words):
     assert outcome.err.count("\n") == 1
     for word in words:
         assert str(word) in outcome.err
-
-
-@contextlib.contextmanager
-def small_disk(largest):
-    """No file can grow beyond ``largest`` bytes: every writer meets the error of the system, as on a full disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (largest, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_a_full_disk_in_the_search(tmp_path):

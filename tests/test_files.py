@@ -2,21 +2,12 @@
 
 import json
 import os
-import resource
 
 import pytest
 
 from supernet.errors import UserError
 from supernet.files import atomic, read_json, write_json, write_text
-
-
-@pytest.fixture
-def file_size_limit():
-    """No file may grow beyond 1,000 bytes: what a full disk does, on any machine."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+from tests.disk import small_disk
 
 
 def test_what_is_written_is_read_back_and_nothing_else_is_left(tmp_path):
@@ -47,10 +38,10 @@ def test_a_reader_never_meets_half_a_file(tmp_path):
         assert reader.read() == "old" and path.read_text() == "new and longer"
 
 
-def test_a_full_disk_is_one_line_and_the_old_file_stays(tmp_path, file_size_limit):
+def test_a_full_disk_is_one_line_and_the_old_file_stays(tmp_path):
     path = tmp_path / "file"
     write_text(path, "old")
-    with pytest.raises(UserError, match=r"cannot write .*file: File too large; free some space") as caught:
+    with small_disk(1000), pytest.raises(UserError, match=r"cannot write .*file: File too large; free some space") as caught:
         write_text(path, "x" * 5000)
     assert "\n" not in str(caught.value)
     assert path.read_text() == "old" and os.listdir(tmp_path) == ["file"]

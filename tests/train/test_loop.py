@@ -3,7 +3,6 @@
 import math
 import os
 import re
-import resource
 import signal
 
 import pytest
@@ -12,6 +11,7 @@ import torch
 from supernet.errors import UserError
 from supernet.train.checkpoint import VERSION, Checkpoints
 from supernet.train.loop import Stopped, StopRequest, run_stage
+from tests.disk import small_disk
 from tests.train.stopping import NEVER, Rows, after, stopped_and_resumed
 
 
@@ -232,13 +232,9 @@ def test_a_checkpoint_of_something_else_is_refused_in_one_line(tmp_path, monkeyp
 def test_a_full_disk_is_one_line_and_the_old_checkpoint_stays(tmp_path):
     checkpoints = Checkpoints(tmp_path)
     path = checkpoints.save("search", STATE)
-    before, limit = path.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limit[1]))
-    try:
-        with pytest.raises(UserError, match=r"cannot write .*search\.pt: .*full") as caught:
-            checkpoints.save("search", STATE)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    before = path.read_bytes()
+    with small_disk(10_000), pytest.raises(UserError, match=r"cannot write .*search\.pt: .*full") as caught:
+        checkpoints.save("search", STATE)
     assert "\n" not in str(caught.value)
     assert path.read_bytes() == before and os.listdir(tmp_path) == ["search.pt"]
 
