@@ -25,10 +25,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from supernet import study
-from supernet.config import Config, typed
+from supernet.config import Config, of_folder, typed
 from supernet.errors import UserError, unknown
 from supernet.files import write_text
-from supernet.report.summary import summary_table
+from supernet.rank import rank
+from supernet.report.summary import rank_tables, summary_table
 from supernet.run import Run, same_computation
 from supernet.track.console import Progress
 from supernet.train.loop import Stopped, StopRequest
@@ -42,6 +43,7 @@ COMMANDS = {
     "export": "write the trained network as JSON, Python, safetensors, torch.export and ONNX",
     "report": "write report.html",
     "latency": "measure the latency of every operation here, as a table for budget.latency_table",
+    "rank": "compare the order in which the trained supernet puts architectures with the truth",
     "study": "run every method of study.methods with every seed of study.seeds, and compare",
     "check": "build everything and try one step, without writing anything",
 }
@@ -293,7 +295,12 @@ def execute(command: str, config: Config, folder: Path, overrides: list[str], pa
                 return
             progress.message(f"{command}: {config.name} in {folder}")
             with Run(config, folder, parent=parent, progress=progress, stop=stop) as run:
-                getattr(run, command)()
+                if command == "rank":
+                    ranked = rank(run, [Run(of_folder(Path(other)), Path(other)) for other in config.rank.beside])
+                    progress.message(rank_tables(ranked))
+                    run.report()
+                else:
+                    getattr(run, command)()
                 results = run.results()
         except Stopped as stopped:
             progress.message(f"stopped by {stopped}; go on with: supernet {command} from={shlex.quote(str(folder))}")

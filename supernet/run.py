@@ -14,7 +14,8 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -63,7 +64,7 @@ class State:
     stages: dict[str, dict[str, Any]] = field(default_factory=dict)
     plan: dict[str, str] | None = None  # what the run is to compute: see Run.plan
     parent: str | None = None
-    origin: dict[str, Any] | None = None  # the keys of the parent's search as it was then: it may go on, move or be deleted
+    origin: dict[str, Any] | None = None  # the parent's search as it was then, key and result: it may go on, move or be deleted
     tracker: dict[str, Any] | None = None
 
     @classmethod
@@ -125,7 +126,7 @@ class Run:
         if self.state.plan is None and parent is not None:
             self.state.parent = str(parent)
             if (found := State.read(parent).stages.get("search")) is not None:
-                self.state.origin = {"key": found["key"]} | {k: found["result"][k] for k in ("plain_key", "weights_key")}
+                self.state.origin = {"key": found["key"]} | found["result"]
         self.parent = State.read(Path(self.state.parent)) if self.state.parent else None
         self.checkpoints = Checkpoints(self.folder / "checkpoints", config.checkpoint.every_seconds)
         self.tracker = Trackers([JsonLines(self.folder / "metrics.jsonl"), build(config.tracker, "tracker")])
@@ -258,6 +259,7 @@ class Run:
             "derive": self.derive_key,
             "retrain": key_of(training, s["retrain"]),
             "baseline": key_of(training, s["baseline"], s["budget"]),
+            "rank": key_of(s["rank"]),
         }
 
     # --- stages
@@ -320,11 +322,16 @@ class Run:
         cost = self._train(self.search_stage(start))
         result = dataclasses.asdict(cost) | {
             "epochs": self.config.search.epochs,
-            "warm_start": self.state.parent if self.start_key else None,
+            "method": self.config.method,
+            "warm_start": self._searched_before() if self.start_key else None,
             "weights_key": self.weights_key,
             "plain_key": self.plain_search_key,
         }
         return self.commit("search", key, result)
+
+    def _searched_before(self) -> dict[str, Any]:
+        """The search that this one starts from, and so on back: its folder, its method and what it cost."""
+        return {"folder": self.state.parent} | {k: v for k, v in self.state.origin.items() if not k.endswith("key")}
 
     def _start_weights(self) -> dict[str, torch.Tensor]:
         checkpoints = Checkpoints(Path(self.state.parent) / "checkpoints")
@@ -373,9 +380,15 @@ class Run:
             "graph": self.space.graph(architecture),
         }
 
-    def judge(self, supernet: nn.Module, architecture: Architecture, share: float = 1.0) -> Judgement:
-        """The architecture's accuracy with inherited weights on the first ``share`` of the architecture split, always the same."""
+    def judge(
+        self, supernet: nn.Module, architecture: Architecture, share: float = 1.0, recalibration_batches: int | None = None
+    ) -> Judgement:
+        """The architecture's accuracy with inherited weights on the first ``share`` of the architecture split, always the same.
+
+        ``recalibration_batches`` is that of the configuration unless it is given.
+        """
         settings = self.config.judge
+        few_batches = settings.recalibration_batches if recalibration_batches is None else recalibration_batches
 
         def batches(indices: torch.Tensor):
             return evaluation_batches(
@@ -388,42 +401,69 @@ class Run:
             )
 
         calibration = None
-        if settings.recalibration_batches:
-            few = self.splits.weights[: settings.recalibration_batches * settings.batch_size]
+        if few_batches:
+            few = self.splits.weights[: few_batches * settings.batch_size]
             calibration = (images for images, _ in batches(few))
         path = self.space.path(architecture)
         images = self.splits.architecture[: max(1, round(share * len(self.splits.architecture)))]
         return finite("search", inherited_accuracy(supernet, path, batches(images), calibration))
 
-    def _search_architectures(self) -> tuple[Architecture, dict[str, Any]]:
-        stage = self.trained_supernet()
-        name = option(self.searcher)
-        cache = self.folder / "checkpoints" / f"judged-{self.derive_key}.json"
+    @contextmanager
+    def _kept_judgements(self, key: str) -> Iterator[tuple[dict[tuple[Architecture, float], Judgement], Callable[[], None]]]:
+        """Judgements by architecture and share, kept in a file; and what to call before each: it saves now and then, and stops."""
+        path, saved = self.folder / "checkpoints" / f"judged-{key}.json", time.monotonic()
         known = {}
-        if cache.exists():
-            for entry in read_json(cache):
+        if path.exists():
+            for entry in read_json(path):
                 known[Architecture.from_dict(entry), entry["share"]] = Judgement(**entry["judgement"])
-        started, saved = time.perf_counter(), time.monotonic()
 
         def save() -> None:
             entries = [a.to_dict() | {"share": s, "judgement": dataclasses.asdict(j)} for (a, s), j in known.items()]
-            write_json(cache, entries)
+            write_json(path, entries)
 
+        def about_to_judge() -> None:
+            nonlocal saved
+            if self.stop.signum is not None:
+                save()
+                self.stop.check()
+            if time.monotonic() - saved >= self.config.checkpoint.every_seconds:
+                save()
+                saved = time.monotonic()
+
+        yield known, about_to_judge
+        save()
+
+    def judged(
+        self,
+        key: str,
+        architectures: Sequence[Architecture],
+        judge: Callable[[Architecture], Judgement],
+        update: Callable[[int, dict[str, float]], None],
+    ) -> list[Judgement]:
+        """Judges each of ``architectures``, once in a run for each ``key``; a stopped run goes on where it was."""
+        with self._kept_judgements(key) as (known, about_to_judge):
+            for number, architecture in enumerate(architectures, start=1):
+                if (architecture, 1.0) not in known:
+                    about_to_judge()
+                    known[architecture, 1.0] = judge(architecture)
+                update(number, figures(known[architecture, 1.0]))
+        return [known[architecture, 1.0] for architecture in architectures]
+
+    def _search_architectures(self) -> tuple[Architecture, dict[str, Any]]:
+        stage = self.trained_supernet()
+        name = option(self.searcher)
+        started = time.perf_counter()
         self.searcher.begin(self.budget, stage.scores(), Streams(self.config.seed).host("searcher"))
-        with self.progress.stage("derive", self.searcher.total) as update:
+        with (
+            self._kept_judgements(self.derive_key) as (known, about_to_judge),
+            self.progress.stage("derive", self.searcher.total) as update,
+        ):
 
             def judge(architecture: Architecture, share: float) -> Judgement:
-                nonlocal saved
-                if self.stop.signum is not None:
-                    save()
-                    self.stop.check()
-                if time.monotonic() - saved >= self.config.checkpoint.every_seconds:
-                    save()
-                    saved = time.monotonic()
+                about_to_judge()
                 return self.judge(stage.supernet, architecture, share)
 
             result = search(self.searcher, judge, known, lambda count, judgement: update(count, figures(judgement)))
-        save()
         costs = {
             architecture: {k: int(v) if v.is_integer() else v for k, v in self.budget.costs(architecture).items()}
             for architecture in result.judged
@@ -444,10 +484,10 @@ class Run:
         """Trains the derived architecture from scratch, once a seed, and the random architectures beside it."""
         architecture = self.derive()
         for index in range(self.config.retrain.seeds):
-            self._retrain_one(f"retrain/{index}", architecture, index, self.config.retrain.init)
+            self.train(f"retrain/{index}", architecture, index, self.config.retrain.init)
         rng = Streams(self.config.seed).host("random_architectures")
         for index in range(self.config.baseline.architectures):
-            self._retrain_one(f"random/{index}", self.budget.random(rng), index, "scratch")
+            self.train(f"random/{index}", self.budget.random(rng), index, "scratch")
 
     def retrain_stage(self, name: str, architecture: Architecture, index: int, init: str) -> RetrainStage:
         """A retrain stage, fresh. Its chance comes from the run's seed and ``index`` alone: random architectures get the same."""
@@ -471,7 +511,8 @@ class Run:
             key=self.retrain_key(name, architecture, init),
         )
 
-    def _retrain_one(self, name: str, architecture: Architecture, index: int, init: str) -> dict[str, Any]:
+    def train(self, name: str, architecture: Architecture, index: int, init: str) -> dict[str, Any]:
+        """Trains ``architecture`` as the stage ``name``, and tests it, once."""
         key = self.retrain_key(name, architecture, init)
         if (done := self.finished(name, key)) is not None:
             return done
@@ -598,10 +639,19 @@ class Run:
         chance = trained(stages, "random")
         if chance:
             value["random_baseline"] = chance
+        if "rank" in stages:
+            value["rank"] = stages["rank"]
         value["environment"] = environment(self.device)
         value["total_seconds"] = sum(result.get("seconds", 0.0) for result in stages.values())
         value["total_seconds"] += stages.get("derive", {}).get("derive", {}).get("seconds", 0.0)
+        value["total_seconds"] += sum(before["seconds"] for before in searches_before(value.get("search", {})))
         return value
+
+
+def searches_before(search: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The searches that a search started from, the last first: the results of each, one in the other."""
+    while search := search.get("warm_start"):
+        yield search
 
 
 def same_computation(config: Config, folder: Path) -> bool:

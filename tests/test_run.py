@@ -307,8 +307,14 @@ def test_a_method_starts_from_the_weights_of_another(method, other, runs, tmp_pa
 
 def test_a_warm_start_is_on_record_and_resumes_without_its_parent(darts, tmp_path):
     child = finished("search", f"from={darts}", "method=spos", cwd=tmp_path)
-    assert results_of(child)["search"]["warm_start"] == results_of(child)["parent"] == str(darts)
-    assert results_of(child)["method"] == "spos"
+    results, before = results_of(child), results_of(darts)
+    assert results["search"]["warm_start"] == {"folder": str(darts)} | before["search"]
+    assert (results["parent"], results["method"], before["search"]["method"]) == (str(darts), "spos", "darts")
+    assert results["total_seconds"] == pytest.approx(before["search"]["seconds"] + results["search"]["seconds"])
+    third = finished("search", f"from={child}", "method=fairnas", cwd=tmp_path)
+    results = results_of(third)
+    assert results["search"]["warm_start"]["warm_start"]["method"] == "darts"  # the whole chain, and what all of it cost
+    assert results["total_seconds"] > results_of(child)["total_seconds"]
     shutil.rmtree(darts)
     assert finished("derive", f"from={child}", "searcher.candidates=3", cwd=tmp_path) != child  # another searcher: a grandchild
     assert finished("search", f"from={child}", cwd=tmp_path) == child

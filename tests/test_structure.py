@@ -58,11 +58,12 @@ ALLOWED = {
         "samplers",
         "learners",
     },
-    "config": {"cost", "errors", "train"},
+    "config": {"cost", "errors", "evaluate", "train"},
 }
 ALLOWED["run"] = set(ALLOWED) - {"samplers", "learners", "ops"}
 ALLOWED["study"] = {"config", "errors", "evaluate", "files", "run", "track", "train"}
-ALLOWED["cli"] = {"config", "errors", "files", "report", "run", "study", "track", "train"}
+ALLOWED["rank"] = {"errors", "evaluate", "mixture", "randomness", "run"}
+ALLOWED["cli"] = {"config", "errors", "files", "rank", "report", "run", "study", "track", "train"}
 
 ALONE = {  # package -> the only files that may import it
     "hydra": {"cli.py"},

@@ -180,6 +180,18 @@ def pareto(rows: Rows, front: Rows, cost: str) -> Figure:
     return figure
 
 
+def rank_scatter(points: Rows, truth: str, predictors: Sequence[str]) -> Figure:
+    """The truth against each predictor: every architecture a dot."""
+    figure, panel = panels(predictors)
+    for axes, name in zip(panel, predictors, strict=False):
+        known = [point for point in points if truth in point]
+        dots = axes.scatter([100 * point[name] for point in known], [point[truth] for point in known], color=FOUND, s=10, alpha=0.7)
+        dots.set_gid(f"rank-{name}")
+        axes.set_xlabel("accuracy with inherited weights (%)", fontsize=8)
+    panel[0].set_ylabel(truth, fontsize=8)
+    return figure
+
+
 def mean_with_interval(axes: Axes, x: float, trained: Mapping[str, Any], colour: str, marker: str, label: str) -> None:
     mean, ends = trained["mean"], trained.get("ci95")
     error = [[100 * (mean - ends[0])], [100 * (ends[1] - mean)]] if ends else None

@@ -12,7 +12,7 @@ import yaml
 from supernet.files import read_json, write_text
 from supernet.report import figures
 from supernet.report.cell import COLOURS, draw_cell
-from supernet.report.summary import HEADINGS, comparison, count, percent
+from supernet.report.summary import HEADINGS, RANK_HEADINGS, comparison, count, percent, rank_rows
 from supernet.track.jsonlines import read_rows
 
 CELLS = {"normal": "Normal cell", "reduce": "Reduction cell"}
@@ -43,6 +43,7 @@ def page(name: str, results: Mapping[str, Any], rows: figures.Rows, config: Mapp
         ("Search", search(results, rows, colours)),
         ("Architectures judged with inherited weights", judged(results, rows, config)),
         ("Retraining", retraining(rows)),
+        ("Rank correlation", ranking(results)),
         ("Time", time(results)),
         ("Settings", table(["setting", "value"], flat(config), fold="every setting of this run")),
         ("Versions", table(["part", "version"], flat(results.get("environment", {})), fold="software and hardware")),
@@ -148,6 +149,22 @@ def retraining(rows: figures.Rows) -> str:
     return picture(figures.retrain_curves(stages), "retrain") if stages else ""
 
 
+def ranking(results: Mapping[str, Any]) -> str:
+    """What ``supernet rank`` found: a table and a picture for each truth."""
+    ranked, html = results.get("rank"), ""
+    for number, (truth, correlations) in enumerate(ranked["against"].items() if ranked else ()):
+        supernets = [name for name in correlations if name.endswith(", recalibrated")]
+        html += f"<h3>Against: {escape(truth)}</h3>\n"
+        html += picture(figures.rank_scatter(ranked["points"], truth, supernets), f"rank-{number}")
+        html += table(RANK_HEADINGS, rank_rows(correlations))
+    if html:
+        html += note(
+            "Kendall's tau (b) with its 95% interval by the bootstrap over architectures, and Spearman's rho; the same among the "
+            "tenth that is best in truth. A supernet that ranks no better than the number of parameters has not earned its keep."
+        )
+    return html
+
+
 def time(results: Mapping[str, Any]) -> str:
     names = {
         "latency": "latency table",
@@ -157,6 +174,10 @@ def time(results: Mapping[str, Any]) -> str:
         "random_baseline": "random architectures",
     }
     spent = {names[key]: results[key] for key in names if results.get(key, {}).get("seconds") is not None}
+    before = results.get("search", {}).get("warm_start")
+    while before:
+        spent = {f"search before, {before['method']}": before} | spent
+        before = before["warm_start"]
     if not spent:
         return ""
     total = results.get("total_seconds") or sum(stage["seconds"] for stage in spent.values())

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
+from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
 
@@ -64,6 +65,39 @@ def summary_table(results: Mapping[str, Any]) -> Table:
     for field, heading in list(vars(HEADINGS).items())[1:]:
         table.add_row(heading, *(escape(getattr(row, field)) for row in rows))
     return table
+
+
+def rank_rows(correlations: Mapping[str, Any]) -> list[list[str]]:
+    """A row a predictor: tau with its interval and rho, overall and among the best tenth."""
+    return [
+        [name, *(cell for group in ("all", "best_tenth") for cell in (with_interval(found[group]), decimal(found[group]["rho"])))]
+        for name, found in correlations.items()
+    ]
+
+
+RANK_HEADINGS = ("predictor", "tau", "rho", "tau, best tenth", "rho, best tenth")
+
+
+def rank_tables(ranked: Mapping[str, Any]) -> Group:
+    """What ``supernet rank`` found, a table for each truth, for the console."""
+    tables = []
+    for truth, correlations in ranked["against"].items():
+        (some, best), *_ = ([found[group]["architectures"] for group in ("all", "best_tenth")] for found in correlations.values())
+        title = f"Rank correlation with: {truth} ({some} architectures, {best} in the best tenth; 95% intervals)"
+        table = Table(*RANK_HEADINGS, title=title, title_justify="left")
+        for row in rank_rows(correlations):
+            table.add_row(*map(escape, row))
+        tables.append(table)
+    return Group(*tables)
+
+
+def with_interval(found: Mapping[str, Any]) -> str:
+    ends = found["tau_ci95"]
+    return decimal(found["tau"]) + (f" ({ends[0]:.2f} to {ends[1]:.2f})" if ends else "")
+
+
+def decimal(number: float | None) -> str:
+    return "–" if number is None else f"{number:.2f}"
 
 
 def percent(fraction: float | None) -> str:

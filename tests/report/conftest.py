@@ -70,7 +70,14 @@ def results(space: str) -> dict:
         "parent": None,
         "architecture": {"space": space} | {k: parts[k] for k in ("choices", "text", "graph")},
         "cost": {"params": 73754, "madds": 1234567},
-        "search": {"seconds": 31.2, "steps": 132, "peak_memory_bytes": 812345678, "epochs": SEARCH_EPOCHS, "warm_start": None},
+        "search": {
+            "seconds": 31.2,
+            "steps": 132,
+            "peak_memory_bytes": 812345678,
+            "epochs": SEARCH_EPOCHS,
+            "method": "darts",
+            "warm_start": {"method": "spos", "seconds": 17.7, "steps": 99, "peak_memory_bytes": 1, "warm_start": None},
+        },
         "derive": {"searcher": "derived", "inherited_accuracy": 0.9123, "evaluated": 20, "seconds": 0.4, "pareto": pareto()},
         "retrain": {
             "accuracy": [0.9811, 0.9722, 0.9855],

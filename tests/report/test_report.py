@@ -106,7 +106,19 @@ def test_every_figure_is_shown(run_folder, page):
         assert shown in page.text
     for shown in ("50,010", "1,000,020", "95.33%", "90,030", "1,500,040", "97.44%"):  # each of them
         assert shown in page.text
-    for shown in ("91.23%", "31.2", "132", "775 MiB", "107.3", "2.15.0", "search.lr", "0.0517", "['a', 'b']"):
+    for shown in (
+        "91.23%",
+        "31.2",
+        "search before, spos",
+        "17.7",
+        "132",
+        "775 MiB",
+        "107.3",
+        "2.15.0",
+        "search.lr",
+        "0.0517",
+        "['a', 'b']",
+    ):
         assert shown in page.text
 
 

@@ -1,0 +1,104 @@
+"""How well a cheap judgement orders architectures: its rank correlation with a truth that costs more."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from supernet.errors import UserError, require, unknown
+
+RESAMPLES = 1000  # of the bootstrap
+Statistic = Callable[[np.ndarray, np.ndarray], float]
+
+
+@dataclass
+class RankSettings:
+    """What ``supernet rank`` compares: random architectures, judged with inherited weights and in truth.
+
+    The truth is the accuracy of the first ``scratch`` of them after training from scratch, and that of a table of ``published``
+    ones: an npz file with ``arch``, in the space's notation, and ``target``, a column of accuracies. Its other columns of numbers
+    are compared as well, as other people's predictions. ``beside`` names folders of runs whose supernets judge the same.
+    """
+
+    architectures: int = 200
+    scratch: int = 0
+    published: str | None = None
+    target: str = "test_200"
+    beside: list[str] = field(default_factory=list)
+
+    def __post_init__(self):
+        require("rank.architectures", self.architectures, least=3)  # no correlation of fewer says anything
+        require("rank.scratch", self.scratch, least=0)
+        if self.scratch > self.architectures:
+            raise UserError(f"rank.scratch={self.scratch}: there are only rank.architectures={self.architectures} to train")
+        if 0 < self.scratch < 3:
+            raise UserError(f"rank.scratch={self.scratch}: no correlation of fewer than 3 says anything; take 30 or more, or 0")
+
+
+def correlations(predicted: Sequence[float], truth: Sequence[float], rng: np.random.Generator) -> dict[str, Any]:
+    """Kendall's tau (b) and Spearman's rho, overall (``all``) and among the tenth that is best in truth (``best_tenth``).
+
+    Each has a 95% interval by the bootstrap over architectures. A group of fewer than three, or one in which all are equal, has
+    none: ``None``. Ties in the truth at the edge of the best tenth are in it.
+    """
+    x, y = np.asarray(predicted, dtype=float), np.asarray(truth, dtype=float)
+    best = y >= np.sort(y)[-max(1, round(len(y) / 10))]
+    return {"all": correlation(x, y, rng), "best_tenth": correlation(x[best], y[best], rng)}
+
+
+def correlation(x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> dict[str, Any]:
+    """Tau and rho of one group, with their intervals."""
+    from scipy.stats import kendalltau, spearmanr  # scipy.stats takes a second to import
+
+    found: dict[str, Any] = {"architectures": len(x)}
+    resampled = rng.integers(len(x), size=(RESAMPLES, len(x)))
+    for name, function in (("tau", kendalltau), ("rho", spearmanr)):
+
+        def statistic(rows: np.ndarray | slice, function: Statistic = function) -> float:
+            a, b = x[rows], y[rows]
+            return np.nan if np.ptp(a) == 0 or np.ptp(b) == 0 else function(a, b).statistic
+
+        if len(x) < 3 or np.isnan(whole := statistic(slice(None))):
+            found |= {name: None, f"{name}_ci95": None}
+        else:
+            interval = np.nanpercentile([statistic(rows) for rows in resampled], [2.5, 97.5])
+            found |= {name: float(whole), f"{name}_ci95": interval.tolist()}
+    return found
+
+
+@dataclass(frozen=True)
+class Published:
+    """Columns of figures by name, and the row of each architecture's text."""
+
+    rows: dict[str, int]
+    columns: dict[str, np.ndarray]
+
+    def of(self, texts: Sequence[str], column: str) -> list[float]:
+        """The figures of architectures, in their order."""
+        return [float(self.columns[column][self.rows[text]]) for text in texts]
+
+
+def read_published(path: Path, target: str) -> Published:
+    """The table of :class:`RankSettings`; a column with a figure a seed, ``[architectures, seeds]``, becomes its mean.
+
+    Raises:
+        UserError: it cannot be read, or has no ``arch`` or no column ``target``.
+    """
+    try:
+        with np.load(path) as file:
+            arrays = dict(file)
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"rank.published={path}: cannot be read ({error}); expected an npz file with arch and {target}") from error
+    if "arch" not in arrays:
+        raise UserError(f"rank.published={path}: has no arch, only {', '.join(arrays)}; the names of the architectures")
+    rows = {str(text): row for row, text in enumerate(arrays.pop("arch"))}
+    columns = {
+        name: array if array.ndim == 1 else array.mean(axis=1)
+        for name, array in arrays.items()
+        if array.shape[:1] == (len(rows),) and np.issubdtype(array.dtype, np.number) and array.ndim <= 2
+    }
+    if target not in columns:
+        raise UserError(f"rank.target: {unknown(target, list(columns))}, the columns of {path}")
+    return Published(rows, columns)

@@ -1,0 +1,72 @@
+"""Rank correlations: against counting pairs by hand, and the coverage of their intervals on data whose correlation is known."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+
+from supernet.errors import UserError
+from supernet.evaluate.ranking import RankSettings, correlation, correlations, read_published
+
+
+def tau_by_counting(x, y):
+    """Kendall's tau-b as it is defined: concordant less discordant pairs, over the pairs that are no ties."""
+    pairs = list(itertools.combinations(range(len(x)), 2))
+    signs = [(np.sign(x[i] - x[j]), np.sign(y[i] - y[j])) for i, j in pairs]
+    free = [sum(bool(sign[k]) for sign in signs) for k in (0, 1)]
+    return sum(a * b for a, b in signs) / math.sqrt(free[0] * free[1])
+
+
+def test_tau_by_counting_pairs_and_rho_by_ranks():
+    rng = np.random.default_rng(0)
+    truth = rng.permutation(40).astype(float)
+    predicted = np.round(truth / 4 + rng.normal(0, 3, 40))  # with ties
+    found = correlations(predicted, truth, rng)
+    best = truth >= 36
+    assert (found["all"]["architectures"], found["best_tenth"]["architectures"]) == (40, 4)
+    assert found["all"]["tau"] == pytest.approx(tau_by_counting(predicted, truth))
+    assert found["best_tenth"]["tau"] == pytest.approx(tau_by_counting(predicted[best], truth[best]))
+    ranks = [np.array([(values < v).sum() + ((values == v).sum() - 1) / 2 for v in values]) for values in (predicted, truth)]
+    assert found["all"]["rho"] == pytest.approx(np.corrcoef(*ranks)[0, 1])
+
+
+def test_the_interval_covers_the_truth_as_often_as_it_says():
+    """Of two normal variables with correlation r, tau is 2/pi arcsin(r) (Greiner's relation)."""
+    rng, r, inside = np.random.default_rng(1), 0.6, 0
+    for _ in range(60):
+        x, noise = rng.normal(size=(2, 60))
+        low, high = correlation(x, r * x + math.sqrt(1 - r * r) * noise, rng)["tau_ci95"]
+        inside += low <= 2 / math.pi * math.asin(r) <= high
+    assert inside >= 51  # of 60 at 95%: fewer has a probability of 0.2%
+
+
+def test_what_cannot_be_ranked_has_no_correlation():
+    rng = np.random.default_rng(2)
+    assert correlations([0.5, 0.5, 0.5, 0.5], [1, 2, 3, 4], rng)["all"]["tau"] is None
+    found = correlations([1, 2, 3, 5], [1, 2, 3, 4], rng)
+    assert (found["all"]["tau"], found["best_tenth"]["tau"], found["best_tenth"]["rho_ci95"]) == (1.0, None, None)
+
+
+def test_a_table_of_published_figures(tmp_path):
+    path = tmp_path / "table.npz"
+    np.savez(
+        path, arch=np.array(["b", "a"]), test=np.array([[1.0, 2.0], [3.0, 5.0]]), params=np.array([7, 8]), note=np.array(["x", "y"])
+    )
+    table = read_published(path, "test")
+    assert table.of(["a", "b"], "test") == [4.0, 1.5]  # the mean over seeds
+    assert set(table.columns) == {"test", "params"}
+    with pytest.raises(UserError, match="did you mean 'test'"):
+        read_published(path, "tset")
+    (tmp_path / "not.npz").write_text("no")
+    with pytest.raises(UserError, match="cannot be read"):
+        read_published(tmp_path / "not.npz", "test")
+    np.savez(path, text=np.array(["b"]))
+    with pytest.raises(UserError, match="has no arch"):
+        read_published(path, "test")
+
+
+@pytest.mark.parametrize("wrong", [{"architectures": 2}, {"scratch": 201}, {"scratch": 2}, {"scratch": -1}])
+def test_wrong_settings_are_refused(wrong):
+    with pytest.raises(UserError, match="rank\\."):
+        RankSettings(**wrong)

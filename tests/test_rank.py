@@ -1,0 +1,99 @@
+"""``supernet rank`` from a trained supernet: what it compares, that it stops and goes on, and what it refuses."""
+
+import json
+
+import numpy as np
+import pytest
+from scipy.stats import kendalltau
+
+from supernet.spaces.nb201 import NB201
+from supernet.spaces.space import Geometry
+from supernet.train.retrain import RetrainStage
+from tests.commands import TINY, finished, supernet
+
+SEARCH = [*TINY, "tracker=none", "search.epochs=1"]
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory):
+    """The folders of two trained supernets of the same space and images."""
+    cwd = tmp_path_factory.mktemp("rank")
+    return [finished("search", *SEARCH, f"method={method}", cwd=cwd) for method in ("spos", "fairnas")]
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    """A published table of the whole space, with figures of no meaning."""
+    space = NB201(Geometry(4, 1), Geometry(4, 1))
+    rng, texts = np.random.default_rng(0), set()
+    while len(texts) < 12_000:  # nearly all of 15,625
+        texts.add(space.encode(space.random(rng)))
+    path = tmp_path_factory.mktemp("table") / "table.npz"
+    figures = rng.uniform(0, 100, (2, len(texts)))
+    np.savez(path, arch=np.array(sorted(texts)), test_200=figures[0], test_12=figures[1], index=np.arange(len(texts)))
+    return path
+
+
+def test_ranks_of_two_supernets_against_both_truths(searched, tmp_path, table, monkeypatch):
+    spos, fair = searched
+    arguments = [f"from={spos}", f"rank.beside=[{fair}]", "rank.architectures=4", "rank.scratch=3", "retrain.epochs=1"]
+    arguments.append(f"rank.published={table}")
+
+    step, stopped = RetrainStage.step, []
+
+    def stop_once(stage, index):
+        if stage.name == "rank/1" and not stopped:
+            stopped.append(index)
+            raise KeyboardInterrupt
+        return step(stage, index)
+
+    monkeypatch.setattr(RetrainStage, "step", stop_once)
+    outcome = supernet("rank", *arguments, cwd=tmp_path)
+    assert outcome.code == 130
+    (folder,) = tmp_path.glob("outputs/*/*")
+    assert finished("rank", f"from={folder}", cwd=tmp_path) == folder  # the settings of the comparison are on record in it
+    results = json.loads((folder / "results.json").read_text())
+    ranked = results["rank"]
+    assert results["parent"] == str(spos)
+    assert [one["name"] for one in ranked["supernets"]] == ["uniform", "fair"]
+
+    points, against = ranked["points"], ranked["against"]
+    assert len({point["text"] for point in points}) == 4
+    assert [("trained from scratch" in point) for point in points] == [True, True, True, False]
+    supernets = {f"{name}, {how}" for name in ("uniform", "fair") for how in ("recalibrated", "as trained")}
+    assert set(against["trained from scratch"]) == supernets | {"params", "madds"}
+    assert set(against["published test_200"]) == supernets | {"params", "madds", "published test_12"}
+    for truth, correlations in against.items():
+        known = [point for point in points if truth in point]
+        for name, found in correlations.items():
+            assert found["all"]["architectures"] == len(known)
+            if name in supernets and found["all"]["tau"] is not None:
+                tau = kendalltau([point[name] for point in known], [point[truth] for point in known]).statistic
+                assert found["all"]["tau"] == pytest.approx(tau)
+    published = dict(zip(*(np.load(table)[name].tolist() for name in ("arch", "test_200")), strict=True))
+    assert all(point["published test_200"] == published[point["text"]] for point in points)
+    assert any(point["uniform, recalibrated"] != point["uniform, as trained"] for point in points)
+    page = (folder / "report.html").read_text()
+    assert "Rank correlation" in page
+    assert "published test_12" in page
+
+    before = (folder / "state.json").read_bytes()
+    assert finished("rank", f"from={folder}", cwd=tmp_path) == folder  # nothing is done twice
+    assert (folder / "state.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (["rank.beside=[nowhere]"], "nowhere: not the folder of a run"),
+        (["rank.published=nowhere.npz"], "cannot be read"),
+        (["rank.architectures=2"], "rank.architectures=2"),
+        (["space.search.channels=6", "rank.beside=[{fair}]"], "its space, geometry"),
+    ],
+)
+def test_a_mistake_is_one_line(searched, tmp_path, wrong, said):
+    spos, fair = searched
+    words = [word.replace("{fair}", str(fair)) for word in wrong]
+    outcome = supernet("rank", f"from={spos}", *words, cwd=tmp_path)
+    assert (outcome.code, outcome.err.count("\n")) == (2, 1)
+    assert said in outcome.err
