@@ -233,8 +233,6 @@ def prepared(line: CommandLine) -> CommandLine:
 
     That of ``from=`` goes on if it computes the same; else a new one is made, which no other run gets.
     """
-    for job in jobs(line):
-        Run(composed(job), Path(os.devnull))
     setting = "hydra.sweep.dir" if line.sweeps else "hydra.run.dir"
     chosen = setting in map(key, line.overrides)
     with composition(single_jobs(line.overrides)[0]) as cfg:
@@ -242,6 +240,8 @@ def prepared(line: CommandLine) -> CommandLine:
     if not chosen and not line.sweeps and line.parent is not None and goes_on(line, line.parent):
         folder = line.parent
     else:
+        for job in jobs(line):
+            Run(composed(job), Path(os.devnull))
         folder = made(folder, shared=chosen)
     line.overrides.append(f"{setting}={quoted(str(folder))}")
     return line

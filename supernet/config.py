@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from supernet.cost.budget import COUNTED, BudgetSettings
 from supernet.errors import UserError, require, unknown
 from supernet.evaluate.ranking import RankSettings
+from supernet.train.candidate import ShortlistSettings
 from supernet.train.retrain import RetrainSettings
 from supernet.train.search import SearchSettings
 
@@ -31,6 +32,7 @@ class DataSettings:
     search_augment: Any = MISSING
     architecture_share: float = 0.5  # of the training images, held out to train the logits and to rank architectures
     train_limit: int | None = None  # use only so many training images
+    image_size: int | None = None  # average images down until their shorter side has so many pixels
 
 
 @dataclass
@@ -81,6 +83,7 @@ class Config:
     search: SearchSettings = field(default_factory=SearchSettings)
     searcher: Any = MISSING
     judge: JudgeSettings = field(default_factory=JudgeSettings)
+    shortlist: ShortlistSettings = field(default_factory=ShortlistSettings)
     retrain: RetrainSettings = field(default_factory=RetrainSettings)
     baseline: BaselineSettings = field(default_factory=BaselineSettings)
     checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)
@@ -102,6 +105,8 @@ class Config:
         if self.threads is not None:
             require("threads", self.threads, least=1)
         require("data.architecture_share", self.data.architecture_share, above=0, below=1)
+        if self.data.image_size is not None:
+            require("data.image_size", self.data.image_size, least=1)
         if self.precision not in ("float32", "bf16"):
             raise UserError(f"precision: {unknown(self.precision, ['float32', 'bf16'])}")
 

@@ -33,19 +33,21 @@ from supernet.data import ImageData, Splits, evaluation_batches, split
 from supernet.device import choose_device, describe, make_deterministic
 from supernet.errors import UserError
 from supernet.evaluate.accuracy import Judgement, evaluate, inherited_accuracy
+from supernet.evaluate.curves import upper_bound
 from supernet.evaluate.statistics import mean_and_interval
 from supernet.files import read_json, write_json, write_text
 from supernet.mixture import Architecture
 from supernet.randomness import Streams
-from supernet.search.searcher import search
+from supernet.search.searcher import rank, search
 from supernet.spaces.space import Space
 from supernet.track.console import Progress
 from supernet.track.interface import Trackers
 from supernet.track.jsonlines import JsonLines, read_rows
+from supernet.train.candidate import CandidateStage
 from supernet.train.checkpoint import Checkpoints
 from supernet.train.loop import StageCost, StopRequest, run_stage
-from supernet.train.retrain import RetrainStage
-from supernet.train.search import SearchStage
+from supernet.train.retrain import RetrainSettings, RetrainStage
+from supernet.train.search import SearchSettings, SearchStage
 
 SCHEMA = 1
 PACKAGES = ("supernet", "torch", "torchvision", "timm", "numpy", "hydra-core", "wandb", "onnx", "onnxruntime")
@@ -65,6 +67,7 @@ class State:
     plan: dict[str, str] | None = None  # what the run is to compute: see Run.plan
     parent: str | None = None
     origin: dict[str, Any] | None = None  # the parent's search as it was then, key and result: it may go on, move or be deleted
+    warm_start: list[str] | None = None  # the keys of the retrainings that retrain.warm_start names, as they were then
     tracker: dict[str, Any] | None = None
 
     @classmethod
@@ -118,6 +121,11 @@ class Run:
                 f"{' with '.join(f'{part}={name}' for part, name in chosen.items())}: the {self.sampler.scores_from} never moves, "
                 "so the architecture would be arbitrary; choose searcher=random or a learner that moves it"
             )
+        if self.given is None and self.searcher.total < config.shortlist.size:
+            raise UserError(
+                f"shortlist.size={config.shortlist.size}: searcher={option(self.searcher)} judges at most {self.searcher.total}; "
+                "choose a smaller shortlist, or another searcher"
+            )
         if config.threads:
             torch.set_num_threads(config.threads)
         self.device = choose_device(config.device)
@@ -127,6 +135,8 @@ class Run:
             self.state.parent = str(parent)
             if (found := State.read(parent).stages.get("search")) is not None:
                 self.state.origin = {"key": found["key"]} | found["result"]
+        if self.state.plan is None and config.retrain.warm_start is not None:  # else it may be gone
+            self.state.warm_start = [stage["key"] for stage in retrained(Path(config.retrain.warm_start))]
         self.parent = State.read(Path(self.state.parent)) if self.state.parent else None
         self.checkpoints = Checkpoints(self.folder / "checkpoints", config.checkpoint.every_seconds)
         self.tracker = Trackers([JsonLines(self.folder / "metrics.jsonl"), build(config.tracker, "tracker")])
@@ -148,7 +158,8 @@ class Run:
 
     @cached_property
     def data(self) -> ImageData:
-        return self.source.load().to(self.device)
+        data, side = self.source.load(), self.config.data.image_size
+        return (data if side is None else data.averaged(side)).to(self.device)
 
     @cached_property
     def splits(self) -> Splits:
@@ -170,6 +181,25 @@ class Run:
     @cached_property
     def input_shape(self) -> tuple[int, int, int]:
         return (self.data.channels, *self.data.size)
+
+    @property
+    def init(self) -> str:
+        """What the derived network is trained from: scratch, inherit, or warm for the weights of another run."""
+        return "warm" if self.config.retrain.warm_start is not None else self.config.retrain.init
+
+    def fidelity(self, stage: str) -> dict[str, Any]:
+        """How cheaply ``search`` or ``retrain`` judges: each setting that says so, its value, and that of the paper or the data."""
+        phase = "search" if stage == "search" or self.init == "inherit" else "evaluation"
+        full = {"search": SearchSettings, "retrain": RetrainSettings}[stage]()
+        own, paper = dataclasses.asdict(getattr(self.space, phase)), self.space.paper.get(phase)
+        images = len(self.splits.weights) + len(self.splits.architecture)
+        settings = [("epochs", f"{stage}.epochs", getattr(self.config, stage).epochs, full.epochs)]
+        settings += [(name, f"space.{phase}.{name}", value, getattr(paper, name, None)) for name, value in own.items()]
+        settings += [
+            ("training images", "data.train_limit", images, len(self.data.train)),
+            ("image size", "data.image_size", list(self.data.size), list(self.data.source_size or self.data.size)),
+        ]
+        return {name: {"setting": setting, "value": value, "full": whole} for name, setting, value, whole in settings}
 
     def finished(self, stage: str, key: str) -> Any | None:
         """The result of ``stage`` if this run or its parent has it; the parent's is taken over, with checkpoint and metrics."""
@@ -203,7 +233,7 @@ class Run:
     def weights_key(self) -> str:
         """Of all that makes the weights of another method's search fit to start from: their shapes, and the images they saw."""
         s, data = self.settings, self.settings["data"]
-        images = (data["source"], data["architecture_share"], data["train_limit"], s["seed"])
+        images = (data["source"], data["architecture_share"], data["train_limit"], data["image_size"], s["seed"])
         return key_of(s["space"]["_target_"], s["space"]["search"], *images)
 
     @property
@@ -237,17 +267,28 @@ class Run:
     def derive_key(self) -> str:
         if self.given is not None:
             return key_of(self.given.to_dict(), self.settings["space"])
+        if self.config.shortlist.size == 1:
+            return self.judged_key
+        return key_of(self.judged_key, self.training_key, self.settings["shortlist"])
+
+    @property
+    def judged_key(self) -> str:
         return key_of(self.search_key, self.settings["searcher"], self.settings["judge"], self.settings["budget"])
 
-    def retrain_key(self, name: str, architecture: Architecture, init: str) -> str:
+    @property
+    def training_key(self) -> str:
+        """Of how every architecture is trained from scratch."""
         s = self.settings
-        recipe = {k: v for k, v in s["retrain"].items() if k not in ("seeds", "init")}
-        inherited = self.search_key if init == "inherit" else None
-        return key_of(name, architecture.to_dict(), s["space"], s["data"], recipe, s["seed"], s["precision"], inherited)
+        recipe = {k: v for k, v in s["retrain"].items() if k not in ("seeds", "init", "warm_start")}
+        return key_of(s["space"], s["data"], recipe, s["seed"], s["precision"])
+
+    def retrain_key(self, name: str, architecture: Architecture, init: str) -> str:
+        start = {"inherit": self.search_key, "warm": self.state.warm_start}.get(init)
+        return key_of(name, architecture.to_dict(), self.training_key, start)
 
     @property
     def export_key(self) -> str:
-        return self.retrain_key("retrain/0", self.derive(), self.config.retrain.init)
+        return self.retrain_key("retrain/0", self.derive(), self.init)
 
     @property
     def plan(self) -> dict[str, str]:
@@ -324,6 +365,7 @@ class Run:
             "epochs": self.config.search.epochs,
             "method": self.config.method,
             "warm_start": self._searched_before() if self.start_key else None,
+            "fidelity": self.fidelity("search"),
             "weights_key": self.weights_key,
             "plain_key": self.plain_search_key,
         }
@@ -353,19 +395,26 @@ class Run:
     def derive(self) -> Architecture:
         """The architecture: the one given in the configuration, or the searcher's best."""
         key = self.derive_key
+        shortlist = None
         if self.given is None:
             self.search()
+            if self.config.shortlist.size > 1:
+                shortlist = self._train_shortlist()
         done = self.finished("derive", key)
         if done is None:
             if self.given is not None:
                 architecture = self.given
                 found = {"searcher": "given", "inherited_accuracy": None, "evaluated": 0, "seconds": 0.0}
+            elif shortlist is not None:
+                architecture, found = self.space.decode(shortlist["best"]), self._judged()["found"]
             else:
-                architecture, found = self._search_architectures()
+                (architecture, *_), found = self._search_architectures()
             cost = count(self.space.standalone(architecture, self.data.classes, self.data.channels), self.input_shape)
             priced = {metric: table.of(architecture) for metric, table in self.budget.measured.items()}
             costs = dataclasses.asdict(cost) | priced
             done = {"architecture": self._describe(architecture), "cost": costs, "derive": found}
+            if shortlist is not None:
+                done["shortlist"] = shortlist
             self.commit("derive", key, done)
         if not (path := self.folder / "architecture.json").exists():
             write_json(path, done["architecture"])
@@ -449,13 +498,14 @@ class Run:
                 update(number, figures(known[architecture, 1.0]))
         return [known[architecture, 1.0] for architecture in architectures]
 
-    def _search_architectures(self) -> tuple[Architecture, dict[str, Any]]:
+    def _search_architectures(self) -> tuple[list[Architecture], dict[str, Any]]:
+        """The searcher's best architectures, at most as many as the shortlist has, best first; and what is on record of them."""
         stage = self.trained_supernet()
         name = option(self.searcher)
         started = time.perf_counter()
         self.searcher.begin(self.budget, stage.scores(), Streams(self.config.seed).host("searcher"))
         with (
-            self._kept_judgements(self.derive_key) as (known, about_to_judge),
+            self._kept_judgements(self.judged_key) as (known, about_to_judge),
             self.progress.stage("derive", self.searcher.total) as update,
         ):
 
@@ -471,7 +521,8 @@ class Run:
         for index, (architecture, judgement) in enumerate(result.judged.items(), start=1):
             self.tracker.log("derive", index, figures(judgement) | costs[architecture])
         front = result.front(lambda architecture: costs[architecture][self.config.judge.cost]) if len(costs) > 1 else []
-        return result.best, {
+        best = sorted(result.judged, key=lambda architecture: rank(result.judged[architecture]))
+        return best[: self.config.shortlist.size], {
             "searcher": name,
             "inherited_accuracy": result.judgement.accuracy,
             "standard_error": result.judgement.standard_error,
@@ -480,43 +531,155 @@ class Run:
             "pareto": [{"text": self.space.encode(one)} | costs[one] | figures(judgement) for one, judgement in front],
         }
 
+    def _judged(self) -> dict[str, Any]:
+        """What the searcher found, as a stage of its own: training its best takes so long that it must not be asked twice."""
+        key = key_of(self.judged_key, self.config.shortlist.size)
+        if (done := self.finished("judged", key)) is None:
+            best, found = self._search_architectures()
+            done = self.commit("judged", key, {"best": [self.space.encode(one) for one in best], "found": found})
+        return done
+
+    def _train_shortlist(self) -> dict[str, Any]:
+        """Trains the searcher's best from scratch, but for the held-out images by which it chooses among them."""
+        candidates: list[dict[str, Any]] = []
+        best = self._judged()["best"]
+        for index in range(len(best)):
+            name = f"candidate/{index}"
+            key = key_of(name, best[: index + 1], self.training_key, self.settings["shortlist"])
+            if (done := self.finished(name, key)) is None:
+                complete = [one["curve"] for one in candidates if not one["ended"]]
+                done = self._train_candidate(name, key, self.space.decode(best[index]), complete)
+            candidates.append(done)
+        winner = max((one for one in candidates if not one["ended"]), key=lambda one: one["curve"][-1])
+        shown = ("text", "epochs", "ended", "held_out_accuracy", "upper_bound")
+        return {
+            "best": winner["text"],
+            "seconds": sum(one["seconds"] for one in candidates),
+            "candidates": [{name: one[name] for name in shown} for one in candidates],
+        }
+
+    def candidate_stage(self, name: str, key: str, architecture: Architecture, complete: list[list[float]]) -> CandidateStage:
+        """The training of a candidate, fresh; ``complete`` are the curves of those before it that were not ended.
+
+        Its chance is that of no retraining: what luck it was chosen by must not be in the figures that are reported.
+        """
+        return self._stage_of(
+            CandidateStage,
+            name,
+            architecture,
+            self.shortlist_splits.weights,
+            Streams(self.config.seed * 1000 + 999),
+            key,
+            held_out=self.shortlist_splits.architecture,
+            shortlist=self.config.shortlist,
+            finished=complete,
+        )
+
+    @cached_property
+    def shortlist_splits(self) -> Splits:
+        """The training images that a candidate trains on, and those held out to judge it (``architecture``)."""
+        images = self.retrain_images
+        parts = ("images that candidates train on", "images held out by shortlist.held_out")
+        chance, share = Streams(self.config.seed).host("shortlist"), 1 - self.config.shortlist.held_out
+        found = split(self.data.train.labels.cpu()[images], share, chance, parts=parts)
+        return Splits(images[found.weights], images[found.architecture])
+
+    def _train_candidate(self, name: str, key: str, architecture: Architecture, complete: list[list[float]]) -> dict[str, Any]:
+        stage = self.candidate_stage(name, key, architecture, complete)
+        cost = self._train(stage)
+        result = dataclasses.asdict(cost) | {
+            "text": self.space.encode(architecture),
+            "epochs": len(stage.curve),
+            "ended": stage.ended,
+            "held_out_accuracy": stage.curve[-1],
+            "upper_bound": None,
+            "curve": stage.curve,
+        }
+        if stage.ended:
+            epochs, best = self.config.retrain.epochs, max(curve[-1] for curve in complete)
+            result["upper_bound"] = upper_bound(stage.curve, epochs, self.config.shortlist.confidence, complete)
+            self.progress.message(
+                f"{name}: ended after {len(stage.curve)} of {epochs} epochs; it would come to an accuracy of at most "
+                f"{result['upper_bound']:.2%} on the held-out images, where one before it has {best:.2%}"
+            )
+        return self.commit(name, key, result)
+
     def retrain(self) -> None:
         """Trains the derived architecture from scratch, once a seed, and the random architectures beside it."""
         architecture = self.derive()
         for index in range(self.config.retrain.seeds):
-            self.train(f"retrain/{index}", architecture, index, self.config.retrain.init)
+            self.train(f"retrain/{index}", architecture, index, self.init)
         rng = Streams(self.config.seed).host("random_architectures")
         for index in range(self.config.baseline.architectures):
             self.train(f"random/{index}", self.budget.random(rng), index, "scratch")
 
-    def retrain_stage(self, name: str, architecture: Architecture, index: int, init: str) -> RetrainStage:
-        """A retrain stage, fresh. Its chance comes from the run's seed and ``index`` alone: random architectures get the same."""
-        streams = Streams(self.config.seed * 1000 + index)
+    def retrain_stage(self, name: str, architecture: Architecture, index: int, init: str, start: Any = None) -> RetrainStage:
+        """A retrain stage, fresh, or with what it shares with the weights ``start`` of another network.
+
+        Its chance comes from the run's seed and ``index`` alone: random architectures get the same.
+        """
+        streams, key = Streams(self.config.seed * 1000 + index), self.retrain_key(name, architecture, init)
+        return self._stage_of(RetrainStage, name, architecture, self.retrain_images, streams, key, init=init, start=start)
+
+    @property
+    def retrain_images(self) -> torch.Tensor:
+        return torch.cat([self.splits.weights, self.splits.architecture]).sort().values
+
+    def _stage_of(self, kind, name, architecture, images, streams, key, init="scratch", start=None, **more) -> RetrainStage:
         phase = "search" if init == "inherit" else "evaluation"
         with streams.initialising("network"):
             network = self.space.standalone(architecture, self.data.classes, self.data.channels, phase)
         if init == "inherit":
             state = self.trained_supernet().supernet.state_dict()
             network.load_state_dict(self.space.inherited(state, network, architecture))
-        return RetrainStage(
+        if start is not None:
+            network.load_state_dict(self.space.shared(start["weights"], start["operations"], network), strict=False)
+        return kind(
             name,
             network,
             self.data,
-            torch.cat([self.splits.weights, self.splits.architecture]).sort().values,
+            images,
             self.config.retrain,
             augment=self.augment,
             streams=streams,
             device=self.device,
             precision=self.config.precision,
-            key=self.retrain_key(name, architecture, init),
+            key=key,
+            **more,
         )
+
+    def _warm_start(self, index: int) -> dict[str, Any]:
+        """The weights that retraining number ``index`` starts from, and what the edges that they belong to run."""
+        keys, folder = self.state.warm_start, Path(self.config.retrain.warm_start)
+        name = f"retrain/{index % len(keys)}"
+        saved = None
+        if State.read(folder).result(name, keys[index % len(keys)]) is not None:
+            saved = Checkpoints(folder / "checkpoints").load(name, keys[index % len(keys)])
+        if saved is None:
+            raise UserError(
+                f"retrain.warm_start={folder}: the network {name} that was there when this run began is gone; restore it"
+            )
+        weights = saved["state"]["average"] or saved["state"]["network"]
+        return {"from": str(folder), "weights": weights, "operations": saved["state"]["operations"]}
+
+    def _taken_over(self, start: dict[str, Any], name: str, network: nn.Module) -> dict[str, Any]:
+        """How many of the network's weights come from ``start``; for the record and the log."""
+        sizes = {name: weight.numel() for name, weight in network.named_parameters()}
+        shared = self.space.shared(start["weights"], start["operations"], network)
+        taken = sum(sizes[name] for name in shared if name in sizes)
+        self.progress.message(f"{name}: {taken:,} of {sum(sizes.values()):,} weights are taken over from {start['from']}")
+        return {"from": start["from"], "weights": taken, "of": sum(sizes.values())}
 
     def train(self, name: str, architecture: Architecture, index: int, init: str) -> dict[str, Any]:
         """Trains ``architecture`` as the stage ``name``, and tests it, once."""
         key = self.retrain_key(name, architecture, init)
         if (done := self.finished(name, key)) is not None:
             return done
-        stage = self.retrain_stage(name, architecture, index, init)
+        start = self._warm_start(index) if init == "warm" else None
+        stage = self.retrain_stage(name, architecture, index, init, start)
+        about = {"fidelity": self.fidelity("retrain")}
+        if start is not None:
+            about["warm_start"] = self._taken_over(start, name, stage.network)
         cost = self._train(stage)
         test = torch.arange(len(self.data.test))
         batches = evaluation_batches(
@@ -535,7 +698,8 @@ class Run:
             key,
             dataclasses.asdict(cost)
             | {"accuracy": judgement.accuracy, "loss": judgement.loss, "text": self.space.encode(architecture)}
-            | dataclasses.asdict(size),
+            | dataclasses.asdict(size)
+            | about,
         )
 
     def _train(self, stage: SearchStage | RetrainStage) -> StageCost:
@@ -544,9 +708,7 @@ class Run:
     def trained_network(self) -> nn.Module:
         """The derived network, trained with the first seed (never the best one: that would choose by the test set)."""
         self.retrain()
-        architecture = self.derive()
-        init = self.config.retrain.init
-        stage = self.retrain_stage("retrain/0", architecture, 0, init)
+        stage = self.retrain_stage("retrain/0", self.derive(), 0, self.init)
         saved = self.checkpoints.load(stage.name, stage.key)
         if saved is None:
             raise UserError(f"{self.checkpoints.path('retrain/0')} is missing: the trained network was there; restore it")
@@ -560,6 +722,8 @@ class Run:
         network = self.trained_network().to("cpu")
         architecture, folder = self.derive(), self.folder / "export"
         data = {"mean": self.data.mean.tolist(), "std": self.data.std.tolist(), "data": self.config.data.name}
+        if self.data.source_size is not None:
+            data["averaged_down_from"] = list(self.data.source_size)  # whoever uses the network must make images as small first
         with self.progress.stage("export", 1) as update:
             export_network(network, architecture, self.space, input_shape=self.input_shape, folder=folder, metadata=data)
             update(1, {})
@@ -633,9 +797,10 @@ class Run:
         if "search" in stages and self.given is None:
             value["search"] = {k: v for k, v in stages["search"].items() if not k.endswith("key")}
         value |= stages.get("derive", {})
-        retrained = trained(stages, "retrain")
-        if retrained:
-            value["retrain"] = retrained | {"epochs": self.config.retrain.epochs, "init": self.config.retrain.init}
+        if (found := trained(stages, "retrain")) is not None:
+            first = stages["retrain/0"]
+            value["retrain"] = found | {"epochs": self.config.retrain.epochs, "init": self.config.retrain.init}
+            value["retrain"] |= {name: first[name] for name in ("fidelity", "warm_start") if name in first}
         chance = trained(stages, "random")
         if chance:
             value["random_baseline"] = chance
@@ -681,6 +846,21 @@ def trained(stages: dict[str, Any], kind: str) -> dict[str, Any] | None:
         "seconds": sum(run["seconds"] for run in runs),
         "architectures": [{k: run[k] for k in ("text", "params", "madds", "accuracy")} for run in runs],
     }
+
+
+def retrained(folder: Path) -> list[dict[str, Any]]:
+    """The finished retrainings of the derived network in the folder of a run, by seed, each with its key.
+
+    Raises:
+        UserError: there are none.
+    """
+    stages = State.read(folder).stages
+    found = [stages[f"retrain/{i}"] for i in range(len(stages)) if f"retrain/{i}" in stages]
+    if not found:
+        raise UserError(
+            f"retrain.warm_start={folder}: holds no retrained network; give the folder of a run whose retraining is done"
+        )
+    return found
 
 
 def option(part: Any) -> str:

@@ -202,6 +202,28 @@ def test_a_search_within_a_budget_leaves_its_pareto_front(tmp_path):
     assert "pareto/01.json" in page and 'id="pareto-front"' in page
 
 
+def test_smaller_images_reach_the_export_and_the_report(tmp_path):
+    small = ["data.image_size=4", "retrain.seeds=1", "baseline.architectures=0", "tracker=none"]
+    folder = finished("run", *TINY, *small, cwd=tmp_path)
+    about = json.loads((folder / "export" / "architecture.json").read_text())
+    assert about["input_shape"] == [1, 4, 4] and about["metadata"]["averaged_down_from"] == [8, 8]
+    images = Digits().load().averaged(4)
+    assert about["mean"] == images.mean.tolist() and about["std"] == images.std.tolist()
+    session = onnxruntime.InferenceSession(folder / "export" / "model.onnx", providers=["CPUExecutionProvider"])
+    pixels = (images.test.pixels.numpy().astype(np.float32) / 255 - images.mean.numpy().reshape(1, -1, 1, 1)) / images.std.item()
+    (logits,) = session.run(None, {"images": pixels})
+    results = results_of(folder)
+    assert results["retrain"]["accuracy"][0] == pytest.approx((logits.argmax(1) == images.test.labels.numpy()).mean(), abs=1e-6)
+    assert results["search"]["fidelity"]["image size"] == {"setting": "data.image_size", "value": [4, 4], "full": [8, 8]}
+    assert results["retrain"]["fidelity"]["training images"] == {"setting": "data.train_limit", "value": 320, "full": 1438}
+    page = (folder / "report.html").read_text()
+    for shown in ("4×4 of 8×8 (data.image_size)", "320 of 1,438 (data.train_limit)", "4 of 16 (space.evaluation.channels)"):
+        assert page.count(shown) == (1 if "space" in shown else 2)
+    for size, words in ((9, "at most 8"), (0, "at least 1")):
+        outcome = supernet("check", *TINY, f"data.image_size={size}", cwd=tmp_path)
+        assert (outcome.code, outcome.err.count("\n")) == (2, 1) and words in outcome.err
+
+
 def test_real_photographs(shared, tmp_path):
     join = [sys.executable, str(shared / "join.py"), "cifar.npz", "--train", "400", "--test", "100", "--size", "16"]
     subprocess.run(join, cwd=tmp_path, check=True, capture_output=True)

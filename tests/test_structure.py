@@ -46,6 +46,7 @@ ALLOWED = {
     "export": {"errors", "files", "mixture", "ops", "spaces"},
     "train": {
         "errors",
+        "evaluate",
         "files",
         "device",
         "randomness",
@@ -153,6 +154,15 @@ def test_every_option_composes_and_every_part_builds(path):
     assert parts or group == "size"
     for name, node in parts.items():
         assert type(build(node, name)).__name__ == node["_target_"].rpartition(".")[2]
+
+
+@pytest.mark.parametrize("space", [path.stem for path in OPTIONS if path.parent.name == "space"])
+def test_the_sizes_that_reports_compare_with_are_those_of_size_full(space):
+    ConfigStore.instance().store("schema", Config)
+    run = Run(composed(["size=full", f"space={space}"]), Path(os.devnull))
+    assert run.space.paper == {"search": run.space.search, "evaluation": run.space.evaluation}
+    for stage in ("search", "retrain"):
+        assert {one["value"] - one["full"] for name, one in run.fidelity(stage).items() if name != "image size"} == {0}
 
 
 @pytest.mark.parametrize("size", [path.stem for path in OPTIONS if path.parent.name == "size"])

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
+from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 from supernet.errors import UserError
@@ -39,6 +40,10 @@ class Images(ABC):
     @abstractmethod
     def to(self, device: torch.device | str) -> Self:
         """The same images, given out on ``device``."""
+
+    @abstractmethod
+    def averaged(self, size: tuple[int, int]) -> Self:
+        """The same images, averaged down to ``size`` (height, width)."""
 
     def fetch(self, indices: Tensor) -> Tensor:
         """The pixels of ``indices`` as one batch, uint8 [B, C, H, W]."""
@@ -68,12 +73,19 @@ class TensorImages(Images):
     def to(self, device: torch.device | str) -> Self:
         return replace(self, pixels=self.pixels.to(device), labels=self.labels.to(device))
 
+    def averaged(self, size: tuple[int, int]) -> Self:
+        return replace(self, pixels=torch.cat([area_average(part, size) for part in self.pixels.split(1024)]))
+
 
 @dataclass(frozen=True)
 class Decoder(Dataset):
-    """Image files as RGB, the shorter side resized to ``side`` and the centre cut out, [3, side, side]; an item is a batch."""
+    """Image files as RGB, the shorter side resized to ``side`` and the centre cut out, [3, side, side]; an item is a batch.
+
+    With ``size`` (height, width) they are averaged down to that.
+    """
 
     side: int
+    size: tuple[int, int] | None = None
 
     def decode(self, path: str) -> Tensor:
         try:
@@ -86,7 +98,8 @@ class Decoder(Dataset):
 
     def __getitem__(self, paths: Sequence[str]) -> Tensor | UserError:
         try:
-            return torch.stack([self.decode(path) for path in paths])
+            pixels = torch.stack([self.decode(path) for path in paths])
+            return pixels if self.size is None else area_average(pixels, self.size)
         except UserError as error:
             return error  # raised in a worker, it would arrive with the worker's traceback inside its text
 
@@ -99,18 +112,20 @@ class FileImages(Images):
         paths: one file an image.
         side: height and width, in pixels, that every image is brought to.
         workers: at most so many processes, and no more than there are cores; 0 decodes in this process.
+        smaller: height and width that they are averaged down to after that.
     """
 
     paths: Sequence[str]
     labels: Tensor
     side: int
     workers: int = 0
+    smaller: tuple[int, int] | None = None
 
     channels = 3
 
     @property
     def size(self) -> tuple[int, int]:
-        return self.side, self.side
+        return self.smaller or (self.side, self.side)
 
     def stream(self, indices: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """As for all images.
@@ -121,7 +136,7 @@ class FileImages(Images):
         batches = [[self.paths[i] for i in part] for part in map(Tensor.tolist, indices.split(batch_size))]
         workers = min(self.workers, cores(), len(batches))
         loader = DataLoader(
-            Decoder(self.side),
+            Decoder(self.side, self.smaller),
             sampler=batches,
             batch_size=None,
             num_workers=workers,
@@ -137,6 +152,14 @@ class FileImages(Images):
 
     def to(self, device: torch.device | str) -> Self:
         return replace(self, labels=self.labels.to(device))
+
+    def averaged(self, size: tuple[int, int]) -> Self:
+        return replace(self, smaller=size)
+
+
+def area_average(pixels: Tensor, size: tuple[int, int]) -> Tensor:
+    """Images [N, C, H, W] averaged down to ``size`` (height, width) over areas of nearly equal size, and rounded to uint8."""
+    return F.adaptive_avg_pool2d(pixels.float(), size).round().to(torch.uint8)
 
 
 def cores() -> int:
@@ -166,6 +189,7 @@ class ImageData:
         name: what errors and reports call it.
         classes: labels are 0 to ``classes`` - 1.
         mean, std: of the training images' channels, float32 [C], of pixels in 0 to 1.
+        source_size: height and width before the images were averaged down, if they were.
     """
 
     name: str
@@ -174,6 +198,7 @@ class ImageData:
     test: Images
     mean: Tensor
     std: Tensor
+    source_size: tuple[int, int] | None = None
 
     @classmethod
     def of(cls, name: str, train: Images, test: Images) -> Self:
@@ -217,6 +242,22 @@ class ImageData:
     def to(self, device: torch.device | str) -> Self:
         """The same data set, its batches given out on ``device``."""
         return replace(self, train=self.train.to(device), test=self.test.to(device))
+
+    def averaged(self, side: int) -> Self:
+        """The same data set, its images averaged down until their shorter side has ``side`` pixels; the other side in proportion.
+
+        Raises:
+            UserError: the images are smaller than that.
+        """
+        short = min(self.size)
+        if side > short:
+            raise UserError(
+                f"data.image_size={side}: the images of {self.name} have {shape(self.train)}, and are only ever made smaller; "
+                f"choose at most {short}, or null to leave them as they are"
+            )
+        size = tuple(round(length * side / short) for length in self.size)
+        smaller = ImageData.of(self.name, self.train.averaged(size), self.test.averaged(size))
+        return replace(smaller, source_size=self.size)
 
 
 def shape(images: Images) -> str:

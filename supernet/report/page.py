@@ -12,7 +12,7 @@ import yaml
 from supernet.files import read_json, write_text
 from supernet.report import figures
 from supernet.report.cell import COLOURS, draw_cell
-from supernet.report.summary import HEADINGS, RANK_HEADINGS, comparison, count, percent, rank_rows
+from supernet.report.summary import HEADINGS, RANK_HEADINGS, comparison, count, percent, rank_rows, start_of
 from supernet.track.jsonlines import read_rows
 
 CELLS = {"normal": "Normal cell", "reduce": "Reduction cell"}
@@ -38,10 +38,12 @@ def page(name: str, results: Mapping[str, Any], rows: figures.Rows, config: Mapp
     colours = option_colours(results, rows)
     sections = [
         ("Result", result(results)),
+        ("Fidelity", fidelity(results)),
         ("Architecture", architecture(results, colours)),
         ("Accuracy against cost", accuracy_against_cost(results)),
         ("Search", search(results, rows, colours)),
         ("Architectures judged with inherited weights", judged(results, rows, config)),
+        ("Shortlist", shortlist(results)),
         ("Retraining", retraining(rows)),
         ("Rank correlation", ranking(results)),
         ("Time", time(results)),
@@ -62,13 +64,46 @@ def result(results: Mapping[str, Any]) -> str:
     html = table(list(vars(HEADINGS).values()), rows) if rows else ""
     if trained := results.get("retrain"):
         each = ", ".join(percent(value) for value in trained["accuracy"])
-        start = "inherited weights" if trained.get("init") == "inherit" else "scratch"
-        html += note(f"Found architecture, trained from {start} for {trained.get('epochs', '?')} epochs; each seed: {each}.")
+        html += note(
+            f"Found architecture, trained from {start_of(trained)} for {trained.get('epochs', '?')} epochs; each seed: {each}."
+        )
     if derived := results.get("derive"):
         inherited = derived.get("inherited_accuracy")
         accuracy = "" if inherited is None else f"; accuracy with inherited weights: {percent(inherited)}"
         html += note(f"Searcher: {derived['searcher']}; architectures judged: {count(derived.get('evaluated'))}{accuracy}.")
     return html
+
+
+def fidelity(results: Mapping[str, Any]) -> str:
+    """How cheap the judgement was: every setting that makes it cheaper, beside what the paper or the data have."""
+    parts = {"search": "search", "retrain": "retraining"}
+    found = {part: results[part]["fidelity"] for part in parts if results.get(part, {}).get("fidelity")}
+    names = dict.fromkeys(name for settings in found.values() for name in settings)
+    rows = [[name, *(cheapness(settings.get(name)) for settings in found.values())] for name in names]
+    html = table(["", *(parts[part] for part in found)], rows)
+    return html and html + note("Each as: value of that of the paper, or of the data (setting).")
+
+
+def cheapness(one: Mapping[str, Any] | None) -> str:
+    """``10,000 of 50,000 (data.train_limit)``."""
+    if one is None:
+        return "–"
+    value, full = ("×".join(map(count, x)) if isinstance(x, list) else count(x) for x in (one["value"], one["full"]))
+    return f"{value} of {full} ({one['setting']})"
+
+
+def shortlist(results: Mapping[str, Any]) -> str:
+    """The searcher's best, trained from scratch to choose among them; what was ended early says so."""
+    found = results.get("shortlist")
+    if not found:
+        return ""
+    rows = []
+    for one in found["candidates"]:
+        fate = "chosen" if one["text"] == found["best"] else "trained to the end"
+        if one["ended"]:
+            fate = f"ended early: at most {percent(one['upper_bound'])} to come"
+        rows.append([one["text"], str(one["epochs"]), percent(one["held_out_accuracy"]), fate])
+    return table(["candidate", "epochs", "accuracy on held-out training images", "outcome"], rows)
 
 
 def architecture(results: Mapping[str, Any], colours: Mapping[str, str]) -> str:
@@ -170,6 +205,7 @@ def time(results: Mapping[str, Any]) -> str:
         "latency": "latency table",
         "search": "search",
         "derive": "derive",
+        "shortlist": "shortlist",
         "retrain": "retrain",
         "random_baseline": "random architectures",
     }

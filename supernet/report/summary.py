@@ -56,9 +56,8 @@ def accuracy_and_time(trained: Mapping[str, Any]) -> tuple[str, str, str]:
 
 def summary_table(results: Mapping[str, Any]) -> Table:
     """The comparison as a table for the console, a column each, from the value of ``results.json``."""
-    start = "inherited weights" if results.get("retrain", {}).get("init") == "inherit" else "scratch"
     rows = comparison(results)
-    table = Table(title=f"Test accuracy, trained from {start}", title_justify="left")
+    table = Table(title=f"Test accuracy, trained from {start_of(results.get('retrain', {}))}", title_justify="left")
     table.add_column(no_wrap=True)
     for row in rows:
         table.add_column(row.name, overflow="fold")
@@ -98,6 +97,13 @@ def with_interval(found: Mapping[str, Any]) -> str:
 
 def decimal(number: float | None) -> str:
     return "–" if number is None else f"{number:.2f}"
+
+
+def start_of(retrained: Mapping[str, Any]) -> str:
+    """What the found architecture was trained from."""
+    if warm := retrained.get("warm_start"):
+        return f"{count(warm['weights'])} of {count(warm['of'])} weights of {warm['from']} and the rest from scratch"
+    return "inherited weights" if retrained.get("init") == "inherit" else "scratch"
 
 
 def percent(fraction: float | None) -> str:

@@ -15,7 +15,7 @@ from supernet.errors import UserError
 from supernet.mixture import Architecture, ChoiceGroup, Mixture
 from supernet.ops import FactorizedReduce, ReLUConvBN
 from supernet.spaces.cell import Cell, MixedCell
-from supernet.spaces.space import Gene, Rule, Space
+from supernet.spaces.space import Gene, Geometry, Rule, Space
 
 # Nodes 0 and 1 are the outputs of the two cells before, 2..5 the cell's own; slots are ordered by target, then source.
 EDGES = [(source, target) for target in range(2, 6) for source in range(target)]
@@ -156,6 +156,7 @@ class Darts(Space):
 
     name: ClassVar[str] = "darts"
     groups: ClassVar = (ChoiceGroup("normal", 14, OPTIONS), ChoiceGroup("reduce", 14, OPTIONS))
+    paper: ClassVar = {"search": Geometry(16, 8), "evaluation": Geometry(36, 20)}
 
     def supernet(self, classes: int, in_channels: int, phase: str = "search") -> nn.Module:
         geometry, searching = getattr(self, phase), phase == "search"

@@ -11,7 +11,7 @@ from supernet.errors import UserError
 from supernet.mixture import Architecture, ChoiceGroup, Mixture
 from supernet.ops import ReLUConvBN
 from supernet.spaces.cell import Cell, MixedCell
-from supernet.spaces.space import Gene, Space
+from supernet.spaces.space import Gene, Geometry, Space
 
 EDGES = [(0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3)]  # (source, target), in the order of the architecture string
 
@@ -79,6 +79,7 @@ class NB201(Space):
 
     name: ClassVar[str] = "nb201"
     groups: ClassVar = (ChoiceGroup("edges", 6, ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")),)
+    paper: ClassVar = {"search": Geometry(16, 5), "evaluation": Geometry(16, 5)}
 
     def supernet(self, classes: int, in_channels: int, phase: str = "search") -> nn.Module:
         geometry, (edges,) = getattr(self, phase), self.groups

@@ -55,6 +55,7 @@ class Space(ABC):
 
     name: ClassVar[str]
     groups: ClassVar[tuple[ChoiceGroup, ...]]
+    paper: ClassVar[dict[str, Geometry]] = {}  # the two geometries as its paper has them: what a report sets others beside
 
     @abstractmethod
     def supernet(self, classes: int, in_channels: int, phase: str = "search") -> nn.Module:
@@ -170,13 +171,28 @@ class Space(ABC):
 
     def inherited(self, state: Mapping[str, Tensor], standalone: nn.Module, architecture: Architecture) -> dict[str, Tensor]:
         """The standalone network's state (``phase="search"``), cut out of a supernet's ``state``."""
-        prefixes = {}  # a standalone edge's prefix -> the supernet's prefix of the chosen option on that edge
-        for name, module in standalone.named_modules():
-            if isinstance(module, Cell):
-                for edge, option in module.operations.items():
-                    prefixes[f"{name}.edges.{edge}."] = f"{name}.edges.{edge}.{option}."
+        prefixes = {edge: f"{edge}{option}." for edge, option in operations_of(standalone).items()}
         result = {}
         for key in standalone.state_dict():
             prefix = next((p for p in prefixes if key.startswith(p)), "")
             result[key] = state[prefixes.get(prefix, "") + key.removeprefix(prefix)]
         return result
+
+    def shared(self, state: Mapping[str, Tensor], operations: Mapping[str, str], network: nn.Module) -> dict[str, Tensor]:
+        """What ``network`` can take over from the ``state`` of another standalone network, whose edges run ``operations``.
+
+        That is every tensor of the same name and shape, on the edges of cells only where the same edge of the same cell runs the
+        same operation: two convolutions have BatchNorms of one shape, but these belong to other features.
+        """
+        other = tuple(edge for edge, option in operations_of(network).items() if operations.get(edge) != option)
+        return {
+            name: state[name]
+            for name, own in network.state_dict().items()
+            if name in state and state[name].shape == own.shape and not name.startswith(other)
+        }
+
+
+def operations_of(network: nn.Module) -> dict[str, str]:
+    """What each edge of a standalone network's cells runs, by the prefix of its names in the network's state."""
+    cells = [(name, module) for name, module in network.named_modules() if isinstance(module, Cell)]
+    return {f"{name}.edges.{edge}.": option for name, cell in cells for edge, option in cell.operations.items()}

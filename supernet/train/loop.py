@@ -24,7 +24,7 @@ class Stage(Protocol):
     name: str
     key: str  # names all settings that its result depends on; a checkpoint of another key is refused
     device: torch.device
-    steps: int
+    steps: int  # until it ends; a stage may lower it at the end of an epoch
     steps_per_epoch: int
 
     def step(self, index: int) -> dict[str, Tensor]:

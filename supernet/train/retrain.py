@@ -12,6 +12,7 @@ from supernet.device import autocast
 from supernet.errors import UserError, require
 from supernet.ops import DropPath
 from supernet.randomness import Streams
+from supernet.spaces.space import operations_of
 from supernet.train.schedule import SGDSettings, cosine
 
 
@@ -20,6 +21,7 @@ class RetrainSettings(SGDSettings):
     """How a derived network is trained; the defaults are DARTS's for CIFAR-10 (section 3.2).
 
     ``init`` "scratch" draws new weights; "inherit" starts from the supernet's, in the supernet's geometry, for comparison.
+    ``warm_start`` names the folder of a run: whatever its retrained network shares with the new one is taken over from there.
     """
 
     epochs: int = 600
@@ -29,6 +31,7 @@ class RetrainSettings(SGDSettings):
     ema_decay: float = 0.0  # of an average of the weights (timm's ModelEmaV3); 0 keeps none
     seeds: int = 3
     init: str = "scratch"
+    warm_start: str | None = None
 
     def __post_init__(self):
         self.check("retrain")
@@ -38,6 +41,8 @@ class RetrainSettings(SGDSettings):
         require("retrain.seeds", self.seeds, least=1)
         if self.init not in ("scratch", "inherit"):
             raise UserError(f"retrain.init={self.init!r}: choose scratch or inherit")
+        if self.warm_start is not None and self.init == "inherit":
+            raise UserError("retrain.warm_start and retrain.init=inherit are two starts; leave one of them out")
 
 
 class RetrainStage:
@@ -58,6 +63,7 @@ class RetrainStage:
         key: str = "",
     ):
         self.name, self.settings, self.streams, self.key = name, settings, streams, key
+        self.data = data
         self.device, self.precision = torch.device(device), precision
         self.network = network.to(self.device, memory_format=torch.channels_last)
         self.drop_paths = [module for module in network.modules() if isinstance(module, DropPath)]
@@ -114,6 +120,7 @@ class RetrainStage:
     def state_dict(self) -> dict[str, Any]:
         return {
             "network": self.network.state_dict(),
+            "operations": operations_of(self.network),  # whoever starts from these weights must know what they were for
             "average": None if self.average is None else self.average.module.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),

@@ -40,6 +40,50 @@ def host():
     return np.random.default_rng(0)
 
 
+# --- smaller images
+
+
+def test_averaging_down_takes_the_mean_of_each_area():
+    """By hand where areas divide the image; else each is torch's: from the pixel that it begins in to the one it ends in."""
+    pixels = torch.tensor([[0, 2, 10, 20], [4, 6, 30, 40], [1, 1, 255, 255], [1, 2, 255, 254]], dtype=torch.uint8)
+    labels = torch.tensor([0, 1])
+    images = TensorImages(torch.stack([pixels, 255 - pixels])[:, None], labels)
+    small = images.averaged((2, 2))
+    assert small.pixels[0, 0].tolist() == [[3, 25], [1, 255]] and small.pixels.dtype == torch.uint8
+    assert torch.equal(small.labels, labels)
+    odd = images.averaged((3, 3)).pixels[0, 0]
+    edges = [(0, 2), (1, 3), (2, 4)]
+    means = [[pixels[a:b, c:d].double().mean().round().item() for c, d in edges] for a, b in edges]
+    assert odd.tolist() == means
+
+
+def test_a_smaller_data_set_keeps_its_proportions_and_is_measured_anew():
+    noise = torch.Generator().manual_seed(0)
+    pixels = torch.randint(256, (6, 3, 8, 12), dtype=torch.uint8, generator=noise)
+    part = TensorImages(pixels, torch.tensor([0, 1, 2, 0, 1, 2]))
+    whole = ImageData.of("noise", part, part)
+    small = whole.averaged(4)
+    assert (small.size, small.source_size, whole.source_size) == ((4, 6), (8, 12), None)
+    assert small.to("cpu").source_size == (8, 12)
+    values = small.train.pixels.double() / 255
+    torch.testing.assert_close(small.mean.double(), values.mean((0, 2, 3)))
+    torch.testing.assert_close(small.std.double(), values.std((0, 2, 3), correction=0))
+    assert (small.std < whole.std).all()
+    with pytest.raises(UserError, match=r"data.image_size=9: the images of noise have 8×12 with 3 channels.*at most 8"):
+        whole.averaged(9)
+
+
+def test_files_are_averaged_down_as_tensors_are(tmp_path):
+    noise = np.random.default_rng(0)
+    paths = [str(tmp_path / f"{i}.png") for i in range(3)]
+    for path in paths:
+        Image.fromarray(noise.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(path)
+    files, everything = FileImages(paths, torch.tensor([0, 1, 0]), 8), torch.arange(3)
+    small = files.averaged((4, 4))
+    assert small.size == (4, 4)
+    assert torch.equal(small.fetch(everything), TensorImages(files.fetch(everything), files.labels).averaged((4, 4)).pixels)
+
+
 # --- digits
 
 

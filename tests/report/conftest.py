@@ -77,6 +77,7 @@ def results(space: str) -> dict:
             "epochs": SEARCH_EPOCHS,
             "method": "darts",
             "warm_start": {"method": "spos", "seconds": 17.7, "steps": 99, "peak_memory_bytes": 1, "warm_start": None},
+            "fidelity": fidelity("search", SEARCH_EPOCHS, 50),
         },
         "derive": {"searcher": "derived", "inherited_accuracy": 0.9123, "evaluated": 20, "seconds": 0.4, "pareto": pareto()},
         "retrain": {
@@ -86,6 +87,7 @@ def results(space: str) -> dict:
             "seconds": 40.1,
             "epochs": RETRAIN_EPOCHS,
             "init": "scratch",
+            "fidelity": fidelity("retrain", RETRAIN_EPOCHS, 600),
         },
         "random_baseline": {
             "accuracy": [0.9533, 0.9744],
@@ -99,6 +101,14 @@ def results(space: str) -> dict:
         },
         "environment": {"python": "3.11.7", "torch": "2.15.0", "platform": "Linux <x86>", "git_commit": None},
         "total_seconds": 107.3,
+    }
+
+
+def fidelity(stage: str, epochs: int, full: int) -> dict:
+    return {
+        "epochs": {"setting": f"{stage}.epochs", "value": epochs, "full": full},
+        "training images": {"setting": "data.train_limit", "value": 10_000, "full": 50_000},
+        "image size": {"setting": "data.image_size", "value": [16, 16], "full": [32, 32]},
     }
 
 

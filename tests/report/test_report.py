@@ -135,6 +135,30 @@ def test_the_front_is_shown_as_table_and_as_a_line_among_all_that_was_judged(run
         np.testing.assert_allclose(axes.lines[0].get_xydata(), [[one[cost], 100 * one["accuracy"]] for one in front])
 
 
+def test_how_cheap_the_judgement_was_is_shown_by_setting(page):
+    for shown in (
+        f"{SEARCH_EPOCHS} of 50 (search.epochs)",
+        f"{RETRAIN_EPOCHS} of 600 (retrain.epochs)",
+        "10,000 of 50,000 (data.train_limit)",
+        "16×16 of 32×32 (data.image_size)",
+    ):
+        assert shown in page.text
+    assert page.text.count("16×16 of 32×32") == 2  # in the search and in the retraining
+
+
+def test_what_was_ended_early_and_what_was_started_warm_says_so(tmp_path):
+    value = results("nb201")
+    one = {"text": "first", "epochs": 20, "ended": False, "held_out_accuracy": 0.9123, "upper_bound": None}
+    two = {"text": "second", "epochs": 13, "ended": True, "held_out_accuracy": 0.8011, "upper_bound": 0.8555}
+    value["shortlist"] = {"best": "first", "seconds": 17.5, "candidates": [one, two]}
+    value["retrain"]["warm_start"] = {"from": "runs/earlier", "weights": 1200, "of": 73754}
+    page, _ = read(write(tmp_path / "run", value, rows("nb201")))
+    for shown in ("first", "91.23%", "chosen", "second", "80.11%", "ended early: at most 85.55% to come", "17.5"):
+        assert shown in page.text
+    assert "trained from 1,200 of 73,754 weights of runs/earlier and the rest from scratch" in page.text
+    assert "held-out" not in read(write(tmp_path / "other", results("nb201"), rows("nb201")))[0].text
+
+
 def test_one_architecture_has_no_front(tmp_path):
     value = results("nb201")
     value["derive"]["pareto"] = []

@@ -17,10 +17,10 @@ PARTS = {
 
 @pytest.fixture
 def make_run(data, tmp_path):
-    """Makes and starts a run of SPOS in ``tmp_path``, on ``data`` unless told otherwise, with other settings by group."""
+    """Makes and starts a run of SPOS, in ``tmp_path`` and on ``data`` unless told otherwise, with other settings by group."""
     runs = ExitStack()
 
-    def make(space, data=data, **settings) -> Run:
+    def make(space, data=data, folder=tmp_path, parent=None, **settings) -> Run:
         size = {"channels": 4, "cells": 3 if space.name == "darts" else 1}
         kind = type(space)
         plain = {"_target_": "supernet.data.augment.Augment"}
@@ -45,7 +45,8 @@ def make_run(data, tmp_path):
                 | settings,
                 "",
             ),
-            tmp_path,
+            folder,
+            parent=parent,
         )
         run.data = data
         return runs.enter_context(run)

@@ -1,0 +1,140 @@
+"""How often is a training ended early that would have been the best, and what does ending spare?
+
+    python tools/curves.py [--cells N] [--json FILE] [KEY=VALUE ...]
+
+Trains N random architectures from scratch by the recipe of the settings (as of ``supernet``; size=small unless told otherwise, and
+``data=npz data.source.path=FILE`` for a file of one's own), none of them ended, and looks after every epoch at held-out training
+images. On these curves the rule of ``shortlist`` is then played back, in many random orders, for each first look and confidence.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from hydra.core.config_store import ConfigStore
+
+from supernet.cli import composed
+from supernet.config import Config
+from supernet.evaluate.curves import extrapolated
+from supernet.randomness import Streams
+from supernet.run import Run, environment
+from supernet.train.loop import run_stage
+
+LOOKS = (0.4, 0.6, 0.8)
+CONFIDENCES = (0.5, 0.8, 0.95, 0.99)
+
+
+def trained(run: Run, count: int) -> list[dict[str, Any]]:
+    """Text, parameters and curve of ``count`` different random architectures."""
+    rng, found = Streams(run.config.seed).host("curves"), {}
+    while len(found) < count:
+        architecture = run.budget.random(rng)
+        if architecture in found:
+            continue
+        stage = run.candidate_stage(f"candidate/{len(found)}", "", architecture, [])
+        cost = run_stage(stage)
+        size = sum(weight.numel() for weight in stage.network.parameters())
+        text = run.space.encode(architecture)
+        found[architecture] = {"text": text, "params": size, "seconds": cost.seconds, "curve": stage.curve}
+        print(f"{len(found)}/{count}  {cost.seconds:.1f} s  {stage.curve[-1]:.4f}  {text}", file=sys.stderr, flush=True)
+    return list(found.values())
+
+
+def played(curves: np.ndarray, likely: np.ndarray, high: np.ndarray, first: int, bend: bool) -> dict[str, float]:
+    """The rule of :func:`supernet.evaluate.curves.hopeless`, from epoch ``first`` on, on ``curves`` [runs, epochs] in their order.
+
+    ``likely`` and ``high`` [runs, epochs] are what was forecast after each epoch; without ``bend`` nothing is added to it.
+    """
+    epochs = curves.shape[1]
+    finished, ended, wrong, spared = [], [], 0, 0
+    for one in range(len(curves)):
+        at = None
+        if finished:
+            last = curves[finished, -1]
+            gained = np.maximum((last[:, None] - likely[finished]).max(0), 0) if bend else 0
+            hopeless = np.flatnonzero((high[one] + gained < last.max())[first - 1 : epochs - 1])
+            at = None if not len(hopeless) else first + int(hopeless[0])
+        if at is None:
+            finished.append(one)
+        else:
+            ended.append(one)
+            spared += epochs - at
+            wrong += curves[one, -1] > last.max()
+    best = curves[:, -1].max()
+    return {
+        "ended": len(ended),
+        "wrong": int(wrong),
+        "spared": spared,
+        "best_lost": float(curves[finished, -1].max() < best),
+        "regret": float(best - curves[finished, -1].max()),
+    }
+
+
+def table(curves: np.ndarray, shortlist: int, orders: int, seed: int) -> list[dict[str, Any]]:
+    """A row for each first look and confidence, with and without the bend: means over random draws of ``shortlist`` curves."""
+    (count, epochs), rng, rows = curves.shape, np.random.default_rng(seed), []
+    draws = [rng.permutation(count)[:shortlist] for _ in range(orders)]
+    for confidence in CONFIDENCES:
+        forecasts = [[extrapolated(curve[: n + 1], epochs, confidence) for n in range(epochs)] for curve in curves]
+        likely, high = (np.array([[getattr(one, end) for one in row] for row in forecasts]) for end in ("likely", "high"))
+        for look in LOOKS:
+            first = int(np.ceil(look * epochs))
+            for bend in (False, True):
+                each = [played(curves[draw], likely[draw], high[draw], first, bend) for draw in draws]
+                total = {name: sum(one[name] for one in each) for name in each[0]}
+                runs = sum(len(draw) for draw in draws)
+                rows.append(
+                    {
+                        "first_epoch": first,
+                        "confidence": confidence,
+                        "bend": bend,
+                        "ended": total["ended"] / runs,
+                        "wrong_of_ended": total["wrong"] / total["ended"] if total["ended"] else None,
+                        "epochs_saved": total["spared"] / (runs * epochs),
+                        "best_lost": total["best_lost"] / orders,
+                        "regret": total["regret"] / orders,
+                    }
+                )
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings, as of supernet")
+    parser.add_argument("--cells", type=int, default=30, help="random architectures")
+    parser.add_argument("--shortlist", type=int, default=10, help="how many of them are compared with each other")
+    parser.add_argument("--orders", type=int, default=1000, help="random draws of so many, in random order")
+    parser.add_argument("--json", type=Path, help="where to write every figure")
+    parser.add_argument("--curves", type=Path, help="a file that --json wrote: its curves, instead of training again")
+    arguments = parser.parse_args()
+    if arguments.curves:
+        value = json.loads(arguments.curves.read_text(encoding="utf-8"))
+    else:
+        ConfigStore.instance().store("schema", Config)
+        started = time.perf_counter()
+        run = Run(composed(arguments.overrides), Path(os.devnull))
+        value = {"overrides": arguments.overrides, "seed": run.config.seed, "runs": trained(run, arguments.cells)}
+        value |= {"seconds": time.perf_counter() - started, "environment": environment(run.device)}
+    curves = np.array([one["curve"] for one in value["runs"]])
+    value["rule"] = table(curves, min(arguments.shortlist, len(curves)), arguments.orders, value["seed"])
+    if arguments.json:
+        arguments.json.write_text(json.dumps(value, indent=1), encoding="utf-8")
+    last = curves[:, -1]
+    print(f"{len(curves)} curves of {curves.shape[1]} epochs, accuracy at the end {last.min():.2%} to {last.max():.2%}")
+    print("first epoch  confidence  bend   ended  of these wrong  epochs saved  best lost  regret")
+    for row in value["rule"]:
+        bend, wrong = "yes" if row["bend"] else "no", row["wrong_of_ended"]
+        print(
+            f"{row['first_epoch']:>11}  {row['confidence']:>10}  {bend:<4}  {row['ended']:>6.1%}"
+            f"  {'–' if wrong is None else format(wrong, '.2%'):>14}  {row['epochs_saved']:>12.1%}"
+            f"  {row['best_lost']:>9.1%}  {row['regret']:.2%}"
+        )
+
+
+if __name__ == "__main__":
+    main()
