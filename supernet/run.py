@@ -118,6 +118,8 @@ class Run:
                 f"{' with '.join(f'{part}={name}' for part, name in chosen.items())}: the {self.sampler.scores_from} never moves, "
                 "so the architecture would be arbitrary; choose searcher=random or a learner that moves it"
             )
+        if self.searcher.cost is not None:
+            config.budget.require_cost("searcher.cost", self.searcher.cost)
         if config.threads:
             torch.set_num_threads(config.threads)
         self.device = choose_device(config.device)
@@ -164,7 +166,7 @@ class Run:
     def budget(self) -> Budget:
         """The limits on architectures, of the search, of what it compares with and of what is derived."""
         limits = self.config.budget.limits()
-        tables = {"latency_ms": self.latency()} if "latency_ms" in limits else {}  # measuring one takes a while
+        tables = {"latency_ms": self.latency()} if self.config.budget.measures else {}  # measuring one takes a while
         return Budget(self.space, self.data.classes, self.input_shape, limits, tables)
 
     @cached_property
@@ -359,7 +361,8 @@ class Run:
         if done is None:
             if self.given is not None:
                 architecture = self.given
-                found = {"searcher": "given", "inherited_accuracy": None, "evaluated": 0, "seconds": 0.0}
+                nothing = dict.fromkeys(("evaluated", "judgements", "images"), 0)
+                found = {"searcher": "given", "inherited_accuracy": None, "seconds": 0.0} | nothing
             else:
                 architecture, found = self._search_architectures()
             cost = count(self.space.standalone(architecture, self.data.classes, self.data.channels), self.input_shape)
@@ -475,7 +478,9 @@ class Run:
             "searcher": name,
             "inherited_accuracy": result.judgement.accuracy,
             "standard_error": result.judgement.standard_error,
-            "evaluated": len(result.judged),
+            "evaluated": len(result.judged),  # on all validation images
+            "judgements": len(result.told),  # and on shares of them
+            "images": result.images,
             "seconds": time.perf_counter() - started,
             "pareto": [{"text": self.space.encode(one)} | costs[one] | figures(judgement) for one, judgement in front],
         }

@@ -250,7 +250,7 @@ def test_the_front_is_what_nothing_beats_by_brute_force():
         cost = {one: float(rng.integers(12)) for one in cells}
         points = {(cost[one], -judged[one].accuracy) for one in cells}
         undominated = sorted(p for p in points if not any(q != p and q[0] <= p[0] and q[1] <= p[1] for q in points))
-        front = SearchResult(cells[0], judged[cells[0]], judged).front(cost.__getitem__)
+        front = SearchResult(cells[0], judged[cells[0]], judged, {}).front(cost.__getitem__)
         assert [(cost[one], -judgement.accuracy) for one, judgement in front] == undominated
         for one, judgement in front:  # of those at one point, the one of the lowest loss
             equal = [judged[x].loss for x in cells if (cost[x], judged[x].accuracy) == (cost[one], judgement.accuracy)]
@@ -431,7 +431,7 @@ def test_nsga2_comes_near_the_front_of_a_large_problem():
         ends = [*(prices[one] for one, _ in front[1:]), most]
         return sum((end - prices[one]) * judgement.accuracy for (one, judgement), end in zip(front, ends, strict=True))
 
-    best = area(SearchResult(None, None, {one: judge(one) for one in prices}))
+    best = area(SearchResult(None, None, {one: judge(one) for one in prices}, {}))
     found, chance = (area(search(begun(searcher, SPACE), judge)) for searcher in (NSGA2(candidates=500), Random(500)))
     assert found <= best
     assert best - found < (best - chance) / 2
