@@ -14,7 +14,7 @@ from typing import Any
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from supernet.cost.budget import COUNTED, BudgetSettings
+from supernet.cost.budget import BudgetSettings
 from supernet.errors import UserError, require, unknown
 from supernet.evaluate.ranking import RankSettings
 from supernet.train.candidate import ShortlistSettings
@@ -41,7 +41,7 @@ class JudgeSettings:
 
     batch_size: int = 256
     recalibration_batches: int = 4  # of the weight split, to recalibrate BatchNorm on; 0 takes the statistics of training
-    cost: str = "params"  # or madds: what the Pareto front of the judged architectures weighs accuracy against
+    cost: str = "params"  # or madds, or latency_ms by a table: what the Pareto front of what was judged weighs accuracy against
 
 
 @dataclass
@@ -95,8 +95,7 @@ class Config:
         require("seed", self.seed, least=0)
         require("judge.batch_size", self.judge.batch_size, least=1)
         require("judge.recalibration_batches", self.judge.recalibration_batches, least=0)
-        if self.judge.cost not in COUNTED:
-            raise UserError(f"judge.cost: {unknown(self.judge.cost, COUNTED)}")
+        self.budget.require_cost("judge.cost", self.judge.cost)
         require("baseline.architectures", self.baseline.architectures, least=0)
         for metric, limit in self.budget.limits().items():
             require(f"budget.{metric}", limit, above=0)

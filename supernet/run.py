@@ -126,6 +126,8 @@ class Run:
                 f"shortlist.size={config.shortlist.size}: searcher={option(self.searcher)} judges at most {self.searcher.total}; "
                 "choose a smaller shortlist, or another searcher"
             )
+        if self.searcher.cost is not None:
+            config.budget.require_cost("searcher.cost", self.searcher.cost)
         if config.threads:
             torch.set_num_threads(config.threads)
         self.device = choose_device(config.device)
@@ -175,7 +177,7 @@ class Run:
     def budget(self) -> Budget:
         """The limits on architectures, of the search, of what it compares with and of what is derived."""
         limits = self.config.budget.limits()
-        tables = {"latency_ms": self.latency()} if "latency_ms" in limits else {}  # measuring one takes a while
+        tables = {"latency_ms": self.latency()} if self.config.budget.measures else {}  # measuring one takes a while
         return Budget(self.space, self.data.classes, self.input_shape, limits, tables)
 
     @cached_property
@@ -404,7 +406,8 @@ class Run:
         if done is None:
             if self.given is not None:
                 architecture = self.given
-                found = {"searcher": "given", "inherited_accuracy": None, "evaluated": 0, "seconds": 0.0}
+                nothing = dict.fromkeys(("evaluated", "judgements", "images"), 0)
+                found = {"searcher": "given", "inherited_accuracy": None, "seconds": 0.0} | nothing
             elif shortlist is not None:
                 architecture, found = self.space.decode(shortlist["best"]), self._judged()["found"]
             else:
@@ -526,7 +529,9 @@ class Run:
             "searcher": name,
             "inherited_accuracy": result.judgement.accuracy,
             "standard_error": result.judgement.standard_error,
-            "evaluated": len(result.judged),
+            "evaluated": len(result.judged),  # on all validation images
+            "judgements": len(result.told),  # and on shares of them
+            "images": result.images,
             "seconds": time.perf_counter() - started,
             "pareto": [{"text": self.space.encode(one)} | costs[one] | figures(judgement) for one, judgement in front],
         }

@@ -20,6 +20,7 @@ from supernet.search.logits import Derived
 from supernet.search.nsga2 import NSGA2
 from supernet.search.random import Random
 from supernet.search.reinforce import Reinforce
+from supernet.search.sampled import Sampled
 from supernet.search.successive_halving import SuccessiveHalving
 from supernet.search.tpe import TPE
 from supernet.spaces.darts import Darts
@@ -49,6 +50,7 @@ LEARNERS = {
 }
 SEARCHERS = {
     "logits": Derived,
+    "sampled": lambda: Sampled(candidates=5),
     "random": lambda: Random(candidates=5),
     "evolution": lambda: Evolution(candidates=10, population=4, sample=2),
     "local_search": lambda: LocalSearch(candidates=10),

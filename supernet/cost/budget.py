@@ -10,11 +10,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from supernet.cost.table import CostTable, counted
-from supernet.errors import UserError
+from supernet.errors import UserError, unknown
 from supernet.mixture import Architecture, Mixture
 from supernet.spaces.space import Space
 
 COUNTED = ("params", "madds")  # the costs that every budget has, whatever it limits
+METRICS = (*COUNTED, "latency_ms")
 TRIES = 10_000  # draws before a budget counts as too narrow to hit by chance
 
 
@@ -32,6 +33,21 @@ class BudgetSettings:
         """Metric -> limit, of those that are set."""
         limits = {"params": self.params, "madds": self.madds, "latency_ms": self.latency_ms}
         return {metric: limit for metric, limit in limits.items() if limit is not None}
+
+    @property
+    def measures(self) -> bool:
+        """Whether there is to be a latency table: for a limit, or because one is given."""
+        return self.latency_ms is not None or self.latency_table is not None
+
+    def require_cost(self, key: str, metric: str) -> None:
+        """Raises a UserError unless ``metric``, the setting ``key``, is one that there is a table of."""
+        if metric not in METRICS:
+            raise UserError(f"{key}: {unknown(metric, METRICS)}")
+        if metric not in COUNTED and not self.measures:
+            raise UserError(
+                f"{key}={metric}: there is no latency table; set budget.latency_ms, or budget.latency_table to a file that "
+                "supernet latency wrote"
+            )
 
 
 class Budget:

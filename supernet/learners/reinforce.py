@@ -22,13 +22,15 @@ class Reinforce(Learner):
     earlier steps, which starts from zero and keeps ``baseline_decay`` of itself a step; as it does not depend on this step's draws,
     it leaves the mean as it is.
 
-    The learning rate is the paper's; the entropy's weight is that of the authors' published searches. Departures: the controller
-    moves once a step beside the weights, not 2,000 times after each epoch (section 2.2); the term w grad H, which their code drops,
-    makes the mean of the estimates that very gradient.
+    The defaults are those of the authors' search of CNN cells on CIFAR-10 (melodyguan/enas, scripts/cifar10_micro_search.sh and
+    src/cifar10/main.py). Departures: the controller moves once a step beside the weights, by one draw; theirs 30 times after each
+    epoch of 281 steps, by 10 draws each, so about as many draws in all. The baseline is that of earlier steps; theirs has taken in
+    the reward that it is subtracted from. The term w grad H, which their code drops, makes the mean of the estimates that very
+    gradient.
     """
 
     samples: int = 1
-    lr: float = 3.5e-4
+    lr: float = 3.5e-3
     entropy_weight: float = 1e-4
     baseline_decay: float = 0.99
 

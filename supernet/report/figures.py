@@ -16,6 +16,7 @@ from supernet.report.cell import COLOURS
 
 Rows = Sequence[Mapping[str, Any]]
 FOUND, CHANCE = "#0072b2", "#8a939b"
+COSTS = {"params": "parameters", "madds": "multiply-adds", "latency_ms": "latency (ms)"}
 POINTS = 1000  # of a curve at most; more cannot be seen
 
 
@@ -63,12 +64,13 @@ def tidy(axes: Axes, title: str, size: float = 10) -> None:
 
 
 def search_curves(rows: Rows) -> Figure:
-    """Loss and accuracy of the search, and the entropy of the logits if there are any."""
+    """Loss and accuracy of the search, and the entropy of the logits or of the policy, if there are any."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     kinds = {
         "loss": [n for n in names if n.endswith("loss")],
         "accuracy": [n for n in names if n.endswith("accuracy")],
-        "entropy of the logits (nats)": [n for n in names if n.startswith("entropy/")],
+        "entropy of the logits (nats)": [n for n in names if n.startswith("entropy/") and n != "entropy/policy"],
+        "entropy of the policy (nats)": [n for n in names if n == "entropy/policy"],
     }
     kinds = {title: found for title, found in kinds.items() if found}
     figure, axes = panels(list(kinds))
@@ -169,13 +171,13 @@ def pareto(rows: Rows, front: Rows, cost: str) -> Figure:
     figure = Figure(figsize=(6.5, 3.6), layout="constrained")
     axes = figure.subplots()
     tidy(axes, "accuracy with inherited weights (%)")
-    axes.set_xlabel({"params": "parameters", "madds": "multiply-adds"}[cost], fontsize=8)
+    axes.set_xlabel(COSTS[cost], fontsize=8)
     dots = axes.scatter([r[cost] for r in rows], [100 * r["accuracy"] for r in rows], color=CHANCE, s=12, label="judged")
     dots.set_gid("judged")
     x, y = [one[cost] for one in front], [100 * one["accuracy"] for one in front]
     (line,) = axes.plot(x, y, color=FOUND, marker="o", markersize=4, drawstyle="steps-post", label="Pareto front")
     line.set_gid("front")
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}" if cost == "latency_ms" else f"{value:,.0f}")
     axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.01, 0.5))
     return figure
 

@@ -162,18 +162,21 @@ def judged(results: Mapping[str, Any], rows: figures.Rows, config: Mapping[str, 
         return ""
     cost = config.get("judge", {}).get("cost", "params")
     html = picture(figures.pareto([row for row in rows if row["stage"] == "derive"], front, cost), "pareto")
+    timed = ["latency_ms"] if "latency_ms" in front[0] else []
     lines = [
         [
             f"pareto/{number:02}.json",
             one["text"],
             count(one["params"]),
             count(one["madds"]),
+            *(f"{one[metric]:.3g}" for metric in timed),
             percent(one["accuracy"]),
             f"{one['loss']:.4f}",
         ]
         for number, one in enumerate(front, start=1)
     ]
-    return html + table(["file", "architecture on the front", "parameters", "multiply-adds", "accuracy", "loss"], lines)
+    costs = [figures.COSTS[metric] for metric in ("params", "madds", *timed)]
+    return html + table(["file", "architecture on the front", *costs, "accuracy", "loss"], lines)
 
 
 def retraining(rows: figures.Rows) -> str:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from supernet.cost.budget import COUNTED
+from supernet.cost.budget import METRICS
 from supernet.errors import UserError, require, unknown
 from supernet.evaluate.accuracy import Judgement
 from supernet.mixture import Architecture
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 @dataclass
 class NSGA2(ThroughOptuna):
-    """The most accuracy for the least ``cost`` ("params" or "madds"), by generations of ``population`` (Deb et al., 2002), as
-    Optuna has it: uniform crossover, and each gene of a child mutates with probability 1/genes."""
+    """The most accuracy for the least ``cost`` ("params", "madds" or "latency_ms"), by generations of ``population`` (Deb et al.,
+    2002), as Optuna has it: uniform crossover, and each gene of a child mutates with probability 1/genes."""
 
     population: int = 20
     cost: str = "params"
@@ -26,8 +26,8 @@ class NSGA2(ThroughOptuna):
     def __post_init__(self):
         super().__post_init__()
         require("searcher.population", self.population, least=2)
-        if self.cost not in COUNTED:
-            raise UserError(f"searcher.cost: {unknown(self.cost, COUNTED)}")
+        if self.cost not in METRICS:
+            raise UserError(f"searcher.cost: {unknown(self.cost, METRICS)}")
 
     @property
     def batch(self) -> int:

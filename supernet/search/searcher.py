@@ -20,6 +20,7 @@ class Searcher:
     """
 
     needs_scores = False  # whether it reads the logits, so that a search without a learner has nothing to say to it
+    cost: str | None = None  # the metric that it weighs accuracy against, if any
     share = 1.0  # of the validation images, on which what is asked for next is to be judged
 
     @property
@@ -41,11 +42,18 @@ class Searcher:
 
 @dataclass(frozen=True)
 class SearchResult:
-    """The best architecture, and all that were judged on the whole of the validation images, in the order of asking."""
+    """The best architecture, all that were judged on the whole of the validation images, and every judgement that was asked for,
+    by architecture and share of the images, both in the order of asking."""
 
     best: Architecture
     judgement: Judgement
     judged: dict[Architecture, Judgement]
+    told: dict[tuple[Architecture, float], Judgement]
+
+    @property
+    def images(self) -> int:
+        """How many validation images all judgements together looked at."""
+        return sum(judgement.images for judgement in self.told.values())
 
     def front(self, cost: Callable[[Architecture], float]) -> list[Judged]:
         """The Pareto front, cheapest first: whatever is judged and is not beaten in accuracy by something as cheap."""
@@ -86,4 +94,4 @@ def search(
         searcher.tell([(key[0], known[key]) for key in keys])
     judged = {architecture: judgement for (architecture, share), judgement in told.items() if share == 1.0}
     best = min(judged, key=lambda architecture: rank(judged[architecture]))
-    return SearchResult(best, judged[best], judged)
+    return SearchResult(best, judged[best], judged, told)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from supernet.errors import UserError, unknown
+from supernet.errors import UserError, require, unknown
 from supernet.mixture import Architecture, Choice, ChoiceGroup
 from supernet.spaces.cell import Cell
 
@@ -20,12 +20,6 @@ class Geometry:
 
     channels: int
     cells: int
-
-    def __post_init__(self):
-        if self.channels < 2 or self.channels % 2:
-            raise UserError(f"channels={self.channels}: must be even and at least 2; choose for example channels=16")
-        if self.cells < 1:
-            raise UserError(f"cells={self.cells}: must be at least 1")
 
 
 @dataclass(frozen=True)
@@ -56,6 +50,13 @@ class Space(ABC):
     name: ClassVar[str]
     groups: ClassVar[tuple[ChoiceGroup, ...]]
     paper: ClassVar[dict[str, Geometry]] = {}  # the two geometries as its paper has them: what a report sets others beside
+
+    def __post_init__(self):
+        for phase in ("search", "evaluation"):
+            geometry, key = getattr(self, phase), f"space.{phase}"
+            if geometry.channels < 2 or geometry.channels % 2:
+                raise UserError(f"{key}.channels={geometry.channels}: must be even and at least 2; choose for example 16")
+            require(f"{key}.cells", geometry.cells, least=1)
 
     @abstractmethod
     def supernet(self, classes: int, in_channels: int, phase: str = "search") -> nn.Module:

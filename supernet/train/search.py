@@ -97,7 +97,9 @@ class SearchStage:
         self.schedule = cosine(self.optimizer, self.steps, settings.lr_min, round(settings.warmup_epochs * self.steps_per_epoch))
 
     def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        return F.cross_entropy(outputs, labels, label_smoothing=self.settings.label_smoothing)
+        """The cross-entropy; labels [B] are smoothed, a teacher's probabilities [B, classes] are soft as they are."""
+        smoothing = 0.0 if labels.is_floating_point() else self.settings.label_smoothing
+        return F.cross_entropy(outputs, labels, label_smoothing=smoothing)
 
     def step(self, index: int) -> dict[str, Tensor]:
         self.supernet.train()

@@ -17,6 +17,7 @@ from supernet.cost.table import CostTable
 from supernet.errors import UserError
 from supernet.ops import DropPath, Pool
 from supernet.randomness import Streams
+from supernet.track.jsonlines import read_rows
 from tests.commands import TINY, finished, supernet
 from tests.variants import SPACES
 
@@ -304,6 +305,26 @@ def test_a_run_measures_once_and_goes_on_with_what_it_measured(tmp_path, monkeyp
     page = (child / "report.html").read_text()
     assert "Kendall" in page and "latency table" in page
     assert finished("search", f"from={child}", cwd=tmp_path) == child
+
+
+def test_a_table_without_a_limit_is_a_cost_to_weigh_accuracy_against(tmp_path):
+    table = random_table("nb201")
+    write_table(tmp_path / "times.csv", table)
+    wanted = ("method=spos", "searcher=nsga2", "searcher.cost=latency_ms", "judge.cost=latency_ms")
+    folder = finished("derive", *FEW, *wanted, "budget.latency_table=times.csv", cwd=tmp_path)
+    assert finished("report", f"from={folder}", cwd=tmp_path) == folder
+    rows = [row for row in read_rows(folder / "metrics.jsonl") if row["stage"] == "derive"]
+    points = {(row["latency_ms"], row["accuracy"]) for row in rows}
+    undominated = {(m, a) for m, a in points if not any(n <= m and b >= a and (n, b) != (m, a) for n, b in points)}
+    front = results_of(folder)["derive"]["pareto"]
+    assert [(one["latency_ms"], one["accuracy"]) for one in front] == sorted(undominated)
+    assert all(one["latency_ms"] == table.of(table.space.decode(one["text"])) for one in front)
+    page = (folder / "report.html").read_text()
+    assert page.count("latency (ms)") == 2  # a column and an axis
+    for key in ("searcher.cost", "judge.cost"):
+        outcome = supernet("derive", *FEW, "method=spos", "searcher=nsga2", f"{key}=latency_ms", cwd=tmp_path)
+        assert (outcome.code, outcome.err.count("\n")) == (2, 1)
+        assert outcome.err.startswith(f"supernet: {key}=latency_ms: there is no latency table; set budget.latency_ms")
 
 
 def test_a_budget_that_cannot_be_is_one_line(tmp_path):

@@ -226,6 +226,14 @@ def test_a_stage_that_was_not_run_has_no_section(tmp_path, missing):
         assert page.text.count("run") >= 2  # the name of the folder
 
 
+def test_the_entropy_of_a_policy_is_not_called_that_of_logits(tmp_path):
+    logged = [{"stage": "search", "step": i, "epoch": i, "loss": 1 / i, "entropy/policy": 9.0 - i} for i in (1, 2, 3)]
+    page, _ = read(write(tmp_path / "run", results("nb201"), logged))
+    assert "entropy of the policy (nats)" in page.text and "of the logits" not in page.text
+    (line,) = search_curves(logged).axes[1].lines
+    assert line.get_ydata().tolist() == [8.0, 7.0, 6.0]
+
+
 def test_a_run_that_has_only_begun(tmp_path):
     (tmp_path / "results.json").write_text('{"schema": 1, "seed": 0, "space": "nb201", "method": "spos", "data": "digits"}')
     page, _ = read(tmp_path)

@@ -38,7 +38,7 @@ def every(space) -> list:
 
 def policy(space, *, limits=None, seed=0, spread=None, **settings) -> Policy:
     """A policy that has begun; ``spread`` scales its parameters, so that it is far from uniform."""
-    sampler = Policy(**{"hidden": 8, "temperature": 1.0} | settings)
+    sampler = Policy(**{"hidden": 8, "temperature": 1.0, "tanh_constant": 2.5} | settings)
     sampler.begin(Budget(space, 3, (1, 8, 8), limits), Streams(seed), torch.device("cpu"))
     if spread:
         with torch.no_grad():

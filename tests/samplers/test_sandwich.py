@@ -75,10 +75,14 @@ def test_smallest_and_largest_keep_limits_on_what_they_are_not_measured_by(space
             assert all(cost(budget.tables[m], mixture) <= limit for m, limit in limits.items())
 
 
-def test_a_step_is_the_papers_worked_out_by_hand(search_stage):
-    """Yu et al. 2020, section 3.1: labels for the largest, its softmax for the others; all gradients before one update."""
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+def test_a_step_is_the_papers_worked_out_by_hand(search_stage, smoothing):
+    """Yu et al. 2020, section 3.1: labels for the largest, its softmax for the others; all gradients before one update. Labels are
+    smoothed towards uniform ones, where that is wanted; the softmax is not."""
     space = SPACES["nb201"]()
-    stage, twin = (search_stage(space, Sandwich(paths=1, metric="params"), Fixed(), clip=0.0, label_smoothing=0.0) for _ in "ab")
+    stage, twin = (
+        search_stage(space, Sandwich(paths=1, metric="params"), Fixed(), clip=0.0, label_smoothing=smoothing) for _ in "ab"
+    )
     drawn, draw = [], stage.budget.random
     stage.budget.random = lambda rng: drawn.append(draw(rng)) or drawn[-1]
     images, labels = next(twin.weight_batches)
@@ -91,7 +95,8 @@ def test_a_step_is_the_papers_worked_out_by_hand(search_stage):
         return twin.supernet(images, path)
 
     teacher = outputs({"edges": Choice.path([3] * 6)})  # nor_conv_3x3 on every edge
-    (F.cross_entropy(teacher, labels) / 3).backward()
+    smoothed = (1 - smoothing) * F.one_hot(labels, 3) + smoothing / 3
+    (-(smoothed * teacher.log_softmax(1)).sum(1).mean() / 3).backward()
     probabilities = teacher.detach().exp() / teacher.detach().exp().sum(1, keepdim=True)
     for path in (smallest, space.path(drawn[0])):
         (-(probabilities * outputs(path).log_softmax(1)).sum() / len(images) / 3).backward()

@@ -11,7 +11,9 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
+import yaml
 
+from supernet.config import build
 from supernet.cost.budget import Budget
 from supernet.errors import UserError
 from supernet.evaluate.accuracy import Judgement
@@ -21,11 +23,13 @@ from supernet.search.logits import Derived
 from supernet.search.nsga2 import NSGA2
 from supernet.search.random import Random
 from supernet.search.reinforce import Reinforce
+from supernet.search.sampled import Sampled
 from supernet.search.searcher import Searcher, SearchResult, rank, search
 from supernet.search.successive_halving import SuccessiveHalving
 from supernet.search.tpe import TPE
 from supernet.spaces.nb201 import NB201
 from supernet.spaces.space import Gene, Geometry
+from tests.commands import ROOT
 from tests.variants import SPACES
 
 SPACE = NB201(Geometry(4, 1), Geometry(4, 1))
@@ -191,6 +195,8 @@ def test_on_the_published_table_it_comes_near_the_best_cell(shared, name):
         (lambda: Evolution(sample=0), "sample=0: must be at least 1"),
         (lambda: SuccessiveHalving(eta=1), "eta=1: must be at least 2"),
         (lambda: SuccessiveHalving(rounds=0), "rounds=0: must be at least 1"),
+        (lambda: SuccessiveHalving(growth=0.5), "growth=0.5: must be at least 1"),
+        (lambda: Sampled(candidates=0), "candidates=0: must be at least 1"),
         (lambda: Reinforce(lr=0), "lr=0: must be greater than 0"),
         (lambda: Reinforce(decay=1), "decay=1: must be at least 0 and below 1"),
         (lambda: TPE(random=-1), "random=-1: must be at least 0"),
@@ -250,7 +256,7 @@ def test_the_front_is_what_nothing_beats_by_brute_force():
         cost = {one: float(rng.integers(12)) for one in cells}
         points = {(cost[one], -judged[one].accuracy) for one in cells}
         undominated = sorted(p for p in points if not any(q != p and q[0] <= p[0] and q[1] <= p[1] for q in points))
-        front = SearchResult(cells[0], judged[cells[0]], judged).front(cost.__getitem__)
+        front = SearchResult(cells[0], judged[cells[0]], judged, {}).front(cost.__getitem__)
         assert [(cost[one], -judgement.accuracy) for one, judgement in front] == undominated
         for one, judgement in front:  # of those at one point, the one of the lowest loss
             equal = [judged[x].loss for x in cells if (cost[x], judged[x].accuracy) == (cost[one], judgement.accuracy)]
@@ -274,6 +280,54 @@ def test_the_logits_searcher_gives_the_spaces_derivation(space):
     searcher = begun(Derived(), space)
     judge = Judge()
     assert search(searcher, judge).best == space.derive(searcher.scores) and len(judge.asked) == 1
+
+
+def test_sampled_draws_each_option_with_its_score_as_probability():
+    """Chi-squared over the options of every slot; the slots do not depend on each other."""
+    from scipy.stats import chi2_contingency, chisquare
+
+    searcher, draws = begun(Sampled(candidates=2000), SPACE), []
+    scores = torch.softmax(2 * torch.randn(6, 5, generator=torch.Generator().manual_seed(3)), dim=1)
+    searcher.begin(searcher.budget, {"edges": scores}, np.random.default_rng(0))
+    while batch := searcher.ask():
+        draws += batch
+    rows = np.array([[SPACE.groups[0].options.index(option) for option in one["edges"]] for one in draws])
+    for slot in range(6):
+        expected = scores[slot].double().numpy()
+        assert chisquare(np.bincount(rows[:, slot], minlength=5), 2000 * expected / expected.sum()).pvalue > 1e-3
+    together = np.zeros((5, 5))
+    np.add.at(together, (rows[:, 0], rows[:, 1]), 1)
+    assert chi2_contingency(together[:, together.any(0)][together.any(1)]).pvalue > 1e-3
+
+
+def test_sampled_draws_what_a_certain_score_says(space):
+    """Where one architecture has all of the score, every draw is that one: a space's rules are kept on the way."""
+    architecture = space.random(np.random.default_rng(5))
+    scores = {n: torch.zeros(g.shape) for g in space.groups for n in [g.name]}
+    for name, choice in space.path(architecture).items():
+        for slot, (option,) in enumerate(choice.active):
+            scores[name][slot, option] = 1.0
+    searcher = begun(Sampled(candidates=20), space)
+    searcher.begin(searcher.budget, scores, np.random.default_rng(0))
+    drawn = [one for _ in range(20) for one in searcher.ask()]
+    assert drawn.count(architecture) >= 19 and not searcher.ask()  # a score of zero is one in a million
+
+
+def test_random_search_with_weight_sharing_is_that_of_the_authors_code():
+    """1,000 architectures on 10 batches of 64 of 25,000 images, the best 10 on all; how much was judged is counted."""
+    node = yaml.safe_load((ROOT / "conf" / "searcher" / "random_search_ws.yaml").read_text(encoding="utf-8"))
+    searcher, known = begun(build(node, "searcher"), SPACE), {}
+
+    def judge(architecture, share):
+        first, second = hashlib.sha256(architecture.to_json().encode()).digest()[:2]
+        return Judgement(first / 255, second / 255, round(share * 25_000))
+
+    result = search(searcher, judge, known)
+    few = {one: judgement for (one, share), judgement in known.items() if share < 1}
+    assert {judgement.images for judgement in few.values()} == {641} and 900 < len(few) <= 1000
+    assert set(result.judged) == set(sorted(few, key=lambda one: rank(few[one]))[:10])
+    assert len(result.told) == len(known) == len(few) + 10
+    assert result.images == 641 * len(few) + 25_000 * 10
 
 
 def test_evolution_is_algorithm_1(space):
@@ -431,7 +485,7 @@ def test_nsga2_comes_near_the_front_of_a_large_problem():
         ends = [*(prices[one] for one, _ in front[1:]), most]
         return sum((end - prices[one]) * judgement.accuracy for (one, judgement), end in zip(front, ends, strict=True))
 
-    best = area(SearchResult(None, None, {one: judge(one) for one in prices}))
+    best = area(SearchResult(None, None, {one: judge(one) for one in prices}, {}))
     found, chance = (area(search(begun(searcher, SPACE), judge)) for searcher in (NSGA2(candidates=500), Random(500)))
     assert found <= best
     assert best - found < (best - chance) / 2
