@@ -14,7 +14,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -107,15 +107,16 @@ class Run:
         self.space: Space = build(config.space, "space")
         self.sampler = build(config.sampler, "sampler")
         self.learner = build(config.learner, "learner")
+        self.modifiers = [build(chosen(node, name), f"modifier.{name}") for name, node in config.modifier.items()]
         self.searcher = build(config.searcher, "searcher")
         self.given = None if config.architecture is None else read_architecture(self.space, config.architecture)
         self.augment = build(config.data.augment, "data.augment")
         self.search_augment = build(config.data.search_augment, "data.search_augment")
         self.source = build(config.data.source, "data.source")
         if self.searcher.needs_scores and self.learner.moves != self.sampler.scores_from and self.given is None:
-            chosen = {part: option(getattr(self, part)) for part in ("searcher", "sampler", "learner")}
+            parts = {part: option(getattr(self, part)) for part in ("searcher", "sampler", "learner")}
             raise UserError(
-                f"{' with '.join(f'{part}={name}' for part, name in chosen.items())}: the {self.sampler.scores_from} never moves, "
+                f"{' with '.join(f'{part}={name}' for part, name in parts.items())}: the {self.sampler.scores_from} never moves, "
                 "so the architecture would be arbitrary; choose searcher=random or a learner that moves it"
             )
         if config.threads:
@@ -209,7 +210,7 @@ class Run:
     @property
     def plain_search_key(self) -> str:
         s = self.settings
-        parts = ("data", "seed", "precision", "sampler", "learner", "search", "budget")
+        parts = ("data", "seed", "precision", "sampler", "learner", "modifier", "search", "budget")
         return key_of(self.weights_key, *(s[part] for part in parts))
 
     @property
@@ -306,6 +307,7 @@ class Run:
             device=self.device,
             precision=self.config.precision,
             budget=self.budget,
+            modifiers=self.modifiers,
             start=start,
             key=self.search_key,
         )
@@ -681,6 +683,16 @@ def trained(stages: dict[str, Any], kind: str) -> dict[str, Any] | None:
         "seconds": sum(run["seconds"] for run in runs),
         "architectures": [{k: run[k] for k in ("text", "params", "madds", "accuracy")} for run in runs],
     }
+
+
+def chosen(node: Any, name: str) -> Any:
+    """The node of a modifier, unless it holds nothing but settings of one that was not chosen, as a method may leave them."""
+    if isinstance(node, Mapping) and "_target_" not in node:
+        raise UserError(
+            f"modifier.{name}: settings of a modifier that is not chosen; add it, modifier=[...,{name}], or drop them, "
+            f"~modifier.{name}"
+        )
+    return node
 
 
 def option(part: Any) -> str:

@@ -222,9 +222,13 @@ class Darts(Space):
 
     def rules(self) -> list[Rule]:
         """Besides one option a slot: two in-edges of every node are not ``none``."""
-        slots = {node: [slot for slot, (_, target) in enumerate(EDGES) if target == node] for node in range(2, 6)}
         operations = range(1, len(OPTIONS))
-        return super().rules() + [Rule(group.name, slots[node], operations, 2) for group in self.groups for node in range(2, 6)]
+        return super().rules() + [
+            Rule(group.name, slots, operations, 2) for group in self.groups for slots in self.sums(group.name)
+        ]
+
+    def sums(self, group: str) -> list[list[int]]:
+        return [[slot for slot, (_, target) in enumerate(EDGES) if target == node] for node in range(2, 6)]
 
     def gains(self, scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The score of ``none`` counts for nothing: an edge is left out for better ones, not for its own sake."""
@@ -239,8 +243,7 @@ class Darts(Space):
         for group in self.groups:
             best = scores[group.name][:, 1:].max(dim=-1)
             row = ["none"] * group.slots
-            for node in range(2, 6):
-                slots = [slot for slot, (_, target) in enumerate(EDGES) if target == node]
+            for slots in self.sums(group.name):
                 for position in torch.topk(best.values[slots], 2).indices.tolist():
                     row[slots[position]] = OPTIONS[1 + int(best.indices[slots[position]])]
             choices[group.name] = row

@@ -103,6 +103,9 @@ class NB201(Space):
     def values(self, architecture: Architecture) -> list[Any]:
         return list(architecture["edges"])
 
+    def sums(self, group: str) -> list[list[int]]:
+        return [[slot for slot, (_, target) in enumerate(EDGES) if target == node] for node in range(1, 4)]
+
     def derive(self, scores: Mapping[str, Tensor]) -> Architecture:
         options = self.groups[0].options
         return Architecture.of(self.name, edges=[options[i] for i in scores["edges"].argmax(dim=-1).tolist()])

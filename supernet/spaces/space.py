@@ -124,6 +124,10 @@ class Space(ABC):
         """For each slot of a group, how likely it is kept before anything is known of it: what expected costs are weighted by."""
         return torch.ones(next(g.slots for g in self.groups if g.name == group))
 
+    def sums(self, group: str) -> list[list[int]]:
+        """The slots whose outputs are added up, node by node: the edges into it. None where a space adds up nothing."""
+        return []
+
     @abstractmethod
     def derive(self, scores: Mapping[str, Tensor]) -> Architecture:
         """The valid architecture of the highest ``scores`` (group -> [slots, options], higher is better), by the paper's rule."""

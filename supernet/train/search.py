@@ -1,5 +1,6 @@
 """The search stage: train the shared weights, and the logits if the method has any to learn."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,8 @@ from supernet.cost.budget import Budget
 from supernet.data import Augment, Batches, ImageData, Splits
 from supernet.device import autocast
 from supernet.learners.learner import Bilevel, Learner, statistics_kept
-from supernet.mixture import Logits, Mixture, detached
+from supernet.mixture import Choice, Logits, Mixture, detached
+from supernet.modifiers.modifier import Modified, Modifier
 from supernet.randomness import Streams
 from supernet.samplers.sampler import Sampler
 from supernet.spaces.space import Space
@@ -54,10 +56,12 @@ class SearchStage:
         device: torch.device | str = "cpu",
         precision: str = "float32",
         budget: Budget | None = None,
+        modifiers: Sequence[Modifier] = (),
         start: dict[str, Tensor] | None = None,
         key: str = "",
     ):
-        self.space, self.sampler, self.learner, self.settings = space, sampler, learner, settings
+        self.space, self.learner, self.settings = space, learner, settings
+        self.sampler = Modified(sampler, modifiers) if modifiers else sampler
         self.device, self.precision, self.key = torch.device(device), precision, key
         self.streams = Streams(seed)
         with self.streams.initialising("supernet"):
@@ -65,13 +69,13 @@ class SearchStage:
         if start is not None:
             self.supernet.load_state_dict(start)
         self.supernet.to(self.device, memory_format=torch.channels_last)
+        self.budget = budget or Budget(space, data.classes, (data.channels, *data.size))
+        self.sampler.begin(self.budget, self.streams, self.device)
         noise = self.streams.tensor("logits")
         self.logits: Logits = {
-            group.name: (1e-3 * torch.randn(group.shape, generator=noise)).to(self.device).requires_grad_()
-            for group in space.groups
+            name: (1e-3 * torch.randn(shape, generator=noise)).to(self.device).requires_grad_()
+            for name, shape in ({group.name: group.shape for group in space.groups} | self.sampler.tables()).items()
         }
-        self.budget = budget or Budget(space, data.classes, (data.channels, *data.size))
-        sampler.begin(self.budget, self.streams, self.device)
         learner.begin(self.logits, sampler)
 
         def batches(split: str, indices: Tensor) -> Batches:
@@ -104,22 +108,12 @@ class SearchStage:
         progress = index / self.steps
         images, labels = next(self.weight_batches)
         figures = {}
-        if self.learner.learns:
-            problem = Bilevel(
-                self.supernet,
-                self.logits,
-                lambda logits: self.sampler.relaxation(logits, progress),
-                self.loss,
-                self.optimizer,
-                (images, labels),
-                next(self.architecture_batches),
-                self.budget.excess,
-            )
-            with autocast(self.device, self.precision):
-                figures |= self.learner.step(problem)
+        self.sampler.advance(self.detached_logits, progress)
+        if self.learner.learns and not self.learner.rests(progress):
+            figures |= self.learn(progress, images, labels)
         if self.settings.freeze_weights:
             return figures
-        logits = {name: table.detach() for name, table in self.logits.items()}
+        logits = self.detached_logits
         mixtures = self.sampler.mixtures(logits, progress, lambda mixture: self.judged(mixture, images, labels))
         targets = labels
         for mixture in mixtures:
@@ -139,10 +133,38 @@ class SearchStage:
         self.schedule.step()
         return figures
 
+    def learn(self, progress: float, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """Moves the logits, or what else the learner moves, before the weights move on ``images`` and ``labels``."""
+        draw = int(self.streams.host("relaxation").integers(2**63))  # what is random in the relaxation is one draw a step
+        before = {name: table.clone() for name, table in self.detached_logits.items()}
+        problem = Bilevel(
+            self.supernet,
+            self.logits,
+            lambda logits: self.sampler.relaxation(logits, progress, torch.Generator().manual_seed(draw)),
+            self.loss,
+            self.optimizer,
+            (images, labels),
+            next(self.architecture_batches),
+            lambda logits: self.budget.excess({n: Choice.dense(table) for n, table in self.sampler.shares(logits).items()}),
+            self.sampler.penalty,
+        )
+        with autocast(self.device, self.precision):
+            figures = self.learner.step(problem)
+        self.sampler.settle(self.logits, before)
+        return figures
+
+    @property
+    def detached_logits(self) -> Logits:
+        return {name: table.detach() for name, table in self.logits.items()}
+
     def judged(self, mixture: Mixture, images: Tensor, labels: Tensor) -> Tensor:
-        """The loss of a mixture on the images of a step, which leaves no trace: neither gradients nor BatchNorm statistics."""
-        with torch.no_grad(), autocast(self.device, self.precision), statistics_kept(self.supernet):
-            return self.loss(self.supernet(images, detached(mixture)), labels)
+        """The loss of a mixture on the images of a step, which leaves no trace: neither gradients nor BatchNorm statistics.
+
+        It is differentiable in weights of the mixture that ask for it.
+        """
+        asked = any(choice.weights is not None and choice.weights.requires_grad for choice in mixture.values())
+        with torch.set_grad_enabled(asked), autocast(self.device, self.precision), statistics_kept(self.supernet):
+            return self.loss(self.supernet(images, mixture), labels)
 
     def end_of_epoch(self) -> dict[str, float]:
         """The logits, if they move, slot by slot, and the mean entropy (nats) of each group's softmax."""
@@ -154,6 +176,9 @@ class SearchStage:
             figures[f"entropy/{group.name}"] = float(torch.special.entr(torch.softmax(table, -1)).sum(-1).mean())
             for slot, row in enumerate(table.tolist()):
                 figures |= {f"logits/{group.name}/{slot}/{o}": v for o, v in zip(group.options, row, strict=True)}
+        for name in self.sampler.tables():
+            for row in torch.softmax(self.logits[name].detach().cpu().double(), -1).tolist():
+                figures |= {f"share/{name}/{position}": value for position, value in enumerate(row)}
         return figures
 
     def scores(self) -> Logits:
