@@ -110,8 +110,8 @@ class Modified(Sampler):
     def relaxation(self, logits: Logits, progress: float, noise: torch.Generator) -> Mixture:
         return self.applied(self.sampler.relaxation(self.seen(logits), progress, noise), logits, progress, noise)
 
-    def shares(self, logits: Logits) -> Logits:
-        return self.sampler.shares(self.seen(logits))
+    def probabilities(self, logits: Logits) -> Logits:
+        return self.sampler.probabilities(self.seen(logits))
 
     def penalty(self, logits: Logits) -> Tensor:
         return self.sampler.penalty(self.seen(logits))

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.distributions import Dirichlet, kl_divergence
-from torch.nn import functional as F
 
 from supernet.errors import UserError, require, unknown
 from supernet.mixture import Choice, Logits, Mixture
@@ -48,16 +47,17 @@ class DrNAS(Sampler):
         """From the uniform distribution; pruned options have none."""
         if self.distance == "l2":
             return torch.where(table > -torch.inf, table, 0.0).square().sum() / 2
-        rows = [row[row > -torch.inf] for row in concentration(table)]
+        rows = [row[row > 0] for row in concentration(table)]
         return sum(kl_divergence(Dirichlet(row), Dirichlet(torch.ones_like(row))) for row in rows if len(row) > 1)
 
-    def shares(self, logits: Logits) -> Logits:
+    def probabilities(self, logits: Logits) -> Logits:
         concentrations = {name: concentration(table) for name, table in logits.items()}
         return {name: table / table.sum(dim=-1, keepdim=True) for name, table in concentrations.items()}
 
 
 def concentration(table: Tensor) -> Tensor:
-    return F.elu(table) + 1
+    """``elu(table) + 1``, without the rounding of small values to zero: that of a pruned option alone, minus infinity, is zero."""
+    return torch.where(table > 0, table + 1, table.clamp(max=0).exp())
 
 
 def dirichlet(concentrations: Tensor, noise: torch.Generator) -> Tensor:

@@ -20,7 +20,7 @@ class Sampler:
     :meth:`mixtures` is for the weights: the loss of a step is the mean over the mixtures that it returns. :meth:`relaxation` is
     for the logits: the mixture through which a gradient learner differentiates; DARTS's softmax unless a sampler has its own.
 
-    A step of the search asks :meth:`advance`, then whatever its learner needs of :meth:`relaxation`, :meth:`shares` and
+    A step of the search asks :meth:`advance`, then whatever its learner needs of :meth:`relaxation`, :meth:`probabilities` and
     :meth:`penalty`, then :meth:`settle`, then :meth:`mixtures`.
     """
 
@@ -53,7 +53,7 @@ class Sampler:
         """
         return softmax_mixture(logits)
 
-    def shares(self, logits: Logits) -> Logits:
+    def probabilities(self, logits: Logits) -> Logits:
         """How probable each option is, differentiable: what expected costs are computed by."""
         return {name: torch.softmax(table, dim=-1) for name, table in logits.items()}
 
@@ -66,7 +66,7 @@ class Sampler:
 
     def scores(self, logits: Logits) -> Logits:
         """What the derivation maximises: group -> [slots, options]."""
-        return self.shares({name: table.detach() for name, table in logits.items()})
+        return self.probabilities({name: table.detach() for name, table in logits.items()})
 
     def state_dict(self) -> dict[str, Any]:
         """State beyond the streams and the logits, for the checkpoint."""

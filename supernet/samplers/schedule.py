@@ -79,6 +79,9 @@ class Schedule(Sampler):
         sampler, seen = self.led(progress)
         return sampler.relaxation(logits, seen, noise)
 
+    def probabilities(self, logits: Logits) -> Logits:
+        return self.samplers[self.leader].probabilities(logits)
+
     def penalty(self, logits: Logits) -> Tensor:
         return self.samplers[self.leader].penalty(logits)
 

@@ -145,7 +145,7 @@ class SearchStage:
             self.optimizer,
             (images, labels),
             next(self.architecture_batches),
-            lambda logits: self.budget.excess({n: Choice.dense(table) for n, table in self.sampler.shares(logits).items()}),
+            lambda logits: self.budget.excess({n: Choice.dense(table) for n, table in self.sampler.probabilities(logits).items()}),
             self.sampler.penalty,
         )
         with autocast(self.device, self.precision):

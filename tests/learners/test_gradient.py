@@ -47,7 +47,7 @@ def problem(space, seed: int = 0, sampler: Sampler | None = None) -> Bilevel:
         return sampler.relaxation(logits, 0.4, torch.Generator().manual_seed(1))
 
     def excess(logits):
-        return budget.excess({name: Choice.dense(table) for name, table in sampler.shares(logits).items()})
+        return budget.excess({name: Choice.dense(table) for name, table in sampler.probabilities(logits).items()})
 
     for _ in range(2):
         images, labels = batch()

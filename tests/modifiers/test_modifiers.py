@@ -217,7 +217,7 @@ def test_what_was_pruned_does_not_come_back(noise):
     sampler.advance(first, 0.3)
     sampler.advance({"edges": -first["edges"]}, 0.9)
     assert sampler.relaxation(first, 0.9, noise)["edges"].active == ((2, 3, 4),) * 6
-    assert sampler.shares({"edges": -first["edges"]})["edges"][0].tolist()[:2] == [0.0, 0.0]
+    assert sampler.probabilities({"edges": -first["edges"]})["edges"][0].tolist()[:2] == [0.0, 0.0]
 
 
 def test_skips_are_left_out_with_the_probability_and_scaled_to_the_same_mean(noise):

@@ -58,7 +58,7 @@ def test_a_relaxation_is_the_same_for_the_same_noise(space, sampler, noise):
 
 def test_the_cost_beyond_the_budget_reaches_every_logit_in_whose_slot_costs_differ(space, sampler, noise):
     logits, begun_sampler, budget = logits_of(space, noise, learning=True), begun(sampler, space), budget_of(space, params=1.0)
-    budget.excess({name: Choice.dense(table) for name, table in begun_sampler.shares(logits).items()}).backward()
+    budget.excess({name: Choice.dense(table) for name, table in begun_sampler.probabilities(logits).items()}).backward()
     assert all((table.grad != 0).all() for table in logits.values())
 
 
