@@ -119,6 +119,8 @@ class Run:
                 f"{' with '.join(f'{part}={name}' for part, name in parts.items())}: the {self.sampler.scores_from} never moves, "
                 "so the architecture would be arbitrary; choose searcher=random or a learner that moves it"
             )
+        if config.retrain.init == "inherit":
+            self.space.whole("search")  # there must be one
         if config.threads:
             torch.set_num_threads(config.threads)
         self.device = choose_device(config.device)

@@ -134,8 +134,12 @@ class DartsNetwork(nn.Module):
 class DartsSupernet(DartsNetwork):
     """The same network with every option on every edge: ``normal`` and ``reduce`` are the groups that the cells read."""
 
+    def __init__(self, *arguments, partial_channels: int, **settings):
+        self.partial_channels = partial_channels
+        super().__init__(*arguments, **settings)
+
     def cell(self, group: ChoiceGroup, strides, channels: int, affine: bool, pool_norm: bool) -> nn.Module:
-        return MixedCell(EDGES, 6, 4, strides, channels, affine, pool_norm, group)
+        return MixedCell(EDGES, 6, 4, strides, channels, affine, pool_norm, group, self.partial_channels)
 
     def forward(self, x: Tensor, mixture: Mixture) -> Tensor:
         before = last = self.stem(x)
@@ -160,13 +164,20 @@ class Darts(Space):
     def supernet(self, classes: int, in_channels: int, phase: str = "search") -> nn.Module:
         geometry, searching = getattr(self, phase), phase == "search"
         return DartsSupernet(
-            *self.groups, geometry.channels, geometry.cells, classes, in_channels, affine=not searching, pool_norm=searching
+            *self.groups,
+            geometry.channels,
+            geometry.cells,
+            classes,
+            in_channels,
+            affine=not searching,
+            pool_norm=searching,
+            partial_channels=geometry.partial_channels,
         )
 
     def standalone(self, architecture: Architecture, classes: int, in_channels: int, phase: str = "evaluation") -> nn.Module:
         self.validate(architecture)
         searching = phase == "search"
-        geometry = getattr(self, phase)
+        geometry = self.whole(phase)
         return DartsNetwork(
             _kept(architecture["normal"]),
             _kept(architecture["reduce"]),

@@ -16,16 +16,22 @@ from supernet.spaces.cell import Cell
 
 @dataclass
 class Geometry:
-    """How large a network of the space is: ``channels`` of the first cell and number of ``cells`` (each space says which)."""
+    """How large a network of the space is: ``channels`` of the first cell and number of ``cells`` (each space says which).
+
+    In a supernet, operations read one of ``partial_channels`` parts of the channels, and the rest passes them by.
+    """
 
     channels: int
     cells: int
+    partial_channels: int = 1
 
     def __post_init__(self):
         if self.channels < 2 or self.channels % 2:
             raise UserError(f"channels={self.channels}: must be even and at least 2; choose for example channels=16")
         if self.cells < 1:
             raise UserError(f"cells={self.cells}: must be at least 1")
+        if self.partial_channels < 1 or self.channels % self.partial_channels:
+            raise UserError(f"partial_channels={self.partial_channels}: must divide channels={self.channels}")
 
 
 @dataclass(frozen=True)
@@ -48,13 +54,35 @@ class Rule:
 
 @dataclass
 class Space(ABC):
-    """A search space. ``search`` is the supernet's geometry, ``evaluation`` that of the network which is retrained."""
+    """A search space. ``search`` is the supernet's geometry, ``evaluation`` that of the network which is retrained.
+
+    With partial channels in the search a subnet is the supernet on one path, what passes by included; no plain network has its
+    weights, so that there is no :meth:`standalone` of the phase "search".
+    """
 
     search: Geometry
     evaluation: Geometry
 
     name: ClassVar[str]
     groups: ClassVar[tuple[ChoiceGroup, ...]]
+
+    def __post_init__(self):
+        if self.evaluation.partial_channels != 1:
+            raise UserError("space.evaluation.partial_channels: it is the supernet that has partial channels; leave it at 1")
+
+    def whole(self, phase: str) -> Geometry:
+        """The geometry of a plain network.
+
+        Raises:
+            UserError: there is none in that phase.
+        """
+        geometry = getattr(self, phase)
+        if geometry.partial_channels != 1:
+            raise UserError(
+                f"space.search.partial_channels={geometry.partial_channels}: no plain network has the weights of such a supernet; "
+                "choose retrain.init=scratch, or space.search.partial_channels=1"
+            )
+        return geometry
 
     @abstractmethod
     def supernet(self, classes: int, in_channels: int, phase: str = "search") -> nn.Module:
