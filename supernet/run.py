@@ -221,6 +221,8 @@ class Run:
         origin = self.state.origin
         if origin is None or origin["plain_key"] == self.plain_search_key or origin["weights_key"] != self.weights_key:
             return None
+        if self.config.search.depths:  # which starts anew, and with fewer cells
+            return None
         return origin["key"]
 
     @property

@@ -1,13 +1,11 @@
 """Options of low logits are given up on the way."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Any
 
 import torch
 
-from supernet.errors import UserError
+from supernet.errors import UserError, require_stages
 from supernet.mixture import Choice, Logits, Mixture
 from supernet.modifiers.modifier import Modifier
 from supernet.randomness import Streams
@@ -22,14 +20,15 @@ class Pruning(Modifier):
     highest logits at that moment. The others are not computed any more, and cost nothing; the sampler sees their logits as minus
     infinity. At least two must be left, so that no slot has ``none`` alone.
 
-    Departure: the papers' weights start anew (P-DARTS, with more cells) or are widened (DrNAS); here they are kept. A sampler that
-    does not look at logits goes on drawing what was given up, and then runs nothing in that slot.
+    Departure: P-DARTS's weights and logits then start anew, with more cells, which here is ``search.depths``; without it, they go
+    on. DrNAS widens partial channels, which here keep their K. A sampler that does not look at logits goes on drawing what was
+    given up, and then runs nothing in that slot.
     """
 
     stages: list[Any] = field(default_factory=lambda: [[0.333, 5], [0.667, 3]])
 
     def __post_init__(self):
-        require_stages("pruning", self.stages)
+        require_stages("modifier.pruning.stages", self.stages)
         for _, options in self.stages:
             if options < 2 or options != int(options):
                 raise UserError(f"modifier.pruning.stages: {options} options: must be a whole number of at least 2")
@@ -64,13 +63,3 @@ class Pruning(Modifier):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.kept, self.passed = dict(state["kept"]), state["passed"]
-
-
-def require_stages(modifier: str, stages: Sequence[Any]) -> None:
-    """Raises a UserError unless ``stages`` are pairs whose first parts are rising shares of the search."""
-    pairs = all(isinstance(stage, list | tuple) and [isinstance(n, int | float) for n in stage] == [True, True] for stage in stages)
-    starts = [stage[0] for stage in stages] if pairs else []
-    if not (pairs and all(0 <= start < 1 for start in starts) and all(a < b for a, b in pairwise(starts))):
-        raise UserError(
-            f"modifier.{modifier}.stages={stages}: must be pairs, the first of each a rising share of the search below 1"
-        )

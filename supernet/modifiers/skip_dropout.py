@@ -5,10 +5,9 @@ from typing import Any
 
 import torch
 
-from supernet.errors import require
+from supernet.errors import require, require_stages
 from supernet.mixture import Choice, Logits, Mixture
 from supernet.modifiers.modifier import Modifier, skips, weights_of
-from supernet.modifiers.pruning import require_stages
 from supernet.randomness import Streams
 from supernet.spaces.space import Space
 
@@ -28,7 +27,7 @@ class SkipDropout(Modifier):
     stages: list[Any] = field(default_factory=lambda: [[0.0, 0.0], [0.333, 0.4], [0.667, 0.7]])
 
     def __post_init__(self):
-        require_stages("skip_dropout", self.stages)
+        require_stages("modifier.skip_dropout.stages", self.stages)
         for _, probability in self.stages:
             require("modifier.skip_dropout.stages: a probability", probability, least=0, below=1)
 

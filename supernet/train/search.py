@@ -1,7 +1,9 @@
 """The search stage: train the shared weights, and the logits if the method has any to learn."""
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,6 +13,7 @@ from torch.nn import functional as F
 from supernet.cost.budget import Budget
 from supernet.data import Augment, Batches, ImageData, Splits
 from supernet.device import autocast
+from supernet.errors import UserError, require_stages
 from supernet.learners.learner import Bilevel, Learner, statistics_kept
 from supernet.mixture import Choice, Logits, Mixture, detached
 from supernet.modifiers.modifier import Modified, Modifier
@@ -28,16 +31,26 @@ class SearchSettings(SGDSettings):
     batch_size: int = 64
     lr_min: float = 0.001
     freeze_weights: bool = False  # learn the logits alone, on the weights that the search starts from
+    # Pairs [share of the search, share of the cells]: at each the supernet starts anew with so many cells (P-DARTS, section 3.2).
+    depths: list[Any] = field(default_factory=list)
 
     def __post_init__(self):
         self.check("search")
+        require_stages("search.depths", self.depths)
+        if self.depths and (
+            self.depths[0][0] != 0 or self.depths[-1][1] != 1 or not all(0 < share <= 1 for _, share in self.depths)
+        ):
+            raise UserError(f"search.depths={self.depths}: must begin at 0 and end with all cells, as in [[0,0.5],[0.5,1]]")
+        if self.depths and self.freeze_weights:
+            raise UserError("search.depths: weights that start anew cannot be frozen; leave out search.freeze_weights")
 
 
 class SearchStage:
     """One step: the learner moves the logits on a batch of the architecture split, then the weights move on one of the weights'.
 
     The weights' loss is the mean over the sampler's mixtures; without a ``budget`` all architectures are within. ``start`` gives
-    the weights to begin with, from an earlier search with whatever method on the same space.
+    the weights to begin with, from an earlier search with whatever method on the same space. :meth:`grow` begins each of the
+    settings' ``depths``, of which there is one, with all cells, unless they name others.
     """
 
     name = "search"
@@ -64,19 +77,14 @@ class SearchStage:
         self.sampler = Modified(sampler, modifiers) if modifiers else sampler
         self.device, self.precision, self.key = torch.device(device), precision, key
         self.streams = Streams(seed)
-        with self.streams.initialising("supernet"):
-            self.supernet = space.supernet(data.classes, data.channels)
-        if start is not None:
-            self.supernet.load_state_dict(start)
-        self.supernet.to(self.device, memory_format=torch.channels_last)
         self.budget = budget or Budget(space, data.classes, (data.channels, *data.size))
         self.sampler.begin(self.budget, self.streams, self.device)
-        noise = self.streams.tensor("logits")
         self.logits: Logits = {
-            name: (1e-3 * torch.randn(shape, generator=noise)).to(self.device).requires_grad_()
+            name: torch.zeros(shape, device=self.device, requires_grad=True)
             for name, shape in ({group.name: group.shape for group in space.groups} | self.sampler.tables()).items()
         }
-        learner.begin(self.logits, sampler)
+        self._fresh_supernet = lambda cells: space_of(space, cells).supernet(data.classes, data.channels)
+        self._begin_learner = partial(learner.begin, self.logits, sampler)
 
         def batches(split: str, indices: Tensor) -> Batches:
             return Batches(
@@ -95,20 +103,40 @@ class SearchStage:
         self.architecture_batches = batches("architecture", splits.architecture)
         self.steps_per_epoch = self.weight_batches.steps_per_epoch
         self.steps = settings.epochs * self.steps_per_epoch
+        self.depths, self.depth = settings.depths or [[0.0, 1.0]], 0
+        self.grow(start)
+
+    def grow(self, start: dict[str, Tensor] | None = None) -> None:
+        """Begins the next of the depths, with fresh weights (or those of ``start``), fresh logits and fresh optimisers."""
+        settings = self.settings
+        begins = [math.ceil(share * self.steps - 1e-9) for share, _ in self.depths] + [self.steps]
+        with self.streams.initialising(f"supernet/{self.depth}" if self.depth else "supernet"):
+            self.supernet = self._fresh_supernet(max(1, round(self.depths[self.depth][1] * self.space.search.cells)))
+        if start is not None:
+            self.supernet.load_state_dict(start)
+        self.supernet.to(self.device, memory_format=torch.channels_last)
         self.optimizer = optim.SGD(
             self.supernet.parameters(), settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay
         )
-        self.schedule = cosine(self.optimizer, self.steps, settings.lr_min, round(settings.warmup_epochs * self.steps_per_epoch))
+        steps = begins[self.depth + 1] - begins[self.depth]
+        self.schedule = cosine(self.optimizer, steps, settings.lr_min, round(settings.warmup_epochs * self.steps_per_epoch))
+        with torch.no_grad():
+            for table in self.logits.values():
+                table.copy_(1e-3 * torch.randn(table.shape, generator=self.streams.tensor("logits")))
+        self._begin_learner()
+        self.depth += 1
 
     def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
         return F.cross_entropy(outputs, labels, label_smoothing=self.settings.label_smoothing)
 
     def step(self, index: int) -> dict[str, Tensor]:
-        self.supernet.train()
         progress = index / self.steps
         images, labels = next(self.weight_batches)
         figures = {}
         self.sampler.advance(self.detached_logits, progress)
+        if self.depth < len(self.depths) and progress + 1e-9 >= self.depths[self.depth][0]:
+            self.grow()
+        self.supernet.train()
         if self.learner.learns and not self.learner.rests(progress):
             figures |= self.learn(progress, images, labels)
         if self.settings.freeze_weights:
@@ -187,6 +215,7 @@ class SearchStage:
 
     def state_dict(self) -> dict[str, Any]:
         return {
+            "depth": self.depth,
             "supernet": self.supernet.state_dict(),
             "logits": {name: table.detach() for name, table in self.logits.items()},
             "optimizer": self.optimizer.state_dict(),
@@ -199,9 +228,16 @@ class SearchStage:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        while self.depth < state["depth"]:
+            self.grow()
         self.supernet.load_state_dict(state["supernet"])
         with torch.no_grad():
             for name, table in self.logits.items():
                 table.copy_(state["logits"][name])
         for name in ("optimizer", "schedule", "sampler", "learner", "weight_batches", "architecture_batches", "streams"):
             getattr(self, name).load_state_dict(state[name])
+
+
+def space_of(space: Space, cells: int) -> Space:
+    """The space with so many cells in its supernet."""
+    return space if cells == space.search.cells else replace(space, search=replace(space.search, cells=cells))

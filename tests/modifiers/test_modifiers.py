@@ -249,6 +249,48 @@ def test_a_setting_out_of_range_is_one_line(make, message):
         make()
 
 
+# --- depth
+
+
+def test_the_supernet_starts_anew_with_more_cells_and_what_was_pruned_stays_pruned(search_stage, tmp_path):
+    """P-DARTS: fresh weights, logits and learning rate with each depth; a run that is stopped between ends in the same bits."""
+
+    def make():
+        return search_stage(
+            SPACES["darts"](), Softmax(), Gradient(lr=0.1), modifiers=[Pruning([[0.5, 3]])], depths=[[0.0, 0.34], [0.5, 1.0]]
+        )
+
+    stage, seen = make(), []
+    step = stage.step
+
+    def watched(index):
+        rate = stage.optimizer.param_groups[0]["lr"]
+        step(index)
+        seen.append((len(stage.supernet.layers), rate))
+        return {}
+
+    stage.step = watched
+    for index in range(stage.steps):
+        stage.step(index)
+    assert [cells for cells, _ in seen] == [1, 1, 1, 3, 3, 3]
+    assert seen[1][1] == seen[4][1] > seen[2][1] == seen[5][1]  # the rate before a step: it falls twice in the same way
+    relaxed = stage.sampler.relaxation(stage.logits, 0.9, torch.Generator())
+    assert all(len(slot) == 3 for choice in relaxed.values() for slot in choice.active)
+    assert stage.logits["normal"].abs().max() < 0.5  # three steps of 0.1 from nothing, not six
+
+    whole = make()
+    rows = straight(whole)
+    for at in (2, 4):
+        resumed, resumed_rows = stopped_and_resumed(make, at, tmp_path / str(at))
+        assert identical(whole.state_dict(), resumed.state_dict()) and resumed_rows == rows
+
+
+@pytest.mark.parametrize("depths", [[[0.1, 1.0]], [[0.0, 0.5]], [[0.0, 0.0], [0.5, 1.0]]])
+def test_depths_that_do_not_end_with_all_cells_are_one_line(search_stage, depths):
+    with pytest.raises(UserError, match=r"search\.depths=.*must begin at 0 and end with all cells"):
+        search_stage(SPACES["nb201"](), Softmax(), Gradient(), depths=depths)
+
+
 # --- warm-up
 
 
