@@ -13,6 +13,7 @@ exported.
 
 To read the code: :mod:`supernet.mixture` (the values), :mod:`supernet.spaces.nb201` (a space, as its paper defines it),
 :mod:`supernet.samplers.uniform` (a sampler), :mod:`supernet.train.loop` and :mod:`supernet.train.search` (the training loop and its
-step), :mod:`supernet.run` (the stages of a run). Imports point one way: mixture <- ops <- spaces <- samplers, learners, modifiers
-<- train <- search, evaluate, export <- cli. Only :mod:`supernet.cli` knows Hydra, only :mod:`supernet.track.wandb` knows Weights & Biases.
+step), :mod:`supernet.run` (the stages of a run). Imports point one way: mixture <- ops <- spaces <- samplers <- learners, modifiers
+<- train <- search, evaluate, export <- cli. Only :mod:`supernet.cli` knows Hydra, only :mod:`supernet.track.wandb` knows Weights &
+Biases.
 """
