@@ -79,6 +79,7 @@ class Config:
     space: Any = MISSING
     sampler: Any = MISSING
     learner: Any = MISSING
+    modifier: dict[str, Any] = field(default_factory=dict)  # name -> node, in the order in which they are applied
     budget: BudgetSettings = field(default_factory=BudgetSettings)
     search: SearchSettings = field(default_factory=SearchSettings)
     searcher: Any = MISSING

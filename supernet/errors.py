@@ -3,6 +3,8 @@
 import difflib
 import math
 from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
 
 
 class UserError(ValueError):
@@ -26,3 +28,11 @@ def require(key: str, value: float, *, least: float = -math.inf, above: float = 
     bounds = {"at least": least, "greater than": above, "below": below}
     wanted = " and ".join(f"{word} {bound:g}" for word, bound in bounds.items() if math.isfinite(bound))
     raise UserError(f"{key}={value}: must be {wanted}")
+
+
+def require_stages(key: str, stages: Sequence[Any]) -> None:
+    """Raises a UserError unless ``stages``, the setting ``key``, are pairs whose first parts are rising shares of the search."""
+    pairs = all(isinstance(stage, list | tuple) and [isinstance(n, int | float) for n in stage] == [True, True] for stage in stages)
+    starts = [stage[0] for stage in stages] if pairs else []
+    if not (pairs and all(0 <= start < 1 for start in starts) and all(a < b for a, b in pairwise(starts))):
+        raise UserError(f"{key}={stages}: must be pairs, the first of each a rising share of the search below 1")

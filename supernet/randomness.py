@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from supernet.device import present
 
@@ -64,3 +65,9 @@ class Streams:
             name, _, kind = key.rpartition("@")
             if present(kind):
                 self.tensor(name, kind).set_state(value)
+
+
+def gumbel(table: Tensor, noise: torch.Generator) -> Tensor:
+    """Standard Gumbel noise of the shape, type and device of ``table``, drawn on the host: ``-log(E)`` of exponential E."""
+    drawn = torch.empty(table.shape, dtype=table.dtype).exponential_(generator=noise)
+    return -drawn.clamp_min(torch.finfo(table.dtype).tiny).log().to(table.device)

@@ -14,7 +14,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -110,15 +110,16 @@ class Run:
         self.space: Space = build(config.space, "space")
         self.sampler = build(config.sampler, "sampler")
         self.learner = build(config.learner, "learner")
+        self.modifiers = [build(chosen(node, name), f"modifier.{name}") for name, node in config.modifier.items()]
         self.searcher = build(config.searcher, "searcher")
         self.given = None if config.architecture is None else read_architecture(self.space, config.architecture)
         self.augment = build(config.data.augment, "data.augment")
         self.search_augment = build(config.data.search_augment, "data.search_augment")
         self.source = build(config.data.source, "data.source")
         if self.searcher.needs_scores and self.learner.moves != self.sampler.scores_from and self.given is None:
-            chosen = {part: option(getattr(self, part)) for part in ("searcher", "sampler", "learner")}
+            parts = {part: option(getattr(self, part)) for part in ("searcher", "sampler", "learner")}
             raise UserError(
-                f"{' with '.join(f'{part}={name}' for part, name in chosen.items())}: the {self.sampler.scores_from} never moves, "
+                f"{' with '.join(f'{part}={name}' for part, name in parts.items())}: the {self.sampler.scores_from} never moves, "
                 "so the architecture would be arbitrary; choose searcher=random or a learner that moves it"
             )
         if self.given is None and self.searcher.total < config.shortlist.size:
@@ -128,6 +129,8 @@ class Run:
             )
         if self.searcher.cost is not None:
             config.budget.require_cost("searcher.cost", self.searcher.cost)
+        if config.retrain.init == "inherit":
+            self.space.whole("search")  # there must be one
         if config.threads:
             torch.set_num_threads(config.threads)
         self.device = choose_device(config.device)
@@ -241,7 +244,7 @@ class Run:
     @property
     def plain_search_key(self) -> str:
         s = self.settings
-        parts = ("data", "seed", "precision", "sampler", "learner", "search", "budget")
+        parts = ("data", "seed", "precision", "sampler", "learner", "modifier", "search", "budget")
         return key_of(self.weights_key, *(s[part] for part in parts))
 
     @property
@@ -249,6 +252,8 @@ class Run:
         """The key of the parent's search, if this search starts from its weights: they fit, but the method is another."""
         origin = self.state.origin
         if origin is None or origin["plain_key"] == self.plain_search_key or origin["weights_key"] != self.weights_key:
+            return None
+        if self.config.search.depths:  # which starts anew, and with fewer cells
             return None
         return origin["key"]
 
@@ -349,6 +354,7 @@ class Run:
             device=self.device,
             precision=self.config.precision,
             budget=self.budget,
+            modifiers=self.modifiers,
             start=start,
             key=self.search_key,
         )
@@ -866,6 +872,16 @@ def retrained(folder: Path) -> list[dict[str, Any]]:
             f"retrain.warm_start={folder}: holds no retrained network; give the folder of a run whose retraining is done"
         )
     return found
+
+
+def chosen(node: Any, name: str) -> Any:
+    """The node of a modifier, unless it holds nothing but settings of one that was not chosen, as a method may leave them."""
+    if isinstance(node, Mapping) and "_target_" not in node:
+        raise UserError(
+            f"modifier.{name}: settings of a modifier that is not chosen; add it, modifier=[...,{name}], or drop them, "
+            f"~modifier.{name}"
+        )
+    return node
 
 
 def option(part: Any) -> str:

@@ -18,7 +18,7 @@ from supernet.randomness import Streams
 from supernet.train.retrain import RetrainSettings, RetrainStage
 from supernet.train.search import SearchSettings, SearchStage
 from tests.budgets import budget_of
-from tests.variants import LEARNERS, SAMPLERS, SEARCHERS, SPACES
+from tests.variants import LEARNERS, MODIFIERS, SAMPLERS, SEARCHERS, SPACES
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
@@ -53,6 +53,11 @@ def sampler(request):
 @pytest.fixture(params=LEARNERS)
 def learner(request):
     return LEARNERS[request.param]()
+
+
+@pytest.fixture(params=MODIFIERS)
+def modifier(request):
+    return MODIFIERS[request.param]()
 
 
 @pytest.fixture(params=SEARCHERS)
@@ -92,7 +97,9 @@ def splits() -> Splits:
 def search_stage(data, splits):
     """Makes a search stage, fresh: two epochs of three steps, unless ``settings`` say otherwise."""
 
-    def make(space, sampler, learner, *, augment=None, seed=0, precision="float32", start=None, **settings) -> SearchStage:
+    def make(
+        space, sampler, learner, *, modifiers=(), augment=None, seed=0, precision="float32", start=None, **settings
+    ) -> SearchStage:
         settings = SearchSettings(**{"epochs": 2, "batch_size": 4, "lr": 0.05} | settings)
         sampler, learner = copy.deepcopy(sampler), copy.deepcopy(learner)
         return SearchStage(
@@ -106,6 +113,7 @@ def search_stage(data, splits):
             seed=seed,
             precision=precision,
             budget=budget_of(space),
+            modifiers=copy.deepcopy(modifiers),
             start=start,
             key="k",
         )

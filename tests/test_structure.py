@@ -18,6 +18,7 @@ import supernet
 from supernet.cli import composed
 from supernet.config import Config, build
 from supernet.learners.learner import Learner
+from supernet.modifiers.modifier import Modifier
 from supernet.run import Run
 from supernet.samplers.sampler import Sampler
 from supernet.search.searcher import Searcher
@@ -41,6 +42,7 @@ ALLOWED = {
     "cost": {"errors", "files", "device", "randomness", "mixture", "ops", "spaces"},
     "samplers": {"errors", "mixture", "randomness", "spaces", "cost"},
     "learners": {"errors", "mixture", "randomness", "samplers"},
+    "modifiers": {"errors", "mixture", "randomness", "spaces", "cost", "samplers"},
     "evaluate": {"errors", "mixture"},
     "search": {"errors", "mixture", "spaces", "cost", "evaluate"},
     "export": {"errors", "files", "mixture", "ops", "spaces"},
@@ -58,10 +60,11 @@ ALLOWED = {
         "cost",
         "samplers",
         "learners",
+        "modifiers",
     },
     "config": {"cost", "errors", "evaluate", "train"},
 }
-ALLOWED["run"] = set(ALLOWED) - {"samplers", "learners", "ops"}
+ALLOWED["run"] = set(ALLOWED) - {"samplers", "learners", "modifiers", "ops"}
 ALLOWED["study"] = {"config", "errors", "evaluate", "files", "run", "track", "train"}
 ALLOWED["rank"] = {"errors", "evaluate", "mixture", "randomness", "run"}
 ALLOWED["cli"] = {"config", "errors", "files", "rank", "report", "run", "study", "track", "train"}
@@ -147,7 +150,10 @@ def test_every_option_composes_and_every_part_builds(path):
     parts = {group: tree[group]} if group in tree else {}
     if group == "method":
         assert tree["method"] == path.stem
-        parts = {name: tree[name] for name in ("sampler", "learner", "searcher")}
+        parts = {name: tree[name] for name in ("sampler", "learner", "searcher")} | modifiers_of(tree)
+    elif group == "modifier":
+        assert list(tree["modifier"]) == [path.stem]
+        parts = modifiers_of(tree)
     elif group == "data":
         assert tree["data"]["name"] == path.stem
         parts = {f"data.{name}": tree["data"][name] for name in ("source", "augment", "search_augment")}
@@ -165,6 +171,10 @@ def test_the_sizes_that_reports_compare_with_are_those_of_size_full(space):
         assert {one["value"] - one["full"] for name, one in run.fidelity(stage).items() if name != "image size"} == {0}
 
 
+def modifiers_of(tree):
+    return {f"modifier.{name}": node for name, node in tree["modifier"].items()}
+
+
 @pytest.mark.parametrize("size", [path.stem for path in OPTIONS if path.parent.name == "size"])
 @pytest.mark.parametrize("space", [path.stem for path in OPTIONS if path.parent.name == "space"])
 def test_every_size_fits_every_space(size, space):
@@ -176,6 +186,7 @@ KINDS = {  # group -> base class, the list of the shared tests
     "space": (Space, variants.SPACES),
     "sampler": (Sampler, variants.SAMPLERS),
     "learner": (Learner, variants.LEARNERS),
+    "modifier": (Modifier, variants.MODIFIERS),
     "searcher": (Searcher, variants.SEARCHERS),
     "tracker": (Tracker, None),
 }
@@ -197,6 +208,8 @@ def test_every_variant_has_its_yaml_and_its_line_in_the_shared_tests(group):
     kinds = {f"{kind.__module__}.{kind.__qualname__}" for kind in concrete(base)}
     if group == "tracker":  # two that are always there or put others together, and are not chosen
         kinds -= {"supernet.track.jsonlines.JsonLines", "supernet.track.interface.Trackers"}
+    if group == "sampler":  # what modifiers make of one
+        kinds -= {"supernet.modifiers.modifier.Modified"}
     targets = {
         re.search(r"^_target_: (\S+)", path.read_text(encoding="utf-8"), re.M).group(1)
         for path in (ROOT / "conf" / group).glob("*.yaml")

@@ -1,17 +1,28 @@
-"""The one list of spaces, samplers, learners and searchers: every shared test runs over all of them.
+"""The one list of spaces, samplers, learners, modifiers and searchers: every shared test runs over all of them.
 
 Adding a variant means adding its line here.
 """
 
+from supernet.learners.exponentiated import Exponentiated
 from supernet.learners.fixed import Fixed
 from supernet.learners.gradient import Gradient
 from supernet.learners.reinforce import Reinforce as ReinforceLearner
+from supernet.modifiers.auxiliary_skip import AuxiliarySkip
+from supernet.modifiers.edge_normalisation import EdgeNormalisation
+from supernet.modifiers.perturbation import Perturbation
+from supernet.modifiers.pruning import Pruning
+from supernet.modifiers.skip_dropout import SkipDropout
 from supernet.samplers.attentive import Attentive
+from supernet.samplers.drnas import DrNAS
 from supernet.samplers.fair import Fair
+from supernet.samplers.fairdarts import FairDARTS
+from supernet.samplers.gdas import GDAS
 from supernet.samplers.policy import Policy
 from supernet.samplers.progressive import Progressive
+from supernet.samplers.proxyless import Proxyless
 from supernet.samplers.sandwich import Sandwich
 from supernet.samplers.schedule import Schedule
+from supernet.samplers.snas import SNAS
 from supernet.samplers.softmax import Softmax
 from supernet.samplers.uniform import Uniform
 from supernet.search.evolution import Evolution
@@ -40,6 +51,11 @@ SAMPLERS = {
     "progressive": Progressive,
     "schedule": Schedule,
     "policy": lambda: Policy(hidden=8, scored=200),
+    "gdas": GDAS,
+    "snas": SNAS,
+    "drnas": DrNAS,
+    "proxyless": Proxyless,
+    "fairdarts": FairDARTS,
 }
 LEARNERS = {
     "fixed": Fixed,
@@ -47,6 +63,15 @@ LEARNERS = {
     "gradient_2nd": lambda: Gradient(order="second"),
     "gradient_2nd_difference": lambda: Gradient(order="second_finite_difference"),
     "reinforce": lambda: ReinforceLearner(samples=2, lr=0.01),
+    "exponentiated": Exponentiated,
+}
+MODIFIERS = {
+    "edge_normalisation": EdgeNormalisation,
+    "auxiliary_skip": AuxiliarySkip,
+    "perturbation": Perturbation,
+    "adversarial_perturbation": lambda: Perturbation("adversarial", steps=2),
+    "pruning": lambda: Pruning([[0.25, 4], [0.5, 3]]),
+    "skip_dropout": lambda: SkipDropout([[0.0, 0.5]]),
 }
 SEARCHERS = {
     "logits": Derived,

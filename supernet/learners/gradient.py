@@ -1,7 +1,7 @@
 """The logits follow the gradient of the validation loss, to first or second order (DARTS, Liu et al., ICLR 2019)."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -10,7 +10,7 @@ from torch import Tensor, optim
 from torch.func import functional_call
 
 from supernet.errors import UserError, require
-from supernet.learners.learner import Batch, Bilevel, Learner, statistics_kept
+from supernet.learners.learner import Batch, Bilevel, Learner, require_warmups, statistics_kept
 from supernet.mixture import Logits
 from supernet.samplers.sampler import Sampler
 
@@ -27,7 +27,8 @@ class Gradient(Learner):
     ``order`` "first" takes the weights as they are (xi = 0); "second" differentiates through one step of the weights' SGD,
     exactly, by a Hessian-vector product (eq. 7); "second_finite_difference" is the paper's approximation of it (eq. 8), whose
     step is ``difference`` over the norm of the vector. Under a budget the outer loss has ``cost_weight`` times the share by which
-    the expected cost passes the limits.
+    the expected cost passes the limits, and in any case what the sampler adds. In the shares ``warmups`` of the search, pairs of
+    start and end, the weights learn alone.
     """
 
     order: str = "first"
@@ -37,6 +38,7 @@ class Gradient(Learner):
     weight_decay: float = 1e-3
     difference: float = 0.01
     cost_weight: float = 1.0
+    warmups: list[Any] = field(default_factory=list)
 
     def __post_init__(self):
         if self.order not in ORDERS:
@@ -47,14 +49,15 @@ class Gradient(Learner):
             require(f"learner.{name}", getattr(self, name), least=0, below=1)
         for name in ("weight_decay", "cost_weight"):
             require(f"learner.{name}", getattr(self, name), least=0)
+        require_warmups(self.warmups)
 
     def begin(self, logits: Logits, sampler: Sampler) -> None:
         self.optimizer = optim.Adam(logits.values(), lr=self.lr, betas=(self.beta1, self.beta2), weight_decay=self.weight_decay)
 
     def step(self, problem: Bilevel) -> dict[str, Tensor]:
         if self.order == "first":
-            loss = functional_loss(problem, problem.architecture_batch, self.cost_weight)({}, problem.logits)  # {}: its own weights
-            gradient = torch.autograd.grad(loss, list(problem.logits.values()))
+            loss = outer_loss(problem, self.cost_weight)({}, problem.logits)  # {}: its own weights
+            gradient = torch.autograd.grad(loss, list(problem.logits.values()), materialize_grads=True)
         else:
             loss, gradient = self._second_order(problem)
         for table, value in zip(problem.logits.values(), gradient, strict=True):
@@ -84,7 +87,7 @@ class Gradient(Learner):
             product = partial(finite_difference_product, scale=self.difference)
         return unrolled_gradient(
             functional_loss(problem, problem.weight_batch),
-            functional_loss(problem, problem.architecture_batch, self.cost_weight),
+            outer_loss(problem, self.cost_weight),
             weights,
             problem.logits,
             inner_step,
@@ -99,17 +102,22 @@ class Gradient(Learner):
         self.optimizer.load_state_dict(state)
 
 
-def functional_loss(problem: Bilevel, batch: Batch, cost_weight: float = 0.0) -> Loss:
-    """The loss on one batch, and on the budget, as a function of weights and logits; the module itself stays as it is."""
+def functional_loss(problem: Bilevel, batch: Batch) -> Loss:
+    """The loss on one batch as a function of weights and logits; the module itself stays as it is."""
     images, labels = batch
 
     def loss(weights: Weights, logits: Logits) -> Tensor:
         with statistics_kept(problem.supernet):
-            mixture = problem.relax(logits)
-            outputs = functional_call(problem.supernet, weights, (images, mixture))
-            return problem.loss(outputs, labels) + cost_weight * problem.excess(mixture)
+            outputs = functional_call(problem.supernet, weights, (images, problem.relax(logits)))
+            return problem.loss(outputs, labels)
 
     return loss
+
+
+def outer_loss(problem: Bilevel, cost_weight: float) -> Loss:
+    """What the logits are to minimise: the validation loss, the cost beyond the budget and the sampler's penalty."""
+    validation = functional_loss(problem, problem.architecture_batch)
+    return lambda weights, logits: validation(weights, logits) + cost_weight * problem.excess(logits) + problem.penalty(logits)
 
 
 def unrolled_gradient(

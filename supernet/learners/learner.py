@@ -1,12 +1,14 @@
 """What a learner is."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn, optim
 
+from supernet.errors import UserError
 from supernet.mixture import Logits, Mixture
 from supernet.samplers.sampler import Sampler
 
@@ -24,18 +26,24 @@ class Bilevel:
     optimizer: optim.SGD  # of the weights: the inner problem
     weight_batch: Batch  # the inner problem's data
     architecture_batch: Batch  # the outer problem's data
-    excess: Callable[[Mixture], Tensor]  # by what share a mixture's expected costs pass the budget
+    excess: Callable[[Logits], Tensor]  # by what share the expected costs pass the budget
+    penalty: Callable[[Logits], Tensor] = lambda logits: torch.zeros(())  # what the sampler adds to the outer problem's loss
 
 
 class Learner:
     """Moves architecture parameters, once a step, before the weights move. A subclass is a dataclass; its fields are settings."""
 
     moves = "logits"  # or "policy": that of the sampler; or "", nothing
+    warmups: Sequence[Sequence[float]] = ()  # shares of the search, [start, end), in which the weights learn alone
 
     @property
     def learns(self) -> bool:
         """Whether there is anything to learn: only then is :meth:`step` called."""
         return bool(self.moves)
+
+    def rests(self, progress: float) -> bool:
+        """Whether the weights learn alone at this share of the search."""
+        return any(start <= progress + 1e-9 < end for start, end in self.warmups)
 
     def begin(self, logits: Logits, sampler: Sampler) -> None:
         """Called once before the first step; a learner of a policy finds it in the ``sampler``."""
@@ -49,6 +57,14 @@ class Learner:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes what :meth:`state_dict` gave."""
+
+
+def require_warmups(warmups: Sequence[Any]) -> None:
+    """Raises a UserError unless ``warmups``, the setting of that name, are shares of the search."""
+    for warmup in warmups:
+        pair = isinstance(warmup, list | tuple) and [isinstance(n, int | float) for n in warmup] == [True, True]
+        if not (pair and 0 <= warmup[0] < warmup[1] <= 1):
+            raise UserError(f"learner.warmups: {warmup}: must be a pair of rising shares of the search, as in [[0,0.3]]")
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from supernet import samplers
 from supernet.cost.budget import Budget
@@ -74,9 +75,18 @@ class Schedule(Sampler):
         sampler, seen = self.led(progress)
         return sampler.mixtures(logits, seen, loss)
 
-    def relaxation(self, logits: Logits, progress: float) -> Mixture:
+    def relaxation(self, logits: Logits, progress: float, noise: torch.Generator) -> Mixture:
         sampler, seen = self.led(progress)
-        return sampler.relaxation(logits, seen)
+        return sampler.relaxation(logits, seen, noise)
+
+    def probabilities(self, logits: Logits) -> Logits:
+        return self.samplers[self.leader].probabilities(logits)
+
+    def penalty(self, logits: Logits) -> Tensor:
+        return self.samplers[self.leader].penalty(logits)
+
+    def settle(self, logits: Logits, before: Logits) -> None:
+        self.samplers[self.leader].settle(logits, before)
 
     def scores(self, logits: Logits) -> Logits:
         return self.samplers[self.shares.index(max(self.shares)) if self.mixed else -1].scores(logits)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from supernet.mixture import Logits, Mixture
+from supernet.mixture import Logits, Mixture, softmax_mixture
 from supernet.samplers.sampler import Loss, Sampler
 
 
@@ -11,4 +11,4 @@ class Softmax(Sampler):
     """DARTS (Liu et al., ICLR 2019, eq. 2): the weights train on the same relaxation as the logits."""
 
     def mixtures(self, logits: Logits, progress: float, loss: Loss) -> list[Mixture]:
-        return [self.relaxation(logits, progress)]
+        return [softmax_mixture(logits)]

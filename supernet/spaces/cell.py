@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from supernet.mixture import ChoiceGroup, Mixture
+from supernet.mixture import Choice, ChoiceGroup, Mixture
 from supernet.ops import OPERATIONS, DropPath, Rectified
 
 
@@ -52,6 +52,11 @@ class MixedCell(nn.Module):
 
     It runs what a mixture says of that group. Options that are not active are not computed; a tensor that several operations
     rectify is rectified once.
+
+    With ``partial_channels`` K (PC-DARTS, Xu et al., ICLR 2020, section 3.2, eq. 2) the operations read, and give, the first of K
+    parts of the channels. The others pass each edge as they are, pooled 2×2 where the stride is two, scaled by the sum of the
+    edge's weights: one for a distribution or a path, its share under edge normalisation. In the sum of a node the channels of the
+    K parts are then shuffled, so that the next edges read others. They pass also where ``none`` is chosen.
     """
 
     def __init__(
@@ -64,16 +69,17 @@ class MixedCell(nn.Module):
         affine: bool,
         pool_norm: bool,
         group: ChoiceGroup,
+        partial_channels: int = 1,
     ):
         super().__init__()
         self.nodes, self.outputs, self.stride = nodes, outputs, strides[0]
-        self.group = group
+        self.group, self.strides, self.parts = group, strides, partial_channels
         self.wiring = [(source, target, f"from_{source}_to_{target}") for source, target in edges]
         self.edges = nn.ModuleDict(
             {
                 edge: nn.ModuleDict(
                     {
-                        name: OPERATIONS[name](channels, strides[source], affine, pool_norm)
+                        name: OPERATIONS[name](channels // partial_channels, strides[source], affine, pool_norm)
                         for name in group.options
                         if name != "none"
                     }
@@ -84,7 +90,8 @@ class MixedCell(nn.Module):
 
     def forward(self, *inputs: Tensor, mixture: Mixture) -> Tensor:
         choice = mixture[self.group.name]
-        states = list(inputs)
+        whole = list(inputs)
+        states = [self.read(state) for state in whole]
         rectified: dict[int, Tensor] = {}
 
         def run(operation: nn.Module, source: int) -> Tensor:
@@ -107,5 +114,26 @@ class MixedCell(nn.Module):
                     total = out if total is None else total + out
             if total is None:
                 total = torch.zeros_like(states[0][:, :, :: self.stride, :: self.stride])
-            states.append(total)
-        return states[-1] if self.outputs == 1 else torch.cat(states[-self.outputs :], dim=1)
+            whole.append(total if self.parts == 1 else self.rejoined(total, node, whole, choice))
+            states.append(self.read(whole[-1]))
+        return whole[-1] if self.outputs == 1 else torch.cat(whole[-self.outputs :], dim=1)
+
+    def read(self, state: Tensor) -> Tensor:
+        """The channels of a node that operations read."""
+        return state if self.parts == 1 else state[:, : state.shape[1] // self.parts]
+
+    def rejoined(self, total: Tensor, node: int, whole: Sequence[Tensor], choice: Choice) -> Tensor:
+        """A node whose operations give ``total``, with the channels that pass them by."""
+        passed = None
+        for slot, (source, target, _) in enumerate(self.wiring):
+            if target == node and choice.active[slot]:
+                state = whole[source]
+                part = state[:, state.shape[1] // self.parts :]
+                if self.strides[source] == 2:
+                    part = F.max_pool2d(part, 2, ceil_mode=True)
+                if choice.weights is not None:
+                    part = part * choice.weights[slot, list(choice.active[slot])].sum()
+                passed = part if passed is None else passed + part
+        if passed is None:
+            passed = total.repeat(1, self.parts - 1, 1, 1)  # nothing leads here: zeros
+        return torch.channel_shuffle(torch.cat([total, passed], dim=1), self.parts)

@@ -134,8 +134,12 @@ class DartsNetwork(nn.Module):
 class DartsSupernet(DartsNetwork):
     """The same network with every option on every edge: ``normal`` and ``reduce`` are the groups that the cells read."""
 
+    def __init__(self, *arguments, partial_channels: int, **settings):
+        self.partial_channels = partial_channels
+        super().__init__(*arguments, **settings)
+
     def cell(self, group: ChoiceGroup, strides, channels: int, affine: bool, pool_norm: bool) -> nn.Module:
-        return MixedCell(EDGES, 6, 4, strides, channels, affine, pool_norm, group)
+        return MixedCell(EDGES, 6, 4, strides, channels, affine, pool_norm, group, self.partial_channels)
 
     def forward(self, x: Tensor, mixture: Mixture) -> Tensor:
         before = last = self.stem(x)
@@ -161,13 +165,20 @@ class Darts(Space):
     def supernet(self, classes: int, in_channels: int, phase: str = "search") -> nn.Module:
         geometry, searching = getattr(self, phase), phase == "search"
         return DartsSupernet(
-            *self.groups, geometry.channels, geometry.cells, classes, in_channels, affine=not searching, pool_norm=searching
+            *self.groups,
+            geometry.channels,
+            geometry.cells,
+            classes,
+            in_channels,
+            affine=not searching,
+            pool_norm=searching,
+            partial_channels=geometry.partial_channels,
         )
 
     def standalone(self, architecture: Architecture, classes: int, in_channels: int, phase: str = "evaluation") -> nn.Module:
         self.validate(architecture)
         searching = phase == "search"
-        geometry = getattr(self, phase)
+        geometry = self.whole(phase)
         return DartsNetwork(
             _kept(architecture["normal"]),
             _kept(architecture["reduce"]),
@@ -223,9 +234,13 @@ class Darts(Space):
 
     def rules(self) -> list[Rule]:
         """Besides one option a slot: two in-edges of every node are not ``none``."""
-        slots = {node: [slot for slot, (_, target) in enumerate(EDGES) if target == node] for node in range(2, 6)}
         operations = range(1, len(OPTIONS))
-        return super().rules() + [Rule(group.name, slots[node], operations, 2) for group in self.groups for node in range(2, 6)]
+        return super().rules() + [
+            Rule(group.name, slots, operations, 2) for group in self.groups for slots in self.sums(group.name)
+        ]
+
+    def sums(self, group: str) -> list[list[int]]:
+        return [[slot for slot, (_, target) in enumerate(EDGES) if target == node] for node in range(2, 6)]
 
     def gains(self, scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The score of ``none`` counts for nothing: an edge is left out for better ones, not for its own sake."""
@@ -240,8 +255,7 @@ class Darts(Space):
         for group in self.groups:
             best = scores[group.name][:, 1:].max(dim=-1)
             row = ["none"] * group.slots
-            for node in range(2, 6):
-                slots = [slot for slot, (_, target) in enumerate(EDGES) if target == node]
+            for slots in self.sums(group.name):
                 for position in torch.topk(best.values[slots], 2).indices.tolist():
                     row[slots[position]] = OPTIONS[1 + int(best.indices[slots[position]])]
             choices[group.name] = row

@@ -60,8 +60,12 @@ class NB201Network(nn.Module):
 class NB201Supernet(NB201Network):
     """The same network with every option on every edge: ``edges`` is the group that all cells read."""
 
+    def __init__(self, *arguments, partial_channels: int, **settings):
+        self.partial_channels = partial_channels
+        super().__init__(*arguments, **settings)
+
     def cell(self, group: ChoiceGroup, channels: int, affine: bool) -> nn.Module:
-        return MixedCell(EDGES, 4, 1, [1, 1, 1], channels, affine, pool_norm=False, group=group)
+        return MixedCell(EDGES, 4, 1, [1, 1, 1], channels, affine, False, group, self.partial_channels)
 
     def forward(self, x: Tensor, mixture: Mixture) -> Tensor:
         x = self.stem(x)
@@ -83,10 +87,18 @@ class NB201(Space):
 
     def supernet(self, classes: int, in_channels: int, phase: str = "search") -> nn.Module:
         geometry, (edges,) = getattr(self, phase), self.groups
-        return NB201Supernet(edges, geometry.channels, geometry.cells, classes, in_channels, affine=phase == "evaluation")
+        return NB201Supernet(
+            edges,
+            geometry.channels,
+            geometry.cells,
+            classes,
+            in_channels,
+            affine=phase == "evaluation",
+            partial_channels=geometry.partial_channels,
+        )
 
     def standalone(self, architecture: Architecture, classes: int, in_channels: int, phase: str = "evaluation") -> nn.Module:
-        geometry = getattr(self, phase)
+        geometry = self.whole(phase)
         edges = [
             (source, target, option)
             for (source, target), option in zip(EDGES, self.validate(architecture)["edges"], strict=True)
@@ -103,6 +115,9 @@ class NB201(Space):
 
     def values(self, architecture: Architecture) -> list[Any]:
         return list(architecture["edges"])
+
+    def sums(self, group: str) -> list[list[int]]:
+        return [[slot for slot, (_, target) in enumerate(EDGES) if target == node] for node in range(1, 4)]
 
     def derive(self, scores: Mapping[str, Tensor]) -> Architecture:
         options = self.groups[0].options

@@ -16,10 +16,14 @@ from supernet.spaces.cell import Cell
 
 @dataclass
 class Geometry:
-    """How large a network of the space is: ``channels`` of the first cell and number of ``cells`` (each space says which)."""
+    """How large a network of the space is: ``channels`` of the first cell and number of ``cells`` (each space says which).
+
+    In a supernet, operations read one of ``partial_channels`` parts of the channels, and the rest passes them by.
+    """
 
     channels: int
     cells: int
+    partial_channels: int = 1
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,11 @@ class Rule:
 
 @dataclass
 class Space(ABC):
-    """A search space. ``search`` is the supernet's geometry, ``evaluation`` that of the network which is retrained."""
+    """A search space. ``search`` is the supernet's geometry, ``evaluation`` that of the network which is retrained.
+
+    With partial channels in the search a subnet is the supernet on one path, what passes by included; no plain network has its
+    weights, so that there is no :meth:`standalone` of the phase "search".
+    """
 
     search: Geometry
     evaluation: Geometry
@@ -57,6 +65,25 @@ class Space(ABC):
             if geometry.channels < 2 or geometry.channels % 2:
                 raise UserError(f"{key}.channels={geometry.channels}: must be even and at least 2; choose for example 16")
             require(f"{key}.cells", geometry.cells, least=1)
+            parts = geometry.partial_channels
+            if parts < 1 or geometry.channels % parts:
+                raise UserError(f"{key}.partial_channels={parts}: must divide {key}.channels={geometry.channels}")
+        if self.evaluation.partial_channels != 1:
+            raise UserError("space.evaluation.partial_channels: it is the supernet that has partial channels; leave it at 1")
+
+    def whole(self, phase: str) -> Geometry:
+        """The geometry of a plain network.
+
+        Raises:
+            UserError: there is none in that phase.
+        """
+        geometry = getattr(self, phase)
+        if geometry.partial_channels != 1:
+            raise UserError(
+                f"space.search.partial_channels={geometry.partial_channels}: no plain network has the weights of such a supernet; "
+                "choose retrain.init=scratch, or space.search.partial_channels=1"
+            )
+        return geometry
 
     @abstractmethod
     def supernet(self, classes: int, in_channels: int, phase: str = "search") -> nn.Module:
@@ -125,6 +152,10 @@ class Space(ABC):
     def presence(self, group: str) -> Tensor:
         """For each slot of a group, how likely it is kept before anything is known of it: what expected costs are weighted by."""
         return torch.ones(next(g.slots for g in self.groups if g.name == group))
+
+    def sums(self, group: str) -> list[list[int]]:
+        """The slots whose outputs are added up, node by node: the edges into it. None where a space adds up nothing."""
+        return []
 
     @abstractmethod
     def derive(self, scores: Mapping[str, Tensor]) -> Architecture:

@@ -96,10 +96,10 @@ def run_stage(
         Stopped: ``stop`` was requested; a checkpoint has been written.
     """
     tracker, progress, stop = tracker or Tracker(), progress or Progress(quiet=True), stop or StopRequest()
-    step, sums, count, seconds, peak = 0, {}, 0, 0.0, 0
+    step, sums, counts, seconds, peak = 0, {}, {}, 0.0, 0
     saved = checkpoints.load(stage.name, stage.key) if checkpoints else None
     if saved:
-        step, sums, count, seconds, peak = (saved[k] for k in ("step", "sums", "count", "seconds", "peak_memory_bytes"))
+        step, sums, counts, seconds, peak = (saved[k] for k in ("step", "sums", "counts", "seconds", "peak_memory_bytes"))
         stage.load_state_dict(saved["state"])
         tracker.load_state_dict(saved["tracker"])
     started = time.perf_counter() - seconds
@@ -116,7 +116,7 @@ def run_stage(
                     "key": stage.key,
                     "step": step,
                     "sums": sums,
-                    "count": count,
+                    "counts": counts,
                     "seconds": time.perf_counter() - started,
                     "peak_memory_bytes": peak,
                     "state": state,
@@ -127,17 +127,19 @@ def run_stage(
     with progress.stage(stage.name, stage.steps, start=step) as update:
         while step < stage.steps:
             figures = stage.step(step)
-            step, count = step + 1, count + 1
-            sums = {name: value + sums[name] if name in sums else value for name, value in figures.items()}
+            step += 1
+            for name, value in figures.items():  # not every figure is one of every step
+                sums[name] = value + sums[name] if name in sums else value
+                counts[name] = counts.get(name, 0) + 1
             if step % log_every == 0 or step % stage.steps_per_epoch == 0 or step == stage.steps:
                 require_finite(stage, step, sums)
                 peak = max(peak, peak_memory_bytes(stage.device))
-                means = {name: float(value) / count for name, value in sums.items()}
+                means = {name: float(value) / counts[name] for name, value in sums.items()}
                 if step % stage.steps_per_epoch == 0:
                     means |= stage.end_of_epoch()
                 tracker.log(stage.name, step, {"epoch": step / stage.steps_per_epoch, **means})
                 update(step, {**means, "peak_memory_bytes": peak})
-                sums, count = {}, 0
+                sums, counts = {}, {}
             if step < stage.steps and (stop.signum is not None or (checkpoints and checkpoints.due())):
                 save()
                 stop.check()

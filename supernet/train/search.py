@@ -1,6 +1,9 @@
 """The search stage: train the shared weights, and the logits if the method has any to learn."""
 
-from dataclasses import dataclass
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,8 +13,10 @@ from torch.nn import functional as F
 from supernet.cost.budget import Budget
 from supernet.data import Augment, Batches, ImageData, Splits
 from supernet.device import autocast
+from supernet.errors import UserError, require_stages
 from supernet.learners.learner import Bilevel, Learner, statistics_kept
-from supernet.mixture import Logits, Mixture, detached
+from supernet.mixture import Choice, Logits, Mixture, detached
+from supernet.modifiers.modifier import Modified, Modifier
 from supernet.randomness import Streams
 from supernet.samplers.sampler import Sampler
 from supernet.spaces.space import Space
@@ -26,16 +31,26 @@ class SearchSettings(SGDSettings):
     batch_size: int = 64
     lr_min: float = 0.001
     freeze_weights: bool = False  # learn the logits alone, on the weights that the search starts from
+    # Pairs [share of the search, share of the cells]: at each the supernet starts anew with so many cells (P-DARTS, section 3.2).
+    depths: list[Any] = field(default_factory=list)
 
     def __post_init__(self):
         self.check("search")
+        require_stages("search.depths", self.depths)
+        if self.depths and (
+            self.depths[0][0] != 0 or self.depths[-1][1] != 1 or not all(0 < share <= 1 for _, share in self.depths)
+        ):
+            raise UserError(f"search.depths={self.depths}: must begin at 0 and end with all cells, as in [[0,0.5],[0.5,1]]")
+        if self.depths and self.freeze_weights:
+            raise UserError("search.depths: weights that start anew cannot be frozen; leave out search.freeze_weights")
 
 
 class SearchStage:
     """One step: the learner moves the logits on a batch of the architecture split, then the weights move on one of the weights'.
 
     The weights' loss is the mean over the sampler's mixtures; without a ``budget`` all architectures are within. ``start`` gives
-    the weights to begin with, from an earlier search with whatever method on the same space.
+    the weights to begin with, from an earlier search with whatever method on the same space. :meth:`grow` begins each of the
+    settings' ``depths``, of which there is one, with all cells, unless they name others.
     """
 
     name = "search"
@@ -54,25 +69,22 @@ class SearchStage:
         device: torch.device | str = "cpu",
         precision: str = "float32",
         budget: Budget | None = None,
+        modifiers: Sequence[Modifier] = (),
         start: dict[str, Tensor] | None = None,
         key: str = "",
     ):
-        self.space, self.sampler, self.learner, self.settings = space, sampler, learner, settings
+        self.space, self.learner, self.settings = space, learner, settings
+        self.sampler = Modified(sampler, modifiers) if modifiers else sampler
         self.device, self.precision, self.key = torch.device(device), precision, key
         self.streams = Streams(seed)
-        with self.streams.initialising("supernet"):
-            self.supernet = space.supernet(data.classes, data.channels)
-        if start is not None:
-            self.supernet.load_state_dict(start)
-        self.supernet.to(self.device, memory_format=torch.channels_last)
-        noise = self.streams.tensor("logits")
-        self.logits: Logits = {
-            group.name: (1e-3 * torch.randn(group.shape, generator=noise)).to(self.device).requires_grad_()
-            for group in space.groups
-        }
         self.budget = budget or Budget(space, data.classes, (data.channels, *data.size))
-        sampler.begin(self.budget, self.streams, self.device)
-        learner.begin(self.logits, sampler)
+        self.sampler.begin(self.budget, self.streams, self.device)
+        self.logits: Logits = {
+            name: torch.zeros(shape, device=self.device, requires_grad=True)
+            for name, shape in ({group.name: group.shape for group in space.groups} | self.sampler.tables()).items()
+        }
+        self._fresh_supernet = lambda cells: space_of(space, cells).supernet(data.classes, data.channels)
+        self._begin_learner = partial(learner.begin, self.logits, sampler)
 
         def batches(split: str, indices: Tensor) -> Batches:
             return Batches(
@@ -91,10 +103,28 @@ class SearchStage:
         self.architecture_batches = batches("architecture", splits.architecture)
         self.steps_per_epoch = self.weight_batches.steps_per_epoch
         self.steps = settings.epochs * self.steps_per_epoch
+        self.depths, self.depth = settings.depths or [[0.0, 1.0]], 0
+        self.grow(start)
+
+    def grow(self, start: dict[str, Tensor] | None = None) -> None:
+        """Begins the next of the depths, with fresh weights (or those of ``start``), fresh logits and fresh optimisers."""
+        settings = self.settings
+        begins = [math.ceil(share * self.steps - 1e-9) for share, _ in self.depths] + [self.steps]
+        with self.streams.initialising(f"supernet/{self.depth}" if self.depth else "supernet"):
+            self.supernet = self._fresh_supernet(max(1, round(self.depths[self.depth][1] * self.space.search.cells)))
+        if start is not None:
+            self.supernet.load_state_dict(start)
+        self.supernet.to(self.device, memory_format=torch.channels_last)
         self.optimizer = optim.SGD(
             self.supernet.parameters(), settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay
         )
-        self.schedule = cosine(self.optimizer, self.steps, settings.lr_min, round(settings.warmup_epochs * self.steps_per_epoch))
+        steps = begins[self.depth + 1] - begins[self.depth]
+        self.schedule = cosine(self.optimizer, steps, settings.lr_min, round(settings.warmup_epochs * self.steps_per_epoch))
+        with torch.no_grad():
+            for table in self.logits.values():
+                table.copy_(1e-3 * torch.randn(table.shape, generator=self.streams.tensor("logits")))
+        self._begin_learner()
+        self.depth += 1
 
     def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """The cross-entropy; labels [B] are smoothed, a teacher's probabilities [B, classes] are soft as they are."""
@@ -102,26 +132,18 @@ class SearchStage:
         return F.cross_entropy(outputs, labels, label_smoothing=smoothing)
 
     def step(self, index: int) -> dict[str, Tensor]:
-        self.supernet.train()
         progress = index / self.steps
         images, labels = next(self.weight_batches)
         figures = {}
-        if self.learner.learns:
-            problem = Bilevel(
-                self.supernet,
-                self.logits,
-                lambda logits: self.sampler.relaxation(logits, progress),
-                self.loss,
-                self.optimizer,
-                (images, labels),
-                next(self.architecture_batches),
-                self.budget.excess,
-            )
-            with autocast(self.device, self.precision):
-                figures |= self.learner.step(problem)
+        self.sampler.advance(self.detached_logits, progress)
+        if self.depth < len(self.depths) and progress + 1e-9 >= self.depths[self.depth][0]:
+            self.grow()
+        self.supernet.train()
+        if self.learner.learns and not self.learner.rests(progress):
+            figures |= self.learn(progress, images, labels)
         if self.settings.freeze_weights:
             return figures
-        logits = {name: table.detach() for name, table in self.logits.items()}
+        logits = self.detached_logits
         mixtures = self.sampler.mixtures(logits, progress, lambda mixture: self.judged(mixture, images, labels))
         targets = labels
         for mixture in mixtures:
@@ -141,10 +163,38 @@ class SearchStage:
         self.schedule.step()
         return figures
 
+    def learn(self, progress: float, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """Moves the logits, or what else the learner moves, before the weights move on ``images`` and ``labels``."""
+        draw = int(self.streams.host("relaxation").integers(2**63))  # what is random in the relaxation is one draw a step
+        before = {name: table.clone() for name, table in self.detached_logits.items()}
+        problem = Bilevel(
+            self.supernet,
+            self.logits,
+            lambda logits: self.sampler.relaxation(logits, progress, torch.Generator().manual_seed(draw)),
+            self.loss,
+            self.optimizer,
+            (images, labels),
+            next(self.architecture_batches),
+            lambda logits: self.budget.excess({n: Choice.dense(table) for n, table in self.sampler.probabilities(logits).items()}),
+            self.sampler.penalty,
+        )
+        with autocast(self.device, self.precision):
+            figures = self.learner.step(problem)
+        self.sampler.settle(self.logits, before)
+        return figures
+
+    @property
+    def detached_logits(self) -> Logits:
+        return {name: table.detach() for name, table in self.logits.items()}
+
     def judged(self, mixture: Mixture, images: Tensor, labels: Tensor) -> Tensor:
-        """The loss of a mixture on the images of a step, which leaves no trace: neither gradients nor BatchNorm statistics."""
-        with torch.no_grad(), autocast(self.device, self.precision), statistics_kept(self.supernet):
-            return self.loss(self.supernet(images, detached(mixture)), labels)
+        """The loss of a mixture on the images of a step, which leaves no trace: neither gradients nor BatchNorm statistics.
+
+        It is differentiable in weights of the mixture that ask for it.
+        """
+        asked = any(choice.weights is not None and choice.weights.requires_grad for choice in mixture.values())
+        with torch.set_grad_enabled(asked), autocast(self.device, self.precision), statistics_kept(self.supernet):
+            return self.loss(self.supernet(images, mixture), labels)
 
     def end_of_epoch(self) -> dict[str, float]:
         """The logits, if they move, slot by slot, and the mean entropy (nats) of each group's softmax."""
@@ -156,6 +206,9 @@ class SearchStage:
             figures[f"entropy/{group.name}"] = float(torch.special.entr(torch.softmax(table, -1)).sum(-1).mean())
             for slot, row in enumerate(table.tolist()):
                 figures |= {f"logits/{group.name}/{slot}/{o}": v for o, v in zip(group.options, row, strict=True)}
+        for name in self.sampler.tables():
+            for row in torch.softmax(self.logits[name].detach().cpu().double(), -1).tolist():
+                figures |= {f"share/{name}/{position}": value for position, value in enumerate(row)}
         return figures
 
     def scores(self) -> Logits:
@@ -164,6 +217,7 @@ class SearchStage:
 
     def state_dict(self) -> dict[str, Any]:
         return {
+            "depth": self.depth,
             "supernet": self.supernet.state_dict(),
             "logits": {name: table.detach() for name, table in self.logits.items()},
             "optimizer": self.optimizer.state_dict(),
@@ -176,9 +230,16 @@ class SearchStage:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        while self.depth < state["depth"]:
+            self.grow()
         self.supernet.load_state_dict(state["supernet"])
         with torch.no_grad():
             for name, table in self.logits.items():
                 table.copy_(state["logits"][name])
         for name in ("optimizer", "schedule", "sampler", "learner", "weight_batches", "architecture_batches", "streams"):
             getattr(self, name).load_state_dict(state[name])
+
+
+def space_of(space: Space, cells: int) -> Space:
+    """The space with so many cells in its supernet."""
+    return space if cells == space.search.cells else replace(space, search=replace(space.search, cells=cells))

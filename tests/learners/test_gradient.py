@@ -8,32 +8,56 @@ from torch.nn import functional as F
 from supernet.cost.budget import Budget
 from supernet.learners.gradient import Gradient, finite_difference_product, functional_loss, hessian_vector_product
 from supernet.learners.learner import Bilevel
-from supernet.mixture import softmax_mixture
+from supernet.mixture import Choice, softmax_mixture
+from supernet.modifiers.auxiliary_skip import AuxiliarySkip
+from supernet.modifiers.edge_normalisation import EdgeNormalisation
+from supernet.modifiers.modifier import Modified
+from supernet.modifiers.pruning import Pruning
+from supernet.modifiers.skip_dropout import SkipDropout
+from supernet.randomness import Streams
+from supernet.samplers.fairdarts import FairDARTS
+from supernet.samplers.sampler import Sampler
+from supernet.samplers.snas import SNAS
+from supernet.samplers.softmax import Softmax
+from tests.variants import SPACES
 
 
-def problem(space, seed: int = 0) -> Bilevel:
-    """A bilevel problem in float64, its optimiser some steps under way so that momentum and weight decay matter."""
+def problem(space, seed: int = 0, sampler: Sampler | None = None) -> Bilevel:
+    """A bilevel problem in float64, its optimiser some steps under way so that momentum and weight decay matter.
+
+    Of DARTS, or of a ``sampler`` at two fifths of the search whose draw is always the same.
+    """
     noise = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         supernet = space.supernet(3, 2).double()
-    logits = {g.name: (0.5 * torch.randn(g.shape, generator=noise, dtype=torch.float64)).requires_grad_() for g in space.groups}
+    budget = Budget(space, 3, (2, 8, 8))
+    sampler = sampler or Softmax()
+    sampler.begin(budget, Streams(0), torch.device("cpu"))
+    shapes = {group.name: group.shape for group in space.groups} | sampler.tables()
+    logits = {n: (0.5 * torch.randn(s, generator=noise, dtype=torch.float64)).requires_grad_() for n, s in shapes.items()}
+    sampler.advance(logits, 0.4)
     optimizer = torch.optim.SGD(supernet.parameters(), lr=0.05, momentum=0.9, weight_decay=3e-2)
 
     def batch():
         images = torch.randn(4, 2, 8, 8, generator=noise, dtype=torch.float64)
         return images, torch.randint(3, (4,), generator=noise)
 
+    def relax(logits):
+        return sampler.relaxation(logits, 0.4, torch.Generator().manual_seed(1))
+
+    def excess(logits):
+        return budget.excess({name: Choice.dense(table) for name, table in sampler.probabilities(logits).items()})
+
     for _ in range(2):
         images, labels = batch()
-        F.cross_entropy(supernet(images, softmax_mixture(logits)), labels).backward()
+        F.cross_entropy(supernet(images, relax(logits)), labels).backward()
         optimizer.step()
         optimizer.zero_grad()
         for table in logits.values():
             table.grad = None
-    budget = Budget(space, 3, (2, 8, 8))
     budget.limits["params"] = 1.01 * budget.tables["params"].of(budget.cheapest())  # so narrow that the expected cost passes it
-    return Bilevel(supernet, logits, softmax_mixture, F.cross_entropy, optimizer, batch(), batch(), budget.excess)
+    return Bilevel(supernet, logits, relax, F.cross_entropy, optimizer, batch(), batch(), excess, sampler.penalty)
 
 
 def objective(problem: Bilevel, logits, unrolled: bool) -> float:
@@ -47,12 +71,12 @@ def objective(problem: Bilevel, logits, unrolled: bool) -> float:
         )
         optimizer.load_state_dict(copy.deepcopy(problem.optimizer.state_dict()))
         images, labels = problem.weight_batch
-        F.cross_entropy(supernet(images, softmax_mixture(logits)), labels).backward()
+        F.cross_entropy(supernet(images, problem.relax(logits)), labels).backward()
         optimizer.step()
     images, labels = problem.architecture_batch
     with torch.no_grad():
-        mixture = softmax_mixture(logits)
-        return float(F.cross_entropy(supernet(images, mixture), labels) + problem.excess(mixture))
+        loss = F.cross_entropy(supernet(images, problem.relax(logits)), labels)
+        return float(loss + problem.excess(logits) + problem.penalty(logits))
 
 
 def central_difference(problem: Bilevel, direction: dict[str, torch.Tensor], unrolled: bool, step: float = 1e-6) -> float:
@@ -81,8 +105,26 @@ def learnt_gradient(problem: Bilevel, learner: Gradient) -> dict[str, torch.Tens
     ids=["first", "second", "second_finite_difference"],
 )
 def test_gradient_equals_the_finite_difference_of_the_bilevel_objective(space, learner, tolerance, noise):
+    check(problem(space), learner, tolerance, noise)
+
+
+FAMILY = {  # whose draw, with the same noise, is a smooth function of the logits
+    "snas": SNAS,
+    "fairdarts": FairDARTS,
+    "edge normalisation": lambda: Modified(Softmax(), [EdgeNormalisation()]),
+    "auxiliary skip": lambda: Modified(SNAS(), [AuxiliarySkip()]),
+    "pruning and skip dropout": lambda: Modified(FairDARTS(), [Pruning([[0.1, 4], [0.3, 3]]), SkipDropout([[0.0, 0.5]])]),
+}
+
+
+@pytest.mark.parametrize("order", ["first", "second"])
+@pytest.mark.parametrize("sampler", FAMILY)
+def test_so_it_does_for_other_samplers_and_with_modifiers(sampler, order, noise):
+    check(problem(SPACES["nb201"](), sampler=FAMILY[sampler]()), Gradient(order=order), 1e-5, noise)
+
+
+def check(p, learner, tolerance, noise):
     """Along random directions, each of which has a part in every slot and option."""
-    p = problem(space)
     directions = [{name: torch.randn(t.shape, generator=noise, dtype=t.dtype) for name, t in p.logits.items()} for _ in range(3)]
     expected = [central_difference(p, direction, unrolled=learner.order != "first") for direction in directions]
     learnt = learnt_gradient(p, learner)

@@ -9,7 +9,7 @@ import torch
 from scipy import stats
 
 from supernet.errors import UserError
-from supernet.mixture import Architecture
+from supernet.mixture import Architecture, Choice
 from supernet.randomness import Streams
 from supernet.samplers.attentive import Attentive
 from supernet.samplers.progressive import Progressive
@@ -37,10 +37,28 @@ def test_mixtures_are_ones_that_the_supernet_runs_and_train_weights_alone(space,
 
 
 def test_the_relaxation_sends_gradients_to_every_logit(space, sampler, noise):
-    logits = logits_of(space, noise, learning=True)
-    relaxed = begun(sampler, space).relaxation(logits, 0.5)
-    weights = torch.cat([choice.weights.flatten() for choice in relaxed.values()])
-    (weights * torch.randn(weights.shape, generator=noise)).sum().backward()
+    """Over many draws: some samplers send them to what they draw."""
+    begun_sampler = begun(sampler, space)
+    logits = {name: (table / 10).requires_grad_() for name, table in logits_of(space, noise).items()}
+    for _ in range(100):
+        relaxed = begun_sampler.relaxation(logits, 0.5, noise)
+        weights = torch.cat([choice.weights.flatten() for choice in relaxed.values()])
+        (weights * torch.randn(weights.shape, generator=noise)).sum().backward()
+    assert all((table.grad != 0).all() for table in logits.values())
+
+
+def test_a_relaxation_is_the_same_for_the_same_noise(space, sampler, noise):
+    """A learner that differentiates twice asks twice."""
+    logits, state = logits_of(space, noise), noise.get_state()
+    begun_sampler = begun(sampler, space)
+    first, second = (begun_sampler.relaxation(logits, 0.5, noise.set_state(state)) for _ in range(2))
+    for name, choice in first.items():
+        assert choice.active == second[name].active and torch.equal(choice.weights, second[name].weights)
+
+
+def test_the_cost_beyond_the_budget_reaches_every_logit_in_whose_slot_costs_differ(space, sampler, noise):
+    logits, begun_sampler, budget = logits_of(space, noise, learning=True), begun(sampler, space), budget_of(space, params=1.0)
+    budget.excess({name: Choice.dense(table) for name, table in begun_sampler.probabilities(logits).items()}).backward()
     assert all((table.grad != 0).all() for table in logits.values())
 
 

@@ -60,7 +60,7 @@ def test_each_leads_its_share_of_the_steps_to_the_step(shares, steps, wanted):
     schedule = spied(Schedule([["softmax", share] for share in shares]), space)
     leaders = []
     for step in range(steps):
-        schedule.relaxation(table_of(space), step / steps)
+        schedule.relaxation(table_of(space), step / steps, torch.Generator())
         schedule.mixtures(table_of(space), step / steps, judged)
         leaders.append(schedule.leader)
     assert leaders == [phase for phase, count in enumerate(wanted) for _ in range(count)]
@@ -92,7 +92,7 @@ def test_mixed_draws_a_leader_a_step_and_relaxes_with_the_one_that_draws(space):
     schedule, twin = (spied(Schedule([["softmax", 0.2], ["softmax", 0.3], ["softmax", 0.5]], mixed=True), space) for _ in "ab")
     leaders = []
     for step in range(500):
-        schedule.relaxation(logits, step / 500)
+        schedule.relaxation(logits, step / 500, torch.Generator())
         leaders.append(schedule.leader)
         schedule.mixtures(logits, step / 500, judged)
         twin.mixtures(logits, step / 500, judged)

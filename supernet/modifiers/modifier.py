@@ -1,0 +1,155 @@
+"""What a modifier is, and a sampler whose mixtures are modified."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from supernet.cost.budget import Budget
+from supernet.errors import UserError
+from supernet.mixture import Choice, ChoiceGroup, Logits, Mixture
+from supernet.randomness import Streams
+from supernet.samplers.sampler import Loss, Sampler
+from supernet.spaces.space import Space
+
+
+class Modifier:
+    """Changes what any sampler gives. A subclass is a dataclass whose fields are its settings; it overrides what it changes."""
+
+    def begin(self, space: Space, streams: Streams) -> None:
+        """Called once before the first step.
+
+        Raises:
+            UserError: the space has nothing to modify.
+        """
+        self.space, self.streams = space, streams
+
+    def tables(self) -> dict[str, tuple[int, int]]:
+        """Architecture parameters of its own: name -> shape; a row is one distribution."""
+        return {}
+
+    def advance(self, logits: Logits, progress: float) -> None:
+        """Called first in every step."""
+
+    def seen(self, logits: Logits) -> Logits:
+        """The logits as the sampler sees them, differentiable."""
+        return logits
+
+    def applied(self, mixture: Mixture, logits: Logits, progress: float, noise: torch.Generator) -> Mixture:
+        """A mixture changed for both steps, that of the logits and that of the weights; differentiable."""
+        return mixture
+
+    def trained(self, mixture: Mixture, progress: float, loss: Loss) -> Mixture:
+        """A mixture changed for the step of the weights alone."""
+        return mixture
+
+    def scored(self, scores: Logits, logits: Logits) -> Logits:
+        """What the derivation maximises."""
+        return scores
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes what :meth:`state_dict` gave."""
+
+
+class Modified(Sampler):
+    """``sampler``, with everything that it gives changed by ``modifiers``, the first one first."""
+
+    def __init__(self, sampler: Sampler, modifiers: Sequence[Modifier]):
+        self.sampler, self.modifiers = sampler, list(modifiers)
+
+    def begin(self, budget: Budget, streams: Streams, device: torch.device) -> None:
+        super().begin(budget, streams, device)
+        self.sampler.begin(budget, streams, device)
+        for modifier in self.modifiers:
+            modifier.begin(self.space, streams)
+
+    @property
+    def distils(self) -> bool:
+        return self.sampler.distils
+
+    @property
+    def scores_from(self) -> str:
+        return self.sampler.scores_from
+
+    def tables(self) -> dict[str, tuple[int, int]]:
+        tables = self.sampler.tables()
+        for modifier in self.modifiers:
+            tables |= modifier.tables()
+        return tables
+
+    def seen(self, logits: Logits) -> Logits:
+        """What the sampler sees: the groups of the space alone."""
+        for modifier in self.modifiers:
+            logits = modifier.seen(logits)
+        own = [*(group.name for group in self.space.groups), *self.sampler.tables()]
+        return {name: logits[name] for name in own if name in logits}
+
+    def applied(self, mixture: Mixture, logits: Logits, progress: float, noise: torch.Generator) -> Mixture:
+        for modifier in self.modifiers:
+            mixture = modifier.applied(mixture, logits, progress, noise)
+        return mixture
+
+    def advance(self, logits: Logits, progress: float) -> None:
+        self.sampler.advance(self.seen(logits), progress)
+        for modifier in self.modifiers:
+            modifier.advance(logits, progress)
+
+    def mixtures(self, logits: Logits, progress: float, loss: Loss) -> list[Mixture]:
+        changed = []
+        for mixture in self.sampler.mixtures(self.seen(logits), progress, loss):
+            mixture = self.applied(mixture, logits, progress, self.streams.tensor("modifiers"))
+            for modifier in self.modifiers:
+                mixture = modifier.trained(mixture, progress, loss)
+            changed.append(mixture)
+        return changed
+
+    def relaxation(self, logits: Logits, progress: float, noise: torch.Generator) -> Mixture:
+        return self.applied(self.sampler.relaxation(self.seen(logits), progress, noise), logits, progress, noise)
+
+    def probabilities(self, logits: Logits) -> Logits:
+        return self.sampler.probabilities(self.seen(logits))
+
+    def penalty(self, logits: Logits) -> Tensor:
+        return self.sampler.penalty(self.seen(logits))
+
+    def settle(self, logits: Logits, before: Logits) -> None:
+        groups = [group.name for group in self.space.groups]
+        self.sampler.settle({name: logits[name] for name in groups}, {name: before[name] for name in groups})
+
+    def scores(self, logits: Logits) -> Logits:
+        scores = self.sampler.scores(self.seen(logits))
+        for modifier in self.modifiers:
+            scores = modifier.scored(scores, logits)
+        return scores
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"sampler": self.sampler.state_dict(), "modifiers": [modifier.state_dict() for modifier in self.modifiers]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.sampler.load_state_dict(state["sampler"])
+        for modifier, saved in zip(self.modifiers, state["modifiers"], strict=True):
+            modifier.load_state_dict(saved)
+
+
+def weights_of(choice: Choice, group: ChoiceGroup, like: Tensor | None = None) -> Tensor:
+    """The weights of a choice ``[slots, options]``, zero for what does not run: those of a path are ones."""
+    runs = torch.tensor([[option in slot for option in range(len(group.options))] for slot in choice.active])
+    if choice.weights is not None:
+        return torch.where(runs.to(choice.weights.device), choice.weights, 0.0)
+    return runs.to(torch.get_default_dtype()) if like is None else runs.to(like)
+
+
+def skips(space: Space, modifier: str) -> dict[str, int]:
+    """Group -> index of its skip option.
+
+    Raises:
+        UserError: no group has one.
+    """
+    found = {group.name: group.options.index("skip_connect") for group in space.groups if "skip_connect" in group.options}
+    if not found:
+        raise UserError(f"modifier={modifier}: the space {space.name} has no option skip_connect; leave this modifier out")
+    return found

@@ -1,0 +1,63 @@
+"""Binary gates: one path for the weights, two options a slot for the logits."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from supernet.mixture import Choice, Logits, Mixture
+from supernet.samplers.sampler import Loss, Sampler
+
+
+@dataclass
+class Proxyless(Sampler):
+    """ProxylessNAS (Cai, Zhu & Han, ICLR 2019, sections 3.1 and 3.2).
+
+    The weights train on one path, drawn from the softmax of the logits (eq. 2). For the logits two options of every slot are drawn
+    from it, without replacement; one of the two is drawn in turn, by the softmax of their two logits, and has the gate 1, the
+    other 0. Both run, so that the loss has a gradient in either gate, and these stand for the gradients in the two
+    probabilities (eq. 4). Afterwards the two logits are shifted together, so that what was not drawn keeps its probability.
+
+    The gradient is biased as every straight-through one: it is that of the loss linearised at the drawn path. For a loss that is
+    linear in the gates its mean is that of the expected loss under the choice between the two, over the pairs.
+
+    Departures: the authors move the logits every fifth step of the weights and leave those of a slot alone in which ``none`` is
+    drawn; the budget's term is added, as the expected cost's excess, where the paper multiplies or adds latency. As the draws of
+    :class:`~supernet.samplers.gdas.GDAS`, paths of the DARTS space are no architectures, and budgets do not bind them.
+    """
+
+    def relaxation(self, logits: Logits, progress: float, noise: torch.Generator) -> Mixture:
+        return {name: gates(table, noise) for name, table in logits.items()}
+
+    def mixtures(self, logits: Logits, progress: float, loss: Loss) -> list[Mixture]:
+        noise, mixture = self.streams.tensor("paths"), {}
+        for name, table in logits.items():
+            drawn = torch.multinomial(torch.softmax(table, dim=-1).cpu(), 1, generator=noise)
+            mixture[name] = Choice(tuple(map(tuple, drawn.tolist())), torch.ones_like(table))
+        return [mixture]
+
+    def settle(self, logits: Logits, before: Logits) -> None:
+        with torch.no_grad():
+            for name, table in logits.items():
+                moved = table != before[name]
+                now, then = (torch.where(moved, t, -torch.inf).logsumexp(dim=-1, keepdim=True) for t in (table, before[name]))
+                table.sub_(torch.where(moved, now - then, 0.0))
+
+
+def gates(table: Tensor, noise: torch.Generator) -> Choice:
+    """The two options of every slot, and their binary gates ``[slots, options]``, through which gradients reach the two logits.
+
+    Where pruning has left a slot a single option, that one runs alone.
+    """
+    probabilities = torch.softmax(table.detach(), dim=-1).cpu()
+    pairs = []
+    for row in probabilities:
+        possible = int((row > 0).sum())
+        pairs.append(torch.multinomial(row, min(2, possible), generator=noise).tolist())
+    chosen = torch.zeros(table.shape, dtype=torch.bool)
+    for slot, pair in enumerate(pairs):
+        chosen[slot, pair] = True
+    soft = torch.softmax(table.masked_fill(~chosen.to(table.device), -torch.inf), dim=-1)
+    on = torch.multinomial(soft.detach().cpu(), 1, generator=noise).to(table.device)
+    hard = torch.zeros_like(soft).scatter_(-1, on, 1.0)
+    return Choice(tuple(map(tuple, pairs)), hard + (soft - soft.detach()))
