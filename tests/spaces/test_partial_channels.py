@@ -84,7 +84,7 @@ def test_a_search_runs_and_costs_are_those_of_whole_networks(name, search_stage)
 
 
 def test_settings_that_do_not_fit_are_one_line():
-    with pytest.raises(UserError, match="partial_channels=3: must divide channels=4"):
-        Geometry(4, 1, 3)
+    with pytest.raises(UserError, match=r"space\.search\.partial_channels=3: must divide space\.search\.channels=4"):
+        NB201(Geometry(4, 1, 3), Geometry(4, 1))
     with pytest.raises(UserError, match=r"space\.evaluation\.partial_channels"):
         NB201(Geometry(4, 1), Geometry(4, 1, 2))
