@@ -47,7 +47,7 @@ def test_a_whole_configuration_is_typed_to_its_last_leaf():
         (SPACE | {"evaluation": {"channels": 4, "cells": 0}}, "space.evaluation.cells=0: must be at least 1"),
         (SPACE | {"search": {"cells": 1}}, "part.search.channels: .* missing mandatory value"),
         (SPACE | {"search": "???"}, "part.search: .* missing mandatory value"),
-        (SPACE | {"search": 3}, "part.search=3: expected settings of its own (channels, cells)"),
+        (SPACE | {"search": 3}, "part.search=3: expected settings of its own (channels, cells, partial_channels)"),
         (SPACE | {"search": None}, "part.search=None: expected settings of its own"),
         (SPACE | {"_target_": "supernet.spaces.nb201.NB202"}, "part._target_=supernet.spaces.nb201.NB202: no such dataclass"),
         (SPACE | {"_target_": "supernet.spaces.nb2001.NB201"}, "part._target_=supernet.spaces.nb2001.NB201: no such dataclass"),
