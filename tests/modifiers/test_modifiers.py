@@ -49,12 +49,12 @@ def quadratic(mixture):
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
-def test_it_goes_with_every_sampler(name, modifier, search_stage):
+def test_they_all_go_with_every_sampler(name, search_stage):
     """A step leaves no gradient anywhere and moves weights; derivation and excess know the groups of the space alone."""
     space = SPACES["nb201"]()
     sampler = SAMPLERS[name]()
     learner = Reinforce() if sampler.scores_from == "policy" else Gradient()
-    stage = search_stage(space, sampler, learner, modifiers=[modifier])
+    stage = search_stage(space, sampler, learner, modifiers=[make() for make in MODIFIERS.values()])
     before = stage.supernet.stem[0].weight.detach().clone()
     for index in (0, 4):
         figures = stage.step(index)
