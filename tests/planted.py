@@ -88,6 +88,12 @@ class Planted(Space):
     def standalone(self, architecture: Architecture, classes: int, in_channels: int, phase: str = "evaluation") -> nn.Module:
         raise NotImplementedError
 
+    def candidates(self, network: nn.Module) -> dict[str, tuple[str, int, int]]:
+        options = self.groups[0].options
+        return {
+            f"slots.{slot}.{option}": ("halves", slot, options.index(option)) for slot in range(2) for option in network.slots[slot]
+        }
+
     @property
     def genes(self) -> tuple[Gene, ...]:
         return tuple(Gene(f"half {slot}", self.groups[0].options) for slot in range(2))
