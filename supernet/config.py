@@ -17,8 +17,8 @@ from omegaconf.errors import OmegaConfBaseException
 from supernet.cost.budget import BudgetSettings
 from supernet.errors import UserError, require, unknown
 from supernet.evaluate.ranking import RankSettings
-from supernet.train.candidate import ShortlistSettings
 from supernet.instruments.readings import InstrumentSettings
+from supernet.train.candidate import ShortlistSettings
 from supernet.train.retrain import RetrainSettings
 from supernet.train.search import SearchSettings
 
