@@ -22,7 +22,7 @@ from tests.variants import SPACES
 
 def test_stopped_anywhere_and_resumed_it_ends_in_the_same_bits(guard, search_stage, tmp_path, request):
     def make():
-        return search_stage(SPACES["nb201"](), Softmax(), Gradient(lr=0.1), guards=guard, epochs=2)
+        return search_stage(SPACES["nb201"](), Softmax(), Gradient(lr=0.1), guards=guard, epochs=1)
 
     whole = make()
     rows = straight(whole)
