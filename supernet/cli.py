@@ -154,7 +154,7 @@ def readable(override: str) -> str:
             (parsed,) = OverridesParser.create().parse_overrides([text])
             if not parsed.key_or_group:
                 break
-            several = parsed.key_or_group == "modifier" and isinstance(parsed.value(), list)
+            several = parsed.key_or_group in ("modifier", "guard") and isinstance(parsed.value(), list)
             chosen = parsed.is_sweep_override() or isinstance(parsed.value(), str) or several
             if parsed.key_or_group in groups() and (parsed.is_delete() or not chosen):
                 raise UserError(f"{override}: a run needs one; choose one of {', '.join(options(parsed.key_or_group))}")
@@ -175,7 +175,7 @@ def given_anew(override: str, overrides: Sequence[str]) -> bool:
     """Whether one of ``overrides`` is about the same, or chooses the part that ``override`` is about."""
     new = {key(other) for other in overrides}
     if "method" in new:
-        new |= {"sampler", "learner", "modifier", "searcher"}
+        new |= {"sampler", "learner", "modifier", "guard", "searcher"}
     return key(override) in new or key(override).partition(".")[0] in new
 
 

@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from supernet.cost.budget import BudgetSettings
 from supernet.errors import UserError, require, unknown
 from supernet.evaluate.ranking import RankSettings
+from supernet.instruments.readings import InstrumentSettings
 from supernet.train.candidate import ShortlistSettings
 from supernet.train.retrain import RetrainSettings
 from supernet.train.search import SearchSettings
@@ -80,6 +81,8 @@ class Config:
     sampler: Any = MISSING
     learner: Any = MISSING
     modifier: dict[str, Any] = field(default_factory=dict)  # name -> node, in the order in which they are applied
+    guard: dict[str, Any] = field(default_factory=dict)  # name -> node
+    instruments: InstrumentSettings = field(default_factory=InstrumentSettings)
     budget: BudgetSettings = field(default_factory=BudgetSettings)
     search: SearchSettings = field(default_factory=SearchSettings)
     searcher: Any = MISSING
@@ -99,7 +102,12 @@ class Config:
         self.budget.require_cost("judge.cost", self.judge.cost)
         require("baseline.architectures", self.baseline.architectures, least=0)
         for metric, limit in self.budget.limits().items():
-            require(f"budget.{metric}", limit, above=0)
+            if metric.startswith("skips"):
+                if not isinstance(limit, int):
+                    raise UserError(f"budget.skips={self.budget.skips}: must be a whole number, or one a group as in {{normal: 2}}")
+                require(f"budget.{metric}", limit, least=0)
+            else:
+                require(f"budget.{metric}", limit, above=0)
         require("budget.latency_batch", self.budget.latency_batch, least=1)
         require("checkpoint.every_seconds", self.checkpoint.every_seconds, least=0)
         if self.threads is not None:

@@ -36,8 +36,9 @@ from supernet.evaluate.accuracy import Judgement, evaluate, inherited_accuracy
 from supernet.evaluate.curves import upper_bound
 from supernet.evaluate.statistics import mean_and_interval
 from supernet.files import read_json, write_json, write_text
-from supernet.mixture import Architecture
+from supernet.mixture import Architecture, Logits, Mixture
 from supernet.randomness import Streams
+from supernet.search.perturbation import Perturbation
 from supernet.search.searcher import rank, search
 from supernet.spaces.space import Space
 from supernet.track.console import Progress
@@ -48,6 +49,7 @@ from supernet.train.checkpoint import Checkpoints
 from supernet.train.loop import StageCost, StopRequest, run_stage
 from supernet.train.retrain import RetrainSettings, RetrainStage
 from supernet.train.search import SearchSettings, SearchStage
+from supernet.train.tuning import TuningStage
 
 SCHEMA = 1
 PACKAGES = ("supernet", "torch", "torchvision", "timm", "numpy", "hydra-core", "wandb", "onnx", "onnxruntime")
@@ -110,7 +112,8 @@ class Run:
         self.space: Space = build(config.space, "space")
         self.sampler = build(config.sampler, "sampler")
         self.learner = build(config.learner, "learner")
-        self.modifiers = [build(chosen(node, name), f"modifier.{name}") for name, node in config.modifier.items()]
+        self.modifiers = [build(chosen("modifier", node, name), f"modifier.{name}") for name, node in config.modifier.items()]
+        self.guards = {name: build(chosen("guard", node, name), f"guard.{name}") for name, node in config.guard.items()}
         self.searcher = build(config.searcher, "searcher")
         self.given = None if config.architecture is None else read_architecture(self.space, config.architecture)
         self.augment = build(config.data.augment, "data.augment")
@@ -131,6 +134,10 @@ class Run:
             config.budget.require_cost("searcher.cost", self.searcher.cost)
         if config.retrain.init == "inherit":
             self.space.whole("search")  # there must be one
+        if self.guards and self.learner.moves != "logits":
+            raise UserError(
+                f"guard=[{','.join(self.guards)}] with learner={option(self.learner)}: guards watch logits; leave them out"
+            )
         if config.threads:
             torch.set_num_threads(config.threads)
         self.device = choose_device(config.device)
@@ -244,8 +251,9 @@ class Run:
     @property
     def plain_search_key(self) -> str:
         s = self.settings
-        parts = ("data", "seed", "precision", "sampler", "learner", "modifier", "search", "budget")
-        return key_of(self.weights_key, *(s[part] for part in parts))
+        parts = ("data", "seed", "precision", "sampler", "learner", "modifier", "guard", "search", "budget")
+        watched = s["instruments"]["images"] if s["guard"] else None  # what is measured changes nothing, unless a guard acts on it
+        return key_of(self.weights_key, watched, *(s[part] for part in parts))
 
     @property
     def start_key(self) -> str | None:
@@ -355,6 +363,9 @@ class Run:
             precision=self.config.precision,
             budget=self.budget,
             modifiers=self.modifiers,
+            instruments=self.config.instruments,
+            guards=self.guards,
+            say=self.progress.message,
             start=start,
             key=self.search_key,
         )
@@ -368,8 +379,11 @@ class Run:
         if self.start_key is not None and not self.checkpoints.path("search").exists():
             start = self._start_weights()
             self.progress.message(f"search starts from the weights of {self.state.parent}")
-        cost = self._train(self.search_stage(start))
-        result = dataclasses.asdict(cost) | {
+        stage = self.search_stage(start)
+        cost = dataclasses.asdict(self._train(stage))
+        result = cost | {
+            "parts": {name: {"seconds": seconds} for name, seconds in cost["parts"].items()},
+            "guards": stage.fired,
             "epochs": self.config.search.epochs,
             "method": self.config.method,
             "warm_start": self._searched_before() if self.start_key else None,
@@ -439,9 +453,10 @@ class Run:
         }
 
     def judge(
-        self, supernet: nn.Module, architecture: Architecture, share: float = 1.0, recalibration_batches: int | None = None
+        self, supernet: nn.Module, judged: Architecture | Mixture, share: float = 1.0, recalibration_batches: int | None = None
     ) -> Judgement:
-        """The architecture's accuracy with inherited weights on the first ``share`` of the architecture split, always the same.
+        """The accuracy of an architecture, or of a mixture, with the weights of ``supernet`` on the first ``share`` of the
+        architecture split, always the same.
 
         ``recalibration_batches`` is that of the configuration unless it is given.
         """
@@ -462,9 +477,9 @@ class Run:
         if few_batches:
             few = self.splits.weights[: few_batches * settings.batch_size]
             calibration = (images for images, _ in batches(few))
-        path = self.space.path(architecture)
+        mixture = self.space.path(judged) if isinstance(judged, Architecture) else judged
         images = self.splits.architecture[: max(1, round(share * len(self.splits.architecture)))]
-        return finite("search", inherited_accuracy(supernet, path, batches(images), calibration))
+        return finite("search", inherited_accuracy(supernet, mixture, batches(images), calibration))
 
     @contextmanager
     def _kept_judgements(self, key: str) -> Iterator[tuple[dict[tuple[Architecture, float], Judgement], Callable[[], None]]]:
@@ -512,7 +527,10 @@ class Run:
         stage = self.trained_supernet()
         name = option(self.searcher)
         started = time.perf_counter()
-        self.searcher.begin(self.budget, stage.scores(), Streams(self.config.seed).host("searcher"))
+        scores, tuned = stage.scores(), {}
+        if isinstance(self.searcher, Perturbation):
+            scores, tuned = self._perturbed(stage)
+        self.searcher.begin(self.budget, scores, Streams(self.config.seed).host("searcher"))
         with (
             self._kept_judgements(self.judged_key) as (known, about_to_judge),
             self.progress.stage("derive", self.searcher.total) as update,
@@ -538,9 +556,25 @@ class Run:
             "evaluated": len(result.judged),  # on all validation images
             "judgements": len(result.told),  # and on shares of them
             "images": result.images,
-            "seconds": time.perf_counter() - started,
+            "seconds": time.perf_counter() - started + tuned.pop("earlier_seconds", 0.0),
+            **tuned,
             "pareto": [{"text": self.space.encode(one)} | costs[one] | figures(judgement) for one, judgement in front],
         }
+
+    def _perturbed(self, stage: SearchStage) -> tuple[Logits, dict[str, Any]]:
+        """The scores of a derivation by perturbation, for which the supernet of ``stage`` is tuned, and how it came about."""
+        started = time.perf_counter()
+        projection = self.searcher.projection(
+            self.budget,
+            lambda mixture, share: self.judge(stage.supernet, mixture, share),
+            lambda: stage.sampler.mean(stage.detached_logits, 1 - 1 / stage.planned),
+            Streams(self.config.seed).host("perturbation"),
+        )
+        lr = self.searcher.lr or self.config.search.lr / 10
+        tuning = TuningStage(stage, projection, self.searcher.tune_epochs, lr, key=self.judged_key)
+        cost = self._train(tuning)
+        earlier = cost.seconds - (time.perf_counter() - started)
+        return projection.scores(), {"earlier_seconds": max(earlier, 0.0), "tuned_steps": cost.steps, "kept": projection.kept}
 
     def _judged(self) -> dict[str, Any]:
         """What the searcher found, as a stage of its own: training its best takes so long that it must not be asked twice."""
@@ -874,12 +908,11 @@ def retrained(folder: Path) -> list[dict[str, Any]]:
     return found
 
 
-def chosen(node: Any, name: str) -> Any:
-    """The node of a modifier, unless it holds nothing but settings of one that was not chosen, as a method may leave them."""
+def chosen(kind: str, node: Any, name: str) -> Any:
+    """The node of a modifier or guard, unless it holds nothing but settings of one that was not chosen, as a method may leave."""
     if isinstance(node, Mapping) and "_target_" not in node:
         raise UserError(
-            f"modifier.{name}: settings of a modifier that is not chosen; add it, modifier=[...,{name}], or drop them, "
-            f"~modifier.{name}"
+            f"{kind}.{name}: settings of a {kind} that is not chosen; add it, {kind}=[...,{name}], or drop them, ~{kind}.{name}"
         )
     return node
 

@@ -18,7 +18,7 @@ from supernet.randomness import Streams
 from supernet.train.retrain import RetrainSettings, RetrainStage
 from supernet.train.search import SearchSettings, SearchStage
 from tests.budgets import budget_of
-from tests.variants import LEARNERS, MODIFIERS, SAMPLERS, SEARCHERS, SPACES
+from tests.variants import GUARDS, LEARNERS, MODIFIERS, SAMPLERS, SEARCHERS, SPACES
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
@@ -60,6 +60,11 @@ def modifier(request):
     return MODIFIERS[request.param]()
 
 
+@pytest.fixture(params=GUARDS)
+def guard(request):
+    return {request.param: GUARDS[request.param]()}
+
+
 @pytest.fixture(params=SEARCHERS)
 def searcher(request):
     return SEARCHERS[request.param]()
@@ -98,7 +103,18 @@ def search_stage(data, splits):
     """Makes a search stage, fresh: two epochs of three steps, unless ``settings`` say otherwise."""
 
     def make(
-        space, sampler, learner, *, modifiers=(), augment=None, seed=0, precision="float32", start=None, **settings
+        space,
+        sampler,
+        learner,
+        *,
+        modifiers=(),
+        instruments=None,
+        guards=None,
+        augment=None,
+        seed=0,
+        precision="float32",
+        start=None,
+        **settings,
     ) -> SearchStage:
         settings = SearchSettings(**{"epochs": 2, "batch_size": 4, "lr": 0.05} | settings)
         sampler, learner = copy.deepcopy(sampler), copy.deepcopy(learner)
@@ -114,6 +130,8 @@ def search_stage(data, splits):
             precision=precision,
             budget=budget_of(space),
             modifiers=copy.deepcopy(modifiers),
+            instruments=instruments,
+            guards=copy.deepcopy(guards),
             start=start,
             key="k",
         )

@@ -35,8 +35,10 @@ from supernet.samplers.proxyless import Proxyless
 from supernet.samplers.sampler import Sampler
 from supernet.samplers.snas import SNAS
 from supernet.samplers.softmax import Softmax
+from supernet.search.perturbation import Perturbation as PerturbationSearcher
 from supernet.spaces.space import Gene, Geometry, Space
 from supernet.train.search import SearchSettings, SearchStage
+from supernet.train.tuning import TuningStage
 
 CHANNELS = 4
 CONVOLUTIONS = ("conv_a", "conv_b", "conv_c")
@@ -87,6 +89,12 @@ class Planted(Space):
 
     def standalone(self, architecture: Architecture, classes: int, in_channels: int, phase: str = "evaluation") -> nn.Module:
         raise NotImplementedError
+
+    def candidates(self, network: nn.Module) -> dict[str, tuple[str, int, int]]:
+        options = self.groups[0].options
+        return {
+            f"slots.{slot}.{option}": ("halves", slot, options.index(option)) for slot in range(2) for option in network.slots[slot]
+        }
 
     @property
     def genes(self) -> tuple[Gene, ...]:
@@ -161,6 +169,11 @@ METHODS: dict[str, tuple[Callable[[], Sampler], Callable[[], Learner], Callable[
     "gaea": (Softmax, Exponentiated, list),
 }
 
+GUARDED = {  # for Tempting
+    "darts_guarded": (Softmax, lambda: gradient(warmups=[[0, 0.7]]), list),  # derived by perturbation
+    "warm-up alone": (Softmax, lambda: gradient(warmups=[[0, 0.7]]), list),
+}
+
 
 @cache
 def digits() -> tuple[ImageData, Splits]:
@@ -171,7 +184,7 @@ def digits() -> tuple[ImageData, Splits]:
 def searched(space: Space, method: str, seed: int = 0, epochs: int = 6) -> SearchStage:
     """The search stage of a known-answer problem when it has ended."""
     data, splits = digits()
-    sampler, learner, modifiers = (make() for make in METHODS[method])
+    sampler, learner, modifiers = (make() for make in (METHODS | GUARDED)[method])
     settings = SearchSettings(epochs=epochs, batch_size=64, lr=0.1)
     stage = SearchStage(space, data, splits, sampler, learner, settings, modifiers=modifiers, seed=seed)
     for index in range(stage.steps):
@@ -184,3 +197,21 @@ def found(method: str, seed: int) -> tuple[str, ...]:
     space = Planted(answer=CONVOLUTIONS[seed % 3])
     derived = space.derive(searched(space, method, seed).scores())["halves"]
     return tuple("right" if option == space.answer else option for option in derived)
+
+
+def resisted(method: str, seed: int, epochs: int = 12) -> tuple[str, ...]:
+    """What a method derives from ``Tempting``, slot by slot: by perturbation if it is the guarded one, else by the logits."""
+    space, scores = Tempting(), None
+    stage = searched(space, method, seed, epochs)
+    if method == "darts_guarded":
+        projection = PerturbationSearcher().projection(
+            stage.budget,
+            lambda mixture, share: stage.snapshot().judged(mixture),
+            lambda: stage.sampler.mean(stage.detached_logits, 1 - 1 / stage.planned),
+            np.random.default_rng(seed),
+        )
+        tuning = TuningStage(stage, projection, epochs=1, lr=0.01)
+        for index in range(tuning.steps):
+            tuning.step(index)
+        scores = projection.scores()
+    return space.derive(scores or stage.scores())["halves"]

@@ -17,6 +17,7 @@ from hydra.core.config_store import ConfigStore
 import supernet
 from supernet.cli import composed
 from supernet.config import Config, build
+from supernet.guards.guard import Guard
 from supernet.learners.learner import Learner
 from supernet.modifiers.modifier import Modifier
 from supernet.run import Run
@@ -44,6 +45,8 @@ ALLOWED = {
     "learners": {"errors", "mixture", "randomness", "samplers"},
     "modifiers": {"errors", "mixture", "randomness", "spaces", "cost", "samplers"},
     "evaluate": {"errors", "mixture"},
+    "instruments": {"errors", "mixture", "ops", "spaces", "cost", "learners", "evaluate"},
+    "guards": {"errors", "mixture", "spaces", "instruments"},
     "search": {"errors", "mixture", "spaces", "cost", "evaluate"},
     "export": {"errors", "files", "mixture", "ops", "spaces"},
     "train": {
@@ -61,10 +64,12 @@ ALLOWED = {
         "samplers",
         "learners",
         "modifiers",
+        "instruments",
+        "guards",
     },
-    "config": {"cost", "errors", "evaluate", "train"},
+    "config": {"cost", "errors", "evaluate", "instruments", "train"},
 }
-ALLOWED["run"] = set(ALLOWED) - {"samplers", "learners", "modifiers", "ops"}
+ALLOWED["run"] = set(ALLOWED) - {"samplers", "learners", "modifiers", "guards", "instruments", "ops"}
 ALLOWED["study"] = {"config", "errors", "evaluate", "files", "run", "track", "train"}
 ALLOWED["rank"] = {"errors", "evaluate", "mixture", "randomness", "run"}
 ALLOWED["cli"] = {"config", "errors", "files", "rank", "report", "run", "study", "track", "train"}
@@ -150,10 +155,11 @@ def test_every_option_composes_and_every_part_builds(path):
     parts = {group: tree[group]} if group in tree else {}
     if group == "method":
         assert tree["method"] == path.stem
-        parts = {name: tree[name] for name in ("sampler", "learner", "searcher")} | modifiers_of(tree)
-    elif group == "modifier":
-        assert list(tree["modifier"]) == [path.stem]
-        parts = modifiers_of(tree)
+        several = several_of(tree, "modifier") | several_of(tree, "guard")
+        parts = {name: tree[name] for name in ("sampler", "learner", "searcher")} | several
+    elif group in ("modifier", "guard"):
+        assert list(tree[group]) == [path.stem]
+        parts = several_of(tree, group)
     elif group == "data":
         assert tree["data"]["name"] == path.stem
         parts = {f"data.{name}": tree["data"][name] for name in ("source", "augment", "search_augment")}
@@ -171,8 +177,8 @@ def test_the_sizes_that_reports_compare_with_are_those_of_size_full(space):
         assert {one["value"] - one["full"] for name, one in run.fidelity(stage).items() if name != "image size"} == {0}
 
 
-def modifiers_of(tree):
-    return {f"modifier.{name}": node for name, node in tree["modifier"].items()}
+def several_of(tree, group):
+    return {f"{group}.{name}": node for name, node in tree[group].items()}
 
 
 @pytest.mark.parametrize("size", [path.stem for path in OPTIONS if path.parent.name == "size"])
@@ -187,6 +193,7 @@ KINDS = {  # group -> base class, the list of the shared tests
     "sampler": (Sampler, variants.SAMPLERS),
     "learner": (Learner, variants.LEARNERS),
     "modifier": (Modifier, variants.MODIFIERS),
+    "guard": (Guard, variants.GUARDS),
     "searcher": (Searcher, variants.SEARCHERS),
     "tracker": (Tracker, None),
 }

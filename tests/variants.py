@@ -1,13 +1,16 @@
-"""The one list of spaces, samplers, learners, modifiers and searchers: every shared test runs over all of them.
+"""The one list of spaces, samplers, learners, modifiers, guards and searchers: every shared test runs over all of them.
 
 Adding a variant means adding its line here.
 """
 
+from supernet.guards.early_stop import EarlyStop
+from supernet.guards.oles import OLES
 from supernet.learners.exponentiated import Exponentiated
 from supernet.learners.fixed import Fixed
 from supernet.learners.gradient import Gradient
 from supernet.learners.reinforce import Reinforce as ReinforceLearner
 from supernet.modifiers.auxiliary_skip import AuxiliarySkip
+from supernet.modifiers.drop_path import DropPath
 from supernet.modifiers.edge_normalisation import EdgeNormalisation
 from supernet.modifiers.perturbation import Perturbation
 from supernet.modifiers.pruning import Pruning
@@ -29,6 +32,7 @@ from supernet.search.evolution import Evolution
 from supernet.search.local_search import LocalSearch
 from supernet.search.logits import Derived
 from supernet.search.nsga2 import NSGA2
+from supernet.search.perturbation import Perturbation as PerturbationSearcher
 from supernet.search.random import Random
 from supernet.search.reinforce import Reinforce
 from supernet.search.sampled import Sampled
@@ -72,10 +76,16 @@ MODIFIERS = {
     "adversarial_perturbation": lambda: Perturbation("adversarial", steps=2),
     "pruning": lambda: Pruning([[0.25, 4], [0.5, 3]]),
     "skip_dropout": lambda: SkipDropout([[0.0, 0.5]]),
+    "drop_path": lambda: DropPath(0.6),
+}
+GUARDS = {
+    "early_stop": lambda: EarlyStop(window=1, k=1),
+    "oles": lambda: OLES(window=2, threshold=0.1),
 }
 SEARCHERS = {
     "logits": Derived,
     "sampled": lambda: Sampled(candidates=5),
+    "perturbation": lambda: PerturbationSearcher(tune_epochs=0.0),
     "random": lambda: Random(candidates=5),
     "evolution": lambda: Evolution(candidates=10, population=4, sample=2),
     "local_search": lambda: LocalSearch(candidates=10),

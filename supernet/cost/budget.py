@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,10 +29,15 @@ class BudgetSettings:
     latency_ms: float | None = None  # of one forward pass, by the latency table
     latency_table: str | None = None  # a CSV file of one's own, as supernet latency writes it; None measures on this device
     latency_batch: int = 1  # images in that pass
+    skips: Any = None  # skip connections of each group, or of those that are named: {normal: 2}
 
     def limits(self) -> dict[str, float]:
-        """Metric -> limit, of those that are set."""
+        """Metric -> limit, of those that are set; ``skips/GROUP`` is a metric, and ``skips`` stands for all groups."""
         limits = {"params": self.params, "madds": self.madds, "latency_ms": self.latency_ms}
+        if isinstance(self.skips, Mapping):
+            limits |= {f"skips/{group}": limit for group, limit in self.skips.items()}
+        else:
+            limits["skips"] = self.skips
         return {metric: limit for metric, limit in limits.items() if limit is not None}
 
     @property
@@ -53,7 +59,9 @@ class BudgetSettings:
 class Budget:
     """The limits on a space's architectures; ``tables`` gives the cost of each metric, ``limits`` bounds some of them.
 
-    Parameters and multiply-adds are counted here; the tables of other metrics are ``measured``.
+    Parameters and multiply-adds are counted here; the tables of other metrics are ``measured``. Skip connections can be limited
+    too, as P-DARTS does (Chen et al., ICCV 2019, section 3.3: two in the normal cell): ``skips/GROUP`` bounds their number in a
+    group, ``skips`` in each.
     """
 
     def __init__(
@@ -66,6 +74,11 @@ class Budget:
     ):
         self.space, self.classes, self.input_shape, self.limits = space, classes, input_shape, dict(limits or {})
         self.measured = dict(measured or {})
+        if (skips := self.limits.pop("skips", None)) is not None:
+            self.limits |= {f"skips/{name}": skips for name in skip_tables(space)} or {"skips": skips}
+        for metric in self.limits:
+            if metric.partition("/")[0] == "skips" and metric.partition("/")[2] not in skip_tables(space):
+                raise UserError(f"budget.skips: the space {space.name} has no such group with skip connections: {metric}")
         for metric, limit in self.limits.items():
             least = self.cheapest(metric)
             if self.tables[metric].of(least) > limit:
@@ -80,7 +93,8 @@ class Budget:
 
     @cached_property
     def tables(self) -> dict[str, CostTable]:
-        return counted(self.space, self.classes, self.input_shape) | self.measured
+        skips = {f"skips/{name}": table for name, table in skip_tables(self.space).items() if f"skips/{name}" in self.limits}
+        return counted(self.space, self.classes, self.input_shape) | self.measured | skips
 
     def costs(self, architecture: Architecture) -> dict[str, float]:
         """Every metric of an architecture."""
@@ -92,7 +106,9 @@ class Budget:
 
     def excess(self, mixture: Mixture) -> Tensor:
         """By what share the expected costs of a dense mixture pass the limits; 0 within them. Differentiable in the weights."""
-        shares = [self.tables[metric].expected(mixture) / limit - 1 for metric, limit in self.limits.items()]
+        shares = [
+            (self.tables[metric].expected(mixture) - limit) / (limit or 1.0) for metric, limit in self.limits.items()
+        ]  # of a limit of no skips at all, the excess itself
         return torch.stack(shares).clamp(min=0).sum() if shares else torch.zeros(())
 
     def random(self, rng: np.random.Generator) -> Architecture:
@@ -195,3 +211,15 @@ class Budget:
 def figure(cost: float) -> str:
     """A cost for people: thousands of parameters, fractions of a millisecond."""
     return f"{cost:,.0f}" if cost >= 1000 else f"{cost:.6g}"
+
+
+def skip_tables(space: Space) -> dict[str, CostTable]:
+    """Group -> the table that counts its skip connections, of the groups that have any."""
+    nothing = {group.name: torch.zeros(group.shape, dtype=torch.float64) for group in space.groups}
+    found = {}
+    for group in space.groups:
+        if "skip_connect" in group.options:
+            table = nothing[group.name].clone()
+            table[:, group.options.index("skip_connect")] = 1.0
+            found[group.name] = CostTable(space, 0.0, nothing | {group.name: table})
+    return found

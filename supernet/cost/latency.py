@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from supernet.cost.table import CostTable, candidates, everything
+from supernet.cost.table import CostTable, everything
 from supernet.device import synchronise
 from supernet.errors import UserError, unknown
 from supernet.files import write_text
@@ -100,7 +100,7 @@ def measured(bench: Bench) -> CostTable:
     with torch.device("meta"):  # nothing is computed here: only the shapes that each operation meets are wanted
         network = space.supernet(bench.classes, bench.input_shape[0], phase="evaluation").eval()
         shapes = _shapes(network, torch.empty(bench.batch_size, *bench.input_shape), space)
-    places = candidates(network)
+    places = space.candidates(network)
     kinds, jobs = {}, {}  # name of a candidate -> all that makes it another one; one job for each of these
     with bench.streams.initialising("latency"):
         for name in places:
@@ -142,7 +142,7 @@ def _shapes(network: nn.Module, images: Tensor, space: Space) -> dict[str, tuple
         return note
 
     handles = []
-    for name in candidates(network):
+    for name in space.candidates(network):
         operation = network.get_submodule(name)
         inner = operation.body if isinstance(operation, Rectified) else operation  # a cell rectifies once for several
         handles.append(inner.register_forward_hook(noting(name)))

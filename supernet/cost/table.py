@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from supernet.mixture import Architecture, Choice, Mixture
-from supernet.spaces.cell import MixedCell
 from supernet.spaces.space import Space
 
 
@@ -69,21 +68,10 @@ def everything(space: Space) -> Mixture:
     return {group.name: Choice.dense(torch.ones(group.shape)) for group in space.groups}
 
 
-def candidates(network: nn.Module) -> dict[str, tuple[str, int, int]]:
-    """The name of each candidate operation in a supernet -> its entry in a table: group, slot, option."""
-    return {
-        f"{name}.edges.{edge}.{option}": (cell.group.name, slot, cell.group.options.index(option))
-        for name, cell in network.named_modules()
-        if isinstance(cell, MixedCell)
-        for slot, (_, _, edge) in enumerate(cell.wiring)
-        for option in cell.edges[edge]
-    }
-
-
 def tabulated(space: Space, network: nn.Module, cost: Callable[[str, nn.Module], float]) -> CostTable:
     """A table from the cost of each single module of a supernet, its children not counted."""
     options = {group.name: torch.zeros(group.shape, dtype=torch.float64) for group in space.groups}
-    places = candidates(network)
+    places = space.candidates(network)
     fixed = 0.0
     for name, module in network.named_modules():
         parts = name.split(".")

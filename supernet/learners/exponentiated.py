@@ -37,6 +37,7 @@ class Exponentiated(Learner):
         theta = {name: torch.softmax(table.detach(), dim=-1).requires_grad_() for name, table in problem.logits.items()}
         loss = outer_loss(problem, self.cost_weight)({}, {name: share.log() for name, share in theta.items()})
         gradient = torch.autograd.grad(loss, list(theta.values()), materialize_grads=True)
+        self.followed = dict(zip(problem.logits, gradient, strict=True))
         with torch.no_grad():
             for table, share, slope in zip(problem.logits.values(), theta.values(), gradient, strict=True):
                 moved = torch.softmax(share.log() - self.lr * slope, dim=-1).clamp_min(1e-5)

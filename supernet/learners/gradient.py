@@ -60,6 +60,7 @@ class Gradient(Learner):
             gradient = torch.autograd.grad(loss, list(problem.logits.values()), materialize_grads=True)
         else:
             loss, gradient = self._second_order(problem)
+        self.followed = dict(zip(problem.logits, gradient, strict=True))
         for table, value in zip(problem.logits.values(), gradient, strict=True):
             table.grad = value
         self.optimizer.step()

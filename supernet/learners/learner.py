@@ -35,6 +35,7 @@ class Learner:
 
     moves = "logits"  # or "policy": that of the sampler; or "", nothing
     warmups: Sequence[Sequence[float]] = ()  # shares of the search, [start, end), in which the weights learn alone
+    followed: Logits | None = None  # the gradient that the last step of the logits followed
 
     @property
     def learns(self) -> bool:

@@ -17,6 +17,8 @@ from supernet.spaces.space import Space
 class Modifier:
     """Changes what any sampler gives. A subclass is a dataclass whose fields are its settings; it overrides what it changes."""
 
+    draws = False  # whether :meth:`applied` is a matter of chance: the mixture by which a search is measured goes without
+
     def begin(self, space: Space, streams: Streams) -> None:
         """Called once before the first step.
 
@@ -109,6 +111,13 @@ class Modified(Sampler):
 
     def relaxation(self, logits: Logits, progress: float, noise: torch.Generator) -> Mixture:
         return self.applied(self.sampler.relaxation(self.seen(logits), progress, noise), logits, progress, noise)
+
+    def mean(self, logits: Logits, progress: float) -> Mixture:
+        mixture, noise = self.sampler.mean(self.seen(logits), progress), torch.Generator()
+        for modifier in self.modifiers:
+            if not modifier.draws:
+                mixture = modifier.applied(mixture, logits, progress, noise)
+        return mixture
 
     def probabilities(self, logits: Logits) -> Logits:
         return self.sampler.probabilities(self.seen(logits))

@@ -26,6 +26,8 @@ class SkipDropout(Modifier):
 
     stages: list[Any] = field(default_factory=lambda: [[0.0, 0.0], [0.333, 0.4], [0.667, 0.7]])
 
+    draws = True
+
     def __post_init__(self):
         require_stages("modifier.skip_dropout.stages", self.stages)
         for _, probability in self.stages:

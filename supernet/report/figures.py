@@ -3,6 +3,7 @@
 import io
 import re
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import Any
 
 import matplotlib
@@ -81,6 +82,46 @@ def search_curves(rows: Rows) -> Figure:
         if len(found) > 1:
             one.legend(fontsize=8, frameon=False)
         one.set_xlabel("epoch", fontsize=8)
+    return figure
+
+
+COLLAPSE = {  # title -> how the names of its figures begin, and what it says
+    "share of the derivation": ("share/skip_connect share/parameter_free", "skips, or options without weights, take over"),
+    "dominant eigenvalue": ("eigenvalue", "growth: the search has come to a sharp place, and what is derived there is poor"),
+    "accuracy, mixture and derived": ("gap/", "far apart: the mixture is not what is derived from it"),
+    "cosine of logit gradients": ("gradient_cosine", "near 1: step after step pushes the same way; near 0: only noise is left"),
+    "gradient norm of an option's weights": ("gradient_norm/", "near 0: the option no longer learns"),
+    "share of operations that are frozen": ("share/frozen", "these overfit, and no longer learn (OLES)"),
+}
+
+
+def collapse_figures(rows: Rows) -> dict[str, list[str]]:
+    """Title -> the figures of a search that are drawn under it, of those that were logged."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    found = {title: [n for n in names if n.startswith(tuple(starts.split()))] for title, (starts, _) in COLLAPSE.items()}
+    return {title: figures for title, figures in found.items() if figures}
+
+
+def collapse_curves(rows: Rows, guards: Rows = ()) -> Figure:
+    """Small multiples, one for each instrument, over the epochs; a line where a guard fired."""
+    found = collapse_figures(rows)
+    columns = min(3, len(found))
+    height = -(-len(found) // columns)
+    figure = Figure(figsize=(10, 2.6 * height), layout="constrained")
+    grid = figure.subplots(height, columns, squeeze=False).ravel()
+    for axes in grid[len(found) :]:
+        axes.set_axis_off()
+    for axes, (title, names) in zip(grid, found.items(), strict=False):
+        tidy(axes, title, 9)
+        for name, colour in zip(names, cycle(COLOURS), strict=False):
+            label = name.removeprefix("share/").removeprefix("gap/").removeprefix("gradient_norm/")
+            style = {"color": colour, "linewidth": 1.2, "marker": ".", "markersize": 3}
+            curve(axes, rows, name, f"curve-{name.replace('/', '-')}", label=label, **style)
+        for epoch in dict.fromkeys(one["epoch"] for one in guards):
+            axes.axvline(epoch, color=CHANCE, linewidth=0.8, linestyle="--").set_gid(f"guard-{title.replace(' ', '-')}-{epoch}")
+        if len(names) > 1:
+            axes.legend(fontsize=7, frameon=False)
+        axes.set_xlabel("epoch", fontsize=8)
     return figure
 
 

@@ -42,6 +42,7 @@ def page(name: str, results: Mapping[str, Any], rows: figures.Rows, config: Mapp
         ("Architecture", architecture(results, colours)),
         ("Accuracy against cost", accuracy_against_cost(results)),
         ("Search", search(results, rows, colours)),
+        ("Collapse", collapse(results, rows)),
         ("Architectures judged with inherited weights", judged(results, rows, config)),
         ("Shortlist", shortlist(results)),
         ("Retraining", retraining(rows)),
@@ -153,6 +154,21 @@ def search(results: Mapping[str, Any], rows: figures.Rows, colours: Mapping[str,
         html += picture(figures.logit_curves(rows, group, colours, choices.get(group)), f"logits-{group}")
     if groups:
         html += note("One panel a decision: the softmax of its logits over the epochs. Above it what was derived, drawn bold.")
+    return html
+
+
+def collapse(results: Mapping[str, Any], rows: figures.Rows) -> str:
+    """What the instruments saw, each with what it says, and what the guards did."""
+    rows = [row for row in rows if row["stage"] == "search"]
+    guards = results.get("search", {}).get("guards", [])
+    found = figures.collapse_figures(rows)
+    html = picture(figures.collapse_curves(rows, guards), "collapse") if found else ""
+    html += table(["instrument", "what to look for"], [[title, figures.COLLAPSE[title][1]] for title in found])
+    for fired in guards:
+        html += note(f"Guard {fired['guard']}, epoch {fired['epoch']}: {fired['what']}.")
+    parts = results.get("search", {}).get("parts", {})
+    if spent := [f"{name} {part['seconds']:,.1f}" for name, part in parts.items()]:
+        html += note(f"Of the search's {results['search']['seconds']:,.1f} seconds these took: {', '.join(spent)}.")
     return html
 
 

@@ -34,6 +34,9 @@ class FairDARTS(Sampler):
     def mixtures(self, logits: Logits, progress: float, loss: Loss) -> list[Mixture]:
         return [self.sigmoids(logits)]
 
+    def mean(self, logits: Logits, progress: float) -> Mixture:
+        return self.sigmoids(logits)
+
     def sigmoids(self, logits: Logits) -> Mixture:
         return {name: Choice.dense(torch.sigmoid(table)) for name, table in logits.items()}
 

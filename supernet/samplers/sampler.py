@@ -8,7 +8,7 @@ from torch import Tensor
 
 from supernet.cost.budget import Budget
 from supernet.errors import UserError, unknown
-from supernet.mixture import Logits, Mixture, softmax_mixture
+from supernet.mixture import Choice, Logits, Mixture, softmax_mixture
 from supernet.randomness import Streams
 
 Loss = Callable[[Mixture], Tensor]
@@ -56,6 +56,10 @@ class Sampler:
     def probabilities(self, logits: Logits) -> Logits:
         """How probable each option is, differentiable: what expected costs are computed by."""
         return {name: torch.softmax(table, dim=-1) for name, table in logits.items()}
+
+    def mean(self, logits: Logits, progress: float) -> Mixture:
+        """The mixture without chance, differentiable: every option by how probable it is. By it a search is measured."""
+        return {name: Choice.dense(table) for name, table in self.probabilities(logits).items()}
 
     def penalty(self, logits: Logits) -> Tensor:
         """What a gradient learner adds to the validation loss."""

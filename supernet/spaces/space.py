@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from supernet.errors import UserError, require, unknown
 from supernet.mixture import Architecture, Choice, ChoiceGroup
-from supernet.spaces.cell import Cell
+from supernet.spaces.cell import Cell, MixedCell
 
 
 @dataclass
@@ -138,6 +138,16 @@ class Space(ABC):
             for other in gene.values
             if other != values[position]
         ]
+
+    def candidates(self, network: nn.Module) -> dict[str, tuple[str, int, int]]:
+        """The name of each candidate operation's module in a supernet -> group, slot and option (index) that it is."""
+        return {
+            f"{name}.edges.{edge}.{option}": (cell.group.name, slot, cell.group.options.index(option))
+            for name, cell in network.named_modules()
+            if isinstance(cell, MixedCell)
+            for slot, (_, _, edge) in enumerate(cell.wiring)
+            for option in cell.edges[edge]
+        }
 
     # --- the space as linear rules, for a derivation under constraints
 

@@ -19,7 +19,11 @@ from supernet.train.checkpoint import Checkpoints
 
 
 class Stage(Protocol):
-    """Something that trains in steps and whose state can be saved between any two of them."""
+    """Something that trains in steps and whose state can be saved between any two of them.
+
+    It may end before its time by lowering :attr:`steps` at the end of an epoch. If it has ``parts``, seconds by name, they are
+    counted over all the sessions that the stage takes.
+    """
 
     name: str
     key: str  # names all settings that its result depends on; a checkpoint of another key is refused
@@ -43,6 +47,7 @@ class StageCost:
     seconds: float
     steps: int
     peak_memory_bytes: int
+    parts: dict[str, float]  # seconds of these that single parts of the stage took, by name
 
 
 class Stopped(Exception):
@@ -97,9 +102,11 @@ def run_stage(
     """
     tracker, progress, stop = tracker or Tracker(), progress or Progress(quiet=True), stop or StopRequest()
     step, sums, counts, seconds, peak = 0, {}, {}, 0.0, 0
+    parts: dict[str, float] = getattr(stage, "parts", {})
     saved = checkpoints.load(stage.name, stage.key) if checkpoints else None
     if saved:
         step, sums, counts, seconds, peak = (saved[k] for k in ("step", "sums", "counts", "seconds", "peak_memory_bytes"))
+        parts |= {name: value for name, value in saved["parts"].items() if name in parts}
         stage.load_state_dict(saved["state"])
         tracker.load_state_dict(saved["tracker"])
     started = time.perf_counter() - seconds
@@ -119,6 +126,7 @@ def run_stage(
                     "counts": counts,
                     "seconds": time.perf_counter() - started,
                     "peak_memory_bytes": peak,
+                    "parts": dict(parts),
                     "state": state,
                     "tracker": tracker.state_dict(),
                 },
@@ -144,7 +152,7 @@ def run_stage(
                 save()
                 stop.check()
     save()
-    return StageCost(time.perf_counter() - started, step, peak)
+    return StageCost(time.perf_counter() - started, step, peak, parts)
 
 
 def require_finite(stage: Stage, step: int, figures: dict[str, Tensor]) -> None:

@@ -1,7 +1,9 @@
 """The search stage: train the shared weights, and the logits if the method has any to learn."""
 
 import math
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -11,9 +13,12 @@ from torch import Tensor, nn, optim
 from torch.nn import functional as F
 
 from supernet.cost.budget import Budget
-from supernet.data import Augment, Batches, ImageData, Splits
+from supernet.data import Augment, Batches, ImageData, Splits, evaluation_batches
 from supernet.device import autocast
 from supernet.errors import UserError, require_stages
+from supernet.guards.guard import Gradients, Guard
+from supernet.instruments.instrument import Batch, Snapshot
+from supernet.instruments.readings import InstrumentSettings, load_states
 from supernet.learners.learner import Bilevel, Learner, statistics_kept
 from supernet.mixture import Choice, Logits, Mixture, detached
 from supernet.modifiers.modifier import Modified, Modifier
@@ -50,7 +55,8 @@ class SearchStage:
 
     The weights' loss is the mean over the sampler's mixtures; without a ``budget`` all architectures are within. ``start`` gives
     the weights to begin with, from an earlier search with whatever method on the same space. :meth:`grow` begins each of the
-    settings' ``depths``, of which there is one, with all cells, unless they name others.
+    settings' ``depths``, of which there is one, with all cells, unless they name others. ``instruments`` measure a search that
+    moves logits and change nothing; ``guards`` act on it, and ``say`` what they do, which is kept in :attr:`fired`.
     """
 
     name = "search"
@@ -70,6 +76,9 @@ class SearchStage:
         precision: str = "float32",
         budget: Budget | None = None,
         modifiers: Sequence[Modifier] = (),
+        instruments: InstrumentSettings | None = None,
+        guards: Mapping[str, Guard] | None = None,
+        say: Callable[[str], None] = lambda line: None,
         start: dict[str, Tensor] | None = None,
         key: str = "",
     ):
@@ -99,22 +108,34 @@ class SearchStage:
                 device=self.device,
             )
 
+        self.data, self.splits, self.say = data, splits, say
+        self.measuring = instruments or InstrumentSettings(use=[])
+        self.instruments = self.measuring.built() if learner.moves == "logits" else {}
+        self.guards = dict(guards or {})
+        if settings.depths and self.guards:
+            raise UserError("search.depths: guards watch one supernet to its end; leave out guard= or search.depths")
+        self.parts = {name: 0.0 for name in (*self.instruments, *self.guards)}  # seconds that each has taken
+        self.fired: list[dict[str, Any]] = []  # what guards did: guard, epoch, what
+        self.seen: Batch | None = None  # the images that the logits learnt from in this step
         self.weight_batches = batches("weights", splits.weights)
         self.architecture_batches = batches("architecture", splits.architecture)
         self.steps_per_epoch = self.weight_batches.steps_per_epoch
-        self.steps = settings.epochs * self.steps_per_epoch
+        self.steps = self.planned = settings.epochs * self.steps_per_epoch  # a guard may end it before
+        self.done = 0
         self.depths, self.depth = settings.depths or [[0.0, 1.0]], 0
         self.grow(start)
 
     def grow(self, start: dict[str, Tensor] | None = None) -> None:
         """Begins the next of the depths, with fresh weights (or those of ``start``), fresh logits and fresh optimisers."""
         settings = self.settings
-        begins = [math.ceil(share * self.steps - 1e-9) for share, _ in self.depths] + [self.steps]
+        begins = [math.ceil(share * self.planned - 1e-9) for share, _ in self.depths] + [self.planned]
         with self.streams.initialising(f"supernet/{self.depth}" if self.depth else "supernet"):
             self.supernet = self._fresh_supernet(max(1, round(self.depths[self.depth][1] * self.space.search.cells)))
         if start is not None:
             self.supernet.load_state_dict(start)
         self.supernet.to(self.device, memory_format=torch.channels_last)
+        for part in (*self.instruments.values(), *self.guards.values()):
+            part.begin(self.space, self.supernet)
         self.optimizer = optim.SGD(
             self.supernet.parameters(), settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay
         )
@@ -132,9 +153,9 @@ class SearchStage:
         return F.cross_entropy(outputs, labels, label_smoothing=smoothing)
 
     def step(self, index: int) -> dict[str, Tensor]:
-        progress = index / self.steps
+        progress, self.done = index / self.planned, index + 1
         images, labels = next(self.weight_batches)
-        figures = {}
+        figures, self.seen = {}, None
         self.sampler.advance(self.detached_logits, progress)
         if self.depth < len(self.depths) and progress + 1e-9 >= self.depths[self.depth][0]:
             self.grow()
@@ -142,6 +163,7 @@ class SearchStage:
         if self.learner.learns and not self.learner.rests(progress):
             figures |= self.learn(progress, images, labels)
         if self.settings.freeze_weights:
+            self.watch([])
             return figures
         logits = self.detached_logits
         mixtures = self.sampler.mixtures(logits, progress, lambda mixture: self.judged(mixture, images, labels))
@@ -156,6 +178,7 @@ class SearchStage:
             right = (outputs.detach().argmax(dim=1) == labels).float().mean() / len(mixtures)
             figures["loss"] = figures.get("loss", 0) + loss.detach()
             figures["accuracy"] = figures.get("accuracy", 0) + right
+        self.watch(mixtures)
         if self.settings.clip:
             nn.utils.clip_grad_norm_(self.supernet.parameters(), self.settings.clip)
         self.optimizer.step()
@@ -165,6 +188,7 @@ class SearchStage:
 
     def learn(self, progress: float, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Moves the logits, or what else the learner moves, before the weights move on ``images`` and ``labels``."""
+        self.seen = next(self.architecture_batches)
         draw = int(self.streams.host("relaxation").integers(2**63))  # what is random in the relaxation is one draw a step
         before = {name: table.clone() for name, table in self.detached_logits.items()}
         problem = Bilevel(
@@ -174,7 +198,7 @@ class SearchStage:
             self.loss,
             self.optimizer,
             (images, labels),
-            next(self.architecture_batches),
+            self.seen,
             lambda logits: self.budget.excess({n: Choice.dense(table) for n, table in self.sampler.probabilities(logits).items()}),
             self.sampler.penalty,
         )
@@ -196,8 +220,65 @@ class SearchStage:
         with torch.set_grad_enabled(asked), autocast(self.device, self.precision), statistics_kept(self.supernet):
             return self.loss(self.supernet(images, mixture), labels)
 
+    def watch(self, mixtures: Sequence[Mixture]) -> None:
+        """Shows instruments and guards the gradients of a step."""
+        gradient = self.learner.followed if self.seen is not None else None
+        for name, instrument in self.instruments.items():
+            with self.timed(name):
+                instrument.step(gradient)
+        validation = self.validation_gradients(mixtures[0]) if mixtures and self.seen is not None else None
+        for name, guard in self.guards.items():
+            with self.timed(name):
+                guard.step(validation)
+
+    def validation_gradients(self, mixture: Mixture) -> Gradients:
+        """Computes the gradients of weights on the images that the logits have just learnt from."""
+        images, labels = self.seen
+
+        def gradients(weights: Sequence[nn.Parameter]) -> Sequence[Tensor | None]:
+            with autocast(self.device, self.precision), statistics_kept(self.supernet):
+                loss = self.loss(self.supernet(images, detached(mixture)), labels)
+            return torch.autograd.grad(loss, list(weights), allow_unused=True)
+
+        return gradients
+
+    @contextmanager
+    def timed(self, name: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self.parts[name] += time.perf_counter() - started
+
+    def snapshot(self) -> Snapshot:
+        """The search as instruments and guards see it."""
+        progress = min(self.done, self.planned - 1) / self.planned
+
+        def batches(indices: Tensor) -> list[Batch]:
+            few = indices[: self.measuring.images]
+            return list(
+                evaluation_batches(
+                    self.data.train, few, self.settings.batch_size, mean=self.data.mean, std=self.data.std, device=self.device
+                )
+            )
+
+        return Snapshot(
+            self.space,
+            self.budget,
+            self.supernet,
+            self.detached_logits,
+            self.scores(),
+            lambda logits: self.sampler.mean(logits, progress),
+            self.loss,
+            batches(self.splits.architecture),
+            [images for images, _ in batches(self.splits.weights)],
+            self.done // self.steps_per_epoch,
+            Streams(self.streams.seed).tensor("eigenvalue"),
+        )
+
     def end_of_epoch(self) -> dict[str, float]:
-        """The logits, if they move, slot by slot, and the mean entropy (nats) of each group's softmax."""
+        """The logits, if they move, slot by slot, and the mean entropy (nats) of each group's softmax; what instruments say.
+
+        Guards act here: they may move the logits and end the search.
+        """
         if self.learner.moves != "logits":
             return {}
         figures = {}
@@ -209,6 +290,29 @@ class SearchStage:
         for name in self.sampler.tables():
             for row in torch.softmax(self.logits[name].detach().cpu().double(), -1).tolist():
                 figures |= {f"share/{name}/{position}": value for position, value in enumerate(row)}
+        if self.instruments or self.guards:
+            figures |= self.measured()
+        return figures
+
+    def measured(self) -> dict[str, float]:
+        """What instruments and guards say at the end of an epoch, when guards act."""
+        snapshot, figures = self.snapshot(), {}
+        for name, instrument in self.instruments.items():
+            if self.measuring.due(instrument, snapshot.epoch):
+                with self.timed(name):
+                    figures |= instrument.read(snapshot)
+        for name, guard in self.guards.items():
+            with self.timed(name):
+                fired = guard.end_of_epoch(snapshot)
+            figures |= guard.figures
+            if fired is not None:
+                self.fired.append({"guard": name, "epoch": snapshot.epoch, "what": fired.what})
+                self.say(f"guard {name}, epoch {snapshot.epoch}: {fired.what}")
+                with torch.no_grad():
+                    for group, table in (fired.logits or {}).items():
+                        self.logits[group].copy_(table)
+                if fired.stops:
+                    self.steps = self.done
         return figures
 
     def scores(self) -> Logits:
@@ -227,6 +331,11 @@ class SearchStage:
             "weight_batches": self.weight_batches.state_dict(),
             "architecture_batches": self.architecture_batches.state_dict(),
             "streams": self.streams.state_dict(),
+            "instruments": {name: instrument.state_dict() for name, instrument in self.instruments.items()},
+            "guards": {name: guard.state_dict() for name, guard in self.guards.items()},
+            "fired": list(self.fired),
+            "steps": self.steps,
+            "done": self.done,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -238,6 +347,9 @@ class SearchStage:
                 table.copy_(state["logits"][name])
         for name in ("optimizer", "schedule", "sampler", "learner", "weight_batches", "architecture_batches", "streams"):
             getattr(self, name).load_state_dict(state[name])
+        load_states(self.instruments, state["instruments"])
+        load_states(self.guards, state["guards"])
+        self.fired, self.steps, self.done = list(state["fired"]), state["steps"], state["done"]
 
 
 def space_of(space: Space, cells: int) -> Space:

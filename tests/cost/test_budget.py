@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from supernet.cost.budget import Budget
+from supernet.cost.budget import Budget, BudgetSettings
 from supernet.cost.count import count
 from supernet.errors import UserError
 from supernet.mixture import Choice, softmax_mixture
@@ -226,3 +226,44 @@ def test_excess_is_zero_within_the_limits():
     assert float(over.detach()) == pytest.approx(1, rel=1e-6)
     (gradient,) = torch.autograd.grad(over, [logits["edges"]])
     assert gradient.abs().sum() > 0  # a penalty through which no gradient flows would be none
+
+
+# --- skip connections
+
+
+@pytest.mark.parametrize("limit", [0, 1, 2])
+def test_a_limit_of_skips_is_one_more_row_of_the_derivation(limit):
+    """The best of all 15,625 cells with so few skips, by brute force; and nothing else is bound by it."""
+    space = BUDGETS["nb201"].space
+    budget = Budget(space, 10, SHAPE, {"skips": limit})
+    cells = [cell for cell in every_cell(space) if cell["edges"].count("skip_connect") <= limit]
+    assert sum(budget.allows(cell) for cell in every_cell(space)) == len(cells)
+    table = scores(space, limit)
+    table["edges"][:4, space.groups[0].options.index("skip_connect")] += 3.0  # four skips would be the best
+    values = sum(table["edges"][slot, [[space.groups[0].options.index(c["edges"][slot]) for c in cells]]][0] for slot in range(6))
+    found = budget.best(table)
+    assert found["edges"].count("skip_connect") == limit
+    assert total(space, table, found) == pytest.approx(float(values.max()))
+
+
+def test_a_limit_of_skips_binds_the_groups_that_are_named_and_every_draw():
+    space, rng = BUDGETS["darts"].space, np.random.default_rng(0)
+    budget = Budget(space, 10, SHAPE, BudgetSettings(skips={"normal": 2}).limits())
+    table = {g.name: torch.ones(g.shape).index_fill(1, torch.tensor([g.options.index("skip_connect")]), 2.0) for g in space.groups}
+    found = budget.best(table)
+    assert (found["normal"].count("skip_connect"), found["reduce"].count("skip_connect")) == (2, 8)
+    drawn = [budget.random(rng) for _ in range(50)]
+    assert max(cell["normal"].count("skip_connect") for cell in drawn) == 2 < max(c["reduce"].count("skip_connect") for c in drawn)
+
+
+def test_the_excess_of_skips_has_a_gradient_also_where_none_are_allowed():
+    space = BUDGETS["nb201"].space
+    logits = torch.zeros(6, 5, requires_grad=True)
+    excess = Budget(space, 10, SHAPE, {"skips": 0}).excess(softmax_mixture({"edges": logits}))
+    excess.backward()
+    assert float(excess.detach()) == pytest.approx(6 / 5) and (logits.grad[:, 1] > 0).all() and (logits.grad[:, 0] < 0).all()
+
+
+def test_a_limit_of_skips_names_a_group_that_there_is():
+    with pytest.raises(UserError, match=r"budget\.skips: the space nb201 has no such group with skip connections: skips/normal"):
+        Budget(BUDGETS["nb201"].space, 10, SHAPE, {"skips/normal": 2})

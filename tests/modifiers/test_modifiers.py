@@ -12,6 +12,7 @@ from supernet.learners.gradient import Gradient
 from supernet.learners.reinforce import Reinforce
 from supernet.mixture import Choice
 from supernet.modifiers.auxiliary_skip import AuxiliarySkip
+from supernet.modifiers.drop_path import DropPath
 from supernet.modifiers.edge_normalisation import EdgeNormalisation
 from supernet.modifiers.modifier import Modified
 from supernet.modifiers.perturbation import Perturbation
@@ -332,3 +333,31 @@ def test_nothing_to_modify_is_one_line(search_stage):
     with pytest.raises(UserError, match="no node of the space nb201 has several in-edges"):
         EdgeNormalisation().begin(space, None)
     assert Fixed().rests(0.5) is False and Choice.path([0]).weights is None
+
+
+# --- drop-path
+
+
+def test_drop_path_leaves_out_ever_more_options_but_no_skip_and_keeps_the_mean(space, noise):
+    sampler = modified(Softmax(), DropPath(0.6), space=space)
+    logits = logits_of(sampler, space, noise)
+    plain = Softmax().relaxation(logits, 0.0, noise)
+    for group in space.groups:
+        skips = [option in ("none", "skip_connect") for option in group.options]
+        for progress in (0.0, 0.5):
+            drawn = [sampler.relaxation(logits, progress, noise)[group.name] for _ in range(400)]
+            runs = torch.tensor([[[o in slot for o in range(len(skips))] for slot in choice.active] for choice in drawn]).float()
+            assert torch.equal(runs.mean((0, 1)) == 1, torch.tensor(skips) | (progress == 0.0))
+            assert float(runs[:, :, ~torch.tensor(skips)].mean()) == pytest.approx(1 - 0.6 * progress, abs=0.03)
+            means = (torch.stack([choice.weights for choice in drawn]) * runs).mean(0)
+            torch.testing.assert_close(means, plain[group.name].weights, rtol=0.35, atol=0.0)
+
+
+def test_the_mixture_by_which_a_search_is_measured_is_without_chance(noise):
+    space = SPACES["nb201"]()
+    sampler = modified(Softmax(), DropPath(0.6), SkipDropout([[0.0, 0.5]]), AuxiliarySkip(), space=space)
+    logits = logits_of(sampler, space, noise)
+    one, other = (sampler.mean(logits, 0.5)["edges"] for _ in range(2))
+    assert torch.equal(one.weights, other.weights) and all(len(slot) == 5 for slot in one.active)
+    added = one.weights - torch.softmax(logits["edges"], dim=-1)
+    torch.testing.assert_close(added, torch.tensor([0.0, 0.5, 0.0, 0.0, 0.0]).expand(6, 5))

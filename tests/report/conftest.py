@@ -78,6 +78,8 @@ def results(space: str) -> dict:
             "method": "darts",
             "warm_start": {"method": "spos", "seconds": 17.7, "steps": 99, "peak_memory_bytes": 1, "warm_start": None},
             "fidelity": fidelity("search", SEARCH_EPOCHS, 50),
+            "parts": {"eigenvalue": {"seconds": 4.56}},
+            "guards": [{"guard": "early_stop", "epoch": 8, "what": "grew & <ended>"}],
         },
         "derive": {"searcher": "derived", "inherited_accuracy": 0.9123, "evaluated": 20, "seconds": 0.4, "pareto": pareto()},
         "retrain": {
@@ -139,7 +141,11 @@ def rows(space: str) -> list[dict]:
         row |= {"loss": 2.3 * math.exp(-epoch / 5), "accuracy": 1 - math.exp(-epoch / 4)}
         row["architecture_loss"] = 2.3 * math.exp(-epoch / 6) + 0.1
         if i % 2 == 0:
+            row |= {"share/skip_connect": epoch / 20, "share/parameter_free": epoch / 16, "gradient_cosine": 1 / epoch}
+            if epoch % 4 == 0:
+                row |= {"eigenvalue": epoch**2 / 100, "gap/mixture": 0.8, "gap/derived": 0.8 - epoch / 50}
             for group, (slots, options) in SPACES[space]["groups"].items():
+                row[f"gradient_norm/{group}/{options[-1]}"] = 1 / epoch
                 row[f"entropy/{group}"] = math.log(len(options)) - 0.05 * epoch
                 for slot in range(slots):
                     for j, option in enumerate(options):

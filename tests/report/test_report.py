@@ -14,7 +14,7 @@ from scipy.special import softmax
 
 from supernet.errors import UserError
 from supernet.report.cell import levels, nodes_of
-from supernet.report.figures import POINTS, logit_shares, pareto, search_curves
+from supernet.report.figures import COLLAPSE, POINTS, logit_shares, pareto, search_curves
 from supernet.report.page import write_report
 from tests.report.conftest import RETRAIN_EPOCHS, SEARCH_EPOCHS, SPACES, results, rows, write
 
@@ -197,6 +197,25 @@ def test_curves_have_a_point_for_each_row(run_folder, page):
         assert all(points(path) == SEARCH_EPOCHS for name in shares for path in page.paths[name])
 
 
+def test_every_instrument_is_drawn_and_every_guard_named(run_folder, page):
+    groups = SPACES[json.loads((run_folder / "results.json").read_text())["space"]]["groups"]
+    each_epoch = ["share-skip_connect", "share-parameter_free", "gradient_cosine"]
+    each_epoch += [f"gradient_norm-{group}-{options[-1]}" for group, (_, options) in groups.items()]
+    for names, expected in ((each_epoch, SEARCH_EPOCHS), (["eigenvalue", "gap-mixture", "gap-derived"], SEARCH_EPOCHS // 4)):
+        for name in names:
+            assert points(page.paths[f"collapse-curve-{name}"][0]) == expected
+    assert len([name for name in page.ids if name.startswith("collapse-guard-") and name.endswith("-8")]) == 5
+    assert "Guard early_stop, epoch 8: grew & <ended>." in page.text and "eigenvalue 4.6" in page.text
+    assert all(COLLAPSE[title][1] in page.text for title in list(COLLAPSE)[:5])
+
+
+def test_a_search_without_instruments_has_no_such_section(tmp_path):
+    value, logged = results("nb201"), [{"stage": "search", "step": 1, "epoch": 1.0, "loss": 2.0}]
+    value["search"] |= {"guards": [], "parts": {}}
+    page, _ = read(write(tmp_path / "run", value, logged))
+    assert "Collapse" not in page.text
+
+
 def test_shares_are_the_softmax_of_the_logits():
     logged = [row for row in rows("nb201") if row["stage"] == "search"]
     epochs, shares = logit_shares(logged, "edges")[4]
@@ -282,4 +301,4 @@ def test_a_browser_keeps_every_picture(tmp_path):
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
     flags += ["--disable-component-update", "--disable-sync", f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom"]
     done = subprocess.run(["chromium", *flags, path.as_uri()], capture_output=True, text=True, timeout=60, check=True)
-    assert done.stdout.count("<svg") == done.stdout.count("</svg>") == path.read_text().count("<svg") == 6
+    assert done.stdout.count("<svg") == done.stdout.count("</svg>") == path.read_text().count("<svg") == 7

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tests.planted import METHODS, Tempting, found, searched
+from tests.planted import GUARDED, METHODS, Tempting, found, resisted, searched
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -23,8 +23,19 @@ def test_plain_darts_falls_for_the_skip():
     assert space.derive(scores)["halves"] == ("skip_connect", "skip_connect") and (scores["halves"][:, 1] > 0.7).all()
 
 
+@pytest.mark.parametrize("seed", [1, 2])
+def test_the_guarded_method_resists(seed):
+    """Where plain DARTS falls for the skip in both slots, given as long."""
+    assert resisted("darts", seed) == ("skip_connect", "skip_connect")
+    assert resisted("darts_guarded", seed) == ("conv_a", "conv_a")
+
+
 if __name__ == "__main__":
     for method in METHODS:
         started = time.process_time()
         right = sum(found(method, seed) == ("right", "right") for seed in range(10))
         print(f"{method}: {right} of 10 seeds, {(time.process_time() - started) / 10:.1f} s of CPU time each", flush=True)
+    for method in ("darts", *GUARDED):
+        for epochs in (8, 12):
+            right = sum(resisted(method, seed, epochs) == ("conv_a", "conv_a") for seed in range(10))
+            print(f"tempting skip, {epochs} epochs, {method}: {right} of 10 seeds", flush=True)

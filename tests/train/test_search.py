@@ -18,6 +18,7 @@ from supernet.samplers.softmax import Softmax
 from supernet.samplers.uniform import Uniform
 from tests.compare import identical
 from tests.train.stopping import stopped_and_resumed, straight
+from tests.variants import SPACES
 
 
 def clones(tensors) -> dict[str, torch.Tensor]:
@@ -261,3 +262,12 @@ def test_search_and_derivation_never_touch_the_test_set_and_each_retraining_does
     run.retrain()
     run.trained_network()
     assert test.streams == 2
+
+
+def test_a_run_derives_by_perturbation_and_says_how(make_run):
+    space = SPACES["nb201"]()
+    run = make_run(space, searcher={"_target_": "supernet.search.perturbation.Perturbation", "tune_epochs": 0.4})
+    architecture = run.derive()
+    found = run.results()["derive"]
+    assert [one["kept"] for one in sorted(found["kept"], key=lambda one: one["slots"])] == list(architecture["edges"])
+    assert found["searcher"] == "perturbation" and found["tuned_steps"] == 6 and found["evaluated"] == 1
