@@ -8,7 +8,7 @@ from torch import Tensor
 
 from supernet.errors import require
 from supernet.learners.gradient import outer_loss
-from supernet.learners.learner import Bilevel, Learner, require_warmups
+from supernet.learners.learner import Bilevel, Learner, fixed, require_warmups
 
 
 @dataclass
@@ -35,7 +35,8 @@ class Exponentiated(Learner):
 
     def step(self, problem: Bilevel) -> dict[str, Tensor]:
         theta = {name: torch.softmax(table.detach(), dim=-1).requires_grad_() for name, table in problem.logits.items()}
-        loss = outer_loss(problem, self.cost_weight)({}, {name: share.log() for name, share in theta.items()})
+        with fixed(problem.supernet):
+            loss = outer_loss(problem, self.cost_weight)({}, {name: share.log() for name, share in theta.items()})
         gradient = torch.autograd.grad(loss, list(theta.values()), materialize_grads=True)
         self.followed = dict(zip(problem.logits, gradient, strict=True))
         with torch.no_grad():

@@ -10,7 +10,7 @@ from torch import Tensor, optim
 from torch.func import functional_call
 
 from supernet.errors import UserError, require
-from supernet.learners.learner import Batch, Bilevel, Learner, require_warmups, statistics_kept
+from supernet.learners.learner import Batch, Bilevel, Learner, fixed, require_warmups, statistics_kept
 from supernet.mixture import Logits
 from supernet.samplers.sampler import Sampler
 
@@ -56,8 +56,10 @@ class Gradient(Learner):
 
     def step(self, problem: Bilevel) -> dict[str, Tensor]:
         if self.order == "first":
-            loss = outer_loss(problem, self.cost_weight)({}, problem.logits)  # {}: its own weights
-            gradient = torch.autograd.grad(loss, list(problem.logits.values()), materialize_grads=True)
+            with fixed(problem.supernet):
+                loss = outer_loss(problem, self.cost_weight)({}, problem.logits)  # {}: its own weights
+            with torch.autocast(loss.device.type, enabled=False):  # each operation's gradient is of the operation's own type
+                gradient = torch.autograd.grad(loss, list(problem.logits.values()), materialize_grads=True)
         else:
             loss, gradient = self._second_order(problem)
         self.followed = dict(zip(problem.logits, gradient, strict=True))

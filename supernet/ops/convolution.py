@@ -73,7 +73,10 @@ class _ShiftedPair(nn.Module):
         self.odd = nn.Conv2d(inputs, outputs - outputs // 2, 1, stride=2, bias=False)
         self.norm = nn.BatchNorm2d(outputs, affine=affine)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def halves(self, x: Tensor) -> Tensor:
         height, width = x.shape[2:]
         shifted = F.pad(x, (-1, width % 2, -1, height % 2))  # an odd size is padded, so that both halves agree
-        return self.norm(torch.cat([self.even(x), self.odd(shifted)], dim=1))
+        return torch.cat([self.even(x), self.odd(shifted)], dim=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.halves(x))

@@ -13,12 +13,13 @@ class Pool(nn.Module):
         self.kind, self.stride = kind, stride
         self.norm = nn.BatchNorm2d(channels, affine=affine) if norm else nn.Identity()
 
-    def forward(self, x: Tensor) -> Tensor:
+    def pooled(self, x: Tensor) -> Tensor:
         if self.kind == "max":
-            pooled = F.max_pool2d(x, 3, self.stride, padding=1)
-        else:
-            pooled = F.avg_pool2d(x, 3, self.stride, padding=1, count_include_pad=False)
-        return self.norm(pooled)
+            return F.max_pool2d(x, 3, self.stride, padding=1)
+        return F.avg_pool2d(x, 3, self.stride, padding=1, count_include_pad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.pooled(x))
 
 
 class DropPath(nn.Module):

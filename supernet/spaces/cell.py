@@ -5,7 +5,7 @@ are what the cell returns. :class:`MixedCell` owns all options of every edge and
 one operation an edge and is a plain network. An operation reads its source with stride ``strides[source]``.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from supernet.mixture import Choice, ChoiceGroup, Mixture
 from supernet.ops import OPERATIONS, DropPath, Rectified
+from supernet.spaces.mixed import run
 
 
 class Cell(nn.Module):
@@ -51,7 +52,7 @@ class MixedCell(nn.Module):
     """A cell of a supernet: edge ``k`` of ``edges`` (source, target) owns every option of slot ``k`` of ``group``.
 
     It runs what a mixture says of that group. Options that are not active are not computed; a tensor that several operations
-    rectify is rectified once.
+    rectify is rectified once. In training, weighted operations are run many at once, as :mod:`supernet.spaces.mixed` says.
 
     With ``partial_channels`` K (PC-DARTS, Xu et al., ICLR 2020, section 3.2, eq. 2) the operations read, and give, the first of K
     parts of the channels. The others pass each edge as they are, pooled 2×2 where the stride is two, scaled by the sum of the
@@ -90,33 +91,42 @@ class MixedCell(nn.Module):
 
     def forward(self, *inputs: Tensor, mixture: Mixture) -> Tensor:
         choice = mixture[self.group.name]
+        leave = self._one_by_one if choice.weights is None or not self.training else self._at_once
         whole = list(inputs)
-        states = [self.read(state) for state in whole]
-        rectified: dict[int, Tensor] = {}
-
-        def run(operation: nn.Module, source: int) -> Tensor:
-            if not isinstance(operation, Rectified):
-                return operation(states[source])
-            if source not in rectified:
-                rectified[source] = F.relu(states[source])
-            return operation.body(rectified[source])
-
-        for node in range(len(inputs), self.nodes):
-            total = None
-            for slot, (source, target, edge) in enumerate(self.wiring):
-                for option in choice.active[slot] if target == node else ():
-                    name = self.group.options[option]
-                    if name == "none":
-                        continue
-                    out = run(self.edges[edge][name], source)
-                    if choice.weights is not None:
-                        out = out * choice.weights[slot, option]
-                    total = out if total is None else total + out
-            if total is None:
-                total = torch.zeros_like(states[0][:, :, :: self.stride, :: self.stride])
-            whole.append(total if self.parts == 1 else self.rejoined(total, node, whole, choice))
-            states.append(self.read(whole[-1]))
+        totals: list[Tensor | None] = [None] * self.nodes
+        for node in range(self.nodes):
+            if node >= len(inputs):
+                total = totals[node]
+                if total is None:  # nothing leads here
+                    total = torch.zeros_like(self.read(inputs[0])[:, :, :: self.stride, :: self.stride])
+                whole.append(total if self.parts == 1 else self.rejoined(total, node, whole, choice))
+            operations = [
+                (slot, option, self.edges[edge][self.group.options[option]])
+                for slot, (source, _, edge) in enumerate(self.wiring)
+                for option in (choice.active[slot] if source == node else ())
+                if self.group.options[option] != "none"
+            ]
+            for slot, out in leave(self.read(whole[node]), operations, choice.weights) if operations else ():
+                target = self.wiring[slot][1]
+                totals[target] = out if totals[target] is None else totals[target] + out
         return whole[-1] if self.outputs == 1 else torch.cat(whole[-self.outputs :], dim=1)
+
+    def _one_by_one(self, x: Tensor, operations, weights: Tensor | None) -> Iterator[tuple[int, Tensor]]:
+        """Slots, and what each option adds to the node that the slot's edge leads to."""
+        rectified = None
+        for slot, option, operation in operations:
+            if isinstance(operation, Rectified):
+                rectified = F.relu(x) if rectified is None else rectified
+                out = operation.body(rectified)
+            else:
+                out = operation(x)
+            yield slot, out if weights is None else out * weights[slot, option]
+
+    def _at_once(self, x: Tensor, operations, weights: Tensor) -> Iterable[tuple[int, Tensor]]:
+        """The same, once a slot, by :func:`supernet.spaces.mixed.run`."""
+        slots = list(dict.fromkeys(slot for slot, _, _ in operations))
+        told = [(slots.index(slot), operation, weights[slot, option]) for slot, option, operation in operations]
+        return zip(slots, run(x, told, len(slots)), strict=True)
 
     def read(self, state: Tensor) -> Tensor:
         """The channels of a node that operations read."""

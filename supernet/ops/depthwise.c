@@ -1,0 +1,210 @@
+// Many depthwise convolutions at once, forward and backward. Images are [images][height][width][channels] in float32.
+//
+// An image is copied once into a frame of zeros, so that no loop below asks where the border is, and stays in the cache while all
+// kernels that read it run. Channels are the vector; a block of pixels (forward, gradient of the input) or all taps of a kernel
+// (gradient of the weights) are held in registers. Each image is one unit of parallel work, and what images add up is added in the
+// order of the images: the result does not depend on the number of threads.
+//
+// Kernel j of count has size[j] x size[j] taps, dilation[j], and reads image set j, or set 0 if `shared`. Weights are
+// [tap][channels], one kernel after the other. Every kernel is padded by size / 2 * dilation and moves by `stride`.
+
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct {
+    long count, shared, images, height, width, channels, stride;
+    const long *size, *dilation;
+} Job;
+
+static long reach(const Job *job) {
+    long most = 0;
+    for (long j = 0; j < job->count; j++) {
+        long own = job->size[j] / 2 * job->dilation[j];
+        most = own > most ? own : most;
+    }
+    return most;
+}
+
+static long out(long length, long stride) { return (length - 1) / stride + 1; }
+
+static const long *starts(const Job *job) {
+    long *start = malloc((job->count + 1) * sizeof(long));
+    start[0] = 0;
+    for (long j = 0; j < job->count; j++) start[j + 1] = start[j] + job->size[j] * job->size[j] * job->channels;
+    return start;
+}
+
+static void frame(float *framed, const float *image, long height, long width, long channels, long border) {
+    long row = (width + 2 * border) * channels;
+    for (long h = 0; h < height; h++)
+        memcpy(framed + (h + border) * row + border * channels, image + h * width * channels, width * channels * sizeof(float));
+}
+
+#define BLOCK 8
+
+#define KERNELS(V)                                                                                                             \
+    typedef float v##V __attribute__((vector_size(4 * V), aligned(4), may_alias));                                             \
+                                                                                                                               \
+    /* result += sum over taps of kernel times the framed image, from which rows are `row` floats apart */                     \
+    static void correlate##V(float *result, const float *framed, const float *kernel, long height, long width, long channels,  \
+                             long size, long dilation, long step, long row, long flip, int add) {                              \
+        for (long h = 0; h < height; h++)                                                                                      \
+            for (long c = 0; c < channels; c += V)                                                                             \
+                for (long w = 0; w < width; w += BLOCK) {                                                                      \
+                    long block = width - w < BLOCK ? width - w : BLOCK;                                                        \
+                    const float *corner = framed + h * step * row + w * step * channels + c;                                   \
+                    float *place = result + (h * width + w) * channels + c;                                                    \
+                    v##V sum[BLOCK];                                                                                           \
+                    if (block == BLOCK) {                                                                                      \
+                        for (int u = 0; u < BLOCK; u++) sum[u] = add ? *(const v##V *)(place + u * channels) : (v##V){0};      \
+                        for (long i = 0; i < size; i++)                                                                        \
+                            for (long j = 0; j < size; j++) {                                                                  \
+                                long tap = i * size + j;                                                                       \
+                                v##V weight = *(const v##V *)(kernel + (flip ? size * size - 1 - tap : tap) * channels + c);   \
+                                const float *at = corner + i * dilation * row + j * dilation * channels;                       \
+                                for (int u = 0; u < BLOCK; u++) sum[u] += weight * *(const v##V *)(at + u * step * channels);  \
+                            }                                                                                                  \
+                        for (int u = 0; u < BLOCK; u++) *(v##V *)(place + u * channels) = sum[u];                              \
+                    } else                                                                                                     \
+                        for (long u = 0; u < block; u++) {                                                                     \
+                            v##V one = add ? *(const v##V *)(place + u * channels) : (v##V){0};                                \
+                            for (long i = 0; i < size; i++)                                                                    \
+                                for (long j = 0; j < size; j++) {                                                              \
+                                    long tap = i * size + j;                                                                   \
+                                    one += *(const v##V *)(kernel + (flip ? size * size - 1 - tap : tap) * channels + c) *     \
+                                           *(const v##V *)(corner + i * dilation * row + (j * dilation + u * step) * channels);\
+                                }                                                                                              \
+                            *(v##V *)(place + u * channels) = one;                                                             \
+                        }                                                                                                      \
+                }                                                                                                              \
+    }                                                                                                                          \
+                                                                                                                               \
+    /* framed += kernel times gradient, tap by tap: the gradient of the input of a strided convolution */                      \
+    static void scatter##V(float *framed, const float *gradient, const float *kernel, long height, long width, long channels,  \
+                           long size, long dilation, long step, long row) {                                                    \
+        for (long h = 0; h < height; h++)                                                                                      \
+            for (long w = 0; w < width; w++)                                                                                   \
+                for (long c = 0; c < channels; c += V) {                                                                       \
+                    v##V value = *(const v##V *)(gradient + (h * width + w) * channels + c);                                   \
+                    float *corner = framed + h * step * row + w * step * channels + c;                                         \
+                    for (long i = 0; i < size; i++)                                                                            \
+                        for (long j = 0; j < size; j++)                                                                        \
+                            *(v##V *)(corner + i * dilation * row + j * dilation * channels) +=                                \
+                                value * *(const v##V *)(kernel + (i * size + j) * channels + c);                               \
+                }                                                                                                              \
+    }                                                                                                                          \
+                                                                                                                               \
+    static inline __attribute__((always_inline)) void taps##V(float *result, const float *framed, const float *gradient,       \
+                                                              long height, long width, long channels, const long size,         \
+                                                              long dilation, long step, long row) {                            \
+        for (long c = 0; c < channels; c += V) {                                                                               \
+            v##V sum[25];                                                                                                      \
+            for (int t = 0; t < size * size; t++) sum[t] = (v##V){0};                                                          \
+            for (long h = 0; h < height; h++)                                                                                  \
+                for (long w = 0; w < width; w++) {                                                                             \
+                    v##V value = *(const v##V *)(gradient + (h * width + w) * channels + c);                                   \
+                    const float *corner = framed + h * step * row + w * step * channels + c;                                   \
+                    _Pragma("GCC unroll 5") for (int i = 0; i < size; i++)                                                     \
+                        _Pragma("GCC unroll 5") for (int j = 0; j < size; j++)                                                 \
+                            sum[i * size + j] += value * *(const v##V *)(corner + i * dilation * row + j * dilation * channels);\
+                }                                                                                                              \
+            for (int t = 0; t < size * size; t++) *(v##V *)(result + t * channels + c) = sum[t];                               \
+        }                                                                                                                      \
+    }
+
+KERNELS(16)
+KERNELS(4)
+
+#define CALL(name, ...) (job.channels % 16 ? name##4(__VA_ARGS__) : name##16(__VA_ARGS__))
+
+static Job job_of(const long *shape, const long *size, const long *dilation) {
+    return (Job){shape[0], shape[1], shape[2], shape[3], shape[4], shape[5], shape[6], size, dilation};
+}
+
+// result [count][images][out height][out width][channels]
+void forward(float *result, const float *x, const float *weights, const long *shape, const long *size, const long *dilation) {
+    Job job = job_of(shape, size, dilation);
+    long border = reach(&job), row = (job.width + 2 * border) * job.channels, framed_size = (job.height + 2 * border) * row;
+    long high = out(job.height, job.stride), wide = out(job.width, job.stride);
+    long in_size = job.height * job.width * job.channels, out_size = high * wide * job.channels;
+    const long *start = starts(&job);
+#pragma omp parallel for schedule(static)
+    for (long b = 0; b < job.images; b++) {
+        float *framed = calloc(framed_size, sizeof(float));
+        for (long j = 0; j < job.count; j++) {
+            if (j == 0 || !job.shared)
+                frame(framed, x + ((job.shared ? 0 : j) * job.images + b) * in_size, job.height, job.width, job.channels, border);
+            long inset = border - size[j] / 2 * dilation[j];
+            CALL(correlate, result + (j * job.images + b) * out_size, framed + inset * row + inset * job.channels, weights + start[j],
+                 high, wide, job.channels, size[j], dilation[j], job.stride, row, 0, 0);
+        }
+        free(framed);
+    }
+    free((void *)start);
+}
+
+// result [count, or 1 if shared][images][height][width][channels]
+void input_gradient(float *result, const float *gradient, const float *weights, const long *shape, const long *size,
+                    const long *dilation) {
+    Job job = job_of(shape, size, dilation);
+    long border = reach(&job), row = (job.width + 2 * border) * job.channels, framed_size = (job.height + 2 * border) * row;
+    long high = out(job.height, job.stride), wide = out(job.width, job.stride);
+    long in_size = job.height * job.width * job.channels, out_size = high * wide * job.channels;
+    const long *start = starts(&job);
+#pragma omp parallel for schedule(static)
+    for (long b = 0; b < job.images; b++) {
+        float *framed = calloc(framed_size, sizeof(float));
+        for (long j = 0; j < job.count; j++) {
+            long inset = border - size[j] / 2 * dilation[j], first = inset * row + inset * job.channels;
+            const float *own = gradient + (j * job.images + b) * out_size;
+            float *place = result + ((job.shared ? 0 : j) * job.images + b) * in_size;
+            if (job.stride == 1) {
+                frame(framed, own, job.height, job.width, job.channels, border);
+                CALL(correlate, place, framed + first, weights + start[j], job.height, job.width, job.channels, size[j], dilation[j],
+                     1, row, 1, job.shared && j > 0);
+                continue;
+            }
+            if (j == 0 || !job.shared) memset(framed, 0, framed_size * sizeof(float));
+            CALL(scatter, framed + first, own, weights + start[j], high, wide, job.channels, size[j], dilation[j], job.stride, row);
+            if (!job.shared || j == job.count - 1)
+                for (long h = 0; h < job.height; h++)
+                    memcpy(place + h * job.width * job.channels, framed + (h + border) * row + border * job.channels,
+                           job.width * job.channels * sizeof(float));
+        }
+        free(framed);
+    }
+    free((void *)start);
+}
+
+// result, as the weights are laid out
+void weight_gradient(float *result, const float *x, const float *gradient, const long *shape, const long *size,
+                     const long *dilation) {
+    Job job = job_of(shape, size, dilation);
+    long border = reach(&job), row = (job.width + 2 * border) * job.channels, framed_size = (job.height + 2 * border) * row;
+    long high = out(job.height, job.stride), wide = out(job.width, job.stride);
+    long in_size = job.height * job.width * job.channels, out_size = high * wide * job.channels;
+    const long *start = starts(&job);
+    long all = start[job.count];
+    float *parts = malloc(job.images * all * sizeof(float));
+#pragma omp parallel for schedule(static)
+    for (long b = 0; b < job.images; b++) {
+        float *framed = calloc(framed_size, sizeof(float));
+        for (long j = 0; j < job.count; j++) {
+            if (j == 0 || !job.shared)
+                frame(framed, x + ((job.shared ? 0 : j) * job.images + b) * in_size, job.height, job.width, job.channels, border);
+            long inset = border - size[j] / 2 * dilation[j];
+            float *place = parts + b * all + start[j];
+            const float *corner = framed + inset * row + inset * job.channels, *own = gradient + (j * job.images + b) * out_size;
+            if (size[j] == 3)
+                CALL(taps, place, corner, own, high, wide, job.channels, 3, dilation[j], job.stride, row);
+            else
+                CALL(taps, place, corner, own, high, wide, job.channels, 5, dilation[j], job.stride, row);
+        }
+        free(framed);
+    }
+    memcpy(result, parts, all * sizeof(float));
+    for (long b = 1; b < job.images; b++)
+        for (long i = 0; i < all; i++) result[i] += parts[b * all + i];
+    free(parts);
+    free((void *)start);
+}
