@@ -16,7 +16,8 @@ from supernet.errors import UserError
 from supernet.evaluate.ranking import Published, correlations, read_published
 from supernet.mixture import Architecture
 from supernet.randomness import Streams
-from supernet.run import Run, key_of, option
+from supernet.run import Run, option
+from supernet.state import key_of
 
 
 def rank(run: Run, others: list[Run]) -> dict[str, Any]:

@@ -6,17 +6,10 @@ the state, or in that of the parent run, is not run again.
 """
 
 import dataclasses
-import hashlib
-import importlib.metadata
-import json
 import math
-import platform
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -31,6 +24,7 @@ from supernet.cost.latency import Bench, latency_error, measured, read_table, wr
 from supernet.cost.table import CostTable
 from supernet.data import ImageData, Splits, evaluation_batches, split
 from supernet.device import choose_device, describe, make_deterministic
+from supernet.environment import environment
 from supernet.errors import UserError
 from supernet.evaluate.accuracy import Judgement, evaluate, inherited_accuracy
 from supernet.evaluate.curves import upper_bound
@@ -41,6 +35,7 @@ from supernet.randomness import Streams
 from supernet.search.perturbation import Perturbation
 from supernet.search.searcher import rank, search
 from supernet.spaces.space import Space
+from supernet.state import SCHEMA, State, key_of, remove_leftovers
 from supernet.track.console import Progress
 from supernet.track.interface import Trackers
 from supernet.track.jsonlines import JsonLines, read_rows
@@ -50,48 +45,6 @@ from supernet.train.loop import StageCost, StopRequest, run_stage
 from supernet.train.retrain import RetrainSettings, RetrainStage
 from supernet.train.search import SearchSettings, SearchStage
 from supernet.train.tuning import TuningStage
-
-SCHEMA = 1
-PACKAGES = ("supernet", "torch", "torchvision", "timm", "numpy", "hydra-core", "wandb", "onnx", "onnxruntime")
-
-
-def key_of(*parts: Any) -> str:
-    """A short hash that differs if any of the parts (JSON values) does."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
-
-
-@dataclass
-class State:
-    """What a run folder holds so far: finished stages by name, the run that it came from, where its trackers stand."""
-
-    folder: Path
-    stages: dict[str, dict[str, Any]] = field(default_factory=dict)
-    plan: dict[str, str] | None = None  # what the run is to compute: see Run.plan
-    parent: str | None = None
-    origin: dict[str, Any] | None = None  # the parent's search as it was then, key and result: it may go on, move or be deleted
-    warm_start: list[str] | None = None  # the keys of the retrainings that retrain.warm_start names, as they were then
-    tracker: dict[str, Any] | None = None
-
-    @classmethod
-    def read(cls, folder: Path) -> "State":
-        """The state of ``folder``; an empty one if it has none yet."""
-        path = Path(folder) / "state.json"
-        if not path.exists():
-            return cls(Path(folder))
-        value = read_json(path)
-        schema = value.pop("schema", None) if isinstance(value, dict) else None
-        if schema != SCHEMA:
-            raise UserError(f"{path}: its schema is {schema}, not {SCHEMA}; this run needs another version of supernet")
-        return cls(Path(folder), **value)
-
-    def write(self) -> None:
-        value = {k: v for k, v in vars(self).items() if k != "folder"}
-        write_json(self.folder / "state.json", {"schema": SCHEMA} | value)
-
-    def result(self, stage: str, key: str) -> Any | None:
-        """The result of a finished stage, if it was computed with the same ``key``."""
-        found = self.stages.get(stage)
-        return found["result"] if found and found["key"] == key else None
 
 
 class Run:
@@ -870,13 +823,6 @@ def same_computation(config: Config, folder: Path) -> bool:
     return run.plan == run.state.plan
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Removes what :func:`supernet.files.atomic` leaves behind when its process is killed."""
-    for parent in (folder, folder / "checkpoints", folder / "pareto", folder / "wandb"):
-        for path in parent.glob(".*.tmp"):
-            path.unlink(missing_ok=True)
-
-
 def trained(stages: dict[str, Any], kind: str) -> dict[str, Any] | None:
     """The results of the stages ``kind/0``, ``kind/1``, ... taken together."""
     runs = [stages[f"{kind}/{i}"] for i in range(len(stages)) if f"{kind}/{i}" in stages]
@@ -942,27 +888,3 @@ def finite(stage: str, judgement: Judgement) -> Judgement:
     if not math.isfinite(judgement.loss):
         raise UserError(f"{stage}: what was trained has a loss of {judgement.loss}; lower the learning rate or clip gradients more")
     return judgement
-
-
-def git_commit() -> str | None:
-    """The commit of the checkout that this code runs from; none if it is installed (perhaps inside someone else's checkout)."""
-    root = Path(__file__).parents[1]
-    if not (root / ".git").exists():
-        return None
-    try:
-        command = ["git", "-C", str(root), "rev-parse", "HEAD"]
-        return subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return None
-
-
-def environment(device: torch.device) -> dict[str, Any]:
-    """Versions and hardware that the figures come from."""
-    return {
-        "python": sys.version.split()[0],
-        **{package: importlib.metadata.version(package) for package in PACKAGES},
-        "platform": platform.platform(),
-        "device": describe(device),
-        "threads": torch.get_num_threads(),
-        "git_commit": git_commit(),
-    }

@@ -8,7 +8,8 @@ from rich.table import Table
 from supernet.config import Config
 from supernet.evaluate.statistics import mean_and_interval
 from supernet.files import write_json
-from supernet.run import Run, remove_leftovers
+from supernet.run import Run
+from supernet.state import remove_leftovers
 from supernet.track.console import Progress
 from supernet.train.loop import StopRequest
 

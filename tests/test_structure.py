@@ -69,9 +69,11 @@ ALLOWED = {
     },
     "config": {"cost", "errors", "evaluate", "instruments", "train"},
 }
+ALLOWED["environment"] = {"device"}
+ALLOWED["state"] = {"errors", "files"}
 ALLOWED["run"] = set(ALLOWED) - {"samplers", "learners", "modifiers", "guards", "instruments", "ops"}
-ALLOWED["study"] = {"config", "errors", "evaluate", "files", "run", "track", "train"}
-ALLOWED["rank"] = {"errors", "evaluate", "mixture", "randomness", "run"}
+ALLOWED["study"] = {"state", "config", "errors", "evaluate", "files", "run", "track", "train"}
+ALLOWED["rank"] = {"state", "errors", "evaluate", "mixture", "randomness", "run"}
 ALLOWED["cli"] = {"config", "errors", "files", "rank", "report", "run", "study", "track", "train"}
 
 ALONE = {  # package -> the only files that may import it

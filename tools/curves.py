@@ -20,9 +20,10 @@ from hydra.core.config_store import ConfigStore
 
 from supernet.cli import composed
 from supernet.config import Config
+from supernet.environment import environment
 from supernet.evaluate.curves import extrapolated
 from supernet.randomness import Streams
-from supernet.run import Run, environment
+from supernet.run import Run
 from supernet.train.loop import run_stage
 
 LOOKS = (0.4, 0.6, 0.8)

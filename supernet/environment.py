@@ -1,0 +1,38 @@
+"""Versions and hardware that figures come from."""
+
+import importlib.metadata
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from supernet.device import describe
+
+PACKAGES = ("supernet", "torch", "torchvision", "timm", "numpy", "hydra-core", "wandb", "onnx", "onnxruntime")
+
+
+def git_commit() -> str | None:
+    """The commit of the checkout that this code runs from; none if it is installed (perhaps inside someone else's checkout)."""
+    root = Path(__file__).parents[1]
+    if not (root / ".git").exists():
+        return None
+    try:
+        command = ["git", "-C", str(root), "rev-parse", "HEAD"]
+        return subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """Versions and hardware that the figures come from."""
+    return {
+        "python": sys.version.split()[0],
+        **{package: importlib.metadata.version(package) for package in PACKAGES},
+        "platform": platform.platform(),
+        "device": describe(device),
+        "threads": torch.get_num_threads(),
+        "git_commit": git_commit(),
+    }
