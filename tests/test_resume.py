@@ -19,7 +19,7 @@ from tests.commands import TINY, wandb_rows
 KILLED = {"search": None, "derive": "search", "retrain/1": "retrain/0", "random/1": "random/0", "export": "random/1"}  # after what
 SPOS = ["method=spos", "searcher.candidates=40", "retrain.ema_decay=0.9", "retrain.drop_path=0.2", "retrain.warmup_epochs=0.5"]
 DARTS = ["method=darts", "search.epochs=6", "data.augment.cutout=2"]
-CLOCK = {"seconds", "total_seconds", "peak_memory_bytes", "git_commit"}  # what no two runs share, or need to
+CLOCK = {"seconds", "total_seconds", "peak_memory_bytes", "git_commit", "parts"}  # what no two runs share, or need to
 
 
 @pytest.fixture(scope="module")

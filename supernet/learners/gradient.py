@@ -120,7 +120,14 @@ def functional_loss(problem: Bilevel, batch: Batch) -> Loss:
 def outer_loss(problem: Bilevel, cost_weight: float) -> Loss:
     """What the logits are to minimise: the validation loss, the cost beyond the budget and the sampler's penalty."""
     validation = functional_loss(problem, problem.architecture_batch)
-    return lambda weights, logits: validation(weights, logits) + cost_weight * problem.excess(logits) + problem.penalty(logits)
+
+    def loss(weights: Weights, logits: Logits) -> Tensor:
+        nothing = 0.0 * sum(
+            table.sum() for table in logits.values()
+        )  # a path of "none" alone depends on no logit: its slope is zero
+        return validation(weights, logits) + cost_weight * problem.excess(logits) + problem.penalty(logits) + nothing
+
+    return loss
 
 
 def unrolled_gradient(

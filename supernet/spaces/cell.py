@@ -52,7 +52,7 @@ class MixedCell(nn.Module):
     """A cell of a supernet: edge ``k`` of ``edges`` (source, target) owns every option of slot ``k`` of ``group``.
 
     It runs what a mixture says of that group. Options that are not active are not computed; a tensor that several operations
-    rectify is rectified once. In training, weighted operations are run many at once, as :mod:`supernet.spaces.mixed` says.
+    rectify is rectified once. In training, several weighted operations a slot run at once, as :mod:`supernet.spaces.mixed` says.
 
     With ``partial_channels`` K (PC-DARTS, Xu et al., ICLR 2020, section 3.2, eq. 2) the operations read, and give, the first of K
     parts of the channels. The others pass each edge as they are, pooled 2×2 where the stride is two, scaled by the sum of the
@@ -91,7 +91,8 @@ class MixedCell(nn.Module):
 
     def forward(self, *inputs: Tensor, mixture: Mixture) -> Tensor:
         choice = mixture[self.group.name]
-        leave = self._one_by_one if choice.weights is None or not self.training else self._at_once
+        several = choice.weights is not None and any(len(slot) > 1 for slot in choice.active)
+        leave = self._at_once if several and self.training else self._one_by_one
         whole = list(inputs)
         totals: list[Tensor | None] = [None] * self.nodes
         for node in range(self.nodes):

@@ -31,8 +31,9 @@ def test_tau_by_counting_pairs_and_rho_by_ranks():
     assert found["all"]["rho"] == pytest.approx(np.corrcoef(*ranks)[0, 1])
 
 
-def test_the_interval_covers_the_truth_as_often_as_it_says():
+def test_the_interval_covers_the_truth_as_often_as_it_says(monkeypatch):
     """Of two normal variables with correlation r, tau is 2/pi arcsin(r) (Greiner's relation)."""
+    monkeypatch.setattr("supernet.evaluate.ranking.RESAMPLES", 200)
     rng, r, inside = np.random.default_rng(1), 0.6, 0
     for _ in range(60):
         x, noise = rng.normal(size=(2, 60))

@@ -69,4 +69,4 @@ def test_published_genotypes_have_their_published_sizes(shared):
 @pytest.mark.parametrize("channels", [0, 1, 3, -2])
 def test_impossible_geometry_is_refused(channels):
     with pytest.raises(UserError, match="channels"):
-        Geometry(channels, 1)
+        NB201(Geometry(channels, 1), Geometry(4, 1))
