@@ -227,6 +227,7 @@ def time(results: Mapping[str, Any]) -> str:
         "shortlist": "shortlist",
         "retrain": "retrain",
         "random_baseline": "random architectures",
+        "rank": "judging for the rank correlation",
     }
     spent = {names[key]: results[key] for key in names if results.get(key, {}).get("seconds") is not None}
     before = results.get("search", {}).get("warm_start")
