@@ -10,6 +10,8 @@ import numpy as np
 from supernet.errors import UserError, require, unknown
 
 RESAMPLES = 1000  # of the bootstrap
+FEWEST = 3  # of which a correlation is taken
+FEWEST_BEST = 10  # the same for the best tenth: of fewer, the bootstrap tells nothing
 Statistic = Callable[[np.ndarray, np.ndarray], float]
 
 
@@ -29,27 +31,27 @@ class RankSettings:
     beside: list[str] = field(default_factory=list)
 
     def __post_init__(self):
-        require("rank.architectures", self.architectures, least=3)  # no correlation of fewer says anything
+        require("rank.architectures", self.architectures, least=FEWEST)  # no correlation of fewer says anything
         require("rank.scratch", self.scratch, least=0)
         if self.scratch > self.architectures:
             raise UserError(f"rank.scratch={self.scratch}: there are only rank.architectures={self.architectures} to train")
-        if 0 < self.scratch < 3:
+        if 0 < self.scratch < FEWEST:
             raise UserError(f"rank.scratch={self.scratch}: no correlation of fewer than 3 says anything; take 30 or more, or 0")
 
 
 def correlations(predicted: Sequence[float], truth: Sequence[float], rng: np.random.Generator) -> dict[str, Any]:
     """Kendall's tau (b) and Spearman's rho, overall (``all``) and among the tenth that is best in truth (``best_tenth``).
 
-    Each has a 95% interval by the bootstrap over architectures. A group of fewer than three, or one in which all are equal, has
-    none: ``None``. Ties in the truth at the edge of the best tenth are in it.
+    Each has a 95% interval by the bootstrap over architectures. A best tenth of fewer than ten, and a group
+    in which all are equal, has none: ``None``. Ties in the truth at the edge of the best tenth are in it.
     """
     x, y = np.asarray(predicted, dtype=float), np.asarray(truth, dtype=float)
     best = y >= np.sort(y)[-max(1, round(len(y) / 10))]
-    return {"all": correlation(x, y, rng), "best_tenth": correlation(x[best], y[best], rng)}
+    return {"all": correlation(x, y, rng), "best_tenth": correlation(x[best], y[best], rng, FEWEST_BEST)}
 
 
-def correlation(x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> dict[str, Any]:
-    """Tau and rho of one group, with their intervals."""
+def correlation(x: np.ndarray, y: np.ndarray, rng: np.random.Generator, fewest: int = FEWEST) -> dict[str, Any]:
+    """Tau and rho of one group, with their intervals; none if it has fewer than ``fewest`` architectures."""
     from scipy.stats import kendalltau, spearmanr  # scipy.stats takes a second to import
 
     found: dict[str, Any] = {"architectures": len(x)}
@@ -60,7 +62,7 @@ def correlation(x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> dict[
             a, b = x[rows], y[rows]
             return np.nan if np.ptp(a) == 0 or np.ptp(b) == 0 else function(a, b).statistic
 
-        if len(x) < 3 or np.isnan(whole := statistic(slice(None))):
+        if len(x) < fewest or np.isnan(whole := statistic(slice(None))):
             found |= {name: None, f"{name}_ci95": None}
         else:
             interval = np.nanpercentile([statistic(rows) for rows in resampled], [2.5, 97.5])

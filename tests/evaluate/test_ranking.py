@@ -20,11 +20,11 @@ def tau_by_counting(x, y):
 
 def test_tau_by_counting_pairs_and_rho_by_ranks():
     rng = np.random.default_rng(0)
-    truth = rng.permutation(40).astype(float)
-    predicted = np.round(truth / 4 + rng.normal(0, 3, 40))  # with ties
+    truth = rng.permutation(120).astype(float)
+    predicted = np.round(truth / 4 + rng.normal(0, 3, 120))  # with ties
     found = correlations(predicted, truth, rng)
-    best = truth >= 36
-    assert (found["all"]["architectures"], found["best_tenth"]["architectures"]) == (40, 4)
+    best = truth >= 108
+    assert (found["all"]["architectures"], found["best_tenth"]["architectures"]) == (120, 12)
     assert found["all"]["tau"] == pytest.approx(tau_by_counting(predicted, truth))
     assert found["best_tenth"]["tau"] == pytest.approx(tau_by_counting(predicted[best], truth[best]))
     ranks = [np.array([(values < v).sum() + ((values == v).sum() - 1) / 2 for v in values]) for values in (predicted, truth)]
