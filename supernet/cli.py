@@ -422,7 +422,7 @@ def explained(error: Exception, overrides: Sequence[str]) -> str:
     """One line: the key, what was expected, and the nearest valid name."""
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, name = error.missing_cfg_file.rpartition("/")
-        return f"{group}: {unknown(name, list(error.options or []))}"
+        return f"{group}: {unknown(name, options(group))}"
     if "Ambiguous value" in str(error):
         several = str(error).partition("'")[2].partition("'")[0]
         return f"{several}: add -m to run a job for each of these values; one value that is a list is written KEY=[a,b]"
@@ -430,6 +430,9 @@ def explained(error: Exception, overrides: Sequence[str]) -> str:
     at = getattr(cause, "full_key", None) or ""
     if (isinstance(error, ConfigCompositionException) and "is not in" in str(cause)) or "not in '" in str(cause):
         wrong = at or str(error).partition("'")[2].partition("'")[0]
+        group, _, part = wrong.partition(".")
+        if group in groups() and part in options(group):
+            return f"{wrong}: {part} is not chosen, so it has no settings; add {group}=[{part}]"
         near = difflib.get_close_matches(wrong, known_keys(overrides), n=1, cutoff=0.5)
         return f"{wrong}: there is no such setting; " + (f"did you mean {near[0]}?" if near else "see supernet --cfg job")
     text = str(cause).splitlines()[0]

@@ -45,6 +45,12 @@ MISTAKES = {
     "shares that are not all": (["sampler=[[uniform,0.5],[softmax,0.4]]"], ["sampler.phases", "[0.5, 0.4]", "add up to 1"]),
     "no share": (["sampler=[uniform,softmax]"], ["sampler.phases", "uniform", "a pair"]),
     "policy that nobody learns": (["sampler=policy"], ["sampler=policy", "learner=gradient", "the policy never moves"]),
+    "unknown modifier": (["modifier=[auxiliary_skp]"], ["modifier", "did you mean 'auxiliary_skip'?"]),
+    "settings of no modifier": (["modifier.pruning.stages=[[0.5,3]]"], ["modifier.pruning", "add modifier=[pruning]"]),
+    "nothing to guard": (["guard=[early_stop]", "method=spos"], ["guard=[early_stop]", "learner=fixed"]),
+    "a shortlist longer than the search": (["shortlist.size=5"], ["shortlist.size=5", "searcher=logits"]),
+    "more to train than to rank": (["rank", "rank.scratch=300"], ["rank.scratch=300", "rank.architectures=200"]),
+    "latency without a table": (["judge.cost=latency_ms"], ["judge.cost=latency_ms", "budget.latency_table"]),
     "missing value": (["data=npz"], ["data.source.path"]),
     "not an architecture": (["architecture=abc"], ["'abc'", "|op~0|+|op~0|op~1|"]),
     "unknown operation": (
