@@ -25,7 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from supernet import study
-from supernet.config import Config, of_folder, typed
+from supernet.config import Config, typed
 from supernet.errors import UserError, unknown
 from supernet.files import write_text
 from supernet.rank import rank
@@ -179,17 +179,19 @@ def given_anew(override: str, overrides: Sequence[str]) -> bool:
     return key(override) in new or key(override).partition(".")[0] in new
 
 
-def overrides_of(folder: Path, command: str) -> list[str]:
-    """What the run in ``folder``, or for the command ``study`` the study, was started with."""
+def overrides_of(folder: Path, command: str, setting: str = "from") -> list[str]:
+    """What the run in ``folder``, or for the command ``study`` the study, was started with; ``setting`` is what named it."""
     record, is_run = folder / ".hydra" / "overrides.yaml", (folder / "state.json").is_file()
     if command == "study" and is_run:
         raise UserError(f"from={folder}: that is the folder of a run; supernet study goes on from that of a study")
     if command != "study" and not is_run:
         runs = ", ".join(sorted(path.parent.name for path in folder.glob("*/state.json")))
         hint = f"; choose one of the runs in it: {runs}" if runs else " (there is no state.json in it)"
-        raise UserError(f"from={folder}: not the folder of a run{hint}")
+        raise UserError(f"{setting}={folder}: not the folder of a run{hint}")
     if not record.is_file():
-        raise UserError(f"from={folder}: there is no {record.relative_to(folder)} in it, which says how it was started; restore it")
+        raise UserError(
+            f"{setting}={folder}: there is no {record.relative_to(folder)} in it, which says how it was started; restore it"
+        )
     return yaml.safe_load(record.read_text(encoding="utf-8")) or []
 
 
@@ -297,7 +299,7 @@ def execute(command: str, config: Config, folder: Path, overrides: list[str], pa
             progress.message(f"{command}: {config.name} in {folder}")
             with Run(config, folder, parent=parent, progress=progress, stop=stop) as run:
                 if command == "rank":
-                    ranked = rank(run, [Run(of_folder(Path(other)), Path(other)) for other in config.rank.beside])
+                    ranked = rank(run, [beside(Path(other)) for other in config.rank.beside])
                     progress.message(rank_tables(ranked))
                     run.report()
                 else:
@@ -312,6 +314,11 @@ def execute(command: str, config: Config, folder: Path, overrides: list[str], pa
         if (folder / name).exists():
             progress.message(f"{name.partition('.')[0]}: {folder / name}")
     progress.message(f"folder: {folder}")
+
+
+def beside(folder: Path) -> Run:
+    """The run in ``folder``, to look at only."""
+    return Run(composed(overrides_of(folder, "rank", "rank.beside")), folder)
 
 
 def evaluate(config: Config, parent: Path) -> None:

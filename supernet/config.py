@@ -8,7 +8,6 @@ import dataclasses
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from omegaconf import MISSING, OmegaConf
@@ -130,18 +129,6 @@ def typed(kind: type, settings: Any, where: str) -> Any:
         return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), settings))
     except OmegaConfBaseException as error:
         raise UserError(f"{below(where, error.full_key)}: {str(error).splitlines()[0]}") from error
-
-
-def of_folder(folder: Path) -> Config:
-    """The configuration that the run in ``folder`` was started with.
-
-    Raises:
-        UserError: it is not the folder of a run, or one of another version of this package.
-    """
-    path = folder / ".hydra" / "config.yaml"
-    if not path.is_file():
-        raise UserError(f"{folder}: not the folder of a run (there is no {path.relative_to(folder)} in it)")
-    return typed(Config, OmegaConf.to_container(OmegaConf.load(path)), "")
 
 
 def check_keys(kind: type, settings: Any, where: str) -> None:

@@ -71,3 +71,8 @@ def gumbel(table: Tensor, noise: torch.Generator) -> Tensor:
     """Standard Gumbel noise of the shape, type and device of ``table``, drawn on the host: ``-log(E)`` of exponential E."""
     drawn = torch.empty(table.shape, dtype=table.dtype).exponential_(generator=noise)
     return -drawn.clamp_min(torch.finfo(table.dtype).tiny).log().to(table.device)
+
+
+def concrete(table: Tensor, temperature: float, noise: torch.Generator) -> Tensor:
+    """A draw of the concrete distribution of logits ``table``: ``softmax((log p + Gumbel noise) / temperature)``, row by row."""
+    return torch.softmax((torch.log_softmax(table, dim=-1) + gumbel(table, noise)) / temperature, dim=-1)

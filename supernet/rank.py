@@ -44,8 +44,8 @@ def rank(run: Run, others: list[Run]) -> dict[str, Any]:
         )
     run.search()
     runs = dict(zip(names([run, *others]), [run, *others], strict=True))
-    parts = ("rank", "judge", "retrain", "budget")
-    key = key_of([one.search_key for one in runs.values()], [run.settings[part] for part in parts])
+    searches = [one.search_key for one in runs.values()]
+    key = key_of(searches, run.training_key, *(run.settings[part] for part in ("rank", "judge", "budget")))
     if (done := run.finished("rank", key)) is not None:
         return done
 

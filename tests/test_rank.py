@@ -81,6 +81,12 @@ def test_ranks_of_two_supernets_against_both_truths(searched, tmp_path, table, m
     assert finished("rank", f"from={folder}", cwd=tmp_path) == folder  # nothing is done twice
     assert (folder / "state.json").read_bytes() == before
 
+    wider = finished("rank", f"from={folder}", "space.evaluation.channels=6", cwd=tmp_path)  # other networks are another truth
+    again = json.loads((wider / "results.json").read_text())["rank"]
+    assert [point["text"] for point in again["points"]] == [point["text"] for point in points]
+    assert all(new["params"] >= old["params"] for new, old in zip(again["points"], points, strict=True))
+    assert again["points"] != points
+
 
 @pytest.mark.parametrize(
     ("wrong", "said"),

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from supernet.errors import require
 from supernet.mixture import Choice, Logits, Mixture
-from supernet.randomness import gumbel
+from supernet.randomness import concrete
 from supernet.samplers.sampler import Loss, Sampler
 
 
@@ -42,7 +42,7 @@ class GDAS(Sampler):
         return {name: self.choice(table, temperature, noise) for name, table in logits.items()}
 
     def choice(self, table: Tensor, temperature: float, noise: torch.Generator) -> Choice:
-        soft = torch.softmax((torch.log_softmax(table, dim=-1) + gumbel(table, noise)) / temperature, dim=-1)
+        soft = concrete(table, temperature, noise)
         drawn = soft.argmax(dim=-1)
         hard = F.one_hot(drawn, table.shape[-1]).to(soft)
         return Choice(tuple((option,) for option in drawn.tolist()), hard + (soft - soft.detach()))

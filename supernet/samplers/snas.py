@@ -6,7 +6,7 @@ import torch
 
 from supernet.errors import require
 from supernet.mixture import Choice, Logits, Mixture
-from supernet.randomness import gumbel
+from supernet.randomness import concrete
 from supernet.samplers.sampler import Loss, Sampler
 
 
@@ -30,10 +30,7 @@ class SNAS(Sampler):
 
     def relaxation(self, logits: Logits, progress: float, noise: torch.Generator) -> Mixture:
         temperature = self.start * (self.end / self.start) ** progress
-        return {
-            name: Choice.dense(torch.softmax((torch.log_softmax(table, dim=-1) + gumbel(table, noise)) / temperature, dim=-1))
-            for name, table in logits.items()
-        }
+        return {name: Choice.dense(concrete(table, temperature, noise)) for name, table in logits.items()}
 
     def mixtures(self, logits: Logits, progress: float, loss: Loss) -> list[Mixture]:
         return [self.relaxation(logits, progress, self.streams.tensor("mixtures"))]
