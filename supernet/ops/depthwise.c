@@ -14,16 +14,9 @@
 typedef struct {
     long count, shared, images, height, width, channels, stride;
     const long *size, *dilation;
+    long border, row, framed_size;       // of a frame: zeros around the image, floats in a row, floats in all
+    long high, wide, in_size, out_size;  // of a result: its height and width; floats of an image, of a result
 } Job;
-
-static long reach(const Job *job) {
-    long most = 0;
-    for (long j = 0; j < job->count; j++) {
-        long own = job->size[j] / 2 * job->dilation[j];
-        most = own > most ? own : most;
-    }
-    return most;
-}
 
 static long out(long length, long stride) { return (length - 1) / stride + 1; }
 
@@ -118,25 +111,38 @@ KERNELS(4)
 #define CALL(name, ...) (job.channels % 16 ? name##4(__VA_ARGS__) : name##16(__VA_ARGS__))
 
 static Job job_of(const long *shape, const long *size, const long *dilation) {
-    return (Job){shape[0], shape[1], shape[2], shape[3], shape[4], shape[5], shape[6], size, dilation};
+    Job job = {shape[0], shape[1], shape[2], shape[3], shape[4], shape[5], shape[6], size, dilation};
+    for (long j = 0; j < job.count; j++) {
+        long own = size[j] / 2 * dilation[j];
+        job.border = own > job.border ? own : job.border;
+    }
+    job.row = (job.width + 2 * job.border) * job.channels;
+    job.framed_size = (job.height + 2 * job.border) * job.row;
+    job.high = out(job.height, job.stride);
+    job.wide = out(job.width, job.stride);
+    job.in_size = job.height * job.width * job.channels;
+    job.out_size = job.high * job.wide * job.channels;
+    return job;
+}
+
+// frames the image b that kernel j reads; where all read the same, that is done for the first
+static void frame_source(float *framed, const Job *job, const float *x, long j, long b) {
+    if (j > 0 && job->shared) return;
+    frame(framed, x + (j * job->images + b) * job->in_size, job->height, job->width, job->channels, job->border);
 }
 
 // result [count][images][out height][out width][channels]
 void forward(float *result, const float *x, const float *weights, const long *shape, const long *size, const long *dilation) {
     Job job = job_of(shape, size, dilation);
-    long border = reach(&job), row = (job.width + 2 * border) * job.channels, framed_size = (job.height + 2 * border) * row;
-    long high = out(job.height, job.stride), wide = out(job.width, job.stride);
-    long in_size = job.height * job.width * job.channels, out_size = high * wide * job.channels;
     const long *start = starts(&job);
 #pragma omp parallel for schedule(static)
     for (long b = 0; b < job.images; b++) {
-        float *framed = calloc(framed_size, sizeof(float));
+        float *framed = calloc(job.framed_size, sizeof(float));
         for (long j = 0; j < job.count; j++) {
-            if (j == 0 || !job.shared)
-                frame(framed, x + ((job.shared ? 0 : j) * job.images + b) * in_size, job.height, job.width, job.channels, border);
-            long inset = border - size[j] / 2 * dilation[j];
-            CALL(correlate, result + (j * job.images + b) * out_size, framed + inset * row + inset * job.channels, weights + start[j],
-                 high, wide, job.channels, size[j], dilation[j], job.stride, row, 0, 0);
+            frame_source(framed, &job, x, j, b);
+            long inset = job.border - size[j] / 2 * dilation[j];
+            CALL(correlate, result + (j * job.images + b) * job.out_size, framed + inset * job.row + inset * job.channels,
+                 weights + start[j], job.high, job.wide, job.channels, size[j], dilation[j], job.stride, job.row, 0, 0);
         }
         free(framed);
     }
@@ -147,28 +153,26 @@ void forward(float *result, const float *x, const float *weights, const long *sh
 void input_gradient(float *result, const float *gradient, const float *weights, const long *shape, const long *size,
                     const long *dilation) {
     Job job = job_of(shape, size, dilation);
-    long border = reach(&job), row = (job.width + 2 * border) * job.channels, framed_size = (job.height + 2 * border) * row;
-    long high = out(job.height, job.stride), wide = out(job.width, job.stride);
-    long in_size = job.height * job.width * job.channels, out_size = high * wide * job.channels;
     const long *start = starts(&job);
 #pragma omp parallel for schedule(static)
     for (long b = 0; b < job.images; b++) {
-        float *framed = calloc(framed_size, sizeof(float));
+        float *framed = calloc(job.framed_size, sizeof(float));
         for (long j = 0; j < job.count; j++) {
-            long inset = border - size[j] / 2 * dilation[j], first = inset * row + inset * job.channels;
-            const float *own = gradient + (j * job.images + b) * out_size;
-            float *place = result + ((job.shared ? 0 : j) * job.images + b) * in_size;
+            long inset = job.border - size[j] / 2 * dilation[j], first = inset * job.row + inset * job.channels;
+            const float *own = gradient + (j * job.images + b) * job.out_size;
+            float *place = result + ((job.shared ? 0 : j) * job.images + b) * job.in_size;
             if (job.stride == 1) {
-                frame(framed, own, job.height, job.width, job.channels, border);
+                frame(framed, own, job.height, job.width, job.channels, job.border);
                 CALL(correlate, place, framed + first, weights + start[j], job.height, job.width, job.channels, size[j], dilation[j],
-                     1, row, 1, job.shared && j > 0);
+                     1, job.row, 1, job.shared && j > 0);
                 continue;
             }
-            if (j == 0 || !job.shared) memset(framed, 0, framed_size * sizeof(float));
-            CALL(scatter, framed + first, own, weights + start[j], high, wide, job.channels, size[j], dilation[j], job.stride, row);
+            if (j == 0 || !job.shared) memset(framed, 0, job.framed_size * sizeof(float));
+            CALL(scatter, framed + first, own, weights + start[j], job.high, job.wide, job.channels, size[j], dilation[j], job.stride,
+                 job.row);
             if (!job.shared || j == job.count - 1)
                 for (long h = 0; h < job.height; h++)
-                    memcpy(place + h * job.width * job.channels, framed + (h + border) * row + border * job.channels,
+                    memcpy(place + h * job.width * job.channels, framed + (h + job.border) * job.row + job.border * job.channels,
                            job.width * job.channels * sizeof(float));
         }
         free(framed);
@@ -180,25 +184,22 @@ void input_gradient(float *result, const float *gradient, const float *weights, 
 void weight_gradient(float *result, const float *x, const float *gradient, const long *shape, const long *size,
                      const long *dilation) {
     Job job = job_of(shape, size, dilation);
-    long border = reach(&job), row = (job.width + 2 * border) * job.channels, framed_size = (job.height + 2 * border) * row;
-    long high = out(job.height, job.stride), wide = out(job.width, job.stride);
-    long in_size = job.height * job.width * job.channels, out_size = high * wide * job.channels;
     const long *start = starts(&job);
     long all = start[job.count];
     float *parts = malloc(job.images * all * sizeof(float));
 #pragma omp parallel for schedule(static)
     for (long b = 0; b < job.images; b++) {
-        float *framed = calloc(framed_size, sizeof(float));
+        float *framed = calloc(job.framed_size, sizeof(float));
         for (long j = 0; j < job.count; j++) {
-            if (j == 0 || !job.shared)
-                frame(framed, x + ((job.shared ? 0 : j) * job.images + b) * in_size, job.height, job.width, job.channels, border);
-            long inset = border - size[j] / 2 * dilation[j];
+            frame_source(framed, &job, x, j, b);
+            long inset = job.border - size[j] / 2 * dilation[j];
             float *place = parts + b * all + start[j];
-            const float *corner = framed + inset * row + inset * job.channels, *own = gradient + (j * job.images + b) * out_size;
+            const float *corner = framed + inset * job.row + inset * job.channels;
+            const float *own = gradient + (j * job.images + b) * job.out_size;
             if (size[j] == 3)
-                CALL(taps, place, corner, own, high, wide, job.channels, 3, dilation[j], job.stride, row);
+                CALL(taps, place, corner, own, job.high, job.wide, job.channels, 3, dilation[j], job.stride, job.row);
             else
-                CALL(taps, place, corner, own, high, wide, job.channels, 5, dilation[j], job.stride, row);
+                CALL(taps, place, corner, own, job.high, job.wide, job.channels, 5, dilation[j], job.stride, job.row);
         }
         free(framed);
     }
