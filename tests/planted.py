@@ -23,6 +23,7 @@ from supernet.learners.gradient import Gradient
 from supernet.learners.learner import Learner
 from supernet.mixture import Architecture, ChoiceGroup, Mixture
 from supernet.modifiers.auxiliary_skip import AuxiliarySkip
+from supernet.modifiers.beta_decay import BetaDecay
 from supernet.modifiers.edge_normalisation import EdgeNormalisation
 from supernet.modifiers.modifier import Modifier
 from supernet.modifiers.perturbation import Perturbation
@@ -167,6 +168,7 @@ METHODS: dict[str, tuple[Callable[[], Sampler], Callable[[], Learner], Callable[
         lambda: [Pruning([[0.333, 4], [0.667, 2]]), SkipDropout()],
     ),
     "gaea": (Softmax, Exponentiated, list),
+    "beta_darts": (Softmax, gradient, lambda: [BetaDecay()]),
 }
 
 GUARDED = {  # for Tempting

@@ -10,6 +10,7 @@ from supernet.learners.fixed import Fixed
 from supernet.learners.gradient import Gradient
 from supernet.learners.reinforce import Reinforce as ReinforceLearner
 from supernet.modifiers.auxiliary_skip import AuxiliarySkip
+from supernet.modifiers.beta_decay import BetaDecay
 from supernet.modifiers.drop_path import DropPath
 from supernet.modifiers.edge_normalisation import EdgeNormalisation
 from supernet.modifiers.perturbation import Perturbation
@@ -72,6 +73,7 @@ LEARNERS = {
 MODIFIERS = {
     "edge_normalisation": EdgeNormalisation,
     "auxiliary_skip": AuxiliarySkip,
+    "beta_decay": BetaDecay,
     "perturbation": Perturbation,
     "adversarial_perturbation": lambda: Perturbation("adversarial", steps=2),
     "pruning": lambda: Pruning([[0.25, 4], [0.5, 3]]),

@@ -46,6 +46,10 @@ class Modifier:
         """A mixture changed for the step of the weights alone."""
         return mixture
 
+    def penalty(self, logits: Logits, progress: float) -> Tensor:
+        """What a gradient learner adds to the validation loss, besides the sampler's own penalty."""
+        return torch.zeros(())
+
     def scored(self, scores: Logits, logits: Logits) -> Logits:
         """What the derivation maximises."""
         return scores
@@ -122,8 +126,9 @@ class Modified(Sampler):
     def probabilities(self, logits: Logits) -> Logits:
         return self.sampler.probabilities(self.seen(logits))
 
-    def penalty(self, logits: Logits) -> Tensor:
-        return self.sampler.penalty(self.seen(logits))
+    def penalty(self, logits: Logits, progress: float) -> Tensor:
+        seen = self.seen(logits)
+        return self.sampler.penalty(seen, progress) + sum(modifier.penalty(seen, progress) for modifier in self.modifiers)
 
     def settle(self, logits: Logits, before: Logits) -> None:
         groups = [group.name for group in self.space.groups]

@@ -40,7 +40,7 @@ class DrNAS(Sampler):
     def mixtures(self, logits: Logits, progress: float, loss: Loss) -> list[Mixture]:
         return [self.relaxation(logits, progress, self.streams.tensor("mixtures"))]
 
-    def penalty(self, logits: Logits) -> Tensor:
+    def penalty(self, logits: Logits, progress: float) -> Tensor:
         return self.distance_weight * sum(self.distance_of(table) for table in logits.values())
 
     def distance_of(self, table: Tensor) -> Tensor:

@@ -40,7 +40,7 @@ class FairDARTS(Sampler):
     def sigmoids(self, logits: Logits) -> Mixture:
         return {name: Choice.dense(torch.sigmoid(table)) for name, table in logits.items()}
 
-    def penalty(self, logits: Logits) -> Tensor:
+    def penalty(self, logits: Logits, progress: float) -> Tensor:
         counted = [
             logits[group.name][:, [index for index, option in enumerate(group.options) if option != "none"]].flatten()
             for group in self.space.groups

@@ -61,7 +61,7 @@ class Sampler:
         """The mixture without chance, differentiable: every option by how probable it is. By it a search is measured."""
         return {name: Choice.dense(table) for name, table in self.probabilities(logits).items()}
 
-    def penalty(self, logits: Logits) -> Tensor:
+    def penalty(self, logits: Logits, progress: float) -> Tensor:
         """What a gradient learner adds to the validation loss."""
         return torch.zeros(())
 

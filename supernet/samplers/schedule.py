@@ -82,8 +82,9 @@ class Schedule(Sampler):
     def probabilities(self, logits: Logits) -> Logits:
         return self.samplers[self.leader].probabilities(logits)
 
-    def penalty(self, logits: Logits) -> Tensor:
-        return self.samplers[self.leader].penalty(logits)
+    def penalty(self, logits: Logits, progress: float) -> Tensor:
+        sampler, seen = self.led(progress)
+        return sampler.penalty(logits, seen)
 
     def settle(self, logits: Logits, before: Logits) -> None:
         self.samplers[self.leader].settle(logits, before)

@@ -200,7 +200,7 @@ class SearchStage:
             (images, labels),
             self.seen,
             lambda logits: self.budget.excess({n: Choice.dense(table) for n, table in self.sampler.probabilities(logits).items()}),
-            self.sampler.penalty,
+            lambda logits: self.sampler.penalty(logits, progress),
         )
         with autocast(self.device, self.precision):
             figures = self.learner.step(problem)

@@ -10,6 +10,7 @@ from supernet.learners.gradient import Gradient, finite_difference_product, func
 from supernet.learners.learner import Bilevel
 from supernet.mixture import Choice, softmax_mixture
 from supernet.modifiers.auxiliary_skip import AuxiliarySkip
+from supernet.modifiers.beta_decay import BetaDecay
 from supernet.modifiers.edge_normalisation import EdgeNormalisation
 from supernet.modifiers.modifier import Modified
 from supernet.modifiers.pruning import Pruning
@@ -57,7 +58,7 @@ def problem(space, seed: int = 0, sampler: Sampler | None = None) -> Bilevel:
         for table in logits.values():
             table.grad = None
     budget.limits["params"] = 1.01 * budget.tables["params"].of(budget.cheapest())  # so narrow that the expected cost passes it
-    return Bilevel(supernet, logits, relax, F.cross_entropy, optimizer, batch(), batch(), excess, sampler.penalty)
+    return Bilevel(supernet, logits, relax, F.cross_entropy, optimizer, batch(), batch(), excess, lambda logits: sampler.penalty(logits, 0.5))
 
 
 def objective(problem: Bilevel, logits, unrolled: bool) -> float:
@@ -113,6 +114,7 @@ FAMILY = {  # whose draw, with the same noise, is a smooth function of the logit
     "fairdarts": FairDARTS,
     "edge normalisation": lambda: Modified(Softmax(), [EdgeNormalisation()]),
     "auxiliary skip": lambda: Modified(SNAS(), [AuxiliarySkip()]),
+    "beta decay and pruning": lambda: Modified(Softmax(), [BetaDecay(), Pruning([[0.1, 3]])]),
     "pruning and skip dropout": lambda: Modified(FairDARTS(), [Pruning([[0.1, 4], [0.3, 3]]), SkipDropout([[0.0, 0.5]])]),
 }
 

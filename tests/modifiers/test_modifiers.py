@@ -12,6 +12,7 @@ from supernet.learners.gradient import Gradient
 from supernet.learners.reinforce import Reinforce
 from supernet.mixture import Choice
 from supernet.modifiers.auxiliary_skip import AuxiliarySkip
+from supernet.modifiers.beta_decay import BetaDecay
 from supernet.modifiers.drop_path import DropPath
 from supernet.modifiers.edge_normalisation import EdgeNormalisation
 from supernet.modifiers.modifier import Modified
@@ -123,6 +124,23 @@ def test_the_betas_are_learnt_and_logged(search_stage):
     assert all(not torch.equal(table, before[name]) for name, table in stage.logits.items())
     figures = stage.end_of_epoch()
     assert sum(figures[f"share/edges/edges/2/{edge}"] for edge in range(3)) == pytest.approx(1.0)
+
+
+# --- beta decay
+
+
+def test_beta_decay_pulls_every_logit_by_its_share(noise):
+    """The gradient of the penalty is the softmax, over the number of slots; what is pruned has no part in it."""
+    space = SPACES["nb201"]()
+    sampler = modified(Softmax(), BetaDecay(weight=12.0), Pruning([[0.0, 3]]), space=space)
+    logits = logits_of(sampler, space, noise)
+    sampler.advance(logits, 0.0)
+    table = logits["edges"].requires_grad_()
+    (pull,) = torch.autograd.grad(sampler.penalty(logits, 0.25), [table])
+    shares = Softmax().relaxation(sampler.seen({"edges": table.detach()}), 0.0, noise)["edges"].weights
+    assert (shares == 0).sum() == 2 * len(table)
+    torch.testing.assert_close(pull, 12.0 * 0.25 * shares / len(table))
+    assert sampler.penalty(logits, 0.0) == 0
 
 
 # --- auxiliary skip

@@ -196,7 +196,7 @@ def test_the_distance_of_drnas_from_the_uniform_distribution(distance, noise):
     """KL by its integral for two options; l2's gradient is Adam's weight decay."""
     table = ROW.clone()[None].requires_grad_()
     sampler = DrNAS(distance, distance_weight=0.5)
-    value = sampler.penalty({"a": table})
+    value = sampler.penalty({"a": table}, 0.5)
     value.backward()
     if distance == "l2":
         torch.testing.assert_close(table.grad, 0.5 * table.detach())
@@ -204,8 +204,8 @@ def test_the_distance_of_drnas_from_the_uniform_distribution(distance, noise):
         beta = stats.beta(*concentration(ROW).tolist())
         expected = integrate.quad(lambda x: beta.pdf(x) * beta.logpdf(x), 0, 1)[0]
         assert float(value.detach()) == pytest.approx(0.5 * expected, rel=1e-5)
-    assert sampler.penalty({"a": torch.zeros(3, 4)}) == 0
-    pruned = sampler.penalty({"a": torch.cat([ROW, torch.tensor([-torch.inf])])[None]})
+    assert sampler.penalty({"a": torch.zeros(3, 4)}, 0.5) == 0
+    pruned = sampler.penalty({"a": torch.cat([ROW, torch.tensor([-torch.inf])])[None]}, 0.5)
     torch.testing.assert_close(pruned, value.detach())
     with pytest.raises(UserError, match=r"sampler\.distance: unknown 'l3'; choose one of l2, kl"):
         DrNAS("l3")
@@ -271,7 +271,7 @@ def test_fairdarts_weighs_by_sigmoids_and_pulls_them_to_zero_or_one(noise):
     table = torch.randn(6, 5, generator=noise).requires_grad_()
     (mixture,) = sampler.mixtures({"edges": table.detach()}, 0.0, judged)
     torch.testing.assert_close(mixture["edges"].weights, 1 / (1 + (-table.detach()).exp()))
-    penalty = sampler.penalty({"edges": table})
+    penalty = sampler.penalty({"edges": table}, 0.5)
     squares = [(1 / (1 + math.exp(-v)) - 0.5) ** 2 for row in table.tolist() for v in row[1:]]
     assert float(penalty.detach()) == pytest.approx(-3.0 * sum(squares) / len(squares), rel=1e-5)
     penalty.backward()
