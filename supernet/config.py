@@ -58,10 +58,22 @@ class CheckpointSettings:
 
 @dataclass
 class StudySettings:
-    """What ``supernet study`` compares: every method with every seed."""
+    """What ``supernet study`` compares: every method with every seed.
+
+    With a table of ``published`` accuracies (an npz file with ``arch``, in the space's notation, and the column ``target``, in
+    percent) no network is retrained: what each run derives is looked up. Random search is then one of ``draws`` architectures that
+    takes the best by the column ``ranked_by``.
+    """
 
     methods: list[str] = field(default_factory=lambda: ["darts", "spos"])
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
+    published: str | None = None
+    target: str = "test_200"
+    ranked_by: str = "test_12"
+    draws: int = 100
+
+    def __post_init__(self):
+        require("study.draws", self.draws, least=1)
 
 
 @dataclass

@@ -13,7 +13,8 @@ from typing import Any
 from torch import nn
 
 from supernet.errors import UserError
-from supernet.evaluate.ranking import Published, correlations, read_published
+from supernet.evaluate.published import Published, read_published
+from supernet.evaluate.ranking import correlations
 from supernet.mixture import Architecture
 from supernet.randomness import Streams
 from supernet.run import Run, option
@@ -34,7 +35,7 @@ def rank(run: Run, others: list[Run]) -> dict[str, Any]:
             raise UserError(
                 f"rank.beside={other.folder}: its space, geometry, seed or images are others; such ranks do not compare"
             )
-    published = None if settings.published is None else read_published(Path(settings.published), settings.target)
+    published = None if settings.published is None else read_published("rank.published", Path(settings.published), settings.target)
     architectures = drawn(run)
     texts = [run.space.encode(architecture) for architecture in architectures]
     if published and (missing := [text for text in texts if text not in published.rows]):

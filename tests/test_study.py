@@ -3,14 +3,19 @@
 import json
 import re
 import signal
+from itertools import product
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from supernet.spaces.nb201 import NB201
+from supernet.spaces.space import Geometry
 from supernet.study import compare
 from supernet.train.retrain import RetrainStage
 from tests.commands import TINY, finished, supernet
 
+OPTIONS = NB201.groups[0].options
 STUDY = ["study", *TINY, "tracker=none", "retrain.seeds=1", "baseline.architectures=1", "study.methods=[darts,spos]"]
 
 
@@ -41,6 +46,44 @@ def test_a_comparison_by_hand():
     assert chance["runs"] == 4  # the same four whatever the method: counted once
     assert chance["mean"] == pytest.approx(0.25)
     assert chance["ci95"] == pytest.approx([0.25 - 3.182446 * 0.0645497, 0.25 + 3.182446 * 0.0645497], abs=1e-5)
+
+
+def test_a_study_by_a_published_table(tmp_path):
+    """The table says how many options are convolutions, so that every figure is known."""
+    space = NB201(Geometry(4, 1), Geometry(4, 1))
+    texts = ["+".join(nodes) for nodes in product(*(node(slots) for slots in (1, 2, 3)))]
+    convolutions = np.array([text.count("conv") for text in texts])
+    np.savez(tmp_path / "table.npz", arch=np.array(texts), test_200=10.0 * convolutions, test_12=-convolutions)
+    arguments = [
+        "study",
+        *TINY,
+        "tracker=none",
+        "study.methods=[darts,gdas]",
+        "study.seeds=[0,1]",
+        "search.epochs=1",
+        "study.draws=9",
+    ]
+    folder = finished(*arguments, "search.epochs=1", "study.published=table.npz", cwd=tmp_path)
+    assert not list(folder.glob("*/export"))  # nothing was retrained
+    results = json.loads((folder / "results.json").read_text())
+    darts, gdas, chance, largest, median = results["study"]
+    for method in (darts, gdas):
+        found = [one for one in results["found"] if one["method"] == method["method"]]
+        assert [one["seed"] for one in found] == [0, 1]
+        shares = [space.decode(one["text"]).choices[0][1] for one in found]
+        counts = [sum(option in ("nor_conv_1x1", "nor_conv_3x3") for option in share) for share in shares]
+        assert method["mean"] == pytest.approx(sum(counts) / 20)
+        assert method["parameter_free"] == pytest.approx(1 - sum(counts) / 12)
+        assert method["regret"] == pytest.approx(0.6 - method["mean"])
+    assert chance["runs"] == 1000 and chance["mean"] < 0.15  # the one column says the opposite of the other
+    assert (largest["mean"], median["mean"]) == (pytest.approx(0.6), pytest.approx(0.2))
+    again = supernet("study", f"from={folder}", "study.target=nonsense", cwd=tmp_path)
+    assert (again.code, again.err.count("\n")) == (2, 1) and "column unknown 'nonsense'" in again.err
+
+
+def node(slots):
+    """All texts of an NB201 node of so many in-edges."""
+    return ["|" + "|".join(f"{o}~{i}" for i, o in enumerate(options)) + "|" for options in product(OPTIONS, repeat=slots)]
 
 
 def test_a_study_from_start_to_end(tmp_path, monkeypatch):

@@ -2,12 +2,11 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from supernet.errors import UserError, require, unknown
+from supernet.errors import UserError, require
 
 RESAMPLES = 1000  # of the bootstrap
 FEWEST = 3  # of which a correlation is taken
@@ -68,39 +67,3 @@ def correlation(x: np.ndarray, y: np.ndarray, rng: np.random.Generator, fewest: 
             interval = np.nanpercentile([statistic(rows) for rows in resampled], [2.5, 97.5])
             found |= {name: float(whole), f"{name}_ci95": interval.tolist()}
     return found
-
-
-@dataclass(frozen=True)
-class Published:
-    """Columns of figures by name, and the row of each architecture's text."""
-
-    rows: dict[str, int]
-    columns: dict[str, np.ndarray]
-
-    def of(self, texts: Sequence[str], column: str) -> list[float]:
-        """The figures of architectures, in their order."""
-        return [float(self.columns[column][self.rows[text]]) for text in texts]
-
-
-def read_published(path: Path, target: str) -> Published:
-    """The table of :class:`RankSettings`; a column with a figure a seed, ``[architectures, seeds]``, becomes its mean.
-
-    Raises:
-        UserError: it cannot be read, or has no ``arch`` or no column ``target``.
-    """
-    try:
-        with np.load(path) as file:
-            arrays = dict(file)
-    except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"rank.published={path}: cannot be read ({error}); expected an npz file with arch and {target}") from error
-    if "arch" not in arrays:
-        raise UserError(f"rank.published={path}: has no arch, only {', '.join(arrays)}; the names of the architectures")
-    rows = {str(text): row for row, text in enumerate(arrays.pop("arch"))}
-    columns = {
-        name: array if array.ndim == 1 else array.mean(axis=1)
-        for name, array in arrays.items()
-        if array.shape[:1] == (len(rows),) and np.issubdtype(array.dtype, np.number) and array.ndim <= 2
-    }
-    if target not in columns:
-        raise UserError(f"rank.target: {unknown(target, list(columns))}, the columns of {path}")
-    return Published(rows, columns)

@@ -19,11 +19,8 @@ class Shares(Instrument):
     """Of the decisions of the architecture that would be derived now, the share of skips and of options without weights."""
 
     def read(self, snapshot: Snapshot) -> dict[str, float]:
-        chosen = [option for _, options in snapshot.derived.choices for option in options]
-        dropped = sum(len(rule.slots) - rule.count for rule in self.space.rules() if len(rule.slots) > 1)  # edges left out by rule
-        free = sum(option in PARAMETER_FREE for option in chosen) - dropped
-        decisions = len(chosen) - dropped
-        return {"share/skip_connect": chosen.count("skip_connect") / decisions, "share/parameter_free": free / decisions}
+        shares = {"skip_connect": {"skip_connect"}, "parameter_free": PARAMETER_FREE}
+        return {f"share/{name}": self.space.share(snapshot.derived, options) for name, options in shares.items()}
 
 
 class Gap(Instrument):

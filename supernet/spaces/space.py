@@ -1,7 +1,8 @@
 """What a search space is: its choice groups, what is valid, how to build its networks, how to write its architectures."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -210,6 +211,12 @@ class Space(ABC):
         """The mixture that runs exactly this architecture."""
         chosen = dict(architecture.choices)
         return {g.name: Choice.path([g.options.index(option) for option in chosen[g.name]]) for g in self.groups}
+
+    def share(self, architecture: Architecture, options: Collection[str]) -> float:
+        """The share of an architecture's decisions that fell on one of ``options``; an edge left out by a rule is no decision."""
+        dropped = ["none"] * sum(len(rule.slots) - rule.count for rule in self.rules() if len(rule.slots) > 1)
+        chosen = Counter(option for _, options in architecture.choices for option in options) - Counter(dropped)
+        return sum(chosen[option] for option in options) / chosen.total()
 
     def inherited(self, state: Mapping[str, Tensor], standalone: nn.Module, architecture: Architecture) -> dict[str, Tensor]:
         """The standalone network's state (``phase="search"``), cut out of a supernet's ``state``."""

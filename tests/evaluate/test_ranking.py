@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from supernet.errors import UserError
-from supernet.evaluate.ranking import RankSettings, correlation, correlations, read_published
+from supernet.evaluate.ranking import RankSettings, correlation, correlations
 
 
 def tau_by_counting(x, y):
@@ -47,24 +47,6 @@ def test_what_cannot_be_ranked_has_no_correlation():
     assert correlations([0.5, 0.5, 0.5, 0.5], [1, 2, 3, 4], rng)["all"]["tau"] is None
     found = correlations([1, 2, 3, 5], [1, 2, 3, 4], rng)
     assert (found["all"]["tau"], found["best_tenth"]["tau"], found["best_tenth"]["rho_ci95"]) == (1.0, None, None)
-
-
-def test_a_table_of_published_figures(tmp_path):
-    path = tmp_path / "table.npz"
-    np.savez(
-        path, arch=np.array(["b", "a"]), test=np.array([[1.0, 2.0], [3.0, 5.0]]), params=np.array([7, 8]), note=np.array(["x", "y"])
-    )
-    table = read_published(path, "test")
-    assert table.of(["a", "b"], "test") == [4.0, 1.5]  # the mean over seeds
-    assert set(table.columns) == {"test", "params"}
-    with pytest.raises(UserError, match="did you mean 'test'"):
-        read_published(path, "tset")
-    (tmp_path / "not.npz").write_text("no")
-    with pytest.raises(UserError, match="cannot be read"):
-        read_published(tmp_path / "not.npz", "test")
-    np.savez(path, text=np.array(["b"]))
-    with pytest.raises(UserError, match="has no arch"):
-        read_published(path, "test")
 
 
 @pytest.mark.parametrize("wrong", [{"architectures": 2}, {"scratch": 201}, {"scratch": 2}, {"scratch": -1}])

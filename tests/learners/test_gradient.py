@@ -58,7 +58,9 @@ def problem(space, seed: int = 0, sampler: Sampler | None = None) -> Bilevel:
         for table in logits.values():
             table.grad = None
     budget.limits["params"] = 1.01 * budget.tables["params"].of(budget.cheapest())  # so narrow that the expected cost passes it
-    return Bilevel(supernet, logits, relax, F.cross_entropy, optimizer, batch(), batch(), excess, lambda logits: sampler.penalty(logits, 0.5))
+    return Bilevel(
+        supernet, logits, relax, F.cross_entropy, optimizer, batch(), batch(), excess, lambda logits: sampler.penalty(logits, 0.5)
+    )
 
 
 def objective(problem: Bilevel, logits, unrolled: bool) -> float:
