@@ -388,8 +388,13 @@ def to_config(cfg: DictConfig) -> Config:
 
 
 def settings(cfg: DictConfig) -> DictConfig:
-    """All but Hydra's own node."""
-    return OmegaConf.masked_copy(cfg, [str(name) for name in cfg if name != "hydra"])
+    """All but Hydra's own node, and but what a recipe says of modifiers and guards that the line replaced by others."""
+    own = OmegaConf.masked_copy(cfg, [str(name) for name in cfg if name != "hydra"])
+    for group in ("modifier", "guard"):
+        for name in [name for name, node in own[group].items() if "_target_" not in (node or {})]:
+            if not any(override.startswith(f"{group}.{name}") for override in cfg.hydra.overrides.task):
+                del own[group][name]
+    return own
 
 
 def record(folder: Path, cfg: DictConfig, overrides: Sequence[str]) -> None:

@@ -855,7 +855,7 @@ def retrained(folder: Path) -> list[dict[str, Any]]:
 
 
 def chosen(kind: str, node: Any, name: str) -> Any:
-    """The node of a modifier or guard, unless it holds nothing but settings of one that was not chosen, as a method may leave."""
+    """The node of a modifier or guard, unless it holds nothing but settings of one that was not chosen."""
     if isinstance(node, Mapping) and "_target_" not in node:
         raise UserError(
             f"{kind}.{name}: settings of a {kind} that is not chosen; add it, {kind}=[...,{name}], or drop them, ~{kind}.{name}"

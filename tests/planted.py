@@ -148,8 +148,9 @@ def gradient(**settings) -> Gradient:
     return Gradient(**{"lr": 0.05} | settings)
 
 
-# method -> sampler, learner, modifiers: conf/method, but for the steps of the logits and the number of options that are left. The
-# mean of FairDARTS's zero-one loss is over 8 logits here, not over 196 as in its paper.
+# method -> sampler, learner, modifiers: conf/method, but for the steps of the logits, the weight of the beta decay (smaller as they
+# are larger) and the number of options that are left. The mean of FairDARTS's zero-one loss is over 8 logits here, not over 196 as
+# in its paper.
 METHODS: dict[str, tuple[Callable[[], Sampler], Callable[[], Learner], Callable[[], list[Modifier]]]] = {
     "darts": (Softmax, gradient, list),
     "darts_2nd": (Softmax, lambda: gradient(order="second"), list),
@@ -168,12 +169,14 @@ METHODS: dict[str, tuple[Callable[[], Sampler], Callable[[], Learner], Callable[
         lambda: [Pruning([[0.333, 4], [0.667, 2]]), SkipDropout()],
     ),
     "gaea": (Softmax, Exponentiated, list),
-    "beta_darts": (Softmax, gradient, lambda: [BetaDecay()]),
+    "beta_darts": (Softmax, gradient, lambda: [BetaDecay(1.0)]),
 }
 
 GUARDED = {  # for Tempting
-    "darts_guarded": (Softmax, lambda: gradient(warmups=[[0, 0.7]]), list),  # derived by perturbation
+    "warm-up and perturbation": (Softmax, lambda: gradient(warmups=[[0, 0.7]]), list),
     "warm-up alone": (Softmax, lambda: gradient(warmups=[[0, 0.7]]), list),
+    "plain": (Softmax, lambda: gradient(lr=0.02), list),
+    "held": (Softmax, lambda: gradient(lr=0.02), lambda: [BetaDecay(5.0)]),  # beta_darts: as many epochs, smaller steps
 }
 
 
@@ -201,11 +204,11 @@ def found(method: str, seed: int) -> tuple[str, ...]:
     return tuple("right" if option == space.answer else option for option in derived)
 
 
-def resisted(method: str, seed: int, epochs: int = 12) -> tuple[str, ...]:
-    """What a method derives from ``Tempting``, slot by slot: by perturbation if it is the guarded one, else by the logits."""
+def resisted(method: str, seed: int, epochs: int = 30) -> tuple[str, ...]:
+    """What a method derives from ``Tempting``, slot by slot: by the logits, if the method does not say perturbation."""
     space, scores = Tempting(), None
     stage = searched(space, method, seed, epochs)
-    if method == "darts_guarded":
+    if method.endswith("perturbation"):
         projection = PerturbationSearcher().projection(
             stage.budget,
             lambda mixture, share: stage.snapshot().judged(mixture),

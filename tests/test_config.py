@@ -3,7 +3,9 @@
 import re
 
 import pytest
+from hydra.core.config_store import ConfigStore
 
+from supernet.cli import composed
 from supernet.config import Config, build, typed
 from supernet.errors import UserError, unknown
 from supernet.spaces.nb201 import NB201
@@ -123,3 +125,12 @@ def wanted(message: str) -> str:
 
 def test_a_name_that_resembles_none_gets_no_guess():
     assert unknown("zzz", ["seed", "data"]) == "unknown 'zzz'; choose one of seed, data"
+
+
+def test_a_modifier_that_the_line_replaces_takes_the_settings_of_the_recipe_with_it():
+    ConfigStore.instance().store("schema", Config)
+    assert list(composed([]).modifier) == ["beta_decay"]
+    assert list(composed(["modifier=[auxiliary_skip]"]).modifier) == ["auxiliary_skip"]
+    assert composed(["method=drnas", "modifier=[]"]).modifier == {}
+    assert composed(["size=full"]).modifier["beta_decay"]["weight"] == 50.0  # the authors'
+    assert list(composed(["modifier=[]", "modifier.pruning.stages=[[0.5,3]]"]).modifier) == ["pruning"]  # said, so refused later

@@ -24,10 +24,15 @@ def test_plain_darts_falls_for_the_skip():
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_the_guarded_method_resists(seed):
-    """Where plain DARTS falls for the skip in both slots, given as long."""
-    assert resisted("darts", seed) == ("skip_connect", "skip_connect")
-    assert resisted("darts_guarded", seed) == ("conv_a", "conv_a")
+def test_the_default_method_resists(seed):
+    """Where plain DARTS falls for the skip, given as long and the same steps."""
+    assert "skip_connect" in resisted("plain", seed)
+    assert resisted("held", seed) == ("conv_a", "conv_a")
+
+
+def test_warm_up_and_perturbation_resist():
+    assert resisted("darts", 1, epochs=12) == ("skip_connect", "skip_connect")
+    assert resisted("warm-up and perturbation", 1, epochs=12) == ("conv_a", "conv_a")
 
 
 if __name__ == "__main__":
@@ -36,6 +41,6 @@ if __name__ == "__main__":
         right = sum(found(method, seed) == ("right", "right") for seed in range(10))
         print(f"{method}: {right} of 10 seeds, {(time.process_time() - started) / 10:.1f} s of CPU time each", flush=True)
     for method in ("darts", *GUARDED):
-        for epochs in (8, 12):
+        for epochs in (12, 30):
             right = sum(resisted(method, seed, epochs) == ("conv_a", "conv_a") for seed in range(10))
             print(f"tempting skip, {epochs} epochs, {method}: {right} of 10 seeds", flush=True)
