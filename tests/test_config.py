@@ -133,4 +133,5 @@ def test_a_modifier_that_the_line_replaces_takes_the_settings_of_the_recipe_with
     assert list(composed(["modifier=[auxiliary_skip]"]).modifier) == ["auxiliary_skip"]
     assert composed(["method=drnas", "modifier=[]"]).modifier == {}
     assert composed(["size=full"]).modifier["beta_decay"]["weight"] == 50.0  # the authors'
-    assert list(composed(["modifier=[]", "modifier.pruning.stages=[[0.5,3]]"]).modifier) == ["pruning"]  # said, so refused later
+    said = composed(["method=drnas", "modifier=[]", "modifier.pruning.stages=[[0.5,3]]"])
+    assert list(said.modifier) == ["pruning"]  # and refused later, in one line
