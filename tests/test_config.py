@@ -132,6 +132,5 @@ def test_a_modifier_that_the_line_replaces_takes_the_settings_of_the_recipe_with
     assert list(composed([]).modifier) == ["beta_decay"]
     assert list(composed(["modifier=[auxiliary_skip]"]).modifier) == ["auxiliary_skip"]
     assert composed(["method=drnas", "modifier=[]"]).modifier == {}
-    assert composed(["size=full"]).modifier["beta_decay"]["weight"] == 50.0  # the authors'
     said = composed(["method=drnas", "modifier=[]", "modifier.pruning.stages=[[0.5,3]]"])
     assert list(said.modifier) == ["pruning"]  # and refused later, in one line
