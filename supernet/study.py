@@ -12,6 +12,7 @@ from supernet.errors import UserError
 from supernet.evaluate.published import Published, read_published
 from supernet.evaluate.statistics import mean_and_interval
 from supernet.files import write_json
+from supernet.mixture import Architecture
 from supernet.ops import PARAMETER_FREE
 from supernet.randomness import Streams
 from supernet.run import Run
@@ -42,8 +43,10 @@ def run(jobs: dict[str, Config], folder: Path, progress: Progress, stop: StopReq
         before = parent / name if parent and (parent / name / "state.json").exists() else None
         with Run(job, folder / name, parent=before, progress=progress, stop=stop) as one:
             if published:
+                largest = in_table(
+                    one, one.budget.largest("params"), published, settings
+                )  # another space's table fails here, at once
                 found.append(looked_up(one, published, settings))
-                largest = one.space.encode(one.budget.largest("params"))
             else:
                 one.run()
             results.append(one.results())
@@ -84,16 +87,24 @@ def rows_of(found: list[Row], results: list[Row]) -> list[Row]:
     return rows
 
 
-def looked_up(one: Run, published: Published, settings: StudySettings) -> Row:
-    """What the run derives, and its published accuracy.
+def in_table(one: Run, architecture: Architecture, published: Published, settings: StudySettings) -> str:
+    """The text of an architecture, which is one of the table.
 
     Raises:
-        UserError: the table does not have it.
+        UserError: it is not.
     """
-    architecture = one.derive()
     text = one.space.encode(architecture)
     if text not in published.rows:
-        raise UserError(f"study.published={settings.published}: has no {text}; it must hold every architecture of {one.space.name}")
+        raise UserError(
+            f"study.published={settings.published}: has no {text}; it must hold every architecture of the space {one.space.name}"
+        )
+    return text
+
+
+def looked_up(one: Run, published: Published, settings: StudySettings) -> Row:
+    """What the run derives, and its published accuracy."""
+    architecture = one.derive()
+    text = in_table(one, architecture, published, settings)
     return {
         "method": one.config.method,
         "seed": one.config.seed,

@@ -79,6 +79,9 @@ def test_a_study_by_a_published_table(tmp_path):
     assert (largest["mean"], median["mean"]) == (pytest.approx(0.6), pytest.approx(0.2))
     again = supernet("study", f"from={folder}", "study.target=nonsense", cwd=tmp_path)
     assert (again.code, again.err.count("\n")) == (2, 1) and "column unknown 'nonsense'" in again.err
+    other = supernet(*arguments, "space=darts", "study.published=table.npz", "hydra.run.dir=other", cwd=tmp_path)
+    assert (other.code, other.err.count("\n")) == (2, 1) and "it must hold every architecture of the space darts" in other.err
+    assert not list((tmp_path / "other").rglob("search.pt"))  # said before anything was trained
 
 
 def node(slots):
