@@ -43,9 +43,7 @@ def run(jobs: dict[str, Config], folder: Path, progress: Progress, stop: StopReq
         before = parent / name if parent and (parent / name / "state.json").exists() else None
         with Run(job, folder / name, parent=before, progress=progress, stop=stop) as one:
             if published:
-                largest = in_table(
-                    one, one.budget.largest("params"), published, settings
-                )  # another space's table fails here, at once
+                largest = in_table(one, one.budget.largest("params"), published, settings)  # fails at once if not of this space
                 found.append(looked_up(one, published, settings))
             else:
                 one.run()
