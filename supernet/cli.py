@@ -392,7 +392,7 @@ def settings(cfg: DictConfig) -> DictConfig:
     own = OmegaConf.masked_copy(cfg, [str(name) for name in cfg if name != "hydra"])
     for group in ("modifier", "guard"):
         for name in [name for name, node in own[group].items() if "_target_" not in (node or {})]:
-            if not any(override.startswith(f"{group}.{name}") for override in cfg.hydra.overrides.task):
+            if not any(f"{key(override)}.".startswith(f"{group}.{name}.") for override in cfg.hydra.overrides.task):
                 del own[group][name]
     return own
 

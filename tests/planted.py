@@ -176,7 +176,7 @@ GUARDED = {  # for Tempting
     "warm-up and perturbation": (Softmax, lambda: gradient(warmups=[[0, 0.7]]), list),
     "warm-up alone": (Softmax, lambda: gradient(warmups=[[0, 0.7]]), list),
     "plain": (Softmax, lambda: gradient(lr=0.02), list),
-    "held": (Softmax, lambda: gradient(lr=0.02), lambda: [BetaDecay(10.0)]),  # beta_darts: as many epochs, smaller steps
+    "held": (Softmax, lambda: gradient(lr=0.02), lambda: [BetaDecay(10.0)]),  # a weight for this problem, not the default
 }
 
 

@@ -1,14 +1,10 @@
 """Tables of published accuracies."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from supernet.errors import UserError
 from supernet.evaluate.published import Published, read_published
-
-NB201 = Path(__file__).parents[3] / "shared" / "data" / "nb201_cifar10.npz"
 
 
 def test_a_table_of_published_figures(tmp_path):
@@ -38,9 +34,8 @@ def test_random_search_in_a_table():
     assert single.mean() == pytest.approx(15, abs=4 * single.std() / 4000**0.5)
 
 
-@pytest.mark.skipif(not NB201.exists(), reason="the published tables are not here")
-def test_random_search_in_the_published_table():
+def test_random_search_in_the_published_table(shared):
     """93.74 +- 0.34: what Dong & Yang's figures give for the best of 100 by twelve epochs of training."""
-    table = read_published("study.published", NB201, "test_200", "test_12")
+    table = read_published("study.published", shared / "nb201_cifar10.npz", "test_200", "test_12")
     found = table.random_search(100, "test_12", "test_200", 2000, np.random.default_rng(0))
     assert (round(found.mean(), 1), round(found.std(), 1)) == (93.7, 0.3)
