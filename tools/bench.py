@@ -73,7 +73,7 @@ def prepare(case: Case, patches: ExitStack):
     from supernet.learners import gradient
     from supernet.learners.learner import Bilevel
     from supernet.mixture import Choice, detached, softmax_mixture
-    from supernet.ops import depthwise
+    from supernet.ops import native
     from supernet.spaces.cell import MixedCell
     from supernet.spaces.darts import Darts
     from supernet.spaces.nb201 import NB201
@@ -99,7 +99,7 @@ def prepare(case: Case, patches: ExitStack):
     if case.without == "at_once":
         patches.enter_context(mock.patch.object(MixedCell, "_at_once", MixedCell._one_by_one))
     elif case.without == "native":
-        patches.enter_context(mock.patch.object(depthwise, "library", lambda: None))
+        patches.enter_context(mock.patch.object(native, "library", lambda: None))
     elif case.without == "fixed_weights":
         patches.enter_context(mock.patch.object(gradient, "fixed", lambda network: ExitStack()))
     weights = torch.optim.SGD(network.parameters(), lr=0.025, momentum=0.9, weight_decay=3e-4)

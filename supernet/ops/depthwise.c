@@ -1,4 +1,5 @@
-// Many depthwise convolutions at once, forward and backward. Images are [images][height][width][channels] in float32.
+// Many depthwise convolutions of rectified images at once, forward and backward. Images are [images][height][width][channels] in
+// float32.
 //
 // An image is copied once into a frame of zeros, so that no loop below asks where the border is, and stays in the cache while all
 // kernels that read it run. Channels are the vector; a block of pixels (forward, gradient of the input) or all taps of a kernel
@@ -10,6 +11,8 @@
 
 #include <stdlib.h>
 #include <string.h>
+
+#include "rows.h"
 
 typedef struct {
     long count, shared, images, height, width, channels, stride;
@@ -27,10 +30,16 @@ static const long *starts(const Job *job) {
     return start;
 }
 
-static void frame(float *framed, const float *image, long height, long width, long channels, long border) {
+static void frame(float *framed, const float *image, long height, long width, long channels, long border, int rectify) {
     long row = (width + 2 * border) * channels;
-    for (long h = 0; h < height; h++)
-        memcpy(framed + (h + border) * row + border * channels, image + h * width * channels, width * channels * sizeof(float));
+    for (long h = 0; h < height; h++) {
+        float *to = framed + (h + border) * row + border * channels;
+        const float *from = image + h * width * channels;
+        if (rectify)
+            for (long i = 0; i < width * channels; i++) to[i] = from[i] < 0.0f ? 0.0f : from[i];
+        else
+            memcpy(to, from, width * channels * sizeof(float));
+    }
 }
 
 #define BLOCK 8
@@ -101,7 +110,7 @@ static void frame(float *framed, const float *image, long height, long width, lo
                         _Pragma("GCC unroll 5") for (int j = 0; j < size; j++)                                                 \
                             sum[i * size + j] += value * *(const v##V *)(corner + i * dilation * row + j * dilation * channels);\
                 }                                                                                                              \
-            for (int t = 0; t < size * size; t++) *(v##V *)(result + t * channels + c) = sum[t];                               \
+            for (int t = 0; t < size * size; t++) *(v##V *)(result + t * channels + c) += sum[t];                              \
         }                                                                                                                      \
     }
 
@@ -128,84 +137,109 @@ static Job job_of(const long *shape, const long *size, const long *dilation) {
 // frames the image b that kernel j reads; where all read the same, that is done for the first
 static void frame_source(float *framed, const Job *job, const float *x, long j, long b) {
     if (j > 0 && job->shared) return;
-    frame(framed, x + (j * job->images + b) * job->in_size, job->height, job->width, job->channels, job->border);
+    frame(framed, x + (j * job->images + b) * job->in_size, job->height, job->width, job->channels, job->border, 1);
 }
 
-// result [count][images][out height][out width][channels]
-void forward(float *result, const float *x, const float *weights, const long *shape, const long *size, const long *dilation) {
-    Job job = job_of(shape, size, dilation);
-    const long *start = starts(&job);
+// The images are divided into as many groups, each of which adds up its own before the sums of the groups are added up.
+#define GROUPS 8
+
+static void group(long g, long images, long *from, long *to) { *from = g * images / GROUPS, *to = (g + 1) * images / GROUPS; }
+
+static void add_groups(float *result, const float *parts, long size) {
 #pragma omp parallel for schedule(static)
-    for (long b = 0; b < job.images; b++) {
-        float *framed = calloc(job.framed_size, sizeof(float));
-        for (long j = 0; j < job.count; j++) {
-            frame_source(framed, &job, x, j, b);
-            long inset = job.border - size[j] / 2 * dilation[j];
-            CALL(correlate, result + (j * job.images + b) * job.out_size, framed + inset * job.row + inset * job.channels,
-                 weights + start[j], job.high, job.wide, job.channels, size[j], dilation[j], job.stride, job.row, 0, 0);
-        }
-        free(framed);
+    for (long i = 0; i < size; i++) {
+        float sum = 0.0f;
+        for (long g = 0; g < GROUPS; g++) sum += parts[g * size + i];
+        result[i] = sum;
     }
-    free((void *)start);
 }
 
-// result [count, or 1 if shared][images][height][width][channels]
-void input_gradient(float *result, const float *gradient, const float *weights, const long *shape, const long *size,
-                    const long *dilation) {
+// result [count][images][out height][out width][channels]; of its pixels, the sum of products of channels, second [count][channels]
+// [channels], and the sum, first [count][channels]
+void forward(float *result, float *second, float *first, const float *x, const float *weights, const long *shape, const long *size,
+             const long *dilation) {
     Job job = job_of(shape, size, dilation);
     const long *start = starts(&job);
+    long channels = job.channels, square = channels * channels, pixels = job.high * job.wide;
+    float *squares = calloc(GROUPS * job.count * square, sizeof(float)), *sums = calloc(GROUPS * job.count * channels, sizeof(float));
 #pragma omp parallel for schedule(static)
-    for (long b = 0; b < job.images; b++) {
+    for (long g = 0; g < GROUPS; g++) {
+        long from, to;
+        group(g, job.images, &from, &to);
         float *framed = calloc(job.framed_size, sizeof(float));
-        for (long j = 0; j < job.count; j++) {
-            long inset = job.border - size[j] / 2 * dilation[j], first = inset * job.row + inset * job.channels;
-            const float *own = gradient + (j * job.images + b) * job.out_size;
-            float *place = result + ((job.shared ? 0 : j) * job.images + b) * job.in_size;
-            if (job.stride == 1) {
-                frame(framed, own, job.height, job.width, job.channels, job.border);
-                CALL(correlate, place, framed + first, weights + start[j], job.height, job.width, job.channels, size[j], dilation[j],
-                     1, job.row, 1, job.shared && j > 0);
-                continue;
+        for (long b = from; b < to; b++)
+            for (long j = 0; j < job.count; j++) {
+                frame_source(framed, &job, x, j, b);
+                long inset = job.border - size[j] / 2 * dilation[j];
+                float *place = result + (j * job.images + b) * job.out_size;
+                CALL(correlate, place, framed + inset * job.row + inset * channels, weights + start[j], job.high, job.wide, channels,
+                     size[j], dilation[j], job.stride, job.row, 0, 0);
+                add_gram(squares + (g * job.count + j) * square, place, place, FULL, pixels, channels);
+                add_gram(sums + (g * job.count + j) * channels, NULL, place, SUM, pixels, channels);
             }
-            if (j == 0 || !job.shared) memset(framed, 0, job.framed_size * sizeof(float));
-            CALL(scatter, framed + first, own, weights + start[j], job.high, job.wide, job.channels, size[j], dilation[j], job.stride,
-                 job.row);
-            if (!job.shared || j == job.count - 1)
-                for (long h = 0; h < job.height; h++)
-                    memcpy(place + h * job.width * job.channels, framed + (h + job.border) * job.row + job.border * job.channels,
-                           job.width * job.channels * sizeof(float));
-        }
         free(framed);
     }
+    add_groups(second, squares, job.count * square);
+    add_groups(first, sums, job.count * channels);
+    free(squares);
+    free(sums);
     free((void *)start);
 }
 
-// result, as the weights are laid out
-void weight_gradient(float *result, const float *x, const float *gradient, const long *shape, const long *size,
-                     const long *dilation) {
+// The gradients of x, [count, or 1 if shared][images][height][width][channels], and of the weights, as they are laid out; each may be
+// null. The gradient of result j is not given but computed on the way, an image at a time: shifts[j] + sum of rows[t] x matrices[t]
+// over the terms first[j] <= t < first[j + 1], as products in rows.c.
+void backward(float *of_x, float *of_weights, const float *x, const float *weights, const float *shifts, const long *first,
+              const float *const *rows, const float *const *matrices, const long *kinds, const long *shape, const long *size,
+              const long *dilation) {
     Job job = job_of(shape, size, dilation);
     const long *start = starts(&job);
-    long all = start[job.count];
-    float *parts = malloc(job.images * all * sizeof(float));
+    long channels = job.channels, pixels = job.high * job.wide, all = start[job.count];
+    float *parts = calloc(of_weights ? GROUPS * all : 1, sizeof(float));
 #pragma omp parallel for schedule(static)
-    for (long b = 0; b < job.images; b++) {
-        float *framed = calloc(job.framed_size, sizeof(float));
-        for (long j = 0; j < job.count; j++) {
-            frame_source(framed, &job, x, j, b);
-            long inset = job.border - size[j] / 2 * dilation[j];
-            float *place = parts + b * all + start[j];
-            const float *corner = framed + inset * job.row + inset * job.channels;
-            const float *own = gradient + (j * job.images + b) * job.out_size;
-            if (size[j] == 3)
-                CALL(taps, place, corner, own, job.high, job.wide, job.channels, 3, dilation[j], job.stride, job.row);
-            else
-                CALL(taps, place, corner, own, job.high, job.wide, job.channels, 5, dilation[j], job.stride, job.row);
-        }
+    for (long g = 0; g < GROUPS; g++) {
+        long from, to;
+        group(g, job.images, &from, &to);
+        float *framed_x = calloc(job.framed_size, sizeof(float)), *framed = calloc(job.framed_size, sizeof(float));
+        float *gradient = malloc(job.out_size * sizeof(float));
+        for (long b = from; b < to; b++)
+            for (long j = 0; j < job.count; j++) {
+                long inset = job.border - size[j] / 2 * dilation[j], corner = inset * job.row + inset * channels, t = first[j];
+                products_of(gradient, NULL, shifts + j * channels, rows + t, matrices + t, kinds + t,
+                            first[j + 1] - t, b * pixels, (b + 1) * pixels, channels);
+                if (of_weights) {
+                    float *place = parts + g * all + start[j];
+                    frame_source(framed_x, &job, x, j, b);
+                    if (size[j] == 3)
+                        CALL(taps, place, framed_x + corner, gradient, job.high, job.wide, channels, 3, dilation[j], job.stride,
+                             job.row);
+                    else
+                        CALL(taps, place, framed_x + corner, gradient, job.high, job.wide, channels, 5, dilation[j], job.stride,
+                             job.row);
+                }
+                if (!of_x) continue;
+                long image = ((job.shared ? 0 : j) * job.images + b) * job.in_size;
+                float *place = of_x + image;
+                int last = !job.shared || j == job.count - 1;
+                if (job.stride == 1) {
+                    frame(framed, gradient, job.height, job.width, channels, job.border, 0);
+                    CALL(correlate, place, framed + corner, weights + start[j], job.height, job.width, channels, size[j],
+                         dilation[j], 1, job.row, 1, job.shared && j > 0);
+                } else {
+                    if (j == 0 || !job.shared) memset(framed, 0, job.framed_size * sizeof(float));
+                    CALL(scatter, framed + corner, gradient, weights + start[j], job.high, job.wide, channels, size[j], dilation[j],
+                         job.stride, job.row);
+                    for (long h = 0; last && h < job.height; h++)
+                        memcpy(place + h * job.width * channels, framed + (h + job.border) * job.row + job.border * channels,
+                               job.width * channels * sizeof(float));
+                }
+                for (long i = 0; last && i < job.in_size; i++) place[i] = x[image + i] <= 0.0f ? 0.0f : place[i];
+            }
+        free(framed_x);
         free(framed);
+        free(gradient);
     }
-    memcpy(result, parts, all * sizeof(float));
-    for (long b = 1; b < job.images; b++)
-        for (long i = 0; i < all; i++) result[i] += parts[b * all + i];
+    if (of_weights) add_groups(of_weights, parts, all);
     free(parts);
     free((void *)start);
 }

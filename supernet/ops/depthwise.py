@@ -1,132 +1,117 @@
-"""Many depthwise convolutions as one call, forward and backward.
+"""Many depthwise convolutions of rectified images as one call, and their gradients.
 
 The stock gradients of a 5×5 or a dilated depthwise convolution take five to fifteen times as long as the convolution itself on a
-CPU, and each of many convolutions that read one image reads it anew. ``depthwise.c`` does all of them while the image is in the
-cache. It is compiled by the machine's C compiler in about a second, once, into the user's cache; where there is none, or on a
-device or in a type that it does not know, the same is done by torch, one convolution after the other. ``SUPERNET_NATIVE=0`` asks
-for that.
+CPU, and each of many convolutions that read one image reads it anew. ``depthwise.c`` does all of them while an image is in the
+cache, and more: the ReLU before them, the moments of what they give, and, backward, the sums of products that are their gradient.
+Without it (:mod:`supernet.ops.native`) torch does one convolution after the other.
 """
 
 import ctypes
-import hashlib
-import os
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Sequence
-from functools import cache
-from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-SOURCE = Path(__file__).with_suffix(".c")
-FLAGS = (
-    "-O3",
-    "-march=native",
-    "-fno-math-errno",
-    "-shared",
-    "-fPIC",
-)  # not -ffast-math: it changes rounding in all of the process
+from supernet.ops.native import known, library, numbers
+from supernet.ops.rows import Sum, grams, products, told
 
 
-@cache
-def library() -> ctypes.CDLL | None:
-    """The compiled kernels; ``None`` where they cannot be had."""
-    compiler = shutil.which("gcc") or shutil.which("cc")
-    if os.environ.get("SUPERNET_NATIVE") == "0" or compiler is None:
-        return None
-    try:
-        version = subprocess.run([compiler, "--version"], capture_output=True, check=True).stdout
-        cpu = Path("/proc/cpuinfo")  # the cache may lie in a home that several machines share
-        kind = next((line for line in cpu.read_bytes().splitlines() if line.startswith(b"flags")), b"") if cpu.exists() else b""
-        key = hashlib.sha256(b"\0".join([SOURCE.read_bytes(), repr(FLAGS).encode(), version, kind])).hexdigest()[:16]
-        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "supernet"
-        built = folder / f"depthwise-{key}.so"
-        if not built.exists():
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=folder) as temporary:
-                new = Path(temporary) / built.name
-                subprocess.run([compiler, *FLAGS, "-fopenmp", "-o", new, SOURCE], capture_output=True, check=True, timeout=60)
-                new.replace(built)
-        return ctypes.CDLL(str(built))
-    except (OSError, subprocess.SubprocessError):
-        return None
+class Kind(NamedTuple):
+    """Of K convolutions; each is padded by half its size times its dilation."""
+
+    stride: int
+    dilations: tuple[int, ...]
 
 
-def depthwise(x: Tensor, weights: Sequence[Tensor], stride: int, dilations: Sequence[int]) -> Tensor:
-    """K convolutions of images ``x`` [1 or K, B, H, W, C], all the same or one set for each kernel, into [K, B, H', W', C].
+def convolved(x: Tensor, weights: Sequence[Tensor], kind: Kind) -> Tensor:
+    """``relu(x)``, images [1 or K, B, H, W, C], all the same or one set for each convolution, into [K, B, H', W', C]; by torch.
 
-    ``weights`` are [C, 1, k, k] with k odd; each kernel is padded by k // 2 times its dilation.
+    ``weights`` are [C, 1, k, k] with k odd.
     """
-    known = x.dtype == torch.float32 and x.device.type == "cpu" and x.shape[-1] % 4 == 0
-    if known and all(weight.shape[-1] in (3, 5) for weight in weights) and library() is not None:
-        return _Native.apply(x, stride, tuple(dilations), *weights)
-    return _plain(x, weights, stride, dilations)
-
-
-def _plain(x: Tensor, weights: Sequence[Tensor], stride: int, dilations: Sequence[int]) -> Tensor:
-    images = [image.permute(0, 3, 1, 2) for image in x.unbind()] * (len(weights) if len(x) == 1 else 1)
+    images = [image.permute(0, 3, 1, 2) for image in F.relu(x).unbind()] * (len(weights) if len(x) == 1 else 1)
     return torch.stack(
         [
-            F.conv2d(image, weight, None, stride, weight.shape[-1] // 2 * dilation, dilation, len(weight)).permute(0, 2, 3, 1)
-            for image, weight, dilation in zip(images, weights, dilations, strict=True)
+            F.conv2d(image, weight, None, *_told(weight, kind.stride, dilation)).permute(0, 2, 3, 1)
+            for image, weight, dilation in zip(images, weights, kind.dilations, strict=True)
         ]
     )
 
 
-class _Native(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x: Tensor, stride: int, dilations: tuple[int, ...], *weights: Tensor) -> Tensor:
-        x = x.contiguous()
-        ctx.save_for_backward(x, *weights)
-        ctx.job = job = _Job(x, weights, stride, dilations)
-        result = x.new_empty(job.output)
-        job.call("forward", result, x, job.packed(weights))
-        return result
-
-    @staticmethod
-    def backward(ctx, gradient: Tensor):
-        (x, *weights), job, wanted = ctx.saved_tensors, ctx.job, ctx.needs_input_grad
-        if torch.is_grad_enabled():  # to be differentiated again: torch knows how for its own
-            inputs = [tensor for tensor, asked in zip((x, *weights), (wanted[0], *wanted[3:]), strict=True) if asked]
-            with torch.enable_grad():
-                found = iter(torch.autograd.grad(_plain(x, weights, *job.settings), inputs, gradient, create_graph=True))
-            results = [next(found) if asked else None for asked in (wanted[0], *wanted[3:])]
-            return results[0], None, None, *results[1:]
-        gradient = gradient.contiguous()
-        of_x, of_weights = None, [None] * len(weights)
-        if wanted[0]:
-            of_x = torch.empty_like(x)
-            job.call("input_gradient", of_x, gradient, job.packed(weights))
-        if any(wanted[3:]):
-            flat = x.new_empty(sum(weight.numel() for weight in weights))
-            job.call("weight_gradient", flat, x, gradient)
-            parts = flat.split([weight.numel() for weight in weights])
-            of_weights = [part.view(-1, len(w)).t().reshape(w.shape) for part, w in zip(parts, weights, strict=True)]
-        return of_x, None, None, *of_weights
+def _told(weight: Tensor, stride: int, dilation: int) -> tuple[int, int, int, int]:
+    """Stride, padding, dilation, groups."""
+    return stride, weight.shape[-1] // 2 * dilation, dilation, len(weight)
 
 
-class _Job:
-    """The shapes of a call, as the kernels want them."""
+def forward(x: Tensor, weights: Sequence[Tensor], kind: Kind) -> tuple[Tensor, Tensor, Tensor]:
+    """The same; and, over its pixels, the sums of products of two channels [K, C, C] and of one [K, C]. Not differentiable."""
+    if not _known(x, weights):
+        result = convolved(x, weights, kind)
+        rows = result.flatten(1, 3).unbind()
+        second, _, first = grams(rows[0], [(z, z) for z in rows] + [(None, z) for z in rows], len(rows), 0)
+        return result, second, first
+    _, batch, height, width, channels = x.shape
+    out = [(length - 1) // kind.stride + 1 for length in (height, width)]
+    result = x.new_empty(len(weights), batch, *out, channels)
+    second, first = x.new_empty(len(weights), channels, channels), x.new_empty(len(weights), channels)
+    packed = _packed(weights)  # to be held until the call has ended
+    library().forward(*map(_place, (result, second, first, x, packed)), *_numbers(x, weights, kind))
+    return result, second, first
 
-    def __init__(self, x: Tensor, weights: Sequence[Tensor], stride: int, dilations: Sequence[int]):
-        def numbers(values) -> ctypes.Array:
-            return (ctypes.c_long * len(values))(*values)
 
-        shared, batch, height, width, channels = x.shape
-        self.settings = stride, dilations
-        self.output = len(weights), batch, (height - 1) // stride + 1, (width - 1) // stride + 1, channels
-        self.numbers = (
-            numbers((len(weights), int(shared == 1), batch, height, width, channels, stride)),
-            numbers([weight.shape[-1] for weight in weights]),
-            numbers(dilations),
+def backward(
+    x: Tensor, weights: Sequence[Tensor], kind: Kind, sums: Sequence[Sum], of_x: bool, of_weights: bool
+) -> tuple[Tensor | None, list[Tensor] | list[None]]:
+    """The gradients of ``x`` and of the weights that are asked for; that of the results, [B H' W', C] each, is ``sums``."""
+    if not _known(x, weights):
+        return _backward(x, weights, kind, products(sums), of_x, of_weights)
+    gradient = torch.empty_like(x) if of_x else None
+    flat = x.new_empty(sum(weight.numel() for weight in weights)) if of_weights else None
+    packed = _packed(weights)
+    with told(sums) as arguments:
+        library().backward(*map(_place, (gradient, flat, x, packed)), *arguments, *_numbers(x, weights, kind))
+    if flat is None:
+        return gradient, [None] * len(weights)
+    parts = flat.split([weight.numel() for weight in weights])
+    return gradient, [part.view(-1, len(w)).t().reshape(w.shape) for part, w in zip(parts, weights, strict=True)]
+
+
+def _backward(x, weights, kind, slopes: Sequence[Tensor], of_x: bool, of_weights: bool):
+    shared, batch, height, width, channels = x.shape
+    out = [(length - 1) // kind.stride + 1 for length in (height, width)]
+    of_images, of_kernels = [], []
+    for index, (weight, dilation, slope) in enumerate(zip(weights, kind.dilations, slopes, strict=True)):
+        stride, padding, dilation, groups = _told(weight, kind.stride, dilation)
+        image = F.relu(x[index if shared > 1 else 0]).permute(0, 3, 1, 2)
+        slope = slope.view(batch, *out, channels).permute(0, 3, 1, 2)
+        pairs = [(length, length) for length in (stride, padding, dilation)]
+        of_image, of_kernel, _ = torch.ops.aten.convolution_backward(
+            slope, image, weight, None, *pairs, False, (0, 0), groups, (of_x, of_weights, False)
         )
+        of_images.append(of_image)
+        of_kernels.append(of_kernel)
+    if not of_x:
+        return None, of_kernels
+    whole = torch.stack(of_images).permute(0, 1, 3, 4, 2)
+    whole = whole.sum(dim=0, keepdim=True) if shared < len(weights) else whole
+    return whole * (x > 0), of_kernels
 
-    def packed(self, weights: Sequence[Tensor]) -> Tensor:
-        """All weights, [tap][channel], one after the other."""
-        return torch.cat([weight.detach().flatten(1).t().reshape(-1) for weight in weights])
 
-    def call(self, name: str, *tensors: Tensor) -> None:
-        getattr(library(), name)(*(ctypes.c_void_p(tensor.data_ptr()) for tensor in tensors), *self.numbers)
+def _known(x: Tensor, weights: Sequence[Tensor]) -> bool:
+    return known(x) and all(weight.shape[-1] in (3, 5) for weight in weights)
+
+
+def _packed(weights: Sequence[Tensor]) -> Tensor:
+    """All weights, [tap][channel], one after the other."""
+    return torch.cat([weight.detach().flatten(1).t().reshape(-1) for weight in weights])
+
+
+def _place(tensor: Tensor | None) -> ctypes.c_void_p:
+    return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
+
+
+def _numbers(x: Tensor, weights: Sequence[Tensor], kind: Kind) -> tuple[ctypes.Array, ctypes.Array, ctypes.Array]:
+    shared, *sizes = x.shape
+    shape = numbers((len(weights), int(shared == 1), *sizes, kind.stride))
+    return shape, numbers([weight.shape[-1] for weight in weights]), numbers(kind.dilations)

@@ -5,7 +5,7 @@ are what the cell returns. :class:`MixedCell` owns all options of every edge and
 one operation an edge and is a plain network. An operation reads its source with stride ``strides[source]``.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -94,40 +94,40 @@ class MixedCell(nn.Module):
         several = choice.weights is not None and any(len(slot) > 1 for slot in choice.active)
         leave = self._at_once if several and self.training else self._one_by_one
         whole = list(inputs)
-        totals: list[Tensor | None] = [None] * self.nodes
+        totals: dict[int, Tensor] = {}  # of each node, what has come so far
         for node in range(self.nodes):
             if node >= len(inputs):
-                total = totals[node]
+                total = totals.get(node)
                 if total is None:  # nothing leads here
                     total = torch.zeros_like(self.read(inputs[0])[:, :, :: self.stride, :: self.stride])
                 whole.append(total if self.parts == 1 else self.rejoined(total, node, whole, choice))
             operations = [
-                (slot, option, self.edges[edge][self.group.options[option]])
-                for slot, (source, _, edge) in enumerate(self.wiring)
+                (target, self.edges[edge][self.group.options[option]], None if choice.weights is None else choice.weights[slot, option])
+                for slot, (source, target, edge) in enumerate(self.wiring)
                 for option in (choice.active[slot] if source == node else ())
                 if self.group.options[option] != "none"
             ]
-            for slot, out in leave(self.read(whole[node]), operations, choice.weights) if operations else ():
-                target = self.wiring[slot][1]
-                totals[target] = out if totals[target] is None else totals[target] + out
+            if operations:
+                leave(self.read(whole[node]), operations, totals)
         return whole[-1] if self.outputs == 1 else torch.cat(whole[-self.outputs :], dim=1)
 
-    def _one_by_one(self, x: Tensor, operations, weights: Tensor | None) -> Iterator[tuple[int, Tensor]]:
-        """Slots, and what each option adds to the node that the slot's edge leads to."""
+    def _one_by_one(self, x: Tensor, operations, totals: dict[int, Tensor]) -> None:
+        """Adds to each target's total what ``operations`` (target, operation, weight) make of ``x``."""
         rectified = None
-        for slot, option, operation in operations:
+        for target, operation, weight in operations:
             if isinstance(operation, Rectified):
                 rectified = F.relu(x) if rectified is None else rectified
                 out = operation.body(rectified)
             else:
                 out = operation(x)
-            yield slot, out if weights is None else out * weights[slot, option]
+            out = out if weight is None else out * weight
+            totals[target] = out if target not in totals else totals[target] + out
 
-    def _at_once(self, x: Tensor, operations, weights: Tensor) -> Iterable[tuple[int, Tensor]]:
-        """The same, once a slot, by :func:`supernet.spaces.mixed.run`."""
-        slots = list(dict.fromkeys(slot for slot, _, _ in operations))
-        told = [(slots.index(slot), operation, weights[slot, option]) for slot, option, operation in operations]
-        return zip(slots, run(x, told, len(slots)), strict=True)
+    def _at_once(self, x: Tensor, operations, totals: dict[int, Tensor]) -> None:
+        """The same by :func:`supernet.spaces.mixed.run`."""
+        targets = list(dict.fromkeys(target for target, _, _ in operations))
+        told = [(targets.index(target), operation, weight) for target, operation, weight in operations]
+        totals.update(zip(targets, run(x, told, [totals.get(target) for target in targets]), strict=True))
 
     def read(self, state: Tensor) -> Tensor:
         """The channels of a node that operations read."""

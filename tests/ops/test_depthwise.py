@@ -3,8 +3,10 @@
 import pytest
 import torch
 
-from supernet.ops import depthwise as module
-from supernet.ops.depthwise import _plain, depthwise, library
+from supernet.ops import native
+from supernet.ops.depthwise import Kind, backward, convolved, forward
+from supernet.ops.native import library
+from supernet.ops.rows import Sum
 
 SIZES, DILATIONS = (3, 5, 3, 5), (1, 1, 2, 2)
 
@@ -15,44 +17,48 @@ def case(channels, height, width, shared, noise):
     return images, weights
 
 
+def gradients(images, weights, kind, slope):
+    """By ``backward``, of results whose gradient is ``slope``."""
+    with torch.no_grad():
+        ones, nothing = torch.ones(slope.shape[-1]), torch.zeros(slope.shape[-1])
+        sums = [Sum(nothing, [(one.reshape(-1, len(ones)).contiguous(), ones)]) for one in slope]
+        of_images, of_weights = backward(images.detach(), [w.detach() for w in weights], kind, sums, True, True)
+    return [of_images, *of_weights]
+
+
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("shared", [True, False], ids=["one image", "an image each"])
 @pytest.mark.parametrize(("channels", "height", "width"), [(4, 7, 9), (16, 8, 8), (20, 5, 11), (32, 2, 19)])
-def test_kernels_and_their_gradients_are_torchs(channels, height, width, shared, stride, noise):
-    if library() is None:
+@pytest.mark.parametrize("native", [True, False], ids=["C", "torch"])
+def test_results_moments_and_gradients_are_torchs(native, channels, height, width, shared, stride, noise, monkeypatch):
+    if library() is None and native:
         pytest.skip("no C compiler here")
+    if not native:
+        monkeypatch.setattr("supernet.ops.native.library", lambda: None)
     images, weights = case(channels, height, width, shared, noise)
-    ours, theirs = depthwise(images, weights, stride, DILATIONS), _plain(images, weights, stride, DILATIONS)
-    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
-    gradient = torch.randn(theirs.shape, generator=noise)
-    for actual, expected in zip(
-        torch.autograd.grad(ours, [images, *weights], gradient),
-        torch.autograd.grad(theirs, [images, *weights], gradient),
-        strict=True,
-    ):
-        torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4)
-
-
-def test_second_derivatives_are_torchs(noise):
-    images, weights = case(4, 6, 6, True, noise)
-
-    def twice(function):
-        out = function(images, weights, 1, DILATIONS)
-        first = torch.autograd.grad((out**2).sum(), [images, *weights], create_graph=True)
-        return torch.autograd.grad(sum((part**2).sum() for part in first), [images, *weights])
-
-    for actual, expected in zip(twice(depthwise), twice(_plain), strict=True):
-        torch.testing.assert_close(actual, expected, rtol=1e-3, atol=1e-1 * expected.abs().mean().item())
+    kind = Kind(stride, DILATIONS)
+    expected = convolved(images, weights, kind)
+    with torch.no_grad():
+        result, second, first = forward(images, weights, kind)
+    torch.testing.assert_close(result, expected.detach(), rtol=1e-5, atol=1e-5)
+    rows = expected.detach().flatten(1, 3)
+    torch.testing.assert_close(second, rows.transpose(1, 2) @ rows, rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(first, rows.sum(dim=1), rtol=1e-4, atol=1e-3)
+    slope = torch.randn(expected.shape, generator=noise)
+    autograd = torch.autograd.grad(expected, [images, *weights], slope)
+    for actual, known in zip(gradients(images, weights, kind, slope), autograd, strict=True):
+        torch.testing.assert_close(actual, known, rtol=1e-4, atol=1e-4)
 
 
 def test_bits_do_not_depend_on_the_number_of_threads(noise):
     images, weights = case(16, 8, 8, True, noise)
-    found, threads = [], torch.get_num_threads()
+    found, threads, kind = [], torch.get_num_threads(), Kind(1, DILATIONS)
     try:
         for count in (1, 2, 3):
             torch.set_num_threads(count)
-            out = depthwise(images, weights, 1, DILATIONS)
-            found.append([out, *torch.autograd.grad(out.square().sum(), [images, *weights])])
+            with torch.no_grad():
+                result = forward(images, weights, kind)
+            found.append([*result, *gradients(images, weights, kind, result[0])])
     finally:
         torch.set_num_threads(threads)
     if library() is not None:
@@ -66,11 +72,12 @@ def test_without_a_compiler_torch_does_the_same(missing, monkeypatch, tmp_path, 
     if missing == "asked for":
         monkeypatch.setenv("SUPERNET_NATIVE", "0")
     else:
-        monkeypatch.setattr(module.shutil, "which", lambda name: None if missing == "no compiler" else "false")
+        monkeypatch.setattr(native.shutil, "which", lambda name: None if missing == "no compiler" else "false")
     try:
         assert library() is None
         images, weights = case(4, 6, 6, True, noise)
-        assert torch.equal(depthwise(images, weights, 1, DILATIONS), _plain(images, weights, 1, DILATIONS))
+        with torch.no_grad():
+            assert torch.equal(forward(images, weights, Kind(1, DILATIONS))[0], convolved(images, weights, Kind(1, DILATIONS)))
         assert not list(tmp_path.rglob("*.so"))
     finally:
         library.cache_clear()

@@ -1,0 +1,67 @@
+"""The C kernels of this folder, compiled on first use.
+
+They are compiled by the machine's C compiler in a few seconds, once, into the user's cache. Where there is none, or on a device or
+in a type that they do not know, the callers let torch do the same. ``SUPERNET_NATIVE=0`` asks for that.
+"""
+
+import ctypes
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+SOURCES = [Path(__file__).with_name(name) for name in ("depthwise.c", "rows.c", "rows.h")]
+FLAGS = (
+    "-O3",
+    "-march=native",
+    "-fno-math-errno",
+    "-shared",
+    "-fPIC",
+)  # not -ffast-math: it changes rounding in all of the process
+
+
+@cache
+def library() -> ctypes.CDLL | None:
+    """The compiled kernels; ``None`` where they cannot be had."""
+    compiler = shutil.which("gcc") or shutil.which("cc")
+    if os.environ.get("SUPERNET_NATIVE") == "0" or compiler is None:
+        return None
+    try:
+        version = subprocess.run([compiler, "--version"], capture_output=True, check=True).stdout
+        cpu = Path("/proc/cpuinfo")  # the cache may lie in a home that several machines share
+        kind = next((line for line in cpu.read_bytes().splitlines() if line.startswith(b"flags")), b"") if cpu.exists() else b""
+        texts = [source.read_bytes() for source in SOURCES]
+        key = hashlib.sha256(b"\0".join([*texts, repr(FLAGS).encode(), version, kind])).hexdigest()[:16]
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "supernet"
+        built = folder / f"kernels-{key}.so"
+        if not built.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=folder) as temporary:
+                new = Path(temporary) / built.name
+                command = [compiler, *FLAGS, "-fopenmp", "-o", new, *SOURCES[:2]]
+                subprocess.run(command, capture_output=True, check=True, timeout=60)
+                new.replace(built)
+        return ctypes.CDLL(str(built))
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def known(x: Tensor) -> bool:
+    """Whether the kernels can take images or rows such as ``x``, whose last axis is the channels."""
+    return x.dtype == torch.float32 and x.device.type == "cpu" and x.shape[-1] % 4 == 0 and library() is not None
+
+
+def numbers(values: Sequence[int]) -> ctypes.Array:
+    return (ctypes.c_long * len(values))(*values)
+
+
+def places(tensors: Sequence[Tensor | None]) -> ctypes.Array:
+    """Where contiguous tensors lie; null for ``None``."""
+    return (ctypes.c_void_p * len(tensors))(*(None if tensor is None else tensor.data_ptr() for tensor in tensors))
