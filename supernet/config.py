@@ -114,8 +114,10 @@ class Config:
         require("baseline.architectures", self.baseline.architectures, least=0)
         for metric, limit in self.budget.limits().items():
             if metric.startswith("skips"):
-                if not isinstance(limit, int):
-                    raise UserError(f"budget.skips={self.budget.skips}: must be a whole number, or one a group as in {{normal: 2}}")
+                if not isinstance(limit, int) and not (isinstance(limit, float) and 0 < limit < 1):
+                    raise UserError(
+                        f"budget.skips={self.budget.skips}: must be a whole number, a share below 1, or one a group as in {{normal: 2}}"
+                    )
                 require(f"budget.{metric}", limit, least=0)
             else:
                 require(f"budget.{metric}", limit, above=0)

@@ -214,7 +214,7 @@ class Run:
         origin = self.state.origin
         if origin is None or origin["plain_key"] == self.plain_search_key or origin["weights_key"] != self.weights_key:
             return None
-        if self.config.search.depths:  # which starts anew, and with fewer cells
+        if self.config.search.depths or self.config.search.supernets > 1:  # which start anew
             return None
         return origin["key"]
 
@@ -338,6 +338,7 @@ class Run:
             "parts": {name: {"seconds": seconds} for name, seconds in cost["parts"].items()},
             "guards": stage.fired,
             "epochs": self.config.search.epochs,
+            "supernets": self.config.search.supernets,
             "method": self.config.method,
             "warm_start": self._searched_before() if self.start_key else None,
             "fidelity": self.fidelity("search"),

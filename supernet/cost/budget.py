@@ -29,7 +29,7 @@ class BudgetSettings:
     latency_ms: float | None = None  # of one forward pass, by the latency table
     latency_table: str | None = None  # a CSV file of one's own, as supernet latency writes it; None measures on this device
     latency_batch: int = 1  # images in that pass
-    skips: Any = None  # skip connections of each group, or of those that are named: {normal: 2}
+    skips: Any = None  # skip connections of each group, or of those that are named: {normal: 2}; below 1, a share of its edges
 
     def limits(self) -> dict[str, float]:
         """Metric -> limit, of those that are set; ``skips/GROUP`` is a metric, and ``skips`` stands for all groups."""
@@ -60,8 +60,10 @@ class Budget:
     """The limits on a space's architectures; ``tables`` gives the cost of each metric, ``limits`` bounds some of them.
 
     Parameters and multiply-adds are counted here; the tables of other metrics are ``measured``. Skip connections can be limited
-    too, as P-DARTS does (Chen et al., ICCV 2019, section 3.3: two in the normal cell): ``skips/GROUP`` bounds their number in a
-    group, ``skips`` in each.
+    too, as P-DARTS does (Chen et al., ICCV 2019, section 3.3: two of the normal cell's eight edges): ``skips/GROUP`` bounds their
+    number in a group, ``skips`` in each; a limit between 0 and 1 is a share, rounded down, of the edges that an architecture has
+    there. As in that paper the limit is one of architectures, not of mixtures: it adds nothing to the :meth:`excess`. (A penalty
+    on the logits of skips put ``none`` in their place.)
     """
 
     def __init__(
@@ -76,9 +78,12 @@ class Budget:
         self.measured = dict(measured or {})
         if (skips := self.limits.pop("skips", None)) is not None:
             self.limits |= {f"skips/{name}": skips for name in skip_tables(space)} or {"skips": skips}
-        for metric in self.limits:
-            if metric.partition("/")[0] == "skips" and metric.partition("/")[2] not in skip_tables(space):
+        for metric in list(self.limits):
+            kind, _, group = metric.partition("/")
+            if kind == "skips" and group not in skip_tables(space):
                 raise UserError(f"budget.skips: the space {space.name} has no such group with skip connections: {metric}")
+            if kind == "skips" and 0 < self.limits[metric] < 1:
+                self.limits[metric] = int(self.limits[metric] * float(space.presence(group).sum()) + 1e-6)
         for metric, limit in self.limits.items():
             least = self.cheapest(metric)
             if self.tables[metric].of(least) > limit:
@@ -107,8 +112,10 @@ class Budget:
     def excess(self, mixture: Mixture) -> Tensor:
         """By what share the expected costs of a dense mixture pass the limits; 0 within them. Differentiable in the weights."""
         shares = [
-            (self.tables[metric].expected(mixture) - limit) / (limit or 1.0) for metric, limit in self.limits.items()
-        ]  # of a limit of no skips at all, the excess itself
+            (self.tables[metric].expected(mixture) - limit) / limit
+            for metric, limit in self.limits.items()
+            if not metric.startswith("skips/")
+        ]
         return torch.stack(shares).clamp(min=0).sum() if shares else torch.zeros(())
 
     def random(self, rng: np.random.Generator) -> Architecture:

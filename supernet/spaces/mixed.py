@@ -339,7 +339,7 @@ class _Combined(torch.autograd.Function):
 
 def _algebra(moving: Sequence[tuple[Tensor, Tensor]], asked: Sequence[Tensor]) -> Sequence[Tensor]:
     parts, slopes = zip(*moving, strict=True)
-    return torch.autograd.grad(parts, asked, slopes, materialize_grads=True)
+    return torch.autograd.grad(parts, asked, slopes, retain_graph=True, materialize_grads=True)  # who asked may ask again
 
 
 def _slopes_of_rows(layout: Layout, rows, given, parts, of_statistics) -> dict[tuple[int, int], Sum]:

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from supernet.cost.budget import Budget
 from supernet.data import Augment, Batches, ImageData, Splits, evaluation_batches
 from supernet.device import autocast
-from supernet.errors import UserError, require_stages
+from supernet.errors import UserError, require, require_stages
 from supernet.guards.guard import Gradients, Guard
 from supernet.instruments.instrument import Batch, Snapshot
 from supernet.instruments.readings import InstrumentSettings, load_states
@@ -38,9 +38,11 @@ class SearchSettings(SGDSettings):
     freeze_weights: bool = False  # learn the logits alone, on the weights that the search starts from
     # Pairs [share of the search, share of the cells]: at each the supernet starts anew with so many cells (P-DARTS, section 3.2).
     depths: list[Any] = field(default_factory=list)
+    supernets: int = 1  # so many, one after the other, of ``epochs`` each; the derivation is from the mean of their logits
 
     def __post_init__(self):
         self.check("search")
+        require("search.supernets", self.supernets, least=1)
         require_stages("search.depths", self.depths)
         if self.depths and (
             self.depths[0][0] != 0 or self.depths[-1][1] != 1 or not all(0 < share <= 1 for _, share in self.depths)
@@ -48,6 +50,9 @@ class SearchSettings(SGDSettings):
             raise UserError(f"search.depths={self.depths}: must begin at 0 and end with all cells, as in [[0,0.5],[0.5,1]]")
         if self.depths and self.freeze_weights:
             raise UserError("search.depths: weights that start anew cannot be frozen; leave out search.freeze_weights")
+        if self.supernets > 1 and (self.depths or self.freeze_weights):
+            other = "search.depths" if self.depths else "search.freeze_weights"
+            raise UserError(f"search.supernets={self.supernets}: does not go with {other}; leave out one of them")
 
 
 class SearchStage:
@@ -55,7 +60,9 @@ class SearchStage:
 
     The weights' loss is the mean over the sampler's mixtures; without a ``budget`` all architectures are within. ``start`` gives
     the weights to begin with, from an earlier search with whatever method on the same space. :meth:`grow` begins each of the
-    settings' ``depths``, of which there is one, with all cells, unless they name others. ``instruments`` measure a search that
+    settings' ``depths``, of which there is one, with all cells, unless they name others. Of several ``supernets`` each is a search
+    of its own, with its own first weights and order of images; what differs from one to the next is noise, which their mean logits
+    have less of. ``instruments`` measure a search that
     moves logits and change nothing; ``guards`` act on it, and ``say`` what they do, which is kept in :attr:`fired`.
     """
 
@@ -112,17 +119,22 @@ class SearchStage:
         self.measuring = instruments or InstrumentSettings(use=[])
         self.instruments = self.measuring.built() if learner.moves == "logits" else {}
         self.guards = dict(guards or {})
-        if settings.depths and self.guards:
-            raise UserError("search.depths: guards watch one supernet to its end; leave out guard= or search.depths")
+        several = "depths" if settings.depths else "supernets" if settings.supernets > 1 else ""
+        if several and self.guards:
+            raise UserError(f"search.{several}: guards watch one supernet to its end; leave out guard= or search.{several}")
+        if settings.supernets > 1 and learner.moves != "logits":
+            raise UserError("search.supernets: there is a mean of logits alone, and this method learns none; leave it out")
         self.parts = {name: 0.0 for name in (*self.instruments, *self.guards)}  # seconds that each has taken
         self.fired: list[dict[str, Any]] = []  # what guards did: guard, epoch, what
         self.seen: Batch | None = None  # the images that the logits learnt from in this step
         self.weight_batches = batches("weights", splits.weights)
         self.architecture_batches = batches("architecture", splits.architecture)
         self.steps_per_epoch = self.weight_batches.steps_per_epoch
-        self.steps = self.planned = settings.epochs * self.steps_per_epoch  # a guard may end it before
+        self.planned = settings.supernets * settings.epochs * self.steps_per_epoch
+        self.steps = self.planned  # a guard may end it before
         self.done = 0
-        self.depths, self.depth = settings.depths or [[0.0, 1.0]], 0
+        self.ended: list[Logits] = []  # those of the supernets before this one
+        self.depths, self.depth = settings.depths or [[k / settings.supernets, 1.0] for k in range(settings.supernets)], 0
         self.grow(start)
 
     def grow(self, start: dict[str, Tensor] | None = None) -> None:
@@ -153,11 +165,15 @@ class SearchStage:
         return F.cross_entropy(outputs, labels, label_smoothing=smoothing)
 
     def step(self, index: int) -> dict[str, Tensor]:
-        progress, self.done = index / self.planned, index + 1
+        progress, self.done = self.progress(index), index + 1
         images, labels = next(self.weight_batches)
         figures, self.seen = {}, None
+        begins = self.depth < len(self.depths) and index / self.planned + 1e-9 >= self.depths[self.depth][0]
+        if begins and self.settings.supernets > 1:
+            self.ended.append({name: table.clone() for name, table in self.detached_logits.items()})
+            self.sampler.begin(self.budget, self.streams, self.device)
         self.sampler.advance(self.detached_logits, progress)
-        if self.depth < len(self.depths) and progress + 1e-9 >= self.depths[self.depth][0]:
+        if begins:
             self.grow()
         self.supernet.train()
         if self.learner.learns and not self.learner.rests(progress):
@@ -185,6 +201,11 @@ class SearchStage:
         self.optimizer.zero_grad()
         self.schedule.step()
         return figures
+
+    def progress(self, index: int) -> float:
+        """The share that is over, before a step, of the search, or of that of one of several supernets."""
+        each = self.planned // self.settings.supernets
+        return index % each / each
 
     def learn(self, progress: float, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Moves the logits, or what else the learner moves, before the weights move on ``images`` and ``labels``."""
@@ -250,7 +271,7 @@ class SearchStage:
 
     def snapshot(self) -> Snapshot:
         """The search as instruments and guards see it."""
-        progress = min(self.done, self.planned - 1) / self.planned
+        progress = self.progress(min(self.done, self.planned - 1))
 
         def batches(indices: Tensor) -> list[Batch]:
             few = indices[: self.measuring.images]
@@ -316,12 +337,14 @@ class SearchStage:
         return figures
 
     def scores(self) -> Logits:
-        """What a derivation from the logits maximises, on the CPU."""
-        return {name: table.cpu() for name, table in self.sampler.scores(self.logits).items()}
+        """What a derivation from the logits maximises, on the CPU: the mean of those of all supernets that there were so far."""
+        each = [self.sampler.scores(logits) for logits in (*self.ended, self.detached_logits)]
+        return {name: torch.stack([scores[name] for scores in each]).mean(dim=0).cpu() for name in each[0]}
 
     def state_dict(self) -> dict[str, Any]:
         return {
             "depth": self.depth,
+            "ended": list(self.ended),
             "supernet": self.supernet.state_dict(),
             "logits": {name: table.detach() for name, table in self.logits.items()},
             "optimizer": self.optimizer.state_dict(),
@@ -347,6 +370,7 @@ class SearchStage:
                 table.copy_(state["logits"][name])
         for name in ("optimizer", "schedule", "sampler", "learner", "weight_batches", "architecture_batches", "streams"):
             getattr(self, name).load_state_dict(state[name])
+        self.ended = [{name: table.to(self.device) for name, table in logits.items()} for logits in state["ended"]]
         load_states(self.instruments, state["instruments"])
         load_states(self.guards, state["guards"])
         self.fired, self.steps, self.done = list(state["fired"]), state["steps"], state["done"]
