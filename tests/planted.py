@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from supernet.cost.budget import Budget
 from supernet.data import ImageData, Splits, split
 from supernet.data.sources import Digits
 from supernet.learners.exponentiated import Exponentiated
@@ -170,7 +171,10 @@ METHODS: dict[str, tuple[Callable[[], Sampler], Callable[[], Learner], Callable[
     ),
     "gaea": (Softmax, Exponentiated, list),
     "beta_darts": (Softmax, gradient, lambda: [BetaDecay(1.0)]),
+    "steady_darts": (Softmax, gradient, lambda: [BetaDecay(1.0)]),
 }
+# What the recipe of the default method says besides: the number of supernets, and the limits of the derived architecture.
+BESIDES = {"steady_darts": (4, {"skips": 0.25})}
 
 GUARDED = {  # for Tempting
     "warm-up and perturbation": (Softmax, lambda: gradient(warmups=[[0, 0.7]]), list),
@@ -190,8 +194,10 @@ def searched(space: Space, method: str, seed: int = 0, epochs: int = 6) -> Searc
     """The search stage of a known-answer problem when it has ended."""
     data, splits = digits()
     sampler, learner, modifiers = (make() for make in (METHODS | GUARDED)[method])
-    settings = SearchSettings(epochs=epochs, batch_size=64, lr=0.1)
-    stage = SearchStage(space, data, splits, sampler, learner, settings, modifiers=modifiers, seed=seed)
+    supernets, limits = BESIDES.get(method, (1, {}))
+    settings = SearchSettings(epochs=epochs, batch_size=64, lr=0.1, supernets=supernets)
+    budget = Budget(space, data.classes, (data.channels, *data.size), limits)
+    stage = SearchStage(space, data, splits, sampler, learner, settings, modifiers=modifiers, budget=budget, seed=seed)
     for index in range(stage.steps):
         stage.step(index)
     return stage
@@ -200,7 +206,8 @@ def searched(space: Space, method: str, seed: int = 0, epochs: int = 6) -> Searc
 def found(method: str, seed: int) -> tuple[str, ...]:
     """What a method derives, slot by slot, from ``Planted`` with an answer that depends on the seed: 1 where it is right."""
     space = Planted(answer=CONVOLUTIONS[seed % 3])
-    derived = space.derive(searched(space, method, seed).scores())["halves"]
+    stage = searched(space, method, seed)
+    derived = stage.budget.best(stage.scores())["halves"]
     return tuple("right" if option == space.answer else option for option in derived)
 
 
@@ -219,4 +226,4 @@ def resisted(method: str, seed: int, epochs: int = 30) -> tuple[str, ...]:
         for index in range(tuning.steps):
             tuning.step(index)
         scores = projection.scores()
-    return space.derive(scores or stage.scores())["halves"]
+    return stage.budget.best(scores or stage.scores())["halves"]

@@ -102,7 +102,8 @@ def prepare(case: Case, patches: ExitStack):
         patches.enter_context(mock.patch.object(native, "library", lambda: None))
     elif case.without == "fixed_weights":
         patches.enter_context(mock.patch.object(gradient, "fixed", lambda network: ExitStack()))
-    weights = torch.optim.SGD(network.parameters(), lr=0.025, momentum=0.9, weight_decay=3e-4)
+    parameters = list(network.parameters())
+    weights = torch.optim.SGD(parameters, lr=0.025, momentum=0.9, weight_decay=3e-4)
     logits = {g.name: (1e-3 * torch.randn(g.shape)).requires_grad_() for g in space.groups}
     learner = gradient.Gradient()
     learner.begin(logits, None)
@@ -115,7 +116,7 @@ def prepare(case: Case, patches: ExitStack):
 
     def update(loss) -> None:
         loss.backward()
-        nn.utils.clip_grad_norm_(network.parameters(), 5.0)
+        nn.utils.clip_grad_norm_(parameters, 5.0)
         weights.step()
         weights.zero_grad()
 

@@ -3,7 +3,8 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn, optim
@@ -68,10 +69,28 @@ def require_warmups(warmups: Sequence[Any]) -> None:
             raise UserError(f"learner.warmups: {warmup}: must be a pair of rising shares of the search, as in [[0,0.3]]")
 
 
+class Parts(NamedTuple):
+    """What a step asks a network for again and again: to walk through the thousands of modules of one takes a twentieth of a step."""
+
+    parameters: list[nn.Parameter]
+    norms: list[nn.BatchNorm2d]
+
+
+_parts: WeakKeyDictionary[nn.Module, Parts] = WeakKeyDictionary()
+
+
+def parts(network: nn.Module) -> Parts:
+    """Its parts, listed once: a network never changes which it has."""
+    if network not in _parts:
+        norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+        _parts[network] = Parts(list(network.parameters()), norms)
+    return _parts[network]
+
+
 @contextmanager
 def statistics_kept(network: nn.Module) -> Iterator[None]:
     """Inside, the forward passes of training leave no trace of their images in the running statistics of the BatchNorms."""
-    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    norms = parts(network).norms
     for norm in norms:
         norm.track_running_stats = False
     try:
@@ -84,7 +103,7 @@ def statistics_kept(network: nn.Module) -> Iterator[None]:
 @contextmanager
 def fixed(network: nn.Module) -> Iterator[None]:
     """Inside, nothing is kept for gradients of the weights, which then cost neither time nor memory."""
-    moving = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    moving = [parameter for parameter in parts(network).parameters if parameter.requires_grad]
     for parameter in moving:
         parameter.requires_grad_(False)
     try:

@@ -6,8 +6,8 @@
 // (gradient of the weights) are held in registers. Each image is one unit of parallel work, and what images add up is added in the
 // order of the images: the result does not depend on the number of threads.
 //
-// Kernel j of count has size[j] x size[j] taps, dilation[j], and reads image set j, or set 0 if `shared`. Weights are
-// [tap][channels], one kernel after the other. Every kernel is padded by size / 2 * dilation and moves by `stride`.
+// Kernel j of count has size[j] x size[j] taps, dilation[j], and reads image set j, or set 0 if `shared`. The weights of
+// a kernel are [channels][tap]; inside, [tap][channels], one kernel after the other. Every kernel is padded by size / 2 * dilation and moves by `stride`.
 
 #include <stdlib.h>
 #include <string.h>
@@ -140,6 +140,14 @@ static void frame_source(float *framed, const Job *job, const float *x, long j, 
     frame(framed, x + (j * job->images + b) * job->in_size, job->height, job->width, job->channels, job->border, 1);
 }
 
+static float *packed(const Job *job, const long *start, const float *const *weights) {
+    float *result = malloc(start[job->count] * sizeof(float));
+    for (long j = 0; j < job->count; j++)
+        for (long c = 0, taps = job->size[j] * job->size[j]; c < job->channels; c++)
+            for (long t = 0; t < taps; t++) result[start[j] + t * job->channels + c] = weights[j][c * taps + t];
+    return result;
+}
+
 // The images are divided into as many groups, each of which adds up its own before the sums of the groups are added up.
 #define GROUPS 8
 
@@ -156,10 +164,11 @@ static void add_groups(float *result, const float *parts, long size) {
 
 // result [count][images][out height][out width][channels]; of its pixels, the sum of products of channels, second [count][channels]
 // [channels], and the sum, first [count][channels]
-void forward(float *result, float *second, float *first, const float *x, const float *weights, const long *shape, const long *size,
-             const long *dilation) {
+void forward(float *result, float *second, float *first, const float *x, const float *const *kernels, const long *shape,
+             const long *size, const long *dilation) {
     Job job = job_of(shape, size, dilation);
     const long *start = starts(&job);
+    float *weights = packed(&job, start, kernels);
     long channels = job.channels, square = channels * channels, pixels = job.high * job.wide;
     float *squares = calloc(GROUPS * job.count * square, sizeof(float)), *sums = calloc(GROUPS * job.count * channels, sizeof(float));
 #pragma omp parallel for schedule(static)
@@ -183,19 +192,20 @@ void forward(float *result, float *second, float *first, const float *x, const f
     add_groups(first, sums, job.count * channels);
     free(squares);
     free(sums);
+    free(weights);
     free((void *)start);
 }
 
-// The gradients of x, [count, or 1 if shared][images][height][width][channels], and of the weights, as they are laid out; each may be
+// The gradients of x, [count, or 1 if shared][images][height][width][channels], and of the kernels, one after the other; each may be
 // null. The gradient of result j is not given but computed on the way, an image at a time: shifts[j] + sum of rows[t] x matrices[t]
 // over the terms first[j] <= t < first[j + 1], as products in rows.c.
-void backward(float *of_x, float *of_weights, const float *x, const float *weights, const float *shifts, const long *first,
+void backward(float *of_x, float *of_kernels, const float *x, const float *const *kernels, const float *shifts, const long *first,
               const float *const *rows, const float *const *matrices, const long *kinds, const long *shape, const long *size,
               const long *dilation) {
     Job job = job_of(shape, size, dilation);
     const long *start = starts(&job);
     long channels = job.channels, pixels = job.high * job.wide, all = start[job.count];
-    float *parts = calloc(of_weights ? GROUPS * all : 1, sizeof(float));
+    float *weights = packed(&job, start, kernels), *parts = calloc(of_kernels ? GROUPS * all : 1, sizeof(float));
 #pragma omp parallel for schedule(static)
     for (long g = 0; g < GROUPS; g++) {
         long from, to;
@@ -207,7 +217,7 @@ void backward(float *of_x, float *of_weights, const float *x, const float *weigh
                 long inset = job.border - size[j] / 2 * dilation[j], corner = inset * job.row + inset * channels, t = first[j];
                 products_of(gradient, NULL, shifts + j * channels, rows + t, matrices + t, kinds + t,
                             first[j + 1] - t, b * pixels, (b + 1) * pixels, channels);
-                if (of_weights) {
+                if (of_kernels) {
                     float *place = parts + g * all + start[j];
                     frame_source(framed_x, &job, x, j, b);
                     if (size[j] == 3)
@@ -239,7 +249,13 @@ void backward(float *of_x, float *of_weights, const float *x, const float *weigh
         free(framed);
         free(gradient);
     }
-    if (of_weights) add_groups(of_weights, parts, all);
+    if (of_kernels) {
+        add_groups(weights, parts, all);  // in the place of what is no longer needed
+        for (long j = 0; j < job.count; j++)
+            for (long c = 0, taps = size[j] * size[j]; c < channels; c++)
+                for (long t = 0; t < taps; t++) of_kernels[start[j] + c * taps + t] = weights[start[j] + t * channels + c];
+    }
     free(parts);
+    free(weights);
     free((void *)start);
 }

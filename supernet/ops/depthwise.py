@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from supernet.ops.native import known, library, numbers
+from supernet.ops.native import known, library, numbers, places
 from supernet.ops.rows import Sum, grams, products, told
 
 
@@ -55,8 +55,8 @@ def forward(x: Tensor, weights: Sequence[Tensor], kind: Kind) -> tuple[Tensor, T
     out = [(length - 1) // kind.stride + 1 for length in (height, width)]
     result = x.new_empty(len(weights), batch, *out, channels)
     second, first = x.new_empty(len(weights), channels, channels), x.new_empty(len(weights), channels)
-    packed = _packed(weights)  # to be held until the call has ended
-    library().forward(*map(_place, (result, second, first, x, packed)), *_numbers(x, weights, kind))
+    weights = [weight.contiguous() for weight in weights]
+    library().forward(*map(_place, (result, second, first, x)), places(weights), *_numbers(x, weights, kind))
     return result, second, first
 
 
@@ -68,13 +68,13 @@ def backward(
         return _backward(x, weights, kind, products(sums), of_x, of_weights)
     gradient = torch.empty_like(x) if of_x else None
     flat = x.new_empty(sum(weight.numel() for weight in weights)) if of_weights else None
-    packed = _packed(weights)
+    weights = [weight.contiguous() for weight in weights]
     with told(sums) as arguments:
-        library().backward(*map(_place, (gradient, flat, x, packed)), *arguments, *_numbers(x, weights, kind))
+        library().backward(*map(_place, (gradient, flat, x)), places(weights), *arguments, *_numbers(x, weights, kind))
     if flat is None:
         return gradient, [None] * len(weights)
     parts = flat.split([weight.numel() for weight in weights])
-    return gradient, [part.view(-1, len(w)).t().reshape(w.shape) for part, w in zip(parts, weights, strict=True)]
+    return gradient, [part.view_as(weight) for part, weight in zip(parts, weights, strict=True)]
 
 
 def _backward(x, weights, kind, slopes: Sequence[Tensor], of_x: bool, of_weights: bool):
@@ -100,11 +100,6 @@ def _backward(x, weights, kind, slopes: Sequence[Tensor], of_x: bool, of_weights
 
 def _known(x: Tensor, weights: Sequence[Tensor]) -> bool:
     return known(x) and all(weight.shape[-1] in (3, 5) for weight in weights)
-
-
-def _packed(weights: Sequence[Tensor]) -> Tensor:
-    """All weights, [tap][channel], one after the other."""
-    return torch.cat([weight.detach().flatten(1).t().reshape(-1) for weight in weights])
 
 
 def _place(tensor: Tensor | None) -> ctypes.c_void_p:

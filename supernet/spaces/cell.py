@@ -6,6 +6,7 @@ one operation an edge and is a plain network. An operation reads its source with
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from torch.nn import functional as F
 
 from supernet.mixture import Choice, ChoiceGroup, Mixture
 from supernet.ops import OPERATIONS, DropPath, Rectified
-from supernet.spaces.mixed import run
+from supernet.spaces.mixed import Program
 
 
 class Cell(nn.Module):
@@ -75,6 +76,7 @@ class MixedCell(nn.Module):
         super().__init__()
         self.nodes, self.outputs, self.stride = nodes, outputs, strides[0]
         self.group, self.strides, self.parts = group, strides, partial_channels
+        self.programs: dict[int, Any] = {}  # of each node, how its operations ran last
         self.wiring = [(source, target, f"from_{source}_to_{target}") for source, target in edges]
         self.edges = nn.ModuleDict(
             {
@@ -101,33 +103,39 @@ class MixedCell(nn.Module):
                 if total is None:  # nothing leads here
                     total = torch.zeros_like(self.read(inputs[0])[:, :, :: self.stride, :: self.stride])
                 whole.append(total if self.parts == 1 else self.rejoined(total, node, whole, choice))
-            operations = [
-                (target, self.edges[edge][self.group.options[option]], None if choice.weights is None else choice.weights[slot, option])
+            chosen = [
+                (slot, option, target, self.edges[edge][self.group.options[option]])
                 for slot, (source, target, edge) in enumerate(self.wiring)
                 for option in (choice.active[slot] if source == node else ())
                 if self.group.options[option] != "none"
             ]
-            if operations:
-                leave(self.read(whole[node]), operations, totals)
+            if chosen:
+                leave(node, self.read(whole[node]), chosen, choice.weights, totals)
         return whole[-1] if self.outputs == 1 else torch.cat(whole[-self.outputs :], dim=1)
 
-    def _one_by_one(self, x: Tensor, operations, totals: dict[int, Tensor]) -> None:
-        """Adds to each target's total what ``operations`` (target, operation, weight) make of ``x``."""
+    def _one_by_one(self, node: int, x: Tensor, chosen, weights: Tensor | None, totals: dict[int, Tensor]) -> None:
+        """Adds to each target's total what the ``chosen`` (slot, option, target, operation) make of ``x``."""
         rectified = None
-        for target, operation, weight in operations:
+        for slot, option, target, operation in chosen:
             if isinstance(operation, Rectified):
                 rectified = F.relu(x) if rectified is None else rectified
                 out = operation.body(rectified)
             else:
                 out = operation(x)
-            out = out if weight is None else out * weight
+            out = out if weights is None else out * weights[slot, option]
             totals[target] = out if target not in totals else totals[target] + out
 
-    def _at_once(self, x: Tensor, operations, totals: dict[int, Tensor]) -> None:
-        """The same by :func:`supernet.spaces.mixed.run`."""
-        targets = list(dict.fromkeys(target for target, _, _ in operations))
-        told = [(targets.index(target), operation, weight) for target, operation, weight in operations]
-        totals.update(zip(targets, run(x, told, [totals.get(target) for target in targets]), strict=True))
+    def _at_once(self, node: int, x: Tensor, chosen, weights: Tensor, totals: dict[int, Tensor]) -> None:
+        """The same by a :class:`supernet.spaces.mixed.Program`, of which that of the last step is kept: most methods run it again."""
+        slots, options, targets, operations = zip(*chosen, strict=True)
+        known, targets_of, places, program = self.programs.get(node, (None,) * 4)
+        if known != (slots, options, x.device):
+            targets_of = list(dict.fromkeys(targets))
+            places = torch.tensor([slots, options], device=weights.device)
+            program = Program([(targets_of.index(t), operation) for t, operation in zip(targets, operations, strict=True)], x.device)
+            self.programs[node] = (slots, options, x.device), targets_of, places, program
+        sums = program.run(x, weights[places[0], places[1]], [totals.get(target) for target in targets_of])
+        totals.update(zip(targets_of, sums, strict=True))
 
     def read(self, state: Tensor) -> Tensor:
         """The channels of a node that operations read."""

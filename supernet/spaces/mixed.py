@@ -74,122 +74,42 @@ def stages(operation: nn.Module) -> list[Stage]:
 
 @dataclass(frozen=True)
 class Term:
-    """One option, all but the pointwise and norm of its last stage done: that is ``rows[source][index]`` [pixels, C]."""
+    """One option, all but the pointwise and norm of its last stage done: that is ``rows[source][index]`` [pixels, C].
+
+    ``position`` is its place among the operations, and so of its weight.
+    """
 
     source: int
     index: int
     stage: Stage
     target: int
-    weight: Tensor | None = None
+    position: int = 0
 
 
-def run(source: Tensor, operations: Sequence[tuple[int, nn.Module, Tensor]], starts: Sequence[Tensor | None]) -> list[Tensor]:
-    """``starts``, of which each may be missing, plus what ``operations`` (target, operation, weight) on ``source`` add to them."""
-    if torch.is_autocast_enabled(source.device.type):  # the moments need float32, and a CPU is no faster in less
-        with torch.autocast(source.device.type, enabled=False):
-            return run(source.float(), operations, [None if start is None else start.float() for start in starts])
-    rectified: Tensor | None = None
-    images: list[Tensor | Convolved] = []  # [K, B, H, W, C] each
-    made: dict[object, int] = {}  # where among them is what several operations share
+class Combination:
+    """What is the same in every step when terms are combined: T of them, in an order in which the first ``full`` have a pointwise and
+    a norm; of the others, which have none, only the first have norms."""
 
-    def once(key: object, make: Callable[[], Tensor]) -> int:
-        if key not in made:
-            made[key] = len(images)
-            images.append(make().permute(0, 2, 3, 1)[None])
-        return made[key]
+    def __init__(self, terms: Sequence[Term], kinds: Sequence[Kind | None], targets: int, device: torch.device, stacked: bool = False):
+        terms = sorted(terms, key=lambda term: (term.stage.pointwise is None, term.stage.norm is None))
+        self.terms = [(term.source, term.index, term.target) for term in terms]
+        self.norms = [term.stage.norm for term in terms if term.stage.norm is not None]
+        self.pointwise = [term.stage.pointwise for term in terms if term.stage.pointwise is not None]
+        self.full, self.affine = len(self.pointwise), bool(self.norms) and self.norms[0].affine
+        self.kinds, self.targets, self.stacked = tuple(kinds), targets, stacked  # kinds: what convolves images that are not given
+        places = [(source, index) for source, index, _ in self.terms[: len(self.norms)]]
+        convolved = [(source, k) for source, kind in enumerate(kinds) if kind is not None for k in range(len(kind.dilations))]
+        # The images, each once, whose second moments are needed, the convolved first, and those of which the diagonal is enough.
+        self.whole = list(dict.fromkeys(convolved + places[: self.full]))
+        self.diagonal = list(dict.fromkeys(places[self.full :]))
 
-    terms, chains = [], {}
-    for target, operation, weight in operations:
-        chain = stages(operation)
-        spatial = chain[0].spatial
-        if isinstance(operation, SepConv | DilConv):
-            chains.setdefault(len(chain), []).append((chain, target, weight))
-            continue
-        x = source
-        if isinstance(operation, Rectified):
-            x = rectified = F.relu(source) if rectified is None else rectified
-        if spatial is None:
-            where = once(x is source, lambda x=x: x)
-        elif isinstance(operation, Pool):
-            where = once((operation.kind, operation.stride), lambda x=x, spatial=spatial: spatial(x))
-        else:
-            where = once(operation, lambda x=x, spatial=spatial: spatial(x))
-        terms.append(Term(where, 0, chain[0], target, weight))
-    for length, group in chains.items():
-        x = source.permute(0, 2, 3, 1)[None].contiguous()
-        for depth in range(length):
-            step = [chain[depth] for chain, _, _ in group]
-            made_of = Convolved.of(x, [stage.spatial for stage in step])
-            if depth < length - 1:
-                (x,) = combined([Term(0, k, stage, k) for k, stage in enumerate(step)], [made_of], [None] * len(step), stacked=True)
-        terms += [Term(len(images), k, chain[-1], target, weight) for k, (chain, target, weight) in enumerate(group)]
-        images.append(made_of)
-    return [total.permute(0, 3, 1, 2) for total in combined(terms, images, starts)]
+        def order(positions: list[int], count: int) -> Tensor | None:  # None: as they are
+            return None if positions == list(range(count)) else torch.tensor(positions, device=device)
 
-
-class Convolved(NamedTuple):
-    """Depthwise convolutions of rectified ``x`` [1 or K, B, H, W, C]: K images, not computed yet."""
-
-    x: Tensor
-    weights: tuple[Tensor, ...]
-    kind: Kind
-
-    @classmethod
-    def of(cls, x: Tensor, convolutions: Sequence[nn.Conv2d]) -> "Convolved":
-        kind = Kind(convolutions[0].stride[0], tuple(conv.dilation[0] for conv in convolutions))
-        return cls(x, tuple(conv.weight for conv in convolutions), kind)
-
-
-def combined(
-    terms: Sequence[Term], images: Sequence[Tensor | Convolved], starts: Sequence[Tensor | None], stacked: bool = False
-) -> list[Tensor]:
-    """For each target its start [B, C, H, W] plus the sum of its terms, normalised and weighted: [B, H, W, C], or [K, B, H, W, C]
-    if ``stacked``. Terms are of ``images``, [K, B, H, W, C] each."""
-    terms = sorted(terms, key=lambda term: (term.stage.pointwise is None, term.stage.norm is None))
-    norms = [term.stage.norm for term in terms if term.stage.norm is not None]
-    matrices = [term.stage.pointwise.weight.flatten(1) for term in terms if term.stage.pointwise is not None]
-    affine = bool(norms) and norms[0].affine
-    small = (
-        torch.stack(matrices) if matrices else None,
-        torch.stack([term.weight for term in terms]) if terms[0].weight is not None else None,
-        torch.stack([norm.weight for norm in norms]) if affine else None,
-        torch.stack([norm.bias for norm in norms]) if affine else None,
-    )
-    kinds = tuple(each.kind if isinstance(each, Convolved) else None for each in images)
-    layout = Layout(tuple((term.source, term.index, term.target) for term in terms), len(matrices), norms, kinds, stacked)
-    flat = [(each.x, *each.weights) if isinstance(each, Convolved) else (rows_of(each),) for each in images]
-    channels = images[0][0].shape[-1]
-    begun = [None if start is None else start.permute(0, 2, 3, 1).reshape(-1, channels).contiguous() for start in starts]
-    sums = _Combined.apply(layout, *small, *(tensor for some in flat for tensor in some), *begun)
-    some = images[0]
-    if isinstance(some, Convolved):
-        _, batch, height, width, _ = some.x.shape
-        shape = batch, (height - 1) // some.kind.stride + 1, (width - 1) // some.kind.stride + 1, channels
-    else:
-        shape = some.shape[1:]
-    return [total.view(-1, *shape) if stacked else total.view(shape) for total in sums]
-
-
-def rows_of(images: Tensor) -> Tensor:
-    """Images [K, B, H, W, C] as [K, pixels, C]."""
-    return images.reshape(len(images), -1, images.shape[-1]).contiguous()
-
-
-class Layout(NamedTuple):
-    """Of its terms, the first ``full`` have a pointwise and a norm; of the others, which have none, only the first have norms."""
-
-    terms: tuple[tuple[int, int, int], ...]  # of each: which images, index there, target
-    full: int
-    norms: list[nn.BatchNorm2d]
-    kinds: tuple[Kind | None, ...]  # of the images: what convolves them, if they are not given
-    stacked: bool
-
-    def normed(self) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
-        """The images (which, index), each once, whose second moments are needed, the convolved first, and those of which the
-        diagonal is enough."""
-        convolved = [(which, k) for which, kind in enumerate(self.kinds) if kind is not None for k in range(len(kind.dilations))]
-        places = [(which, index) for which, index, _ in self.terms[: len(self.norms)]]
-        return list(dict.fromkeys(convolved + places[: self.full])), list(dict.fromkeys(places[self.full :]))
+        self.of_weights = order([term.position for term in terms], len(terms))
+        self.of_whole = order([self.whole.index(place) for place in places[: self.full]], len(self.whole))
+        self.of_diagonal = order([self.diagonal.index(place) for place in places[self.full :]], len(self.diagonal))
+        self.of_targets = torch.tensor([term.target for term in terms], device=device)
 
     def split(self, tensors: Sequence[Any]) -> tuple[Sequence[Any], list[Sequence[Any]], Sequence[Any]]:
         """What the function below is given, or a list in that order: the small tensors, those of each images, the starts."""
@@ -200,16 +120,96 @@ class Layout(NamedTuple):
             rest = rest[count:]
         return small, each, rest
 
+    def __call__(
+        self, images: Sequence[Sequence[Tensor]], weights: Tensor | None = None, starts: Sequence[Tensor | None] = ()
+    ) -> list[Tensor]:
+        """For each target its start [B, C, H, W] plus the sum of its terms, normalised and weighted: [B, H, W, C], or all of them
+        as one [K, B, H, W, C] if ``stacked``. Of ``images`` each is alone, [K, B, H, W, C], or with kernels that convolve it."""
+        small = (
+            torch.stack([conv.weight.flatten(1) for conv in self.pointwise]) if self.pointwise else None,
+            weights if self.of_weights is None or weights is None else weights[self.of_weights],
+            torch.stack([norm.weight for norm in self.norms]) if self.affine else None,
+            torch.stack([norm.bias for norm in self.norms]) if self.affine else None,
+        )
+        _, batch, height, width, channels = images[0][0].shape
+        if self.kinds[0] is not None:
+            height, width = ((length - 1) // self.kinds[0].stride + 1 for length in (height, width))
+        flat = [(rows_of(x),) if kind is None else (x, *kernels) for kind, (x, *kernels) in zip(self.kinds, images, strict=True)]
+        starts = starts or [None] * self.targets
+        begun = [None if start is None else start.permute(0, 2, 3, 1).reshape(-1, channels).contiguous() for start in starts]
+        sums = _Combined.apply(self, *small, *(tensor for some in flat for tensor in some), *begun)
+        shape = ((-1,) if self.stacked else ()) + (batch, height, width, channels)
+        return [total.view(shape) for total in sums]
+
+
+def rows_of(images: Tensor) -> Tensor:
+    """Images [K, B, H, W, C] as [K, pixels, C]."""
+    return images.reshape(len(images), -1, images.shape[-1]).contiguous()
+
+
+class Program:
+    """``operations`` (target, operation) on one source, prepared to run together, on images on ``device``."""
+
+    def __init__(self, operations: Sequence[tuple[int, nn.Module]], device: torch.device):
+        self.rectifies = False
+        self.given: list[tuple[bool, Callable[[Tensor], Tensor] | None]] = []  # of images: of the rectified source? through what?
+        made: dict[object, int] = {}  # where among them is what several operations share
+        terms: list[Term] = []
+        chains: dict[int, list[tuple[list[Stage], int, int]]] = {}
+        for position, (target, operation) in enumerate(operations):
+            chain = stages(operation)
+            if isinstance(operation, SepConv | DilConv):
+                chains.setdefault(len(chain), []).append((chain, target, position))
+                continue
+            rectified, spatial = isinstance(operation, Rectified), chain[0].spatial
+            self.rectifies |= rectified
+            key = (operation.kind, operation.stride) if isinstance(operation, Pool) else rectified if spatial is None else operation
+            if key not in made:
+                made[key] = len(self.given)
+                self.given.append((rectified, spatial))
+            terms.append(Term(made[key], 0, chain[0], target, position))
+        kinds: list[Kind | None] = [None] * len(self.given)
+        self.chains: list[tuple[list[Combination], list[list[nn.Conv2d]]]] = []
+        for length, group in chains.items():
+            steps = [[chain[depth] for chain, _, _ in group] for depth in range(length)]
+            spatials = [[stage.spatial for stage in step] for step in steps]
+            each = [Kind(convs[0].stride[0], tuple(conv.dilation[0] for conv in convs)) for convs in spatials]
+            between = [
+                Combination([Term(0, k, stage, k) for k, stage in enumerate(step)], [kind], len(step), device, stacked=True)
+                for step, kind in zip(steps[:-1], each[:-1], strict=True)
+            ]
+            self.chains.append((between, spatials))
+            terms += [Term(len(kinds), k, chain[-1], target, position) for k, (chain, target, position) in enumerate(group)]
+            kinds.append(each[-1])
+        self.last = Combination(terms, kinds, 1 + max(target for target, _ in operations), device)
+
+    def run(self, source: Tensor, weights: Tensor, starts: Sequence[Tensor | None]) -> list[Tensor]:
+        """``starts``, of which each may be missing, plus what the operations make of ``source``, each times its of ``weights``."""
+        kind = source.device.type
+        if torch.is_autocast_enabled(kind):  # the moments need float32, and a CPU is no faster in less
+            with torch.autocast(kind, enabled=False):
+                return self.run(source.float(), weights, [None if start is None else start.float() for start in starts])
+        rectified = F.relu(source) if self.rectifies else None
+        images: list[tuple[Tensor, ...]] = []
+        for rectifies, spatial in self.given:
+            x = rectified if rectifies else source
+            images.append(((x if spatial is None else spatial(x)).permute(0, 2, 3, 1)[None],))
+        for between, spatials in self.chains:
+            x = source.permute(0, 2, 3, 1)[None].contiguous()
+            for combination, convolutions in zip(between, spatials, strict=False):
+                (x,) = combination([(x, *(conv.weight for conv in convolutions))])
+            images.append((x, *(conv.weight for conv in spatials[-1])))
+        return [total.permute(0, 3, 1, 2) for total in self.last(images, weights, starts)]
+
 
 def moments(
-    layout: Layout, rows: Sequence[Tensor], of_convolved: Sequence[tuple[Tensor, Tensor]] = (), native: bool = True
+    layout: Combination, rows: Sequence[Tensor], of_convolved: Sequence[tuple[Tensor, Tensor]] = (), native: bool = True
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Second moments [K, C, C] and diagonals of them [k, C] of the rows that are ``normed``, and the means [K + k, C] of both.
+    """Second moments [K, C, C] and diagonals of them [k, C] of the rows that are normed, and the means [K + k, C] of both.
 
     ``of_convolved`` are the sums of products and the sums of those that are convolved, if they are known.
     """
-    full, diagonal = layout.normed()
-    full = full[sum(len(second) for second, _ in of_convolved) :]
+    full, diagonal = layout.whole[sum(len(second) for second, _ in of_convolved) :], layout.diagonal
     some = [rows[which][index] for which, index in full + diagonal]
     pairs = [(z, z) for z in some] + [(None, z) for z in some]
     second, squares, first = grams(rows[0][0], pairs, len(full), len(diagonal), native)
@@ -220,23 +220,21 @@ def moments(
     return second / count, squares / count, first / count
 
 
-def folded(layout: Layout, statistics: Sequence[Tensor], small: Sequence[Tensor | None]):
+def folded(layout: Combination, statistics: Sequence[Tensor], small: Sequence[Tensor | None]):
     """What to do to the rows of each of T terms, ``(matrices [full, in, out], diagonals [T - full, C], shifts [T, C])``, and the
     mean and variance [norms, C] that BatchNorms see."""
     (second, squares, first), (pointwise, weights, gain, bias) = statistics, small
-    full, normed = layout.full, len(layout.norms)
-    places, unique = [(which, index) for which, index, _ in layout.terms], layout.normed()
+    full, normed, count = layout.full, len(layout.norms), len(layout.terms)
     mean = variance = None
     if full:
-        m, moment = (taken(t, [unique[0].index(place) for place in places[:full]]) for t in (first[: len(unique[0])], second))
+        m, moment = (taken(table, layout.of_whole) for table in (first[: len(layout.whole)], second))
         covariance = moment - m[:, :, None] * m[:, None, :]
         mean, variance = (pointwise @ m[..., None])[..., 0], (pointwise @ covariance * pointwise).sum(dim=-1)
     if normed > full:
-        chosen = [unique[1].index(place) for place in places[full:normed]]
-        m, square = taken(first[len(unique[0]) :], chosen), taken(squares, chosen)
+        m, square = (taken(table, layout.of_diagonal) for table in (first[len(layout.whole) :], squares))
         mean = m if mean is None else torch.cat([mean, m])
         variance = square - m * m if variance is None else torch.cat([variance, square - m * m])
-    rest = first.new_zeros(len(places) - normed, first.shape[1])
+    rest = first.new_zeros(count - normed, first.shape[1])
     scale, shift = rest + 1, rest
     if normed:
         variance = variance.clamp_min(0.0)
@@ -251,16 +249,14 @@ def folded(layout: Layout, statistics: Sequence[Tensor], small: Sequence[Tensor 
     return (matrices, scale[full:], shift), (mean, variance)
 
 
-def taken(table: Tensor, order: list[int]) -> Tensor:
-    """Rows of a table in an order."""
-    return table if order == list(range(len(table))) else table[torch.tensor(order, device=table.device)]
+def taken(table: Tensor, order: Tensor | None) -> Tensor:
+    return table if order is None else table[order]
 
 
-def summed(layout: Layout, parts: Sequence[Tensor], rows, starts, native: bool = True) -> tuple[Tensor, ...]:
+def summed(layout: Combination, parts: Sequence[Tensor], rows, starts, native: bool = True) -> tuple[Tensor, ...]:
     matrices, diagonals, shifts = parts
     each = [*matrices.unbind(), *diagonals.unbind()]
-    target_of = torch.tensor([target for _, _, target in layout.terms], device=shifts.device)
-    shift = shifts.new_zeros(len(starts), shifts.shape[1]).index_add(0, target_of, shifts).unbind()
+    shift = shifts.new_zeros(layout.targets, shifts.shape[1]).index_add(0, layout.of_targets, shifts).unbind()
     terms: list[list[tuple[Tensor, Tensor]]] = [[] for _ in starts]
     for (which, index, target), matrix in zip(layout.terms, each, strict=True):
         terms[target].append((rows[which][index], matrix))
@@ -274,10 +270,10 @@ def summed(layout: Layout, parts: Sequence[Tensor], rows, starts, native: bool =
 
 
 class _Combined(torch.autograd.Function):
-    """The sums of ``combined`` and their gradients, as the docstring of this module derives them."""
+    """The sums of a combination and their gradients, as the docstring of this module derives them."""
 
     @staticmethod
-    def forward(ctx, layout: Layout, *tensors: Tensor | None) -> tuple[Tensor, ...]:
+    def forward(ctx, layout: Combination, *tensors: Tensor | None) -> tuple[Tensor, ...]:
         small, each, starts = layout.split(tensors)
         asked, of_each, _ = layout.split(ctx.needs_input_grad[1:])
         rows, known = [], []
@@ -313,7 +309,7 @@ class _Combined(torch.autograd.Function):
         pairs = [(rows[which][index], given[target]) for which, index, target in layout.terms]
         pairs += [(None, gradient) for gradient in given]
         of_matrices, of_diagonals, of_targets = grams(rows[0][0], pairs, layout.full, len(layout.terms) - layout.full)
-        slopes = of_matrices, of_diagonals, taken(of_targets, [target for _, _, target in layout.terms])
+        slopes = of_matrices, of_diagonals, of_targets[layout.of_targets]
         moving = [(part, slope) for part, slope in zip(parts, slopes, strict=True) if part.requires_grad]
         asked = [leaf for leaf in (*statistics, *leaves) if leaf is not None and leaf.requires_grad]
         found = iter(_algebra(moving, asked) if moving and asked else ())
@@ -342,7 +338,7 @@ def _algebra(moving: Sequence[tuple[Tensor, Tensor]], asked: Sequence[Tensor]) -
     return torch.autograd.grad(parts, asked, slopes, retain_graph=True, materialize_grads=True)  # who asked may ask again
 
 
-def _slopes_of_rows(layout: Layout, rows, given, parts, of_statistics) -> dict[tuple[int, int], Sum]:
+def _slopes_of_rows(layout: Combination, rows, given, parts, of_statistics) -> dict[tuple[int, int], Sum]:
     """The gradient of the rows at each place, ``Q M' + (z (dG + dG') + dm) / n``, summed over the terms that read them."""
     matrices, diagonals, _ = parts
     terms: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = {}
@@ -350,10 +346,9 @@ def _slopes_of_rows(layout: Layout, rows, given, parts, of_statistics) -> dict[t
     for (which, index, target), matrix in zip(layout.terms, turned, strict=True):
         terms.setdefault((which, index), []).append((given[target], matrix))
     of_second, of_squares, of_first = (table / rows[0].shape[1] for table in of_statistics)
-    full, diagonal = layout.normed()
     of_moments = [*(of_second + of_second.transpose(1, 2)).unbind(), *(2 * of_squares).unbind()]
     shifts = dict.fromkeys(terms, given[0].new_zeros(given[0].shape[1]))
-    for (which, index), moment, mean in zip(full + diagonal, of_moments, of_first, strict=True):
+    for (which, index), moment, mean in zip(layout.whole + layout.diagonal, of_moments, of_first, strict=True):
         terms[which, index].append((rows[which][index], moment))
         shifts[which, index] = shifts[which, index] + mean
     return {place: Sum(shifts[place], terms[place]) for place in terms}

@@ -79,30 +79,40 @@ def test_loss_gradients_and_statistics_are_the_textbooks(space, mixture, size, d
                 torch.testing.assert_close(after[mine], reference_after[other], rtol=tolerance, atol=tolerance)
 
 
+def curve(kind: str, dtype: torch.dtype, order: int = 0) -> np.ndarray:
+    """The losses of 100 steps of the supernet or the textbook; ``order`` is that of the images within the batches."""
+    space = SPACES["nb201"]()  # DARTS's is the same machinery at ten times the cost
+    network = pair(space, dtype)[kind == "textbook"]
+    draw, shuffle = torch.Generator().manual_seed(1), torch.Generator().manual_seed(order)
+    images, labels = torch.randn(12, 2, 8, 8, generator=draw).to(dtype), torch.arange(12) % 3
+    logits = {g.name: torch.zeros(g.shape, dtype=dtype, requires_grad=True) for g in space.groups}
+    optimizer = torch.optim.SGD([*network.parameters(), *logits.values()], lr=0.02, momentum=0.9)
+    losses = []
+    for _ in range(100):
+        some = torch.randperm(12, generator=draw)[:6]
+        some = some[torch.randperm(6, generator=shuffle)] if order else some
+        told = softmax_mixture(logits)
+        out = network(images[some], told) if kind == "ours" else run(network, images[some], told)
+        loss = F.cross_entropy(out, labels[some])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    return np.array(losses)
+
+
 def test_a_hundred_steps_follow_the_textbooks_curve():
-    """In float32 ours leaves the exact curve no faster than the textbook itself does, by a small factor."""
-    space, curves = SPACES["nb201"](), {}  # DARTS's is the same machinery at ten times the cost
-    for dtype, kind in ((torch.float64, "textbook"), (torch.float32, "textbook"), (torch.float32, "ours")):
-        network = pair(space, dtype)[kind == "textbook"]
-        draw = torch.Generator().manual_seed(1)
-        images, labels = torch.randn(12, 2, 8, 8, generator=draw).to(dtype), torch.arange(12) % 3
-        logits = {g.name: torch.zeros(g.shape, dtype=dtype, requires_grad=True) for g in space.groups}
-        optimizer = torch.optim.SGD([*network.parameters(), *logits.values()], lr=0.02, momentum=0.9)
-        losses = []
-        for _ in range(100):
-            some = torch.randperm(12, generator=draw)[:6]
-            told = softmax_mixture(logits)
-            out = network(images[some], told) if kind == "ours" else run(network, images[some], told)
-            loss = F.cross_entropy(out, labels[some])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            losses.append(float(loss.detach()))
-        curves[dtype, kind] = np.array(losses)
-    exact = curves[torch.float64, "textbook"]
+    """In float64 to the last digits. In float32 ours leaves the exact curve no faster than the textbook itself does for other orders
+    of the same images, by a small factor: a rectified zero that rounds to the other side is a jump in any of them."""
+    exact = curve("textbook", torch.float64)
     assert exact[-10:].mean() < exact[:10].mean()  # there is something to learn
-    apart = {kind: np.abs(curves[torch.float32, kind] - exact).mean() for kind in ("ours", "textbook")}
-    assert apart["ours"] <= 10 * apart["textbook"] + 1e-4
+    assert np.abs(curve("ours", torch.float64) - exact).max() < 1e-9
+
+    def apart(kind: str) -> np.ndarray:
+        return np.array([np.abs(curve(kind, torch.float32, order) - exact).mean() for order in range(6)])
+
+    ours, theirs = apart("ours"), apart("textbook")
+    assert np.median(ours) <= 10 * np.median(theirs) and ours.max() <= 10 * theirs.max()
 
 
 def test_the_textbook_is_no_straw_man():
