@@ -93,7 +93,8 @@ def available_memory_bytes(device: torch.device) -> int:
 
 def kibibytes(path: Path, name: str) -> int:
     """The entry of that name, such as ``VmRSS:  2048 kB``, of a file in ``/proc``, in bytes."""
-    return next(int(line.split()[1]) * 1024 for line in path.read_text(encoding="ascii").splitlines() if line.startswith(f"{name}:"))
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
 
 
 def left_in_control_groups(own: Path = Path("/proc/self/cgroup"), top: Path = Path("/sys/fs/cgroup")) -> Iterator[int]:

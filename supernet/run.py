@@ -20,8 +20,8 @@ from torch import nn
 from supernet.config import Config, build
 from supernet.cost.budget import Budget
 from supernet.cost.count import count
-from supernet.cost.memory import MemoryPlan, planned
 from supernet.cost.latency import Bench, latency_error, measured, read_table, write_table
+from supernet.cost.memory import MemoryPlan, planned
 from supernet.cost.table import CostTable
 from supernet.data import ImageData, Splits, evaluation_batches, split
 from supernet.device import available_memory_bytes, choose_device, describe, make_deterministic

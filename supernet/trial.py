@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from supernet.config import Config, typed
+from supernet.cost.budget import Budget
 from supernet.device import peak_memory_bytes, reset_peak_memory
 from supernet.run import Run
 
@@ -31,6 +32,10 @@ def peak_of_search(run: Run) -> int:
     Its steps are taken from all over the search, because warm-ups, depths and schedules change what a step does; then comes the end
     of an epoch, with what instruments and guards compute there.
     """
+    settings = run.config.budget
+    if settings.measures and settings.latency_table is None:  # to measure a table takes longer than the trial: any latency will do
+        limits = {metric: limit for metric, limit in settings.limits().items() if metric != "latency_ms"}
+        run.budget = Budget(run.space, run.data.classes, run.input_shape, limits)
     stage = run.search_stage()
     reset_peak_memory(run.device)
     for number in range(STEPS):

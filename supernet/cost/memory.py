@@ -20,6 +20,7 @@ from supernet.errors import UserError, unknown
 
 MODES = ("ignore", "check", "refuse", "fit")
 MARGIN = 0.15  # a forecast may be wrong by that share: what is said to fit, fits all the same
+TELLING = 16 * 2**20  # bytes between two trials; below, the grain of the allocator shows, and a larger batch costs little time
 LEAST = 2  # images in a batch: BatchNorm has nothing to normalise by in a single one
 
 
@@ -79,8 +80,8 @@ class MemoryPlan:
     def require_fit(self) -> None:
         """Raises a UserError unless the search fits."""
         if not self.fits:
-            smaller = f"choose search.batch_size={self.suggested}, or memory=fit" if self.suggested else "choose a smaller space.search"
-            raise UserError(f"memory: {self}, with {MARGIN:.0%} to spare; {smaller}; memory=ignore tries it all the same")
+            smaller = f"search.batch_size={self.suggested}, or memory=fit" if self.suggested else "a smaller space.search"
+            raise UserError(f"memory: {self}, with {MARGIN:.0%} to spare; choose {smaller}; memory=ignore tries it all the same")
 
 
 def gibibytes(count: float) -> str:
@@ -94,9 +95,13 @@ def planned(settings: Mapping[str, Any], images: int, available: int) -> MemoryP
         UserError: a trial failed.
     """
     batch_size = min(settings["search"]["batch_size"], images)
+    small, large = trial_batches(batch_size)
     with ThreadPoolExecutor() as pool:
-        batches = trial_batches(batch_size)
-        line = Line.through(dict(zip(batches, pool.map(lambda batch: tried(settings, batch), batches), strict=True)))
+        low, high = pool.map(lambda batch: tried(settings, batch), (small, large))
+    if high - low < TELLING and large < images:
+        small, low, large = large, high, min(4 * large, images)
+        high = tried(settings, large)
+    line = Line.through({small: low, large: high})
     return MemoryPlan(batch_size, line.at(batch_size), available, line.largest(available / (1 + MARGIN), images))
 
 
