@@ -18,7 +18,7 @@ from supernet.errors import UserError
 from supernet.files import read_json
 from tests.commands import ROOT, TINY, finished, supernet
 
-FIVE_STEPS = [*TINY, "tracker=none", "search.epochs=1"]
+FIVE_STEPS = [*TINY, "tracker=none", "method=darts", "search.epochs=1"]
 
 # What a process that searches holds before its first step, and at its peak, by the kernel: nothing of the planner is in it.
 SEARCH = """
