@@ -14,6 +14,7 @@ from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from supernet.cost.budget import BudgetSettings
+from supernet.cost.memory import require_mode
 from supernet.errors import UserError, require, unknown
 from supernet.evaluate.ranking import RankSettings
 from supernet.instruments.readings import InstrumentSettings
@@ -84,6 +85,7 @@ class Config:
     seed: int = 0
     device: str = "auto"
     precision: str = "float32"  # or bf16: autocast of the forward passes
+    memory: str = "check"  # ignore; check: only supernet check foretells it; refuse a search that will not fit; fit the batch
     threads: int | None = None  # of the CPU; None is torch's choice
     architecture: str | None = None  # in the space's own notation, or a path of an architecture.json: skips search and derivation
     method: str = MISSING
@@ -108,6 +110,7 @@ class Config:
 
     def __post_init__(self):
         require("seed", self.seed, least=0)
+        require_mode(self.memory)
         require("judge.batch_size", self.judge.batch_size, least=1)
         require("judge.recalibration_batches", self.judge.recalibration_batches, least=0)
         self.budget.require_cost("judge.cost", self.judge.cost)

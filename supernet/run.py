@@ -21,9 +21,10 @@ from supernet.config import Config, build
 from supernet.cost.budget import Budget
 from supernet.cost.count import count
 from supernet.cost.latency import Bench, latency_error, measured, read_table, write_table
+from supernet.cost.memory import MemoryPlan, planned
 from supernet.cost.table import CostTable
 from supernet.data import ImageData, Splits, evaluation_batches, split
-from supernet.device import choose_device, describe, make_deterministic
+from supernet.device import available_memory_bytes, choose_device, describe, make_deterministic
 from supernet.environment import environment
 from supernet.errors import UserError
 from supernet.evaluate.accuracy import Judgement, evaluate, inherited_accuracy
@@ -59,9 +60,9 @@ class Run:
         progress: Progress | None = None,
         stop: StopRequest | None = None,
     ):
-        self.config, self.folder = config, Path(folder)
+        self.folder = Path(folder)
         self.progress, self.stop = progress or Progress(quiet=True), stop or StopRequest()
-        self.settings: dict[str, Any] = dataclasses.asdict(config)
+        self._configure(config)
         self.space: Space = build(config.space, "space")
         self.sampler = build(config.sampler, "sampler")
         self.learner = build(config.learner, "learner")
@@ -103,11 +104,15 @@ class Run:
         if self.state.plan is None and config.retrain.warm_start is not None:  # else it may be gone
             self.state.warm_start = [stage["key"] for stage in retrained(Path(config.retrain.warm_start))]
         self.parent = State.read(Path(self.state.parent)) if self.state.parent else None
+        if self.state.memory is not None and config.memory == "fit" and self.state.memory["asked"] == config.search.batch_size:
+            self._use_batch(self.state.memory["batch_size"])
         self.checkpoints = Checkpoints(self.folder / "checkpoints", config.checkpoint.every_seconds)
         self.tracker = Trackers([JsonLines(self.folder / "metrics.jsonl"), build(config.tracker, "tracker")])
 
     def __enter__(self) -> "Run":
         if self.state.plan is None:
+            if self.config.memory in ("refuse", "fit") and self.given is None:
+                self._plan_memory()
             self.state.plan = self.plan
             self.state.write()
         elif self.state.plan != self.plan:
@@ -118,6 +123,49 @@ class Run:
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: Any) -> None:
         self.tracker.close(0 if kind is None else 1)
+
+    def _configure(self, config: Config) -> None:
+        self.config = config
+        self.settings: dict[str, Any] = dataclasses.asdict(config)
+
+    def _use_batch(self, batch_size: int) -> None:
+        """The search takes that batch, as if it had been asked for: keys, and whoever goes on from here, know no other."""
+        self._configure(dataclasses.replace(self.config, search=dataclasses.replace(self.config.search, batch_size=batch_size)))
+
+    def _plan_memory(self) -> None:
+        """Before a run begins: if its search will not fit into memory, takes the largest batch that does, or refuses it.
+
+        A search that the parent has done, or began with a batch that was chosen for the same one, is not planned again.
+
+        Raises:
+            UserError: it will not fit, and no smaller batch is to be taken, or none fits.
+        """
+        asked, before = self.config, self.parent and self.parent.memory
+        if before is not None and before["asked"] == asked.search.batch_size:
+            self._use_batch(before["batch_size"])
+            if self.parent.plan["search"] == self.search_key:
+                self.state.memory = before
+                return
+            self._configure(asked)
+        if self.parent is not None and self.parent.result("search", self.search_key) is not None:
+            return
+        plan = self.memory_plan()
+        self.progress.message(f"memory: {plan}")
+        if not plan.fits and self.config.memory == "fit" and plan.suggested:
+            self._use_batch(plan.suggested)
+            self.progress.message(f"memory=fit: the search takes search.batch_size={plan.suggested}; its other settings stay")
+        else:
+            plan.require_fit()
+        self.state.memory = {"asked": asked.search.batch_size, "batch_size": self.config.search.batch_size}
+        self.state.memory |= {"foretold_bytes": plan.peak, "available_bytes": plan.available, "largest_batch_size": plan.largest}
+
+    def memory_plan(self) -> MemoryPlan:
+        """What the search will take of the memory that there is, foretold by trials, which take some seconds.
+
+        Raises:
+            UserError: a trial failed.
+        """
+        return planned(self.settings, len(self.splits.weights), available_memory_bytes(self.device))
 
     # --- what the stages stand on
 
@@ -759,6 +807,15 @@ class Run:
         yield f"data: {len(self.data.train)} training and {len(self.data.test)} test images of shape {self.input_shape}"
         yield f"splits: {len(self.splits.weights)} images for the weights, {len(self.splits.architecture)} for the architecture"
         yield f"supernet: {self.space.name}, {weights:,} weights; {stage.steps} steps of the search"
+        if self.config.memory != "ignore":
+            plan = self.memory_plan()
+            yield f"memory: {plan}"
+            if self.config.memory != "fit" or not plan.suggested:
+                plan.require_fit()
+            elif not plan.fits:
+                yield f"memory=fit: the search would take search.batch_size={plan.suggested}"
+                self._use_batch(plan.suggested)
+                stage = self.search_stage()
         started = time.perf_counter()
         stage.step(0)
         yield f"one search step: {time.perf_counter() - started:.2f} s (the first; later ones are faster)"
@@ -791,6 +848,8 @@ class Run:
             "data": self.config.data.name,
             "parent": self.state.parent,
         }
+        if self.state.memory is not None:
+            value["memory"] = self.state.memory
         if "latency" in stages:
             value["latency"] = stages["latency"]
         if "search" in stages and self.given is None:

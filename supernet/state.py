@@ -27,6 +27,7 @@ class State:
     parent: str | None = None
     origin: dict[str, Any] | None = None  # the parent's search as it was then, key and result: it may go on, move or be deleted
     warm_start: list[str] | None = None  # the keys of the retrainings that retrain.warm_start names, as they were then
+    memory: dict[str, Any] | None = None  # what was foretold, and the batch that was chosen by it
     tracker: dict[str, Any] | None = None
 
     @classmethod

@@ -23,6 +23,7 @@ MISTAKES = {
     "wrong value": (["learner.order=thrid"], ["learner.order", "thrid", "second"]),
     "value out of range": (["search.epochs=-1"], ["search.epochs=-1"]),
     "batch of one": (["search.batch_size=1"], ["search.batch_size=1", "at least 2"]),
+    "wrong mode of memory": (["memory=fti"], ["memory", "did you mean 'fit'?", "refuse"]),
     "number as an option": (["space=3"], ["space=3", "darts, nb201"]),
     "value of the wrong type": (["search.epochs=abc"], ["search.epochs", "'abc'", "Integer"]),
     "unclosed list": (["study.seeds=[1"], ["study.seeds", "list"]),
@@ -117,7 +118,7 @@ def test_wrong_data_is_one_line(mistake, tmp_path):
 def test_images_may_be_tiny_and_batches_small(space, size, tmp_path):
     np.savez(tmp_path / "set.npz", **images(8, size=size))
     overrides = ["data=npz", "data.source.path=set.npz", "data.augment.crop_padding=0", "data.search_augment.crop_padding=0"]
-    outcome = supernet("check", f"space={space}", "size=tiny", "search.batch_size=2", *overrides, cwd=tmp_path)
+    outcome = supernet("check", f"space={space}", "size=tiny", "memory=ignore", "search.batch_size=2", *overrides, cwd=tmp_path)
     assert (outcome.code, outcome.err) == (0, "")
 
 
@@ -148,7 +149,7 @@ def test_check_tries_everything_and_writes_nothing(tmp_path):
     outcome = supernet("space=darts", "check", "size=tiny", cwd=tmp_path)  # the command may stand anywhere
     assert (outcome.code, outcome.err) == (0, "")
     assert outcome.out.rstrip().endswith("all is well")
-    for word in ("images of shape (1, 8, 8)", "darts", "weights"):
+    for word in ("images of shape (1, 8, 8)", "darts", "weights", "memory: about", "the largest batch that fits is 719"):
         assert word in outcome.out
     assert list(tmp_path.iterdir()) == []
 
@@ -158,7 +159,7 @@ def test_an_architecture_needs_no_quotes_for_hydra(tmp_path):
     genotype += "('skip_connect', 0), ('skip_connect', 1), ('skip_connect', 0), ('skip_connect', 1)]"
     text = f"Genotype(normal={genotype}, normal_concat=range(2, 6), reduce={genotype}, reduce_concat=range(2, 6))"
     for space, architecture in (("nb201", "|none~0|+|none~0|none~1|+|none~0|none~1|skip_connect~2|"), ("darts", text)):
-        outcome = supernet("check", "size=tiny", f"space={space}", f"architecture={architecture}", cwd=tmp_path)
+        outcome = supernet("check", "size=tiny", "memory=ignore", f"space={space}", f"architecture={architecture}", cwd=tmp_path)
         assert (outcome.code, outcome.err) == (0, "")
 
 
@@ -171,7 +172,8 @@ def test_a_list_of_samplers_is_a_schedule_of_them(tmp_path):
         "phases": [["uniform", 0.3], ["softmax", 0.7]],
         "mixed": False,
     }
-    outcome = supernet("check", "size=tiny", "sampler=[[uniform,0.3],[softmax,0.7]]", "sampler.mixed=true", cwd=tmp_path)
+    schedule = ("sampler=[[uniform,0.3],[softmax,0.7]]", "sampler.mixed=true")
+    outcome = supernet("check", "size=tiny", "memory=ignore", *schedule, cwd=tmp_path)
     assert (outcome.code, outcome.err) == (0, "")
 
 
@@ -179,7 +181,7 @@ def test_a_path_needs_no_quotes_for_hydra(tmp_path):
     folder = tmp_path / "my (first) data = 'good'"
     folder.mkdir()
     np.savez(folder / "set.npz", **images())
-    outcome = supernet("check", "size=tiny", "data=npz", f"data.source.path={folder}/set.npz", cwd=tmp_path)
+    outcome = supernet("check", "size=tiny", "memory=ignore", "data=npz", f"data.source.path={folder}/set.npz", cwd=tmp_path)
     assert (outcome.code, outcome.err) == (0, "")
 
 

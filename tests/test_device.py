@@ -1,11 +1,22 @@
 """Devices: chosen by name or by itself, refused in one line."""
 
 import os
+import sys
 
 import pytest
 import torch
 
-from supernet.device import autocast, choose_device, describe, make_deterministic, peak_memory_bytes, present
+from supernet.device import (
+    autocast,
+    available_memory_bytes,
+    choose_device,
+    describe,
+    left_in_control_groups,
+    make_deterministic,
+    peak_memory_bytes,
+    present,
+    reset_peak_memory,
+)
 from supernet.errors import UserError
 
 
@@ -40,6 +51,46 @@ def test_peak_memory_is_in_bytes():
     held = torch.ones(2**24)
     machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     assert held.nbytes < peak_memory_bytes(torch.device("cpu")) < machine
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a peak stays")
+def test_a_peak_can_be_forgotten():
+    cpu = torch.device("cpu")
+    held = torch.ones(2**25)
+    before = peak_memory_bytes(cpu)
+    size = held.nbytes
+    del held
+    reset_peak_memory(cpu)
+    assert peak_memory_bytes(cpu) < before - size / 2
+    again = torch.ones(2**25)
+    assert peak_memory_bytes(cpu) > before - size / 2 and again.nbytes == size
+
+
+def test_available_memory_has_what_is_held_and_no_more_than_there_is():
+    cpu, machine = torch.device("cpu"), os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    held = torch.ones(2**26)
+    assert held.nbytes < available_memory_bytes(cpu) <= machine
+
+
+def test_limits_of_control_groups_count_up_to_the_root(tmp_path):
+    """Version 2 in the groups a/b and a, version 1 where the container shows its own group as the root; cached files make room."""
+
+    def group(folder, limit, used, names=("memory.max", "memory.current"), cached="inactive_file"):
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, value in zip((*names, "memory.stat"), (limit, used, f"anon 1\n{cached} 7\n"), strict=True):
+            (folder / name).write_text(str(value))
+
+    own = tmp_path / "own"
+    group(tmp_path / "top" / "a" / "b", "max", 50)
+    group(tmp_path / "top" / "a", 1000, 400)
+    group(tmp_path / "top", 3000, 2000)
+    group(tmp_path, 1, 0)  # above the root: not ours
+    own.write_text("0::/a/b\n")
+    assert list(left_in_control_groups(own, tmp_path / "top")) == [607, 1007]
+    v1 = ("memory.limit_in_bytes", "memory.usage_in_bytes")
+    group(tmp_path / "old" / "memory", 500, 100, v1, "total_inactive_file")
+    own.write_text("5:cpu,cpuacct:/x\n4:memory:/docker/x\n")
+    assert list(left_in_control_groups(own, tmp_path / "old")) == [407]
 
 
 def test_kernels_are_not_chosen_by_timing(monkeypatch):

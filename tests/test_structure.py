@@ -72,6 +72,7 @@ ALLOWED = {
 ALLOWED["environment"] = {"device"}
 ALLOWED["state"] = {"errors", "files"}
 ALLOWED["run"] = set(ALLOWED) - {"samplers", "learners", "modifiers", "guards", "instruments", "ops"}
+ALLOWED["trial"] = {"config", "cost", "device", "run"}
 ALLOWED["study"] = {"state", "config", "errors", "evaluate", "files", "mixture", "ops", "randomness", "run", "track", "train"}
 ALLOWED["rank"] = {"state", "errors", "evaluate", "mixture", "randomness", "run"}
 ALLOWED["cli"] = {"config", "errors", "files", "rank", "report", "run", "study", "track", "train"}

@@ -1,0 +1,138 @@
+"""How much memory a search will take, foretold from trials of it at two small batches.
+
+What a step keeps for its gradients grows with the batch, all else stays, so that a peak is a line in the batch and two points give
+it. They are measured, each in a fresh process that runs the configured search itself (:mod:`supernet.trial`): no formula knows what
+kernels of one's own keep, what an allocator cannot give back, or what the learner and the instruments add. To double the batch
+until memory runs out, as batch-size finders for accelerators do, would have the kernel kill the process on a CPU.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from supernet.errors import UserError, unknown
+
+MODES = ("ignore", "check", "refuse", "fit")
+MARGIN = 0.15  # a forecast may be wrong by that share: what is said to fit, fits all the same
+TELLING = 16 * 2**20  # bytes between two trials; below, the grain of the allocator shows, and a larger batch costs little time
+LEAST = 2  # images in a batch: BatchNorm has nothing to normalise by in a single one
+
+
+def require_mode(mode: str) -> None:
+    """Raises a UserError unless ``mode``, the setting ``memory``, is one that there is."""
+    if mode not in MODES:
+        raise UserError(f"memory: {unknown(mode, MODES)}")
+
+
+@dataclass(frozen=True)
+class Line:
+    """Bytes at the peak of a search with a batch of so many images: ``fixed + per_image * batch``."""
+
+    fixed: float
+    per_image: float
+
+    @classmethod
+    def through(cls, peaks: Mapping[int, int]) -> "Line":
+        """The line through two points, batch -> bytes; it never falls."""
+        (small, low), (large, high) = sorted(peaks.items())
+        slope = max(0.0, (high - low) / (large - small))
+        return cls(high - slope * large, slope)
+
+    def at(self, batch: int) -> int:
+        return round(self.fixed + self.per_image * batch)
+
+    def largest(self, limit: float, most: int) -> int:
+        """The largest batch, up to ``most``, whose peak is within ``limit`` bytes; 0 if not even that of two images is."""
+        if self.at(LEAST) > limit:
+            return 0
+        return most if self.at(most) <= limit else int((limit - self.fixed) / self.per_image)
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """What a search with ``batch_size`` takes at its peak, what there is (bytes), and the ``largest`` batch that fits."""
+
+    batch_size: int
+    peak: int
+    available: int
+    largest: int
+
+    @property
+    def fits(self) -> bool:
+        return self.peak * (1 + MARGIN) <= self.available
+
+    @property
+    def suggested(self) -> int:
+        """The batch to take instead of one that does not fit: the largest, in whole eights from eight on; 0 if there is none."""
+        return self.largest if self.largest < 8 else self.largest - self.largest % 8
+
+    def __str__(self) -> str:
+        need, have = gibibytes(self.peak), gibibytes(self.available)
+        ends = f"the largest batch that fits is {self.largest}" if self.largest else "not even a batch of two images fits"
+        return f"about {need} at search.batch_size={self.batch_size} of {have}; {ends}"
+
+    def require_fit(self) -> None:
+        """Raises a UserError unless the search fits."""
+        if not self.fits:
+            smaller = f"search.batch_size={self.suggested}, or memory=fit" if self.suggested else "a smaller space.search"
+            raise UserError(f"memory: {self}, with {MARGIN:.0%} to spare; choose {smaller}; memory=ignore tries it all the same")
+
+
+def gibibytes(count: float) -> str:
+    return f"{count / 2**30:.2f} GiB"
+
+
+def planned(settings: Mapping[str, Any], images: int, available: int) -> MemoryPlan:
+    """The plan for the search of a run's ``settings``, which trains its weights on so many ``images``; takes some seconds.
+
+    Raises:
+        UserError: a trial failed.
+    """
+    batch_size = min(settings["search"]["batch_size"], images)
+    small, large = trial_batches(batch_size)
+    with ThreadPoolExecutor() as pool:
+        low, high = pool.map(lambda batch: tried(settings, batch), (small, large))
+    if high - low < TELLING and large < images:
+        small, low, large = large, high, min(4 * large, images)
+        high = tried(settings, large)
+    line = Line.through({small: low, large: high})
+    return MemoryPlan(batch_size, line.at(batch_size), available, line.largest(available / (1 + MARGIN), images))
+
+
+def trial_batches(batch_size: int) -> tuple[int, int]:
+    """The two batches to try for one of ``batch_size``: an eighth and a quarter, within what is quick and what is telling."""
+    large = max(2 * LEAST, min(batch_size, 64, max(16, batch_size // 4)))
+    return large // 2, large
+
+
+def tried(settings: Mapping[str, Any], batch: int) -> int:
+    """The peak of a trial of the search at that ``batch``, in bytes.
+
+    Raises:
+        UserError: it failed; the text has its last line.
+    """
+    instruments, search = settings["instruments"], settings["search"]
+    trial = {
+        **settings,
+        "search": search | {"batch_size": batch},
+        "instruments": instruments | {"every": min(instruments["every"], 1)},  # the one epoch that it ends has all readings
+    }
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "supernet.trial"],
+        input=json.dumps(trial),
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        start_new_session=True,  # Ctrl-C is for the run, which knows what to do with it
+    )
+    if done.returncode:
+        killed = "it was killed, as happens where memory runs out" if done.returncode == -signal.SIGKILL else ""
+        why = killed or (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        raise UserError(f"memory: a trial of the search at search.batch_size={batch} failed: {why}; memory=ignore leaves it out")
+    return int(done.stdout.split()[-1])

@@ -1,0 +1,205 @@
+"""The memory of a search: foretold from small batches as it is then measured, and the batch chosen by it."""
+
+import dataclasses
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from hydra.core.config_store import ConfigStore
+
+from supernet import run as run_module
+from supernet.cli import composed
+from supernet.config import Config
+from supernet.cost import memory
+from supernet.cost.memory import MARGIN, Line, MemoryPlan, planned, trial_batches, tried
+from supernet.errors import UserError
+from supernet.files import read_json
+from tests.commands import ROOT, TINY, finished, supernet
+
+FIVE_STEPS = [*TINY, "tracker=none", "method=darts", "search.epochs=1"]
+
+# What a process that searches holds before its first step, and at its peak, by the kernel: nothing of the planner is in it.
+SEARCH = """
+import os, sys
+from pathlib import Path
+from hydra.core.config_store import ConfigStore
+from supernet.cli import composed
+from supernet.config import Config
+from supernet.run import Run
+
+def held(name):
+    return next(int(line.split()[1]) * 1024 for line in Path("/proc/self/status").read_text().splitlines() if name in line)
+
+ConfigStore.instance().store("schema", Config)
+stage = Run(composed(sys.argv[1:]), Path(os.devnull)).search_stage()
+before = held("VmRSS")
+Path("/proc/self/clear_refs").write_text("5")
+for index in range(16):
+    stage.step(index)
+print(before, held("VmHWM"))
+"""
+
+on_linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux says what a process held at most since it was asked")
+
+
+def searched(overrides):
+    """What a fresh process holds before its search and at the peak of some steps, in bytes."""
+    done = subprocess.run([sys.executable, "-c", SEARCH, *overrides], cwd=ROOT, capture_output=True, text=True, check=True)
+    return tuple(map(int, done.stdout.split()))
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    """Makes overrides for 200 images of noise in colour, of so many pixels a side."""
+
+    def make(side):
+        rng, arrays = np.random.default_rng(0), {}
+        for part, count in (("train", 200), ("test", 4)):
+            arrays[f"x_{part}"] = rng.integers(0, 256, (count, side, side, 3), dtype=np.uint8)
+            arrays[f"y_{part}"] = np.arange(count) % 2
+        np.savez(tmp_path / "set.npz", **arrays)
+        return ["data=npz", f"data.source.path={tmp_path / 'set.npz'}", "tracker=none", "instruments.every=0"]
+
+    return make
+
+
+@on_linux
+@pytest.mark.parametrize("method", ["darts", "spos"])
+@pytest.mark.parametrize(("space", "side"), [("nb201", 32), ("darts", 16)])
+def test_the_peak_at_a_larger_batch_is_foretold_within_the_margin(space, side, method, photographs):
+    """Also of what the search adds to a process that has loaded everything, which is most of it before."""
+    ConfigStore.instance().store("schema", Config)
+    overrides = [*photographs(side), f"space={space}", f"method={method}", "size=small", "search.batch_size=64"]
+    settings = dataclasses.asdict(composed(overrides))
+    with ThreadPoolExecutor() as pool:
+        measured = pool.submit(searched, overrides)
+        line = Line.through({batch: tried(settings, batch) for batch in (8, 16)})
+        before, peak = measured.result()
+    assert line.at(64) == pytest.approx(peak, rel=MARGIN)
+    assert line.at(64) - before == pytest.approx(peak - before, rel=MARGIN)
+
+
+# --- the choice, of a search that takes 1,000 bytes and 10 an image
+
+
+def test_a_line_names_the_largest_batch_within_a_limit():
+    line = Line.through({8: 1080, 4: 1040})
+    assert (line.fixed, line.per_image) == (1000, 10)
+    assert [line.at(batch) for batch in (2, 64)] == [1020, 1640]
+    assert [line.largest(limit, most=50) for limit in (1019, 1020, 1209, 1210, 1500, 9999)] == [0, 2, 20, 21, 50, 50]
+    assert Line.through({4: 1000, 8: 990}).at(1000) == 990  # noise where the batch does not matter
+
+
+def test_what_tells_too_little_is_tried_again_at_a_larger_batch(monkeypatch):
+    """Up to 16 images the peak hardly grows, then by a megabyte an image."""
+    tries = []
+
+    def trial(settings, batch):
+        tries.append(batch)
+        return 2**30 + slope * max(0, batch - knee)
+
+    monkeypatch.setattr(memory, "tried", trial)
+    settings, slope, knee = {"search": {"batch_size": 64}}, 2**20, 16
+    assert planned(settings, 1000, 2**40).peak == 2**30 + 48 * 2**20
+    assert sorted(tries) == [8, 16, 64]
+    tries.clear()
+    assert planned(settings, 20, 2**40).batch_size == 20
+    assert sorted(tries) == [8, 16, 20]
+    slope, knee = 2**21, 0
+    tries.clear()
+    plan = planned(settings, 1000, round(1.15 * (2**30 + 100.5 * 2**21)))
+    assert sorted(tries) == [8, 16] and (plan.peak, plan.largest, plan.fits) == (2**30 + 64 * 2**21, 100, True)
+
+
+def test_trials_are_small_and_never_without_neighbours():
+    for batch in range(2, 5000):
+        small, large = trial_batches(batch)
+        assert 2 <= small < large <= 64
+        assert large <= max(4, batch)
+
+
+def test_what_does_not_fit_with_the_margin_to_spare_is_refused():
+    assert MemoryPlan(64, 1000, 1150, 64).fits and not MemoryPlan(64, 1000, 1149, 63).fits
+    assert [MemoryPlan(64, 0, 0, largest).suggested for largest in (0, 2, 7, 8, 15, 64)] == [0, 2, 7, 8, 8, 64]
+    MemoryPlan(64, 1000, 1150, 64).require_fit()
+    half = 2**29
+    with pytest.raises(UserError, match=r"about 2\.00 GiB at .*=64 of 1\.50 GiB.*choose search.batch_size=24, or memory=fit"):
+        MemoryPlan(64, 4 * half, 3 * half, 31).require_fit()
+    with pytest.raises(UserError, match=r"not even a batch of two images fits.*choose a smaller space.search"):
+        MemoryPlan(64, 4 * half, 2 * half, 0).require_fit()
+
+
+@pytest.fixture
+def tight(monkeypatch):
+    """A machine on which a search takes 1,000 bytes and 10 an image; returns how many there are, to be changed."""
+    machine = {"available": 1.15 * 1210, "tries": 0}
+
+    def trial(settings, batch):
+        machine["tries"] += 1
+        return 1000 + 10 * batch
+
+    monkeypatch.setattr(memory, "tried", trial)
+    monkeypatch.setattr(run_module, "available_memory_bytes", lambda device: machine["available"])
+    return machine
+
+
+def test_fit_takes_the_largest_batch_and_the_run_goes_on_with_it(tight, tmp_path):
+    folder = finished("search", *FIVE_STEPS, "memory=fit", cwd=tmp_path)
+    results = read_json(folder / "results.json")
+    chosen = {"asked": 32, "batch_size": 16, "foretold_bytes": 1320, "available_bytes": 1.15 * 1210, "largest_batch_size": 21}
+    assert results["memory"] == chosen
+    assert results["search"]["steps"] == 160 // 16
+    assert tight["tries"] == 3
+    tight["available"] = 9999  # what there is now is no reason to compute something else
+    assert finished("derive", f"from={folder}", cwd=tmp_path) == folder
+    other = finished("derive", f"from={folder}", "judge.recalibration_batches=0", cwd=tmp_path)
+    assert other != folder and read_json(other / "results.json")["search"] == results["search"]
+    assert tight["tries"] == 3
+    asked = finished("search", f"from={folder}", "search.batch_size=24", cwd=tmp_path)
+    assert read_json(asked / "results.json")["memory"]["batch_size"] == 24
+    assert tight["tries"] == 6
+
+
+def test_fit_says_what_it_does_and_leaves_alone_what_fits(tight, tmp_path):
+    outcome = supernet("search", *FIVE_STEPS, "memory=fit", cwd=tmp_path)
+    assert "memory=fit: the search takes search.batch_size=16" in outcome.out
+    tight["available"] = 1.2 * 1320
+    outcome = supernet("search", *FIVE_STEPS, "memory=fit", cwd=tmp_path)
+    assert (outcome.code, outcome.err) == (0, "") and "memory=fit" not in outcome.out
+    assert read_json(outcome.folder / "results.json")["memory"]["batch_size"] == 32
+
+
+@pytest.mark.parametrize("command", ["search", "check"])
+def test_refuse_is_one_line_before_the_first_step(command, tight, tmp_path):
+    outcome = supernet(command, *FIVE_STEPS, "memory=refuse", cwd=tmp_path)
+    assert outcome.code == 2 and outcome.err.count("\n") == 1
+    for word in ("memory: about", "search.batch_size=32", "choose search.batch_size=16, or memory=fit", "memory=ignore"):
+        assert word in outcome.err
+    assert "step" not in outcome.out.replace("steps of the search", "")
+
+
+def test_fit_where_nothing_fits_is_one_line(tight, tmp_path):
+    tight["available"] = 1000
+    outcome = supernet("search", *FIVE_STEPS, "memory=fit", cwd=tmp_path)
+    assert (outcome.code, outcome.err.count("\n")) == (2, 1) and "not even a batch of two images" in outcome.err
+
+
+def test_only_who_asks_waits_for_a_plan(tight, tmp_path):
+    tight["available"] = 0
+    folder = finished("search", *FIVE_STEPS, cwd=tmp_path)
+    assert "memory" not in read_json(folder / "results.json")
+    outcome = supernet("check", *FIVE_STEPS, "memory=ignore", cwd=tmp_path)
+    assert (outcome.code, outcome.err) == (0, "") and "memory" not in outcome.out
+    assert tight["tries"] == 0
+    tight["available"] = 1.15 * 1210
+    outcome = supernet("check", *FIVE_STEPS, "memory=fit", cwd=tmp_path)
+    assert "search.batch_size=16" in outcome.out and "5 steps" in outcome.out
+
+
+def test_a_trial_that_fails_is_one_line(tmp_path):
+    ConfigStore.instance().store("schema", Config)
+    settings = dataclasses.asdict(composed(["data=npz", f"data.source.path={tmp_path / 'gone.npz'}"]))
+    with pytest.raises(UserError, match=r"memory: a trial .* at search.batch_size=8 failed: .*no such file.*memory=ignore"):
+        tried(settings, 8)
