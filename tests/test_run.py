@@ -112,7 +112,7 @@ def test_results_hold_every_figure(run):
         "total_seconds",
     }
     assert set(results["search"]) >= {"seconds", "steps", "peak_memory_bytes"}
-    assert results["search"]["steps"] == 10
+    assert results["search"]["steps"] == 10 * results["search"]["supernets"]
     assert 0 <= results["derive"]["inherited_accuracy"] <= 1
     assert results["environment"]["torch"] == torch.__version__.partition("+")[0]
     for part in ("retrain", "random_baseline"):
@@ -331,11 +331,11 @@ def test_a_warm_start_is_on_record_and_resumes_without_its_parent(darts, tmp_pat
     child = finished("search", f"from={darts}", "method=spos", cwd=tmp_path)
     results, before = results_of(child), results_of(darts)
     assert results["search"]["warm_start"] == {"folder": str(darts)} | before["search"]
-    assert (results["parent"], results["method"], before["search"]["method"]) == (str(darts), "spos", "beta_darts")
+    assert (results["parent"], results["method"], before["search"]["method"]) == (str(darts), "spos", "steady_darts")
     assert results["total_seconds"] == pytest.approx(before["search"]["seconds"] + results["search"]["seconds"])
     third = finished("search", f"from={child}", "method=fairnas", cwd=tmp_path)
     results = results_of(third)
-    assert results["search"]["warm_start"]["warm_start"]["method"] == "beta_darts"  # the whole chain, and what all of it cost
+    assert results["search"]["warm_start"]["warm_start"]["method"] == "steady_darts"  # the whole chain, and what all of it cost
     assert results["total_seconds"] > results_of(child)["total_seconds"]
     shutil.rmtree(darts)
     assert finished("derive", f"from={child}", "searcher.candidates=3", cwd=tmp_path) != child  # another searcher: a grandchild

@@ -256,12 +256,23 @@ def test_a_limit_of_skips_binds_the_groups_that_are_named_and_every_draw():
     assert max(cell["normal"].count("skip_connect") for cell in drawn) == 2 < max(c["reduce"].count("skip_connect") for c in drawn)
 
 
-def test_the_excess_of_skips_has_a_gradient_also_where_none_are_allowed():
+def test_a_limit_of_skips_below_one_is_a_share_of_the_edges_that_an_architecture_has():
+    """A quarter: of the eight edges of a cell of DARTS two, as in P-DARTS; of the six of NAS-Bench-201 one."""
+    darts, nb201 = (Budget(BUDGETS[name].space, 10, SHAPE, {"skips": 0.25}) for name in ("darts", "nb201"))
+    assert darts.limits == {"skips/normal": 2, "skips/reduce": 2} and nb201.limits == {"skips/edges": 1}
+    assert Budget(BUDGETS["nb201"].space, 10, SHAPE, {"skips/edges": 0.5}).limits == {"skips/edges": 3}
+
+
+def test_a_limit_of_skips_moves_no_logits():
+    """It binds architectures; the penalty on logits is of costs alone."""
     space = BUDGETS["nb201"].space
     logits = torch.zeros(6, 5, requires_grad=True)
-    excess = Budget(space, 10, SHAPE, {"skips": 0}).excess(softmax_mixture({"edges": logits}))
-    excess.backward()
-    assert float(excess.detach()) == pytest.approx(6 / 5) and (logits.grad[:, 1] > 0).all() and (logits.grad[:, 0] < 0).all()
+    mixture = softmax_mixture({"edges": logits})
+    assert float(Budget(space, 10, SHAPE, {"skips": 0}).excess(mixture)) == 0.0
+    cheap = Budget(space, 10, SHAPE).tables["params"].of(Budget(space, 10, SHAPE).cheapest()) + 1
+    limits = {"params": cheap}
+    both, one = (Budget(space, 10, SHAPE, some).excess(mixture) for some in (limits | {"skips": 0}, limits))
+    assert float(both.detach()) == float(one.detach()) > 0
 
 
 def test_a_limit_of_skips_names_a_group_that_there_is():

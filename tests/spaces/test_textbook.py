@@ -109,7 +109,7 @@ def test_a_hundred_steps_follow_the_textbooks_curve():
     assert np.abs(curve("ours", torch.float64) - exact).max() < 1e-9
 
     def apart(kind: str) -> np.ndarray:
-        return np.array([np.abs(curve(kind, torch.float32, order) - exact).mean() for order in range(6)])
+        return np.array([np.abs(curve(kind, torch.float32, order) - exact).mean() for order in range(4)])
 
     ours, theirs = apart("ours"), apart("textbook")
     assert np.median(ours) <= 10 * np.median(theirs) and ours.max() <= 10 * theirs.max()

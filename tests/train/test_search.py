@@ -9,10 +9,13 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from supernet.errors import UserError
+from supernet.guards.early_stop import EarlyStop
 from supernet.learners.fixed import Fixed
 from supernet.learners.gradient import Gradient
 from supernet.learners.reinforce import Reinforce
 from supernet.mixture import Choice
+from supernet.modifiers.beta_decay import BetaDecay
 from supernet.samplers.policy import Policy
 from supernet.samplers.softmax import Softmax
 from supernet.samplers.uniform import Uniform
@@ -271,3 +274,51 @@ def test_a_run_derives_by_perturbation_and_says_how(make_run):
     found = run.results()["derive"]
     assert [one["kept"] for one in sorted(found["kept"], key=lambda one: one["slots"])] == list(architecture["edges"])
     assert found["searcher"] == "perturbation" and found["tuned_steps"] == 6 and found["evaluated"] == 1
+
+
+# --- several supernets
+
+
+def test_several_supernets_are_searches_of_their_own_and_their_mean_logits_decide(space, search_stage, tmp_path):
+    """The first is the search of one supernet, to the bit; the next begins like it, with other weights and images."""
+
+    def make(supernets=2):
+        return search_stage(
+            space, Softmax(), Gradient(lr=0.1), modifiers=[BetaDecay(1.0)], supernets=supernets, epochs=1, lr=0.05, warmup_epochs=0.5
+        )
+
+    alone, both, seen = make(1), make(), []
+    straight(alone)
+    first = copy.deepcopy(both.supernet.state_dict())
+    inner, relax = both.step, both.sampler.relaxation
+
+    def relaxation(logits, progress, noise):
+        seen.append((round(progress, 6), both.optimizer.param_groups[0]["lr"]))
+        return relax(logits, progress, noise)
+
+    both.sampler.relaxation = relaxation
+    for index in range(both.steps):
+        if index == alone.steps:
+            assert identical(alone.supernet.state_dict(), both.supernet.state_dict())
+            assert identical(alone.detached_logits, both.detached_logits) and identical(alone.scores(), both.scores())
+        inner(index)
+    assert seen[: alone.steps] == seen[alone.steps :] and len(set(seen)) == alone.steps  # what follows a schedule begins again
+    assert not any(torch.equal(both.ended[0][name], table) for name, table in both.detached_logits.items())
+    assert not identical(first, both.supernet.state_dict())
+    for name, mean in both.scores().items():
+        torch.testing.assert_close(mean, (alone.scores()[name] + both.sampler.scores(both.detached_logits)[name]) / 2)
+
+    del both.sampler.relaxation
+    for at in (alone.steps - 1, alone.steps, alone.steps + 1):
+        resumed, _ = stopped_and_resumed(make, at, tmp_path / str(at))
+        assert identical(both.state_dict(), resumed.state_dict()) and identical(both.scores(), resumed.scores())
+
+
+def test_what_several_supernets_do_not_go_with_is_one_line(search_stage):
+    for settings in ({"depths": [[0.0, 1.0]]}, {"freeze_weights": True}):
+        with pytest.raises(UserError, match=rf"search\.supernets=2: does not go with search\.{next(iter(settings))}; leave out one"):
+            search_stage(SPACES["nb201"](), Softmax(), Gradient(), supernets=2, **settings)
+    with pytest.raises(UserError, match=r"search\.supernets: there is a mean of logits alone, and this method learns none"):
+        search_stage(SPACES["nb201"](), Uniform(), Fixed(), supernets=2)
+    with pytest.raises(UserError, match=r"search\.supernets: guards watch one supernet to its end; leave out guard= or search"):
+        search_stage(SPACES["nb201"](), Softmax(), Gradient(), guards={"early_stop": EarlyStop()}, supernets=2)
