@@ -111,7 +111,8 @@ def functional_loss(problem: Bilevel, batch: Batch) -> Loss:
 
     def loss(weights: Weights, logits: Logits) -> Tensor:
         with statistics_kept(problem.supernet):
-            outputs = functional_call(problem.supernet, weights, (images, problem.relax(logits)))
+            told = images, problem.relax(logits)
+            outputs = functional_call(problem.supernet, weights, told) if weights else problem.supernet(*told)
             return problem.loss(outputs, labels)
 
     return loss

@@ -153,17 +153,18 @@ static float *packed(const Job *job, const long *start, const float *const *weig
 
 static void group(long g, long images, long *from, long *to) { *from = g * images / GROUPS, *to = (g + 1) * images / GROUPS; }
 
-static void add_groups(float *result, const float *parts, long size) {
+// result = factor times the sum of the groups' parts
+static void add_groups(float *result, const float *parts, long size, float factor) {
 #pragma omp parallel for schedule(static)
     for (long i = 0; i < size; i++) {
         float sum = 0.0f;
         for (long g = 0; g < GROUPS; g++) sum += parts[g * size + i];
-        result[i] = sum;
+        result[i] = sum * factor;
     }
 }
 
-// result [count][images][out height][out width][channels]; of its pixels, the sum of products of channels, second [count][channels]
-// [channels], and the sum, first [count][channels]
+// result [count][images][out height][out width][channels]; over its pixels, the mean of products of channels, second [count]
+// [channels][channels], and of channels, first [count][channels]
 void forward(float *result, float *second, float *first, const float *x, const float *const *kernels, const long *shape,
              const long *size, const long *dilation) {
     Job job = job_of(shape, size, dilation);
@@ -188,8 +189,8 @@ void forward(float *result, float *second, float *first, const float *x, const f
             }
         free(framed);
     }
-    add_groups(second, squares, job.count * square);
-    add_groups(first, sums, job.count * channels);
+    add_groups(second, squares, job.count * square, 1.0f / (job.images * pixels));
+    add_groups(first, sums, job.count * channels, 1.0f / (job.images * pixels));
     free(squares);
     free(sums);
     free(weights);
@@ -250,7 +251,7 @@ void backward(float *of_x, float *of_kernels, const float *x, const float *const
         free(gradient);
     }
     if (of_kernels) {
-        add_groups(weights, parts, all);  // in the place of what is no longer needed
+        add_groups(weights, parts, all, 1.0f);  // in the place of what is no longer needed
         for (long j = 0; j < job.count; j++)
             for (long c = 0, taps = size[j] * size[j]; c < channels; c++)
                 for (long t = 0; t < taps; t++) of_kernels[start[j] + c * taps + t] = weights[start[j] + t * channels + c];

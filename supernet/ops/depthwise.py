@@ -45,12 +45,12 @@ def _told(weight: Tensor, stride: int, dilation: int) -> tuple[int, int, int, in
 
 
 def forward(x: Tensor, weights: Sequence[Tensor], kind: Kind) -> tuple[Tensor, Tensor, Tensor]:
-    """The same; and, over its pixels, the sums of products of two channels [K, C, C] and of one [K, C]. Not differentiable."""
+    """The same; and, over its pixels, the second moments [K, C, C] and the means [K, C]. Not differentiable."""
     if not _known(x, weights):
         result = convolved(x, weights, kind)
         rows = result.flatten(1, 3).unbind()
         second, _, first = grams(rows[0], [(z, z) for z in rows] + [(None, z) for z in rows], len(rows), 0)
-        return result, second, first
+        return result, second / len(rows[0]), first / len(rows[0])
     _, batch, height, width, channels = x.shape
     out = [(length - 1) // kind.stride + 1 for length in (height, width)]
     result = x.new_empty(len(weights), batch, *out, channels)

@@ -8,18 +8,18 @@ mixture and adds it up. Most of that time goes into moving memory. But an operat
 whose 1×1 convolution (a matrix W) and BatchNorm do not mix pixels. With n pixels as the rows of z, BatchNorm needs the mean and
 the variance of z W', and both follow from the mean m and the second moments G = z'z / n of z itself:
 
-    mean = W m,    variance = diag(W (G - m m') W'),    norm(z W') = (z W' - mean) / sqrt(variance + eps)
+    mean = W m,    variance = diag(W G W') - mean^2,    norm(z W') = (z W' - mean) / sqrt(variance + eps)
 
 So the weight of the mixture, BatchNorm and convolution are one small matrix and a shift, and what an edge adds to its node is
 
-    sum over options of z M + shift,    M = (weight * W / sqrt(variance + eps))'
+    sum over options of z M' + shift,    M = weight * W / sqrt(variance + eps)
 
 in which nothing but the z is ever stored: not the outputs of convolutions, BatchNorms or multiplications. All edges that leave a
 node are run together. What has no weights of its own (a pooling, the identity) has the unit matrix for W, of which only the
 diagonal is needed; it is computed once for all edges, as are its moments. All depthwise convolutions are one call.
 
-Backward, with Q the gradient of the sum: that of M is z'Q and that of the shift Q's own sum. Plain differentiable algebra on small
-matrices takes them to those of W, of the weights of the mixture, of m and of G; and z gets Q M' + (z (dG + dG') + dm) / n, a sum
+Backward, with Q the gradient of the sum: that of M is Q'z and that of the shift Q's own sum. Plain differentiable algebra on small
+matrices takes them to those of W, of the weights of the mixture, of m and of G; and z gets Q M + (z (dG + dG') + dm) / n, a sum
 of products again. So :mod:`supernet.ops.rows` does all that touches pixels: sums of products, and moments. Where the gradient is
 asked to be differentiated again, torch differentiates the formulae above instead.
 """
@@ -207,46 +207,49 @@ def moments(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Second moments [K, C, C] and diagonals of them [k, C] of the rows that are normed, and the means [K + k, C] of both.
 
-    ``of_convolved`` are the sums of products and the sums of those that are convolved, if they are known.
+    ``of_convolved`` are the second moments and the means of those that are convolved, if they are known.
     """
-    full, diagonal = layout.whole[sum(len(second) for second, _ in of_convolved) :], layout.diagonal
-    some = [rows[which][index] for which, index in full + diagonal]
+    whole = layout.whole[sum(len(second) for second, _ in of_convolved) :]
+    some = [rows[which][index] for which, index in whole + layout.diagonal]
+    if not some and len(of_convolved) == 1:
+        second, first = of_convolved[0]
+        return second, first[:0], first
     pairs = [(z, z) for z in some] + [(None, z) for z in some]
-    second, squares, first = grams(rows[0][0], pairs, len(full), len(diagonal), native)
-    if of_convolved:
-        known = [torch.cat(parts) for parts in zip(*of_convolved, strict=True)]
-        second, first = torch.cat([known[0], second]), torch.cat([known[1], first])
-    count = rows[0].shape[1]
-    return second / count, squares / count, first / count
+    found = [sums.div_(rows[0].shape[1]) for sums in grams(rows[0][0], pairs, len(whole), len(layout.diagonal), native)]
+    second, first = (torch.cat([*known, own]) for *known, own in zip(*of_convolved, (found[0], found[2]), strict=True))
+    return second, found[1], first
 
 
 def folded(layout: Combination, statistics: Sequence[Tensor], small: Sequence[Tensor | None]):
-    """What to do to the rows of each of T terms, ``(matrices [full, in, out], diagonals [T - full, C], shifts [T, C])``, and the
+    """What to do to the rows of each of T terms, ``(matrices [full, out, in], diagonals [T - full, C], shifts [T, C])``, and the
     mean and variance [norms, C] that BatchNorms see."""
     (second, squares, first), (pointwise, weights, gain, bias) = statistics, small
-    full, normed, count = layout.full, len(layout.norms), len(layout.terms)
-    mean = variance = None
+    full, normed = layout.full, len(layout.norms)
+    mean, square = [], []
     if full:
-        m, moment = (taken(table, layout.of_whole) for table in (first[: len(layout.whole)], second))
-        covariance = moment - m[:, :, None] * m[:, None, :]
-        mean, variance = (pointwise @ m[..., None])[..., 0], (pointwise @ covariance * pointwise).sum(dim=-1)
+        m = taken(first[: len(layout.whole)], layout.of_whole)
+        mean.append((pointwise @ m[..., None])[..., 0])
+        square.append((pointwise @ taken(second, layout.of_whole) * pointwise).sum(dim=-1))
     if normed > full:
-        m, square = (taken(table, layout.of_diagonal) for table in (first[len(layout.whole) :], squares))
-        mean = m if mean is None else torch.cat([mean, m])
-        variance = square - m * m if variance is None else torch.cat([variance, square - m * m])
-    rest = first.new_zeros(count - normed, first.shape[1])
-    scale, shift = rest + 1, rest
+        mean.append(taken(first[len(layout.whole) :], layout.of_diagonal))
+        square.append(taken(squares, layout.of_diagonal))
+    scales, shifts, observed = [], [], ()
     if normed:
-        variance = variance.clamp_min(0.0)
-        own = torch.rsqrt(variance + layout.norms[0].eps)
-        by = -mean * own
+        m, q = (parts[0] if len(parts) == 1 else torch.cat(parts) for parts in (mean, square))
+        observed = m, (q - m * m).clamp_min(0.0)
+        scale = torch.rsqrt(observed[1] + layout.norms[0].eps)
+        shift = -m * scale
         if gain is not None:
-            own, by = own * gain, by * gain + bias
-        scale, shift = (torch.cat([own, scale]), torch.cat([by, shift])) if len(rest) else (own, by)
+            scale, shift = scale * gain, shift * gain + bias
+        scales.append(scale)
+        shifts.append(shift)
+    if rest := len(layout.terms) - normed:
+        scales.append(first.new_ones(rest, first.shape[1]))
+        shifts.append(first.new_zeros(rest, first.shape[1]))
+    scale, shift = (parts[0] if len(parts) == 1 else torch.cat(parts) for parts in (scales, shifts))
     if weights is not None:
         scale, shift = scale * weights[:, None], shift * weights[:, None]
-    matrices = (pointwise * scale[:full, :, None]).transpose(1, 2).contiguous() if full else second
-    return (matrices, scale[full:], shift), (mean, variance)
+    return (pointwise * scale[:full, :, None] if full else second, scale[full:], shift), observed
 
 
 def taken(table: Tensor, order: Tensor | None) -> Tensor:
@@ -255,7 +258,7 @@ def taken(table: Tensor, order: Tensor | None) -> Tensor:
 
 def summed(layout: Combination, parts: Sequence[Tensor], rows, starts, native: bool = True) -> tuple[Tensor, ...]:
     matrices, diagonals, shifts = parts
-    each = [*matrices.unbind(), *diagonals.unbind()]
+    each = [*matrices.transpose(1, 2).contiguous().unbind(), *diagonals.unbind()]
     shift = shifts.new_zeros(layout.targets, shifts.shape[1]).index_add(0, layout.of_targets, shifts).unbind()
     terms: list[list[tuple[Tensor, Tensor]]] = [[] for _ in starts]
     for (which, index, target), matrix in zip(layout.terms, each, strict=True):
@@ -306,7 +309,7 @@ class _Combined(torch.autograd.Function):
         convolved = iter(convolved)
         rows = [some[0] if kind is None else next(convolved) for kind, some in zip(layout.kinds, each, strict=True)]
         given = [gradient.contiguous() for gradient in (gradients[0].unbind() if layout.stacked else gradients)]
-        pairs = [(rows[which][index], given[target]) for which, index, target in layout.terms]
+        pairs = [(given[target], rows[which][index]) for which, index, target in layout.terms]
         pairs += [(None, gradient) for gradient in given]
         of_matrices, of_diagonals, of_targets = grams(rows[0][0], pairs, layout.full, len(layout.terms) - layout.full)
         slopes = of_matrices, of_diagonals, of_targets[layout.of_targets]
@@ -339,11 +342,10 @@ def _algebra(moving: Sequence[tuple[Tensor, Tensor]], asked: Sequence[Tensor]) -
 
 
 def _slopes_of_rows(layout: Combination, rows, given, parts, of_statistics) -> dict[tuple[int, int], Sum]:
-    """The gradient of the rows at each place, ``Q M' + (z (dG + dG') + dm) / n``, summed over the terms that read them."""
+    """The gradient of the rows at each place, ``Q M + (z (dG + dG') + dm) / n``, summed over the terms that read them."""
     matrices, diagonals, _ = parts
     terms: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = {}
-    turned = [*(matrices.transpose(1, 2).contiguous().unbind() if layout.full else ()), *diagonals.unbind()]
-    for (which, index, target), matrix in zip(layout.terms, turned, strict=True):
+    for (which, index, target), matrix in zip(layout.terms, [*matrices.unbind(), *diagonals.unbind()], strict=True):
         terms.setdefault((which, index), []).append((given[target], matrix))
     of_second, of_squares, of_first = (table / rows[0].shape[1] for table in of_statistics)
     of_moments = [*(of_second + of_second.transpose(1, 2)).unbind(), *(2 * of_squares).unbind()]
