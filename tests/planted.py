@@ -174,13 +174,14 @@ METHODS: dict[str, tuple[Callable[[], Sampler], Callable[[], Learner], Callable[
     "steady_darts": (Softmax, gradient, lambda: [BetaDecay(1.0)]),
 }
 # What the recipe of the default method says besides: the number of supernets, and the limits of the derived architecture.
-BESIDES = {"steady_darts": (4, {"skips": 0.25})}
+BESIDES = dict.fromkeys(("steady_darts", "default"), (4, {"skips": 0.25}))
 
 GUARDED = {  # for Tempting
     "warm-up and perturbation": (Softmax, lambda: gradient(warmups=[[0, 0.7]]), list),
     "warm-up alone": (Softmax, lambda: gradient(warmups=[[0, 0.7]]), list),
     "plain": (Softmax, lambda: gradient(lr=0.02), list),
-    "held": (Softmax, lambda: gradient(lr=0.02), lambda: [BetaDecay(10.0)]),  # a weight for this problem, not the default
+    "held": (Softmax, lambda: gradient(lr=0.02), lambda: [BetaDecay(10.0)]),  # a weight for this problem
+    "default": (Softmax, lambda: gradient(lr=0.02), lambda: [BetaDecay(1.0)]),
 }
 
 

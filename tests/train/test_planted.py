@@ -25,7 +25,7 @@ def test_plain_darts_falls_for_the_skip():
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_the_beta_decay_resists(seed):
-    """Where plain DARTS falls for the skip, given as long and the same steps; with a weight for this problem, not the default."""
+    """Where plain DARTS falls for the skip, given as long and the same steps; with a weight for this problem."""
     assert "skip_connect" in resisted("plain", seed)
     assert resisted("held", seed) == ("conv_a", "conv_a")
 
@@ -35,6 +35,13 @@ def test_warm_up_and_perturbation_resist(seed):
     """Where plain DARTS falls for the skip in both slots, given as long."""
     assert resisted("darts", seed, epochs=12) == ("skip_connect", "skip_connect")
     assert resisted("warm-up and perturbation", seed, epochs=12) == ("conv_a", "conv_a")
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_default_resists(seed):
+    """Where plain DARTS falls for the skip in both slots, given as long a supernet."""
+    assert resisted("darts", seed, epochs=12) == ("skip_connect", "skip_connect")
+    assert resisted("default", seed, epochs=12) == ("conv_a", "conv_a")
 
 
 if __name__ == "__main__":
