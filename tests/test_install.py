@@ -37,7 +37,7 @@ def installed(wheel, tmp_path_factory):
 def test_the_wheel_holds_the_package_and_its_yaml_and_nothing_else(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
-    code = {str(path.relative_to(ROOT)) for path in (ROOT / "supernet").rglob("*.*") if path.suffix in (".py", ".c")}
+    code = {str(path.relative_to(ROOT)) for path in (ROOT / "supernet").rglob("*.*") if path.suffix in (".py", ".c", ".h")}
     settings = {f"supernet/{path.relative_to(ROOT)}" for path in (ROOT / "conf").rglob("*.yaml")}
     assert names == code | settings
 
