@@ -52,7 +52,7 @@ class SearchSettings(SGDSettings):
             raise UserError("search.depths: weights that start anew cannot be frozen; leave out search.freeze_weights")
         if self.supernets > 1 and (self.depths or self.freeze_weights):
             other = "search.depths" if self.depths else "search.freeze_weights"
-            raise UserError(f"search.supernets={self.supernets}: does not go with {other}; leave out one of them")
+            raise UserError(f"search.supernets={self.supernets}: does not go with {other}; leave that out or set search.supernets=1")
 
 
 class SearchStage:
@@ -119,11 +119,11 @@ class SearchStage:
         self.measuring = instruments or InstrumentSettings(use=[])
         self.instruments = self.measuring.built() if learner.moves == "logits" else {}
         self.guards = dict(guards or {})
-        several = "depths" if settings.depths else "supernets" if settings.supernets > 1 else ""
-        if several and self.guards:
-            raise UserError(f"search.{several}: guards watch one supernet to its end; leave out guard= or search.{several}")
+        if (settings.depths or settings.supernets > 1) and self.guards:
+            what, instead = ("depths", "search.depths") if settings.depths else ("supernets", "set search.supernets=1")
+            raise UserError(f"search.{what}: guards watch one supernet to its end; leave out guard= or {instead}")
         if settings.supernets > 1 and learner.moves != "logits":
-            raise UserError("search.supernets: there is a mean of logits alone, and this method learns none; leave it out")
+            raise UserError("search.supernets: there is a mean of logits alone, and this method learns none; set it to 1")
         self.parts = {name: 0.0 for name in (*self.instruments, *self.guards)}  # seconds that each has taken
         self.fired: list[dict[str, Any]] = []  # what guards did: guard, epoch, what
         self.seen: Batch | None = None  # the images that the logits learnt from in this step

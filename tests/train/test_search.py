@@ -316,9 +316,9 @@ def test_several_supernets_are_searches_of_their_own_and_their_mean_logits_decid
 
 def test_what_several_supernets_do_not_go_with_is_one_line(search_stage):
     for settings in ({"depths": [[0.0, 1.0]]}, {"freeze_weights": True}):
-        with pytest.raises(UserError, match=rf"search\.supernets=2: does not go with search\.{next(iter(settings))}; leave out one"):
+        with pytest.raises(UserError, match=rf"search\.supernets=2: does not go with search\.{next(iter(settings))}; leave that out"):
             search_stage(SPACES["nb201"](), Softmax(), Gradient(), supernets=2, **settings)
     with pytest.raises(UserError, match=r"search\.supernets: there is a mean of logits alone, and this method learns none"):
         search_stage(SPACES["nb201"](), Uniform(), Fixed(), supernets=2)
-    with pytest.raises(UserError, match=r"search\.supernets: guards watch one supernet to its end; leave out guard= or search"):
+    with pytest.raises(UserError, match=r"search\.supernets: guards watch one supernet to its end; leave out guard= or set search"):
         search_stage(SPACES["nb201"](), Softmax(), Gradient(), guards={"early_stop": EarlyStop()}, supernets=2)
