@@ -70,7 +70,7 @@ def require_warmups(warmups: Sequence[Any]) -> None:
 
 
 class Parts(NamedTuple):
-    """What a step asks a network for again and again: to walk through the thousands of modules of one takes a twentieth of a step."""
+    """What a step asks a network for again and again: to walk through its thousands of modules takes a twentieth of a step."""
 
     parameters: list[nn.Parameter]
     norms: list[nn.BatchNorm2d]

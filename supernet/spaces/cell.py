@@ -126,13 +126,15 @@ class MixedCell(nn.Module):
             totals[target] = out if target not in totals else totals[target] + out
 
     def _at_once(self, node: int, x: Tensor, chosen, weights: Tensor, totals: dict[int, Tensor]) -> None:
-        """The same by a :class:`supernet.spaces.mixed.Program`, of which that of the last step is kept: most methods run it again."""
+        """The same by a :class:`supernet.spaces.mixed.Program`, of which the last is kept: most methods run it again."""
         slots, options, targets, operations = zip(*chosen, strict=True)
         known, targets_of, places, program = self.programs.get(node, (None,) * 4)
         if known != (slots, options, x.device):
             targets_of = list(dict.fromkeys(targets))
             places = torch.tensor([slots, options], device=weights.device)
-            program = Program([(targets_of.index(t), operation) for t, operation in zip(targets, operations, strict=True)], x.device)
+            program = Program(
+                [(targets_of.index(t), operation) for t, operation in zip(targets, operations, strict=True)], x.device
+            )
             self.programs[node] = (slots, options, x.device), targets_of, places, program
         sums = program.run(x, weights[places[0], places[1]], [totals.get(target) for target in targets_of])
         totals.update(zip(targets_of, sums, strict=True))

@@ -87,10 +87,12 @@ class Term:
 
 
 class Combination:
-    """What is the same in every step when terms are combined: T of them, in an order in which the first ``full`` have a pointwise and
-    a norm; of the others, which have none, only the first have norms."""
+    """What is the same in every step when terms are combined: T of them, in an order in which the first ``full`` have a pointwise
+    and a norm; of the others, which have none, only the first have norms."""
 
-    def __init__(self, terms: Sequence[Term], kinds: Sequence[Kind | None], targets: int, device: torch.device, stacked: bool = False):
+    def __init__(
+        self, terms: Sequence[Term], kinds: Sequence[Kind | None], targets: int, device: torch.device, stacked: bool = False
+    ):
         terms = sorted(terms, key=lambda term: (term.stage.pointwise is None, term.stage.norm is None))
         self.terms = [(term.source, term.index, term.target) for term in terms]
         self.norms = [term.stage.norm for term in terms if term.stage.norm is not None]
@@ -293,7 +295,9 @@ class _Combined(torch.autograd.Function):
             parts, observed = folded(layout, statistics, leaves)
         if layout.norms:
             track(layout.norms, *(table.detach() for table in observed), rows[0].shape[1])
-        ctx.save_for_backward(*tensors[: len(tensors) - len(starts)], *(z for z, kind in zip(rows, layout.kinds, strict=True) if kind))
+        ctx.save_for_backward(
+            *tensors[: len(tensors) - len(starts)], *(z for z, kind in zip(rows, layout.kinds, strict=True) if kind)
+        )
         ctx.layout, ctx.algebra, ctx.started = layout, (statistics, leaves, parts), [start is not None for start in starts]
         return summed(layout, [part.detach() for part in parts], rows, starts)
 

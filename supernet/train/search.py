@@ -52,7 +52,9 @@ class SearchSettings(SGDSettings):
             raise UserError("search.depths: weights that start anew cannot be frozen; leave out search.freeze_weights")
         if self.supernets > 1 and (self.depths or self.freeze_weights):
             other = "search.depths" if self.depths else "search.freeze_weights"
-            raise UserError(f"search.supernets={self.supernets}: does not go with {other}; leave that out or set search.supernets=1")
+            raise UserError(
+                f"search.supernets={self.supernets}: does not go with {other}; leave that out or set search.supernets=1"
+            )
 
 
 class SearchStage:

@@ -102,8 +102,8 @@ def curve(kind: str, dtype: torch.dtype, order: int = 0) -> np.ndarray:
 
 
 def test_a_hundred_steps_follow_the_textbooks_curve():
-    """In float64 to the last digits. In float32 ours leaves the exact curve no faster than the textbook itself does for other orders
-    of the same images, by a small factor: a rectified zero that rounds to the other side is a jump in any of them."""
+    """In float64 to the last digits. In float32 ours leaves the exact curve no faster than the textbook itself does for other
+    orders of the same images, by a small factor: a rectified zero that rounds to the other side is a jump in any of them."""
     exact = curve("textbook", torch.float64)
     assert exact[-10:].mean() < exact[:10].mean()  # there is something to learn
     assert np.abs(curve("ours", torch.float64) - exact).max() < 1e-9

@@ -284,7 +284,14 @@ def test_several_supernets_are_searches_of_their_own_and_their_mean_logits_decid
 
     def make(supernets=2):
         return search_stage(
-            space, Softmax(), Gradient(lr=0.1), modifiers=[BetaDecay(1.0)], supernets=supernets, epochs=1, lr=0.05, warmup_epochs=0.5
+            space,
+            Softmax(),
+            Gradient(lr=0.1),
+            modifiers=[BetaDecay(1.0)],
+            supernets=supernets,
+            epochs=1,
+            lr=0.05,
+            warmup_epochs=0.5,
         )
 
     alone, both, seen = make(1), make(), []
@@ -316,7 +323,9 @@ def test_several_supernets_are_searches_of_their_own_and_their_mean_logits_decid
 
 def test_what_several_supernets_do_not_go_with_is_one_line(search_stage):
     for settings in ({"depths": [[0.0, 1.0]]}, {"freeze_weights": True}):
-        with pytest.raises(UserError, match=rf"search\.supernets=2: does not go with search\.{next(iter(settings))}; leave that out"):
+        with pytest.raises(
+            UserError, match=rf"search\.supernets=2: does not go with search\.{next(iter(settings))}; leave that out"
+        ):
             search_stage(SPACES["nb201"](), Softmax(), Gradient(), supernets=2, **settings)
     with pytest.raises(UserError, match=r"search\.supernets: there is a mean of logits alone, and this method learns none"):
         search_stage(SPACES["nb201"](), Uniform(), Fixed(), supernets=2)
