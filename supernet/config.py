@@ -119,7 +119,7 @@ class Config:
             if metric.startswith("skips"):
                 if not isinstance(limit, int) and not (isinstance(limit, float) and 0 < limit < 1):
                     raise UserError(
-                        f"budget.skips={self.budget.skips}: whole numbers or shares below 1, one or one a group as in {{normal: 2}}"
+                        f"budget.skips={self.budget.skips}: must be a whole number or a share below 1, or such of a group: {{normal: 2}}"
                     )
                 require(f"budget.{metric}", limit, least=0)
             else:
