@@ -118,9 +118,8 @@ class Config:
         for metric, limit in self.budget.limits().items():
             if metric.startswith("skips"):
                 if not isinstance(limit, int) and not (isinstance(limit, float) and 0 < limit < 1):
-                    raise UserError(
-                        f"budget.skips={self.budget.skips}: must be a whole number or a share below 1, or such of a group: {{normal: 2}}"
-                    )
+                    what = "a whole number or a share below 1, or one a group as in {normal: 2}"
+                    raise UserError(f"budget.skips={self.budget.skips}: must be {what}")
                 require(f"budget.{metric}", limit, least=0)
             else:
                 require(f"budget.{metric}", limit, above=0)

@@ -143,6 +143,12 @@ def test_figures_are_those_of_the_exported_network(run):
     assert results["cost"]["params"] == sum(w.numel() for name, w in weights.items() if not name.endswith(buffers))
 
 
+def test_the_report_says_that_there_were_several_supernets(run):
+    page = (run / "report.html").read_text(encoding="utf-8")
+    several = results_of(run)["search"]["supernets"] > 1
+    assert ("supernets, one after the other" in page) == several
+
+
 def test_metrics_and_wandb_hold_the_same_rows(run):
     rows = read_rows(run / "metrics.jsonl")
     last = {row["stage"]: row["step"] for row in rows}

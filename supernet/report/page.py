@@ -154,6 +154,8 @@ def search(results: Mapping[str, Any], rows: figures.Rows, colours: Mapping[str,
         html += picture(figures.logit_curves(rows, group, colours, choices.get(group)), f"logits-{group}")
     if groups:
         html += note("One panel a decision: the softmax of its logits over the epochs. Above it what was derived, drawn bold.")
+    if (supernets := results.get("search", {}).get("supernets", 1)) > 1:
+        html += note(f"{supernets} supernets, one after the other, each begun anew; derived by the mean of their logits.")
     return html
 
 
