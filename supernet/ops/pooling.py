@@ -16,12 +16,11 @@ from torch.nn import functional as F
 from supernet.ops.native import known, library, numbers, place
 from supernet.ops.rows import Sum, grams, products, told
 
-
 NAMES = ("max", "avg")
 
 
 class Kind(NamedTuple):
-    """Of K poolings, whose ``names`` are some of ``NAMES`` in that order; ``normed`` if the moments of what they give are needed."""
+    """Of K poolings, whose ``names`` are some of ``NAMES`` in order; ``normed`` if the moments of what they give are needed."""
 
     stride: int
     names: tuple[str, ...]
