@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-SOURCES = [Path(__file__).with_name(name) for name in ("depthwise.c", "pooling.c", "rows.c", "rows.h")]
+SOURCES = [Path(__file__).with_name(name) for name in ("depthwise.c", "folding.c", "pooling.c", "rows.c", "rows.h")]
 FLAGS = (
     "-O3",
     "-march=native",

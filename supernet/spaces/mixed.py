@@ -34,6 +34,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from supernet.ops import DilConv, FactorizedReduce, Pool, Rectified, ReLUConvBN, SepConv, depthwise, pooling
+from supernet.ops.folding import Folding, Layout, Parts, Small, Statistics, plain
 from supernet.ops.rows import Sum, grams, products
 
 Kind = depthwise.Kind | pooling.Kind
@@ -100,27 +101,32 @@ class Combination:
         self.terms = [(term.source, term.index, term.target) for term in terms]
         self.norms = [term.stage.norm for term in terms if term.stage.norm is not None]
         self.pointwise = [term.stage.pointwise for term in terms if term.stage.pointwise is not None]
-        self.full, self.affine = len(self.pointwise), bool(self.norms) and self.norms[0].affine
+        self.affine = self.norms if self.norms and self.norms[0].affine else []
         self.kinds, self.targets, self.stacked = tuple(kinds), targets, stacked  # kinds: what makes the images that are not given
+        full = len(self.pointwise)
         places = [(source, index) for source, index, _ in self.terms[: len(self.norms)]]
         made = [(source, k, kind) for source, kind in enumerate(kinds) if kind is not None for k in range(kind.count)]
         convolved = [(source, k) for source, k, kind in made if isinstance(kind, depthwise.Kind)]
         pooled = [(source, k) for source, k, kind in made if isinstance(kind, pooling.Kind) and kind.normed]
         # The images, each once, whose second moments are needed, and those of which the diagonal is enough; those made here first.
-        self.whole = list(dict.fromkeys(convolved + places[: self.full]))
-        self.diagonal = list(dict.fromkeys(pooled + places[self.full :]))
-
-        def order(positions: list[int], count: int) -> Tensor | None:  # None: as they are
-            return None if positions == list(range(count)) else torch.tensor(positions, device=device)
-
-        self.of_weights = order([term.position for term in terms], len(terms))
-        self.of_whole = order([self.whole.index(place) for place in places[: self.full]], len(self.whole))
-        self.of_diagonal = order([self.diagonal.index(place) for place in places[self.full :]], len(self.diagonal))
-        self.of_targets = torch.tensor([term.target for term in terms], device=device)
+        self.whole = list(dict.fromkeys(convolved + places[:full]))
+        self.diagonal = list(dict.fromkeys(pooled + places[full:]))
+        self.layout = Layout(
+            full,
+            [*map(self.whole.index, places[:full]), *map(self.diagonal.index, places[full:])],
+            len(self.whole),
+            len(self.diagonal),
+            [term.target for term in terms],
+            targets,
+            [term.position for term in terms],
+            self.norms[0].eps if self.norms else 0.0,
+            device,
+        )
 
     def split(self, tensors: Sequence[Any]) -> tuple[Sequence[Any], list[Sequence[Any]], Sequence[Any]]:
         """What the function below is given, or a list in that order: the small tensors, those of each images, the starts."""
-        small, rest, each = tensors[:4], tensors[4:], []
+        count = 1 + len(self.pointwise) + 2 * len(self.affine)
+        small, rest, each = tensors[:count], tensors[count:], []
         for kind in self.kinds:
             count = 1 if kind is None else 1 + kind.weights
             each.append(rest[:count])
@@ -133,12 +139,8 @@ class Combination:
         """For each target its start [B, C, H, W] plus the sum of its terms, normalised and weighted: [B, H, W, C], or all of them
         as one [K, B, H, W, C] if ``stacked``. Of ``images`` each is alone, [K, B, H, W, C], or what others are made of, with the
         weights that do it."""
-        small = (
-            torch.stack([conv.weight.flatten(1) for conv in self.pointwise]) if self.pointwise else None,
-            weights if self.of_weights is None or weights is None else weights[self.of_weights],
-            torch.stack([norm.weight for norm in self.norms]) if self.affine else None,
-            torch.stack([norm.bias for norm in self.norms]) if self.affine else None,
-        )
+        small = [weights, *(conv.weight for conv in self.pointwise)]
+        small += [*(norm.weight for norm in self.affine), *(norm.bias for norm in self.affine)]
         _, batch, height, width, channels = images[0][0].shape
         if self.kinds[0] is not None:
             height, width = ((length - 1) // self.kinds[0].stride + 1 for length in (height, width))
@@ -228,8 +230,8 @@ def moments(
     of_convolved: Sequence[tuple[Tensor, Tensor]] = (),
     of_pooled: Sequence[tuple[Tensor, Tensor]] = (),
     native: bool = True,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Second moments [K, C, C] and diagonals of them [k, C] of the rows that are normed, and the means [K + k, C] of both.
+) -> Statistics:
+    """Those of the rows that are normed.
 
     ``of_convolved`` are the second moments and the means of those that are convolved, if they are known, and ``of_pooled`` the
     diagonals and the means of those that are pooled.
@@ -246,57 +248,20 @@ def moments(
         first_of_whole.append(found[2][: len(whole)])
         first_of_diagonal.append(found[2][len(whole) :])
     first = joined(first_of_whole + first_of_diagonal)
-    return joined(second), joined(squares) if squares else first[:0], first
+    return Statistics(joined(second), joined(squares) if squares else first[:0], first)
 
 
 def joined(parts: Sequence[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
-def folded(layout: Combination, statistics: Sequence[Tensor], small: Sequence[Tensor | None]):
-    """What to do to the rows of each of T terms, ``(matrices [full, out, in], diagonals [T - full, C], shifts [T, C])``, and the
-    mean and variance [norms, C] that BatchNorms see."""
-    (second, squares, first), (pointwise, weights, gain, bias) = statistics, small
-    full, normed = layout.full, len(layout.norms)
-    mean, square = [], []
-    if full:
-        m = taken(first[: len(layout.whole)], layout.of_whole)
-        mean.append((pointwise @ m[..., None])[..., 0])
-        square.append((pointwise @ taken(second, layout.of_whole) * pointwise).sum(dim=-1))
-    if normed > full:
-        mean.append(taken(first[len(layout.whole) :], layout.of_diagonal))
-        square.append(taken(squares, layout.of_diagonal))
-    scales, shifts, observed = [], [], ()
-    if normed:
-        m, q = joined(mean), joined(square)
-        observed = m, (q - m * m).clamp_min(0.0)
-        scale = torch.rsqrt(observed[1] + layout.norms[0].eps)
-        shift = -m * scale
-        if gain is not None:
-            scale, shift = scale * gain, shift * gain + bias
-        scales.append(scale)
-        shifts.append(shift)
-    if rest := len(layout.terms) - normed:
-        scales.append(first.new_ones(rest, first.shape[1]))
-        shifts.append(first.new_zeros(rest, first.shape[1]))
-    scale, shift = joined(scales), joined(shifts)
-    if weights is not None:
-        scale, shift = scale * weights[:, None], shift * weights[:, None]
-    return (pointwise * scale[:full, :, None] if full else second, scale[full:], shift), observed
-
-
-def taken(table: Tensor, order: Tensor | None) -> Tensor:
-    return table if order is None else table[order]
-
-
-def summed(layout: Combination, parts: Sequence[Tensor], rows, starts, native: bool = True) -> tuple[Tensor, ...]:
-    matrices, diagonals, shifts = parts
-    each = [*matrices.transpose(1, 2).contiguous().unbind(), *diagonals.unbind()]
-    shift = shifts.new_zeros(layout.targets, shifts.shape[1]).index_add(0, layout.of_targets, shifts).unbind()
+def summed(layout: Combination, parts: Parts, rows, starts, native: bool = True) -> tuple[Tensor, ...]:
+    """What a combination gives, in rows [pixels, C]."""
     terms: list[list[tuple[Tensor, Tensor]]] = [[] for _ in starts]
+    each = [*parts.matrices.unbind(), *parts.diagonals.unbind()]
     for (which, index, target), matrix in zip(layout.terms, each, strict=True):
         terms[target].append((rows[which][index], matrix))
-    sums = [Sum(*one) for one in zip(shift, terms, starts, strict=True)]
+    sums = [Sum(*one) for one in zip(parts.shifts.unbind(), terms, starts, strict=True)]
     if layout.stacked and native:
         stack = rows[0].new_empty(len(starts), *rows[0].shape[1:])
         products(sums, stack.unbind())
@@ -312,52 +277,41 @@ class _Combined(torch.autograd.Function):
     def forward(ctx, layout: Combination, *tensors: Tensor | None) -> tuple[Tensor, ...]:
         small, each, starts = layout.split(tensors)
         asked, of_each, _ = layout.split(ctx.needs_input_grad[1:])
-        rows, known = [], {depthwise.Kind: [], pooling.Kind: []}
+        rows, tables = [], {depthwise.Kind: [], pooling.Kind: []}
         for kind, (x, *weights) in zip(layout.kinds, each, strict=True):
             if kind is not None:
-                x, *tables = MAKERS[type(kind)].forward(x, weights, kind)
+                x, *some = MAKERS[type(kind)].forward(x, weights, kind)
                 x = x.flatten(1, 3)
-                known[type(kind)].append(tables)
+                tables[type(kind)].append(some)
             rows.append(x)
-        with torch.set_grad_enabled(any(ctx.needs_input_grad)):
-            moving = any(any(some) for some in of_each)
-            statistics = [table.requires_grad_(moving) for table in moments(layout, rows, *known.values())]
-            leaves = [one if one is None else one.detach().requires_grad_(a) for one, a in zip(small, asked, strict=True)]
-            parts, observed = folded(layout, statistics, leaves)
+        folding = Folding(layout.layout, moments(layout, rows, *tables.values()), small, asked, any(map(any, of_each)))
         if layout.norms:
-            track(layout.norms, *(table.detach() for table in observed), rows[0].shape[1])
+            track(layout.norms, *(table.detach() for table in folding.observed), rows[0].shape[1])
         ctx.save_for_backward(
             *tensors[: len(tensors) - len(starts)], *(z for z, kind in zip(rows, layout.kinds, strict=True) if kind)
         )
-        ctx.layout, ctx.algebra, ctx.started = layout, (statistics, leaves, parts), [start is not None for start in starts]
-        return summed(layout, [part.detach() for part in parts], rows, starts)
+        ctx.layout, ctx.folding, ctx.started = layout, folding, [start is not None for start in starts]
+        return summed(layout, folding.parts, rows, starts)
 
     @staticmethod
     def backward(ctx, *gradients: Tensor):
-        layout, (statistics, leaves, parts) = ctx.layout, ctx.algebra
+        layout = ctx.layout
         of_starts = [None] * len(ctx.started)
         if any(ctx.started):
             of_starts = [gradient if started else None for gradient, started in zip(gradients, ctx.started, strict=True)]
         if torch.is_grad_enabled():
             return None, *_differentiable(ctx, gradients), *of_starts
-        _, each, made = layout.split(ctx.saved_tensors)
+        small, each, made = layout.split(ctx.saved_tensors)
         made = iter(made)
         rows = [some[0] if kind is None else next(made) for kind, some in zip(layout.kinds, each, strict=True)]
         given = [gradient.contiguous() for gradient in (gradients[0].unbind() if layout.stacked else gradients)]
         pairs = [(given[target], rows[which][index]) for which, index, target in layout.terms]
         pairs += [(None, gradient) for gradient in given]
-        of_matrices, of_diagonals, of_targets = grams(rows[0][0], pairs, layout.full, len(layout.terms) - layout.full)
-        slopes = of_matrices, of_diagonals, of_targets[layout.of_targets]
-        moving = [(part, slope) for part, slope in zip(parts, slopes, strict=True) if part.requires_grad]
-        asked = [leaf for leaf in (*statistics, *leaves) if leaf is not None and leaf.requires_grad]
-        found = iter(_algebra(moving, asked) if moving and asked else ())
-        of_statistics, of_small = (
-            [next(found) if leaf is not None and leaf.requires_grad else None for leaf in some] for some in (statistics, leaves)
-        )
+        slopes = grams(rows[0][0], pairs, len(layout.pointwise), len(layout.terms) - len(layout.pointwise))
+        *back, of_statistics, result = ctx.folding.backward(small, *slopes)
         _, wanted, _ = layout.split(ctx.needs_input_grad[1:])
-        result: list[Tensor | None] = list(of_small)
-        if any(any(some) for some in wanted):
-            sums = _slopes_of_rows(layout, rows, given, [part.detach() for part in parts], of_statistics)
+        if any(map(any, wanted)):
+            sums = _slopes_of_rows(layout, rows, given, back, of_statistics)
         for which, (kind, (x, *weights), asks) in enumerate(zip(layout.kinds, each, wanted, strict=True)):
             if not any(asks):
                 result += [None] * len(asks)
@@ -371,23 +325,22 @@ class _Combined(torch.autograd.Function):
         return None, *result, *of_starts
 
 
-def _algebra(moving: Sequence[tuple[Tensor, Tensor]], asked: Sequence[Tensor]) -> Sequence[Tensor]:
-    parts, slopes = zip(*moving, strict=True)
-    return torch.autograd.grad(parts, asked, slopes, retain_graph=True, materialize_grads=True)  # who asked may ask again
+def _slopes_of_rows(layout: Combination, rows, given, back, of_statistics: Statistics) -> dict[tuple[int, int], Sum]:
+    """The gradient of the rows at each place, ``Q M + (z (dG + dG') + dm) / n``, summed over the terms that read them.
 
-
-def _slopes_of_rows(layout: Combination, rows, given, parts, of_statistics) -> dict[tuple[int, int], Sum]:
-    """The gradient of the rows at each place, ``Q M + (z (dG + dG') + dm) / n``, summed over the terms that read them."""
-    matrices, diagonals, _ = parts
+    ``back`` are the matrices and diagonals M. The gradient of second moments is symmetric.
+    """
+    matrices, diagonals = back
     terms: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = {}
     for (which, index, target), matrix in zip(layout.terms, [*matrices.unbind(), *diagonals.unbind()], strict=True):
         terms.setdefault((which, index), []).append((given[target], matrix))
-    of_second, of_squares, of_first = (table / rows[0].shape[1] for table in of_statistics)
-    of_moments = [*(of_second + of_second.transpose(1, 2)).unbind(), *(2 * of_squares).unbind()]
+    pixels = rows[0].shape[1]
+    of_second, of_squares, of_first = of_statistics
+    of_moments = [*(of_second * (2 / pixels)).unbind(), *(of_squares * (2 / pixels)).unbind()]
     shifts = dict.fromkeys(terms, given[0].new_zeros(given[0].shape[1]))
-    for (which, index), moment, mean in zip(layout.whole + layout.diagonal, of_moments, of_first, strict=True):
+    for (which, index), moment, mean in zip(layout.whole + layout.diagonal, of_moments, of_first / pixels, strict=True):
         terms[which, index].append((rows[which][index], moment))
-        shifts[which, index] = shifts[which, index] + mean
+        shifts[which, index] = mean  # an image is among them once
     return {place: Sum(shifts[place], terms[place]) for place in terms}
 
 
@@ -399,12 +352,13 @@ def _differentiable(ctx, gradients: Sequence[Tensor]) -> list[Tensor | None]:
     with torch.enable_grad():
         saved = [None if tensor is None else tensor.view_as(tensor) for tensor in saved]  # apart where one is given twice
         small, each, _ = layout.split(saved)
+        small = Small.of(layout.layout, small)
         asked = [tensor for tensor, want in zip(saved, wanted, strict=True) if want]
         rows = [
             some[0] if kind is None else MAKERS[type(kind)].plain(some[0], some[1:], kind).flatten(1, 3)
             for kind, some in zip(layout.kinds, each, strict=True)
         ]
-        parts, _ = folded(layout, moments(layout, rows, native=False), small)
+        parts, _ = plain(layout.layout, moments(layout, rows, native=False), small)
         sums = summed(layout, parts, rows, [None] * len(ctx.started), native=False)
     found = iter(torch.autograd.grad(sums, asked, gradients, create_graph=True, materialize_grads=True))
     return [next(found) if want else None for want in wanted]
