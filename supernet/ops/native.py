@@ -55,7 +55,7 @@ def library() -> ctypes.CDLL | None:
 
 def known(x: Tensor) -> bool:
     """Whether the kernels can take images or rows such as ``x``, whose last axis is the channels."""
-    return x.dtype == torch.float32 and x.device.type == "cpu" and x.shape[-1] % 4 == 0 and library() is not None
+    return x.dtype == torch.float32 and x.is_cpu and x.shape[-1] % 4 == 0 and library() is not None
 
 
 def numbers(values: Sequence[int]) -> ctypes.Array:
