@@ -149,7 +149,7 @@ static float *packed(const Job *job, const long *start, const float *const *weig
 }
 
 // result [count][images][out height][out width][channels]; over its pixels, the mean of products of channels, second [count]
-// [channels][channels], and of channels, first [count][channels]
+// [channels][channels], and of channels, first [count][channels], unless both are null
 void forward(float *result, float *second, float *first, const float *x, const float *const *kernels, const long *shape,
              const long *size, const long *dilation) {
     Job job = job_of(shape, size, dilation);
@@ -169,13 +169,16 @@ void forward(float *result, float *second, float *first, const float *x, const f
                 float *place = result + (j * job.images + b) * job.out_size;
                 CALL(correlate, place, framed + inset * job.row + inset * channels, weights + start[j], job.high, job.wide, channels,
                      size[j], dilation[j], job.stride, job.row, 0, 0);
+                if (!second) continue;
                 add_gram(squares + (g * job.count + j) * square, place, place, FULL, pixels, channels);
                 add_gram(sums + (g * job.count + j) * channels, NULL, place, SUM, pixels, channels);
             }
         free(framed);
     }
-    add_groups(second, squares, job.count * square, 1.0f / (job.images * pixels));
-    add_groups(first, sums, job.count * channels, 1.0f / (job.images * pixels));
+    if (second) {
+        add_groups(second, squares, job.count * square, 1.0f / (job.images * pixels));
+        add_groups(first, sums, job.count * channels, 1.0f / (job.images * pixels));
+    }
     free(squares);
     free(sums);
     free(weights);

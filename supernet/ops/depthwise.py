@@ -19,10 +19,11 @@ from supernet.ops.rows import Sum, grams, products, told
 
 
 class Kind(NamedTuple):
-    """Of K convolutions; each is padded by half its size times its dilation."""
+    """Of K convolutions; each is padded by half its size times its dilation. ``normed`` if the moments of results are needed."""
 
     stride: int
     dilations: tuple[int, ...]
+    normed: bool = True
 
     @property
     def count(self) -> int:
@@ -55,18 +56,21 @@ def _told(weight: Tensor, stride: int, dilation: int) -> tuple[int, int, int, in
 
 
 def forward(x: Tensor, weights: Sequence[Tensor], kind: Kind) -> tuple[Tensor, Tensor, Tensor]:
-    """The same; and, over its pixels, the second moments [K, C, C] and the means [K, C]. Not differentiable."""
+    """The same; and, over its pixels, the second moments [K, C, C] and the means [K, C], if needed. Not differentiable."""
     if not _known(x, weights):
         result = plain(x, weights, kind)
-        rows = result.flatten(1, 3).unbind()
-        second, _, first = grams(rows[0], [(z, z) for z in rows] + [(None, z) for z in rows], len(rows), 0)
-        return result, second / len(rows[0]), first / len(rows[0])
+        rows = result.flatten(1, 3)
+        some = rows.unbind() if kind.normed else ()
+        second, _, first = grams(rows[0], [(z, z) for z in some] + [(None, z) for z in some], len(some), 0)
+        return result, second / rows.shape[1], first / rows.shape[1]
     _, batch, height, width, channels = x.shape
     out = [(length - 1) // kind.stride + 1 for length in (height, width)]
     result = x.new_empty(len(weights), batch, *out, channels)
-    second, first = x.new_empty(len(weights), channels, channels), x.new_empty(len(weights), channels)
+    tables = len(weights) if kind.normed else 0
+    second, first = x.new_empty(tables, channels, channels), x.new_empty(tables, channels)
     weights = [weight.contiguous() for weight in weights]
-    library().forward(*map(place, (result, second, first, x)), places(weights), *_numbers(x, weights, kind))
+    wanted = (second, first) if kind.normed else (None, None)
+    library().forward(*map(place, (result, *wanted, x)), places(weights), *_numbers(x, weights, kind))
     return result, second, first
 
 

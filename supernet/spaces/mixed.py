@@ -23,9 +23,14 @@ Backward, with Q the gradient of the sum: that of M is Q'z and that of the shift
 matrices takes them to those of W, of the weights of the mixture, of m and of G; and z gets Q M + (z (dG + dG') + dm) / n, a sum
 of products again. So :mod:`supernet.ops.rows` does all that touches pixels: sums of products, and moments. Where the gradient is
 asked to be differentiated again, torch differentiates the formulae above instead.
+
+Of the z most are cheap to make and dear to keep. With ``recompute`` none is kept: backward makes them again from what they are made
+of, which is kept in any case (the same kernels on the same images, so the same bits), while moments and statistics are those of
+forward.
 """
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -95,7 +100,13 @@ class Combination:
     and a norm; of the others, which have none, only the first have norms."""
 
     def __init__(
-        self, terms: Sequence[Term], kinds: Sequence[Kind | None], targets: int, device: torch.device, stacked: bool = False
+        self,
+        terms: Sequence[Term],
+        kinds: Sequence[Kind | None],
+        targets: int,
+        device: torch.device,
+        stacked: bool = False,
+        recompute: bool = False,
     ):
         terms = sorted(terms, key=lambda term: (term.stage.pointwise is None, term.stage.norm is None))
         self.terms = [(term.source, term.index, term.target) for term in terms]
@@ -104,6 +115,7 @@ class Combination:
         self.affine = self.norms if self.norms and self.norms[0].affine else []
         self.kinds, self.targets, self.stacked = tuple(kinds), targets, stacked  # kinds: what makes the images that are not given
         full = len(self.pointwise)
+        self.recompute = recompute  # whether backward makes those again, or forward keeps them
         places = [(source, index) for source, index, _ in self.terms[: len(self.norms)]]
         made = [(source, k, kind) for source, kind in enumerate(kinds) if kind is not None for k in range(kind.count)]
         convolved = [(source, k) for source, k, kind in made if isinstance(kind, depthwise.Kind)]
@@ -158,9 +170,12 @@ def rows_of(images: Tensor) -> Tensor:
 
 
 class Program:
-    """``operations`` (target, operation) on one source, prepared to run together, on images on ``device``."""
+    """``operations`` (target, operation) on one source, prepared to run together, on images on ``device``.
 
-    def __init__(self, operations: Sequence[tuple[int, nn.Module]], device: torch.device):
+    With ``recompute`` what depthwise convolutions and poolings make is not kept for backward, but made again there.
+    """
+
+    def __init__(self, operations: Sequence[tuple[int, nn.Module]], device: torch.device, recompute: bool = False):
         self.rectifies = False
         self.given: list[tuple[bool, Callable[[Tensor], Tensor] | None]] = []  # of images: of the rectified source? through what?
         made: dict[object, int] = {}  # where among them is what several operations share
@@ -194,13 +209,20 @@ class Program:
             spatials = [[stage.spatial for stage in step] for step in steps]
             each = [depthwise.Kind(convs[0].stride[0], tuple(conv.dilation[0] for conv in convs)) for convs in spatials]
             between = [
-                Combination([Term(0, k, stage, k) for k, stage in enumerate(step)], [kind], len(step), device, stacked=True)
+                Combination(
+                    [Term(0, k, stage, k) for k, stage in enumerate(step)],
+                    [kind],
+                    len(step),
+                    device,
+                    stacked=True,
+                    recompute=recompute,
+                )
                 for step, kind in zip(steps[:-1], each[:-1], strict=True)
             ]
             self.chains.append((between, spatials))
             terms += [Term(len(kinds), k, chain[-1], target, position) for k, (chain, target, position) in enumerate(group)]
             kinds.append(each[-1])
-        self.last = Combination(terms, kinds, 1 + max(target for target, _ in operations), device)
+        self.last = Combination(terms, kinds, 1 + max(target for target, _ in operations), device, recompute=recompute)
 
     def run(self, source: Tensor, weights: Tensor, starts: Sequence[Tensor | None]) -> list[Tensor]:
         """``starts``, of which each may be missing, plus what the operations make of ``source``, each times its of ``weights``."""
@@ -270,6 +292,17 @@ def summed(layout: Combination, parts: Parts, rows, starts, native: bool = True)
     return (torch.stack(results),) if layout.stacked else tuple(results)
 
 
+def _unautocast(backward: Callable[..., Any]) -> Callable[..., Any]:
+    """``backward`` in the precision of its forward, also for a learner that asks for gradients inside an autocast."""
+
+    @functools.wraps(backward)
+    def plainly(ctx, *gradients: Tensor):
+        with torch.autocast(gradients[0].device.type, enabled=False):
+            return backward(ctx, *gradients)
+
+    return plainly
+
+
 class _Combined(torch.autograd.Function):
     """The sums of a combination and their gradients, as the docstring of this module derives them."""
 
@@ -287,13 +320,13 @@ class _Combined(torch.autograd.Function):
         folding = Folding(layout.layout, moments(layout, rows, *tables.values()), small, asked, any(map(any, of_each)))
         if layout.norms:
             track(layout.norms, *(table.detach() for table in folding.observed), rows[0].shape[1])
-        ctx.save_for_backward(
-            *tensors[: len(tensors) - len(starts)], *(z for z, kind in zip(rows, layout.kinds, strict=True) if kind)
-        )
+        made = [z for z, kind in zip(rows, layout.kinds, strict=True) if kind and not layout.recompute]
+        ctx.save_for_backward(*tensors[: len(tensors) - len(starts)], *made)
         ctx.layout, ctx.folding, ctx.started = layout, folding, [start is not None for start in starts]
         return summed(layout, folding.parts, rows, starts)
 
     @staticmethod
+    @_unautocast
     def backward(ctx, *gradients: Tensor):
         layout = ctx.layout
         of_starts = [None] * len(ctx.started)
@@ -302,7 +335,7 @@ class _Combined(torch.autograd.Function):
         if torch.is_grad_enabled():
             return None, *_differentiable(ctx, gradients), *of_starts
         small, each, made = layout.split(ctx.saved_tensors)
-        made = iter(made)
+        made = _made_again(layout, each) if layout.recompute else iter(made)
         rows = [some[0] if kind is None else next(made) for kind, some in zip(layout.kinds, each, strict=True)]
         given = [gradient.contiguous() for gradient in (gradients[0].unbind() if layout.stacked else gradients)]
         pairs = [(given[target], rows[which][index]) for which, index, target in layout.terms]
@@ -323,6 +356,13 @@ class _Combined(torch.autograd.Function):
                 of_x, of_weights = MAKERS[type(kind)].backward(x, weights, kind, own, asks[0], any(asks[1:]))
                 result += [of_x, *of_weights]
         return None, *result, *of_starts
+
+
+def _made_again(layout: Combination, each: Sequence[Sequence[Tensor]]) -> Iterator[Tensor]:
+    """The rows that forward made, to the same bits; their moments are known."""
+    for kind, (x, *weights) in zip(layout.kinds, each, strict=True):
+        if kind is not None:
+            yield MAKERS[type(kind)].forward(x, weights, kind._replace(normed=False))[0].flatten(1, 3)
 
 
 def _slopes_of_rows(layout: Combination, rows, given, back, of_statistics: Statistics) -> dict[tuple[int, int], Sum]:

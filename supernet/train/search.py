@@ -24,6 +24,7 @@ from supernet.mixture import Choice, Logits, Mixture, detached
 from supernet.modifiers.modifier import Modified, Modifier
 from supernet.randomness import Streams
 from supernet.samplers.sampler import Sampler
+from supernet.spaces.cell import set_recompute
 from supernet.spaces.space import Space
 from supernet.train.schedule import SGDSettings, cosine
 
@@ -38,6 +39,7 @@ class SearchSettings(SGDSettings):
     freeze_weights: bool = False  # learn the logits alone, on the weights that the search starts from
     # Pairs [share of the search, share of the cells]: at each the supernet starts anew with so many cells (P-DARTS, section 3.2).
     depths: list[Any] = field(default_factory=list)
+    recompute: bool = False  # of mixtures: make cheap activations again in backward, to the same bits, and keep them no longer
     supernets: int = 1  # so many, one after the other, of ``epochs`` each; the derivation is from the mean of their logits
 
     def __post_init__(self):
@@ -148,6 +150,7 @@ class SearchStage:
         if start is not None:
             self.supernet.load_state_dict(start)
         self.supernet.to(self.device, memory_format=torch.channels_last)
+        set_recompute(self.supernet, settings.recompute)
         for part in (*self.instruments.values(), *self.guards.values()):
             part.begin(self.space, self.supernet)
         self.optimizer = optim.SGD(
