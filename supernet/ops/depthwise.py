@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from supernet.ops.native import known, library, numbers, place, places
+from supernet.ops.native import half, known, library, numbers, place, places
 from supernet.ops.rows import Sum, grams, products, told
 
 
@@ -54,19 +54,21 @@ def _told(weight: Tensor, stride: int, dilation: int) -> tuple[int, int, int, in
     return stride, weight.shape[-1] // 2 * dilation, dilation, len(weight)
 
 
-def forward(x: Tensor, weights: Sequence[Tensor], kind: Kind) -> tuple[Tensor, Tensor, Tensor]:
-    """The same; and, over its pixels, the second moments [K, C, C] and the means [K, C]. Not differentiable."""
+def forward(
+    x: Tensor, weights: Sequence[Tensor], kind: Kind, dtype: torch.dtype | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The same, in ``dtype``; and, over its pixels, the second moments [K, C, C] and the means [K, C]. Not differentiable."""
     if not _known(x, weights):
-        result = plain(x, weights, kind)
+        result = plain(x, weights, kind).to(dtype=dtype)
         rows = result.flatten(1, 3).unbind()
         second, _, first = grams(rows[0], [(z, z) for z in rows] + [(None, z) for z in rows], len(rows), 0)
         return result, second / len(rows[0]), first / len(rows[0])
     _, batch, height, width, channels = x.shape
     out = [(length - 1) // kind.stride + 1 for length in (height, width)]
-    result = x.new_empty(len(weights), batch, *out, channels)
+    result = x.new_empty(len(weights), batch, *out, channels, dtype=dtype)
     second, first = x.new_empty(len(weights), channels, channels), x.new_empty(len(weights), channels)
     weights = [weight.contiguous() for weight in weights]
-    library().forward(*map(place, (result, second, first, x)), places(weights), *_numbers(x, weights, kind))
+    library().forward(*map(place, (result, second, first, x)), places(weights), *_numbers(x, weights, kind), half(result))
     return result, second, first
 
 
@@ -80,7 +82,7 @@ def backward(
     flat = x.new_empty(sum(weight.numel() for weight in weights)) if of_weights else None
     weights = [weight.contiguous() for weight in weights]
     with told(sums) as arguments:
-        library().backward(*map(place, (gradient, flat, x)), places(weights), *arguments, *_numbers(x, weights, kind))
+        library().backward(*map(place, (gradient, flat, x)), places(weights), *arguments, *_numbers(x, weights, kind), half(sums[0].terms[0][0]))
     if flat is None:
         return gradient, [None] * len(weights)
     parts = flat.split([weight.numel() for weight in weights])

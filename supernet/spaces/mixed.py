@@ -34,6 +34,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from supernet.ops import DilConv, FactorizedReduce, Pool, Rectified, ReLUConvBN, SepConv, depthwise, pooling
+from supernet.ops.native import multiplies
 from supernet.ops.rows import Sum, grams, products
 
 Kind = depthwise.Kind | pooling.Kind
@@ -128,11 +129,15 @@ class Combination:
         return small, each, rest
 
     def __call__(
-        self, images: Sequence[Sequence[Tensor]], weights: Tensor | None = None, starts: Sequence[Tensor | None] = ()
+        self,
+        images: Sequence[Sequence[Tensor]],
+        weights: Tensor | None = None,
+        starts: Sequence[Tensor | None] = (),
+        dtype: torch.dtype | None = None,
     ) -> list[Tensor]:
         """For each target its start [B, C, H, W] plus the sum of its terms, normalised and weighted: [B, H, W, C], or all of them
         as one [K, B, H, W, C] if ``stacked``. Of ``images`` each is alone, [K, B, H, W, C], or what others are made of, with the
-        weights that do it."""
+        weights that do it. ``dtype`` is that of the rows that are combined, if not that of the images."""
         small = (
             torch.stack([conv.weight.flatten(1) for conv in self.pointwise]) if self.pointwise else None,
             weights if self.of_weights is None or weights is None else weights[self.of_weights],
@@ -145,7 +150,7 @@ class Combination:
         flat = [(rows_of(x),) if kind is None else (x, *kernels) for kind, (x, *kernels) in zip(self.kinds, images, strict=True)]
         starts = starts or [None] * self.targets
         begun = [None if start is None else start.permute(0, 2, 3, 1).reshape(-1, channels).contiguous() for start in starts]
-        sums = _Combined.apply(self, *small, *(tensor for some in flat for tensor in some), *begun)
+        sums = _Combined.apply(self, dtype, *small, *(tensor for some in flat for tensor in some), *begun)
         shape = ((-1,) if self.stacked else ()) + (batch, height, width, channels)
         return [total.view(shape) for total in sums]
 
@@ -200,12 +205,18 @@ class Program:
             kinds.append(each[-1])
         self.last = Combination(terms, kinds, 1 + max(target for target, _ in operations), device)
 
-    def run(self, source: Tensor, weights: Tensor, starts: Sequence[Tensor | None]) -> list[Tensor]:
-        """``starts``, of which each may be missing, plus what the operations make of ``source``, each times its of ``weights``."""
+    def run(
+        self, source: Tensor, weights: Tensor, starts: Sequence[Tensor | None], dtype: torch.dtype | None = None
+    ) -> list[Tensor]:
+        """``starts``, of which each may be missing, plus what the operations make of ``source``, each times its of ``weights``.
+
+        ``dtype`` is that of the z, if not that of the source: in less than float32 all but what is kept and multiplied stays so.
+        """
         kind = source.device.type
-        if torch.is_autocast_enabled(kind):  # the moments need float32, and a CPU is no faster in less
+        if torch.is_autocast_enabled(kind):  # the moments need float32
+            dtype = torch.bfloat16 if torch.get_autocast_dtype(kind) == torch.bfloat16 and multiplies(source) else None
             with torch.autocast(kind, enabled=False):
-                return self.run(source.float(), weights, [None if start is None else start.float() for start in starts])
+                return self.run(source.float(), weights, [None if start is None else start.float() for start in starts], dtype)
         rectified = F.relu(source) if self.rectifies else None
         images: list[tuple[Tensor, ...]] = []
         for rectifies, spatial in self.given:
@@ -217,9 +228,9 @@ class Program:
         for between, spatials in self.chains:
             x = source
             for combination, convolutions in zip(between, spatials, strict=False):
-                (x,) = combination([(x, *(conv.weight for conv in convolutions))])
+                (x,) = combination([(x, *(conv.weight for conv in convolutions))], dtype=dtype)
             images.append((x, *(conv.weight for conv in spatials[-1])))
-        return [total.permute(0, 3, 1, 2) for total in self.last(images, weights, starts)]
+        return [total.permute(0, 3, 1, 2) for total in self.last(images, weights, starts, dtype)]
 
 
 def moments(
@@ -298,7 +309,7 @@ def summed(layout: Combination, parts: Sequence[Tensor], rows, starts, native: b
         terms[target].append((rows[which][index], matrix))
     sums = [Sum(*one) for one in zip(shift, terms, starts, strict=True)]
     if layout.stacked and native:
-        stack = rows[0].new_empty(len(starts), *rows[0].shape[1:])
+        stack = shifts.new_empty(len(starts), *rows[0].shape[1:])
         products(sums, stack.unbind())
         return (stack,)
     results = products(sums, native=native)
@@ -309,16 +320,16 @@ class _Combined(torch.autograd.Function):
     """The sums of a combination and their gradients, as the docstring of this module derives them."""
 
     @staticmethod
-    def forward(ctx, layout: Combination, *tensors: Tensor | None) -> tuple[Tensor, ...]:
+    def forward(ctx, layout: Combination, dtype: torch.dtype | None, *tensors: Tensor | None) -> tuple[Tensor, ...]:
         small, each, starts = layout.split(tensors)
-        asked, of_each, _ = layout.split(ctx.needs_input_grad[1:])
+        asked, of_each, _ = layout.split(ctx.needs_input_grad[2:])
         rows, known = [], {depthwise.Kind: [], pooling.Kind: []}
         for kind, (x, *weights) in zip(layout.kinds, each, strict=True):
             if kind is not None:
-                x, *tables = MAKERS[type(kind)].forward(x, weights, kind)
+                x, *tables = MAKERS[type(kind)].forward(x, weights, kind, dtype)
                 x = x.flatten(1, 3)
                 known[type(kind)].append(tables)
-            rows.append(x)
+            rows.append(x.to(dtype=dtype))
         with torch.set_grad_enabled(any(ctx.needs_input_grad)):
             moving = any(any(some) for some in of_each)
             statistics = [table.requires_grad_(moving) for table in moments(layout, rows, *known.values())]
@@ -330,6 +341,7 @@ class _Combined(torch.autograd.Function):
             *tensors[: len(tensors) - len(starts)], *(z for z, kind in zip(rows, layout.kinds, strict=True) if kind)
         )
         ctx.layout, ctx.algebra, ctx.started = layout, (statistics, leaves, parts), [start is not None for start in starts]
+        ctx.dtype = dtype
         return summed(layout, [part.detach() for part in parts], rows, starts)
 
     @staticmethod
@@ -339,11 +351,13 @@ class _Combined(torch.autograd.Function):
         if any(ctx.started):
             of_starts = [gradient if started else None for gradient, started in zip(gradients, ctx.started, strict=True)]
         if torch.is_grad_enabled():
-            return None, *_differentiable(ctx, gradients), *of_starts
+            return None, None, *_differentiable(ctx, gradients), *of_starts
         _, each, made = layout.split(ctx.saved_tensors)
         made = iter(made)
-        rows = [some[0] if kind is None else next(made) for kind, some in zip(layout.kinds, each, strict=True)]
-        given = [gradient.contiguous() for gradient in (gradients[0].unbind() if layout.stacked else gradients)]
+        rows = [some[0].to(dtype=ctx.dtype) if kind is None else next(made) for kind, some in zip(layout.kinds, each, strict=True)]
+        given = [
+            gradient.contiguous().to(dtype=ctx.dtype) for gradient in (gradients[0].unbind() if layout.stacked else gradients)
+        ]
         pairs = [(given[target], rows[which][index]) for which, index, target in layout.terms]
         pairs += [(None, gradient) for gradient in given]
         of_matrices, of_diagonals, of_targets = grams(rows[0][0], pairs, layout.full, len(layout.terms) - layout.full)
@@ -354,7 +368,7 @@ class _Combined(torch.autograd.Function):
         of_statistics, of_small = (
             [next(found) if leaf is not None and leaf.requires_grad else None for leaf in some] for some in (statistics, leaves)
         )
-        _, wanted, _ = layout.split(ctx.needs_input_grad[1:])
+        _, wanted, _ = layout.split(ctx.needs_input_grad[2:])
         result: list[Tensor | None] = list(of_small)
         if any(any(some) for some in wanted):
             sums = _slopes_of_rows(layout, rows, given, [part.detach() for part in parts], of_statistics)
@@ -368,7 +382,7 @@ class _Combined(torch.autograd.Function):
                 own = [sums[which, index] for index in range(kind.count)]
                 of_x, of_weights = MAKERS[type(kind)].backward(x, weights, kind, own, asks[0], any(asks[1:]))
                 result += [of_x, *of_weights]
-        return None, *result, *of_starts
+        return None, None, *result, *of_starts
 
 
 def _algebra(moving: Sequence[tuple[Tensor, Tensor]], asked: Sequence[Tensor]) -> Sequence[Tensor]:
@@ -384,7 +398,7 @@ def _slopes_of_rows(layout: Combination, rows, given, parts, of_statistics) -> d
         terms.setdefault((which, index), []).append((given[target], matrix))
     of_second, of_squares, of_first = (table / rows[0].shape[1] for table in of_statistics)
     of_moments = [*(of_second + of_second.transpose(1, 2)).unbind(), *(2 * of_squares).unbind()]
-    shifts = dict.fromkeys(terms, given[0].new_zeros(given[0].shape[1]))
+    shifts = dict.fromkeys(terms, matrices.new_zeros(matrices.shape[-1]))
     for (which, index), moment, mean in zip(layout.whole + layout.diagonal, of_moments, of_first, strict=True):
         terms[which, index].append((rows[which][index], moment))
         shifts[which, index] = shifts[which, index] + mean
@@ -394,8 +408,8 @@ def _slopes_of_rows(layout: Combination, rows, given, parts, of_statistics) -> d
 def _differentiable(ctx, gradients: Sequence[Tensor]) -> list[Tensor | None]:
     """The gradients of everything but the starts, in operations that torch can differentiate again."""
     layout = ctx.layout
-    saved = ctx.saved_tensors[: len(ctx.needs_input_grad) - 1 - len(ctx.started)]
-    wanted = ctx.needs_input_grad[1 : 1 + len(saved)]
+    saved = ctx.saved_tensors[: len(ctx.needs_input_grad) - 2 - len(ctx.started)]
+    wanted = ctx.needs_input_grad[2 : 2 + len(saved)]
     with torch.enable_grad():
         saved = [None if tensor is None else tensor.view_as(tensor) for tensor in saved]  # apart where one is given twice
         small, each, _ = layout.split(saved)
