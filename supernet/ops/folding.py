@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from supernet.ops.native import known, library, numbers, place, places
+from supernet.ops.native import library, numbers, place, places
 
 
 class Layout:
@@ -117,47 +117,8 @@ def taken(table: Tensor, order: Tensor | None) -> Tensor:
     return table if order is None else table[order]
 
 
-class Folding:
-    """The same with its gradient: of ``each`` (what makes a :class:`Small`) those that are ``asked`` have one, and the statistics
-    do if they are ``moving``."""
-
-    def __init__(self, layout: Layout, statistics: Statistics, each: Sequence[Tensor | None], asked: Sequence[bool], moving: bool):
-        self.layout, self.statistics, self.asked, self.graph = layout, statistics, asked, None
-        if known(statistics.first):
-            self.parts, self.observed = _fold(layout, statistics, Small.of(layout, each))
-            return
-        with torch.set_grad_enabled(moving or any(asked)):
-            statistics = Statistics(*(table.detach().requires_grad_(moving) for table in statistics))
-            leaves = [t if t is None else t.detach().requires_grad_(ask) for t, ask in zip(each, asked, strict=True)]
-            parts, self.observed = plain(layout, statistics, Small.of(layout, leaves))
-        self.graph = [*statistics, *leaves], parts
-        self.parts = Parts(*(part.detach() for part in parts))
-
-    def backward(
-        self, each: Sequence[Tensor | None], of_matrices: Tensor, of_diagonals: Tensor, of_shifts: Tensor
-    ) -> tuple[Tensor, Tensor, Statistics, list[Tensor | None]]:
-        """The matrices and diagonals by which what comes back is multiplied, and the gradients of the statistics and of ``each``.
-
-        ``each`` is what it was; of the parts the gradients are given, those of matrices and the matrices here as [full, out, in].
-        """
-        if self.graph is None:
-            return _unfold(
-                self.layout, self.statistics, Small.of(self.layout, each), self.asked, of_matrices, of_diagonals, of_shifts
-            )
-        leaves, parts = self.graph
-        asked = [leaf for leaf in leaves if leaf is not None and leaf.requires_grad]
-        slopes = of_matrices.transpose(1, 2), of_diagonals, of_shifts
-        moving = [(part, slope) for part, slope in zip(parts, slopes, strict=True) if part.requires_grad]
-        found = iter(())
-        if moving and asked:  # who asked may ask again
-            outputs, slopes = zip(*moving, strict=True)
-            found = iter(torch.autograd.grad(outputs, asked, slopes, retain_graph=True, materialize_grads=True))
-        of_leaves = [next(found) if leaf is not None and leaf.requires_grad else None for leaf in leaves]
-        matrices = self.parts.matrices.transpose(1, 2).contiguous()
-        return matrices, self.parts.diagonals, Statistics(*of_leaves[:3]), of_leaves[3:]
-
-
-def _fold(layout: Layout, statistics: Statistics, small: Small) -> tuple[Parts, tuple[Tensor, Tensor]]:
+def forward(layout: Layout, statistics: Statistics, small: Small) -> tuple[Parts, tuple[Tensor, Tensor]]:
+    """The same by the compiled kernels; not differentiable."""
     new, channels = statistics.first.new_empty, statistics.first.shape[1]
     parts = Parts(new(layout.full, channels, channels), new(layout.terms - layout.full, channels), new(layout.nodes, channels))
     observed = new(layout.normed, channels), new(layout.normed, channels)
@@ -166,7 +127,13 @@ def _fold(layout: Layout, statistics: Statistics, small: Small) -> tuple[Parts, 
     return parts, observed
 
 
-def _unfold(layout: Layout, statistics: Statistics, small: Small, asked: Sequence[bool], *slopes: Tensor):
+def backward(
+    layout: Layout, statistics: Statistics, small: Small, of_matrices: Tensor, of_diagonals: Tensor, of_shifts: Tensor
+) -> tuple[Tensor, Tensor, Statistics, list[Tensor]]:
+    """The matrices and diagonals by which what comes back is multiplied; the gradients of the statistics and of all in ``small``.
+
+    Those of the parts are given. That of matrices, and the matrices here, are [full, out, in].
+    """
     new, channels = statistics.first.new_empty, statistics.first.shape[1]
     matrices, of_pointwise = new(2, layout.full, channels, channels)
     diagonals = new(layout.terms - layout.full, channels)
@@ -175,9 +142,11 @@ def _unfold(layout: Layout, statistics: Statistics, small: Small, asked: Sequenc
     of_gains, of_biases = new(2, layout.normed, channels)
     results = matrices, diagonals, *of_statistics, of_weights, of_pointwise, of_gains, of_biases
     with _told(layout, statistics, small) as arguments:
-        library().unfold(*map(place, (*results, *(slope.contiguous() for slope in slopes))), *arguments)
-    of_each = [of_weights, *of_pointwise[..., None, None].unbind()] + [*of_gains.unbind(), *of_biases.unbind()] * bool(small.gains)
-    return matrices, diagonals, of_statistics, [one if ask else None for one, ask in zip(of_each, asked, strict=True)]
+        library().unfold(*map(place, (*results, of_matrices, of_diagonals, of_shifts)), *arguments)
+    of_small = [of_weights, *of_pointwise[..., None, None].unbind()]
+    if small.gains:
+        of_small += [*of_gains.unbind(), *of_biases.unbind()]
+    return matrices, diagonals, of_statistics, of_small
 
 
 @contextmanager

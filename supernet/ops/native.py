@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-SOURCES = [Path(__file__).with_name(name) for name in ("depthwise.c", "folding.c", "pooling.c", "rows.c", "rows.h")]
+SOURCES = [Path(__file__).with_name(name) for name in ("depthwise.c", "folding.c", "pooling.c", "rows.c", "half.h", "rows.h")]
 FLAGS = (
     "-O3",
     "-march=native",
@@ -54,8 +54,18 @@ def library() -> ctypes.CDLL | None:
 
 
 def known(x: Tensor) -> bool:
-    """Whether the kernels can take images or rows such as ``x``, whose last axis is the channels."""
+    """Whether the kernels can take images such as ``x``, whose last axis is the channels."""
     return x.dtype == torch.float32 and x.is_cpu and x.shape[-1] % 4 == 0 and library() is not None
+
+
+def multiplies(x: Tensor) -> bool:
+    """Whether rows such as the images ``x`` [B, C, H, W] are multiplied faster in bfloat16 than in float32."""
+    return x.is_cpu and x.shape[1] % 16 == 0 and library() is not None and bool(library().multiplies_halves())
+
+
+def half(x: Tensor) -> ctypes.c_long:
+    """Whether rows such as ``x`` are in bfloat16, for the kernels."""
+    return ctypes.c_long(x.dtype == torch.bfloat16)
 
 
 def numbers(values: Sequence[int]) -> ctypes.Array:
