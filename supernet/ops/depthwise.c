@@ -30,6 +30,11 @@ static const long *starts(const Job *job) {
     return start;
 }
 
+// Floats in whole lines of the cache, so that no vector of a pixel is in two.
+static float *lines(long size) { return aligned_alloc(64, (size * sizeof(float) + 63) / 64 * 64); }
+
+static float *zeros(long size) { return memset(lines(size), 0, size * sizeof(float)); }
+
 static void frame(float *framed, const float *image, long height, long width, long channels, long border, int rectify) {
     long row = (width + 2 * border) * channels;
     for (long h = 0; h < height; h++) {
@@ -141,7 +146,7 @@ static void frame_source(float *framed, const Job *job, const float *x, long j, 
 }
 
 static float *packed(const Job *job, const long *start, const float *const *weights) {
-    float *result = malloc(start[job->count] * sizeof(float));
+    float *result = lines(start[job->count]);
     for (long j = 0; j < job->count; j++)
         for (long c = 0, taps = job->size[j] * job->size[j]; c < job->channels; c++)
             for (long t = 0; t < taps; t++) result[start[j] + t * job->channels + c] = weights[j][c * taps + t];
@@ -161,7 +166,7 @@ void forward(void *result, float *second, float *first, const float *x, const fl
     for (long g = 0; g < GROUPS; g++) {
         long from, to;
         group(g, job.images, &from, &to);
-        float *framed = calloc(job.framed_size, sizeof(float)), *wide = half ? malloc(job.out_size * sizeof(float)) : NULL;
+        float *framed = zeros(job.framed_size), *wide = half ? lines(job.out_size) : NULL;
         Scratch scratch = scratch_of(channels, half);
         for (long b = from; b < to; b++)
             for (long j = 0; j < job.count; j++) {
@@ -204,8 +209,8 @@ void backward(float *of_x, float *of_kernels, const float *x, const float *const
     for (long g = 0; g < GROUPS; g++) {
         long from, to;
         group(g, job.images, &from, &to);
-        float *framed_x = calloc(job.framed_size, sizeof(float)), *framed = calloc(job.framed_size, sizeof(float));
-        float *gradient = malloc(job.out_size * sizeof(float));
+        float *framed_x = zeros(job.framed_size), *framed = zeros(job.framed_size);
+        float *gradient = lines(job.out_size);
         for (long b = from; b < to; b++)
             for (long j = 0; j < job.count; j++) {
                 long inset = job.border - size[j] / 2 * dilation[j], corner = inset * job.row + inset * channels;

@@ -10,6 +10,10 @@
 
 #include "rows.h"
 
+#ifdef __AVX512BF16__
+#include <immintrin.h>
+#endif
+
 typedef unsigned short bf16;
 
 static inline bf16 halved(float value) {
@@ -19,7 +23,12 @@ static inline bf16 halved(float value) {
 }
 
 static void halve(bf16 *to, const float *from, long size) {
-    for (long i = 0; i < size; i++) to[i] = halved(from[i]);
+    long i = 0;
+#ifdef __AVX512BF16__
+    for (; i + 16 <= size; i += 16) 
+       _mm256_storeu_si256((void *)(to + i), (__m256i)_mm512_cvtneps_pbh(_mm512_loadu_ps(from + i)));
+#endif
+    for (; i < size; i++) to[i] = halved(from[i]);
 }
 
 static void widen(float *to, const bf16 *from, long size) {
@@ -31,7 +40,6 @@ static void widen(float *to, const bf16 *from, long size) {
 
 #ifdef __AMX_BF16__
 
-#include <immintrin.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -51,8 +59,8 @@ static void configure(int deep) {
         unsigned char rows[16];
     } tiles = {.palette = 1};
     for (int i = 0; i < 8; i++) tiles.bytes[i] = i == 4 || i == 5 ? 2 * deep : 64, tiles.rows[i] = i > 5 ? deep / 2 : 16;
-    _tile_loadconfig(&tiles);
-    __asm__ volatile("" ::: "memory");  // GCC does not know that loads of tiles read memory
+    // Not _tile_loadconfig: GCC does not know that it, and loads of tiles, read memory.
+    __asm__ volatile("ldtilecfg %0" ::"m"(tiles) : "memory");
 }
 
 // to [channels / 16][channels / 2][16][2], from a matrix [channels][channels] or a diagonal
