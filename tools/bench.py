@@ -16,6 +16,7 @@ import argparse
 import itertools
 import json
 import math
+import multiprocessing
 import os
 import platform
 import statistics
@@ -23,13 +24,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
 from pathlib import Path
 from unittest import mock
 
 ROOT = Path(__file__).resolve().parents[1]
 OPTIMISATIONS = ("at_once", "native", "fixed_weights", "channels_last")
+PROCESSES = multiprocessing.get_context("forkserver")  # each begins where torch is imported, which takes longer than many a step
+PROCESSES.set_forkserver_preload(["torch", "torch._dynamo"])
 SIDE, PRODUCTS = 1024, 4  # of the matrices whose products show what the machine can do
 
 
@@ -57,26 +61,34 @@ class Case:
 # --- in a process of its own
 
 
-def serve(case: Case) -> None:
-    """Answers each line on standard input: ``step`` with its seconds, ``memory`` with the bytes that the peak has grown by."""
+def serve(case: Case, asker: Connection) -> None:
+    """Answers each question: "step" with its seconds, "memory" with the bytes that the peak has grown by."""
     import torch
 
     from supernet.device import peak_memory_bytes, reset_peak_memory
 
-    if case.threads:
-        torch.set_num_threads(case.threads)
-    device = torch.device("cpu")
+    use(case.threads)
+    device, made = torch.device("cpu"), PREPARE.get(case.network, prepare)
     with ExitStack() as patches:
-        step = PREPARE.get(case.network, prepare)(case, patches)
+        made(replace(case, cells=2, batch=2, pixels=8), patches)()  # brings the code into memory, which is not to count
+    with ExitStack() as patches, suppress(EOFError):
+        step = made(case, patches)
         reset_peak_memory(device)
         before = peak_memory_bytes(device)
-        for line in sys.stdin:
-            if line.strip() == "memory":
-                print(peak_memory_bytes(device) - before, flush=True)
+        while what := asker.recv():
+            if what == "memory":
+                asker.send(peak_memory_bytes(device) - before)
                 continue
             start = time.perf_counter()
             step()
-            print(time.perf_counter() - start, flush=True)
+            asker.send(time.perf_counter() - start)
+
+
+def use(threads: int) -> None:
+    import torch
+
+    if threads:
+        torch.set_num_threads(threads)
 
 
 def space_of(case: Case):
@@ -227,20 +239,28 @@ class Worker:
     """A process that runs a case, one step when told."""
 
     def __init__(self, case: Case):
-        command = [sys.executable, __file__, "--case", json.dumps(asdict(case))]
-        self.process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.pipe, other = PROCESSES.Pipe()
+        self.process = PROCESSES.Process(target=serve, args=(case, other))
+        self.process.start()
+        other.close()  # so that the pipe ends with the process
 
     def ask(self, what: str) -> float:
-        self.process.stdin.write(what + "\n")
-        self.process.stdin.flush()
-        answer = self.process.stdout.readline()
-        if not answer:
-            raise SystemExit(f"bench: a case ended with exit code {self.process.wait()}; see above")
-        return float(answer)
+        self.pipe.send(what)
+        try:
+            return self.pipe.recv()
+        except EOFError as error:
+            self.process.join()
+            raise SystemExit(f"bench: a case ended with exit code {self.process.exitcode}; see above") from error
 
     def close(self) -> None:
-        self.process.stdin.close()
-        self.process.wait()
+        self.pipe.close()
+        self.process.join()
+
+
+def alone(threads: int, function: Callable, *arguments):
+    """What a function returns in a process of its own."""
+    with PROCESSES.Pool(1, use, (threads,)) as pool:
+        return pool.apply(function, arguments)
 
 
 def measure(cases: dict[str, Case], rounds: int, warmup: int = 1) -> dict[str, dict]:
@@ -254,7 +274,7 @@ def measure(cases: dict[str, Case], rounds: int, warmup: int = 1) -> dict[str, d
                 if index >= warmup:
                     times[name].append(seconds)
         return {
-            name: {"seconds": statistics.median(times[name]), "rounds": times[name], "bytes": int(workers[name].ask("memory"))}
+            name: {"seconds": statistics.median(times[name]), "rounds": times[name], "bytes": workers[name].ask("memory")}
             for name in cases
         }
     finally:
@@ -267,8 +287,8 @@ def ratio(found: dict[str, dict], over: str, under: str) -> float:
     return statistics.median(a / b for a, b in zip(found[over]["rounds"], found[under]["rounds"], strict=True))
 
 
-def multiply_adds(space, pixels: int) -> int:
-    """Multiply-adds that a step of first order cannot do without, an image of its two batches: what limits its speed.
+def multiply_adds(case: Case) -> int:
+    """Multiply-adds that a step of first order cannot do without, which limits its speed.
 
     They are those of convolutions and linear layers, as in papers, of every option of every edge. Let F be those of one forward
     pass, by the space's table of costs. A layer's gradient takes as many for its weights, and again for what it reads.
@@ -286,14 +306,15 @@ def multiply_adds(space, pixels: int) -> int:
     from supernet.cost.table import counted
     from supernet.mixture import softmax_mixture
 
-    table = counted(space, 10, (3, pixels, pixels))["madds"]
+    space, shape = space_of(case), (3, case.pixels, case.pixels)
+    table = counted(space, 10, shape)["madds"]
     forward = round(table.fixed + sum(float(options.sum()) for options in table.options.values()))
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
         network = space.supernet(10, 3).eval().requires_grad_(False)
         logits = {group.name: torch.zeros(group.shape, requires_grad=True) for group in space.groups}
-        network(torch.empty(1, 3, pixels, pixels), softmax_mixture(logits)).sum().backward()
-    stem = network.stem[0].weight.numel() * pixels**2
-    return counter.get_total_flops() // 2 + 3 * forward - stem  # a multiply-add is two floating-point operations
+        network(torch.empty(1, *shape), softmax_mixture(logits)).sum().backward()
+    stem = network.stem[0].weight.numel() * case.pixels**2
+    return case.batch * (counter.get_total_flops() // 2 + 3 * forward - stem)  # a multiply-add is two floating-point operations
 
 
 def headline(base: Case, rounds: int) -> dict[str, float]:
@@ -301,7 +322,7 @@ def headline(base: Case, rounds: int) -> dict[str, float]:
 
     The arithmetic fractions say how near a step comes to the machine's limit.
     """
-    figures = {"step_multiply_adds": base.batch * multiply_adds(space_of(base), base.pixels)}
+    figures = {"step_multiply_adds": alone(base.threads, multiply_adds, base)}
     for precision, short in (("float32", "fp32"), ("bf16", "bf16")):
         case = replace(base, precision=precision)
         found = measure({name: replace(case, network=name) for name in ("textbook", "ours", "matrices")}, rounds)
@@ -441,7 +462,7 @@ def startup(rounds: int = 3) -> float:
     return statistics.median(once() for _ in range(rounds))
 
 
-def machine(threads: int) -> dict[str, str | int | bool]:
+def machine() -> dict[str, str | int | bool]:
     """What figures depend on; ``native`` is whether our C kernels are in use."""
     import torch
 
@@ -455,7 +476,7 @@ def machine(threads: int) -> dict[str, str | int | bool]:
     )
     return {
         "processor": names[0] if names else platform.processor(),
-        "threads": threads or torch.get_num_threads(),
+        "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "native": native.library() is not None,
@@ -478,13 +499,10 @@ def main() -> None:
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the growth into an SVG, PDF or PNG")
     parser.add_argument("--threads", type=int, default=0, help="of each process; 0 is torch's own number")
     parser.add_argument("--rounds", type=int, default=0)
-    parser.add_argument("--case", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.plot and options.quick:
         parser.error("--plot draws the growth, which --quick does not measure; leave out one of them")
-    sys.path.insert(0, str(ROOT))
-    if options.case:
-        return serve(Case(**json.loads(options.case)))
+    sys.path.insert(0, str(ROOT))  # of the processes too
     base = Case("ours", threads=options.threads)
     if options.quick:
         figures = headline(replace(base, cells=2, batch=4), options.rounds or 1)
@@ -492,10 +510,12 @@ def main() -> None:
         rounds = options.rounds or 5
         figures = headline(base, rounds)
         figures |= ablations(base, rounds) | {"growth": growth(replace(base, cells=4), rounds), "methods": methods(base, rounds)}
-        figures |= {"images_per_second": pipeline(), "evaluations_per_second": evaluations(base), "startup_seconds": startup()}
+        figures["images_per_second"] = alone(options.threads, pipeline)
+        figures["evaluations_per_second"] = alone(options.threads, evaluations, base)
+        figures["startup_seconds"] = startup()
         if options.plot:
             draw(figures["growth"], options.plot)
-    figures["machine"] = machine(options.threads)
+    figures["machine"] = alone(options.threads, machine)
     print(json.dumps(figures) if options.json else "\n".join(lines(figures)))
 
 
