@@ -24,6 +24,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
@@ -245,10 +246,10 @@ class Worker:
         other.close()  # so that the pipe ends with the process
 
     def ask(self, what: str) -> float:
-        self.pipe.send(what)
         try:
+            self.pipe.send(what)
             return self.pipe.recv()
-        except EOFError as error:
+        except (EOFError, OSError) as error:
             self.process.join()
             raise SystemExit(f"bench: a case ended with exit code {self.process.exitcode}; see above") from error
 
@@ -259,8 +260,8 @@ class Worker:
 
 def alone(threads: int, function: Callable, *arguments):
     """What a function returns in a process of its own."""
-    with PROCESSES.Pool(1, use, (threads,)) as pool:
-        return pool.apply(function, arguments)
+    with ProcessPoolExecutor(1, PROCESSES, use, (threads,)) as pool:
+        return pool.submit(function, *arguments).result()
 
 
 def measure(cases: dict[str, Case], rounds: int, warmup: int = 1) -> dict[str, dict]:
