@@ -391,6 +391,7 @@ def draw(found: dict[str, dict], file: Path) -> None:
             axes.loglog(sizes, list(values), "o", color=FOUND, markersize=4)
             axes.set_xticks(sizes, sizes)
             axes.set_xticks([], minor=True)
+            axes.tick_params(which="both", labelsize=7)
             axes.set_xlabel(name, fontsize=8)
     figure.savefig(file)
 
