@@ -100,7 +100,7 @@ def space_of(case: Case):
     geometry = Geometry(case.channels, case.cells)
     space = {"darts": darts.Darts, "nb201": nb201.NB201}[case.space](geometry, geometry)
     if case.space == "darts":
-        slots = len(darts.edges(case.nodes))
+        slots = len(darts.edges_of(case.nodes))
         space.nodes, space.groups = case.nodes, tuple(replace(group, slots=slots) for group in space.groups)
     return space
 

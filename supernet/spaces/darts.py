@@ -18,12 +18,12 @@ from supernet.spaces.cell import Cell, MixedCell
 from supernet.spaces.space import Gene, Geometry, Rule, Space
 
 
-def edges(nodes: int) -> list[tuple[int, int]]:
+def edges_of(nodes: int) -> list[tuple[int, int]]:
     """Of a cell of so many nodes: its own are 2 and up, 0 and 1 the outputs of the two cells before. By target, then source."""
     return [(source, target) for target in range(2, 2 + nodes) for source in range(target)]
 
 
-EDGES = edges(4)
+EDGES = edges_of(4)
 OPTIONS = (
     "none",
     "max_pool_3x3",
@@ -147,7 +147,7 @@ class DartsSupernet(DartsNetwork):
         super().__init__(*arguments, **settings)
 
     def cell(self, group: ChoiceGroup, strides, channels: int, affine: bool, pool_norm: bool) -> nn.Module:
-        wiring = edges(self.nodes)
+        wiring = edges_of(self.nodes)
         return MixedCell(wiring, 2 + self.nodes, self.nodes, strides, channels, affine, pool_norm, group, self.partial_channels)
 
     def forward(self, x: Tensor, mixture: Mixture) -> Tensor:
