@@ -507,7 +507,7 @@ def main() -> None:
     sys.path.insert(0, str(ROOT))  # of the processes too
     base = Case("ours", threads=options.threads)
     if options.quick:
-        figures = headline(replace(base, cells=2, batch=4), options.rounds or 1)
+        figures = headline(replace(base, cells=2, batch=4), options.rounds or 3)
     else:
         rounds = options.rounds or 5
         figures = headline(base, rounds)
