@@ -1,7 +1,8 @@
 """The C kernels of this folder, compiled on first use.
 
 They are compiled by the machine's C compiler in a few seconds, once, into the user's cache. Where there is none, or on a device or
-in a type that they do not know, the callers let torch do the same. ``SUPERNET_NATIVE=0`` asks for that.
+in a type that they do not know, the callers let torch do the same. ``SUPERNET_NATIVE=0`` asks for that. Where a compiler is there
+but fails, a warning says so, once a process.
 """
 
 import ctypes
@@ -10,6 +11,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import warnings
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -49,8 +51,22 @@ def library() -> ctypes.CDLL | None:
                 subprocess.run(command, capture_output=True, check=True, timeout=60)
                 new.replace(built)
         return ctypes.CDLL(str(built))
-    except (OSError, subprocess.SubprocessError):
+    except (OSError, subprocess.SubprocessError) as error:
+        warnings.warn(
+            f"the C kernels of {SOURCES[0].parent} were not built, and steps take several times as long: {reason(error)}; "
+            "mend that, or set SUPERNET_NATIVE=0 to do without them",
+            RuntimeWarning,
+            stacklevel=2,
+        )
         return None
+
+
+def reason(error: Exception) -> str:
+    """In one line, what went wrong: of what a compiler says, the first line that speaks of an error."""
+    said = (getattr(error, "stderr", None) or b"").decode(errors="replace").splitlines()
+    first = next((line for line in said if "error" in line.lower()), said[0] if said else "")
+    where = f"{error.cmd[0]} exited with {error.returncode}" if isinstance(error, subprocess.CalledProcessError) else str(error)
+    return f"{where}: {first.strip()}" if first else where
 
 
 def known(x: Tensor) -> bool:

@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from supernet.ops.native import half, library, numbers, place
+from supernet.ops.plain import pooled
 from supernet.ops.rows import Sum, told
 
 NAMES = ("max", "avg")
@@ -35,13 +35,6 @@ class Kind(NamedTuple):
     def weights(self) -> int:
         """The number of them."""
         return 0
-
-
-def pooled(x: Tensor, name: str, stride: int) -> Tensor:
-    """Images [B, C, H, W] by torch, the padding not counted."""
-    if name == "max":
-        return F.max_pool2d(x, 3, stride, padding=1)
-    return F.avg_pool2d(x, 3, stride, padding=1, count_include_pad=False)
 
 
 def plain(x: Tensor, weights: Sequence[Tensor], kind: Kind) -> Tensor:

@@ -1,5 +1,8 @@
 """The compiled depthwise kernels against torch's own convolution, and what happens without a compiler."""
 
+import os
+from contextlib import nullcontext
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -78,16 +81,37 @@ def test_bits_do_not_depend_on_the_number_of_threads(noise):
     assert all(torch.equal(a, b) for other in found[1:] for a, b in zip(found[0], other, strict=True))
 
 
+FAILING = """#!/bin/sh
+[ "$1" = --version ] && exec echo gcc of this test
+echo "In file included from depthwise.c:1:" >&2
+echo "depthwise.c:3:7: error: expected a friend" >&2
+exit 1
+"""
+
+
 @pytest.mark.parametrize("missing", ["asked for", "no compiler", "a compiler that fails"])
 def test_without_a_compiler_there_are_no_kernels(missing, monkeypatch, tmp_path, noise):
+    """Where one is there that fails, one line says so: where, why, and what to do."""
     library.cache_clear()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    warned = nullcontext()
     if missing == "asked for":
         monkeypatch.setenv("SUPERNET_NATIVE", "0")
+    elif missing == "no compiler":
+        monkeypatch.setattr(native.shutil, "which", lambda name: None)
     else:
-        monkeypatch.setattr(native.shutil, "which", lambda name: None if missing == "no compiler" else "false")
+        compiler = tmp_path / "gcc"
+        compiler.write_text(FAILING)
+        compiler.chmod(0o755)
+        monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+        line = (
+            f"ops were not built.*{compiler} exited with 1: depthwise.c:3:7: error: expected a friend; .*SUPERNET_NATIVE=0 .*them$"
+        )
+        warned = pytest.warns(RuntimeWarning, match=line)
     try:
-        assert library() is None
+        with warned as said:
+            assert library() is None
+        assert library() is None and (said is None or len(said) == 1)
         assert not known(case(4, 6, 6, True, noise)[0])
         assert not list(tmp_path.rglob("*.so"))
     finally:
