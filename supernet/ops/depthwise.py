@@ -16,7 +16,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from supernet.ops.native import half, library, numbers, place, places
-from supernet.ops.rows import Sum, told
 
 
 class Kind(NamedTuple):
@@ -66,34 +65,32 @@ def plain(x: Tensor, weights: Sequence[Tensor], kind: Kind) -> Tensor:
     return torch.cat(results)
 
 
-def forward(x: Tensor, weights: Sequence[Tensor], kind: Kind, dtype: torch.dtype | None = None) -> tuple[Tensor, Tensor, Tensor]:
-    """The same, in ``dtype``; and, over its pixels, the second moments [K, C, C] and the means [K, C], if needed. Not
-    differentiable."""
+def forward(
+    x: Tensor, weights: Sequence[Tensor], kind: Kind, second: Tensor | None, first: Tensor | None, dtype: torch.dtype | None = None
+) -> Tensor:
+    """The same, in ``dtype``, by the compiled kernels; not differentiable. Over its pixels the second moments and the means are
+    put into ``second``, K C C numbers, and ``first``, K C of them, if there are such."""
     _, batch, height, width, channels = x.shape
     out = [(length - 1) // kind.stride + 1 for length in (height, width)]
     result = x.new_empty(len(weights), batch, *out, channels, dtype=dtype)
-    tables = len(weights) if kind.normed else 0
-    second, first = x.new_empty(tables, channels, channels), x.new_empty(tables, channels)
     weights = [weight.contiguous() for weight in weights]
-    wanted = (second, first) if kind.normed else (None, None)
-    library().forward(*map(place, (result, *wanted, x)), places(weights), *_numbers(x, weights, kind), half(result))
-    return result, second, first
+    library().forward(*map(place, (result, second, first, x)), places(weights), *_numbers(x, weights, kind), half(result))
+    return result
 
 
 def backward(
-    x: Tensor, weights: Sequence[Tensor], kind: Kind, sums: Sequence[Sum], of_x: bool, of_weights: bool
-) -> tuple[Tensor | None, list[Tensor] | list[None]]:
-    """The gradients of ``x`` and of the weights that are asked for; that of the results, [B H' W', C] each, is ``sums``."""
+    x: Tensor, weights: Sequence[Tensor], kind: Kind, sums: tuple, rows: ctypes.c_long, of_x: bool, of_weights: bool
+) -> list[Tensor | None]:
+    """The gradients of ``x`` and of the weights that are asked for; that of the results, [B H' W', C] each, is ``sums``: where
+    shifts lie, and terms (:class:`supernet.ops.rows.Terms`) of ``rows`` that are bfloat16 or not."""
     gradient = torch.empty_like(x) if of_x else None
     flat = x.new_empty(sum(weight.numel() for weight in weights)) if of_weights else None
     weights = [weight.contiguous() for weight in weights]
-    with told(sums) as arguments:
-        rows = half(sums[0].terms[0][0])
-        library().backward(*map(place, (gradient, flat, x)), places(weights), *arguments, *_numbers(x, weights, kind), rows)
+    library().backward(*map(place, (gradient, flat, x)), places(weights), *sums, *_numbers(x, weights, kind), rows)
     if flat is None:
-        return gradient, [None] * len(weights)
+        return [gradient, *[None] * len(weights)]
     parts = flat.split([weight.numel() for weight in weights])
-    return gradient, [part.view_as(weight) for part, weight in zip(parts, weights, strict=True)]
+    return [gradient, *(part.view(weight.shape) for part, weight in zip(parts, weights, strict=True))]
 
 
 def _numbers(x: Tensor, weights: Sequence[Tensor], kind: Kind) -> tuple[ctypes.Array, ctypes.Array, ctypes.Array]:

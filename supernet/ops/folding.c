@@ -14,20 +14,22 @@
 #include "rows.h"
 
 typedef struct {
-    long terms, full, normed, wholes, diagonals, targets, channels;
-    const long *place, *target, *position;  // of each term: its image among those of its kind, its node, the place of its weight
+    long terms, full, normed, wholes, diagonals, targets, places, channels;
+    const long *image, *target, *position;  // of each term: its image among those of its kind, its node, the place of its weight
+    const long *slot;                       // of each image, where it is among all of them
     const float *second, *squares, *first, *weights;
     const float *const *pointwise, *const *gain, *const *bias;
     float eps;
 } Job;
 
-static Job job_of(const float *second, const float *squares, const float *first, const float *weights,
-                  const float *const *pointwise, const float *const *gain, const float *const *bias, const long *layout, long channels,
-                  double eps) {
-    Job job = {layout[0], layout[1], layout[2], layout[3], layout[4], layout[5], channels};
-    job.place = layout + 6, job.target = job.place + job.terms, job.position = job.target + job.terms;
-    job.second = second, job.squares = squares, job.first = first, job.weights = weights;
-    job.pointwise = pointwise, job.gain = gain, job.bias = bias, job.eps = eps;
+static Job job_of(const float *statistics, const float *weights, const float *const *pointwise, const float *const *gain,
+                  const float *const *bias, const long *layout, long channels, double eps) {
+    Job job = {layout[0], layout[1], layout[2], layout[3], layout[4], layout[5], layout[6], channels};
+    job.image = layout + 7, job.target = job.image + job.terms, job.position = job.target + job.terms;
+    job.slot = job.position + job.terms;
+    job.second = statistics, job.squares = job.second + job.wholes * channels * channels;
+    job.first = job.squares + job.diagonals * channels;
+    job.weights = weights, job.pointwise = pointwise, job.gain = gain, job.bias = bias, job.eps = eps;
     return job;
 }
 
@@ -41,7 +43,7 @@ static float dot(const float *a, const float *b, long n) {
 static float weight_of(const Job *job, long t) { return job->weights ? job->weights[job->position[t]] : 1.0f; }
 
 static const float *first_of(const Job *job, long t) {
-    return job->first + ((t < job->full ? 0 : job->wholes) + job->place[t]) * job->channels;
+    return job->first + ((t < job->full ? 0 : job->wholes) + job->image[t]) * job->channels;
 }
 
 // mean and spread = E[x^2] - mean^2, a variance but for rounding, of what a normed term normalises; moved = W G if it is full
@@ -49,7 +51,7 @@ static void observe(const Job *job, long t, float *mean, float *spread, float *m
     long channels = job->channels;
     const float *m = first_of(job, t);
     if (t < job->full) {
-        const float *matrix = job->second + job->place[t] * channels * channels, *rows = job->pointwise[t];
+        const float *matrix = job->second + job->image[t] * channels * channels, *rows = job->pointwise[t];
         float none[channels];
         memset(none, 0, sizeof none);
         long kind = FULL;
@@ -59,17 +61,19 @@ static void observe(const Job *job, long t, float *mean, float *spread, float *m
             spread[i] = dot(rows + i * channels, moved + i * channels, channels) - mean[i] * mean[i];
         }
     } else
-        for (long i = 0; i < channels; i++) mean[i] = m[i], spread[i] = job->squares[job->place[t] * channels + i] - m[i] * m[i];
+        for (long i = 0; i < channels; i++) mean[i] = m[i], spread[i] = job->squares[job->image[t] * channels + i] - m[i] * m[i];
 }
 
 static float variance_of(float spread) { return spread < 0.0f ? 0.0f : spread; }  // a NaN remains one
 
-// matrices [full][in][out], diagonals [terms - full][channels], shifts [targets][channels]; what BatchNorms see: means and variances
-// [normed][channels]
-void fold(float *matrices, float *diagonals, float *shifts, float *means, float *variances, const float *second, const float *squares,
-          const float *first, const float *weights, const float *const *pointwise, const float *const *gain, const float *const *bias,
-          const long *layout, long channels, double eps) {
-    Job job = job_of(second, squares, first, weights, pointwise, gain, bias, layout, channels, eps);
+// parts: matrices [full][in][out], diagonals [terms - full][channels], shifts [targets][channels]; what BatchNorms see: means and
+// variances, observed [2][normed][channels]; statistics: second moments [wholes][channels][channels], diagonals of others
+// [diagonals][channels], the means of both
+void fold(float *parts, float *observed, const float *statistics, const float *weights, const float *const *pointwise,
+          const float *const *gain, const float *const *bias, const long *layout, long channels, double eps) {
+    Job job = job_of(statistics, weights, pointwise, gain, bias, layout, channels, eps);
+    float *matrices = parts, *diagonals = matrices + job.full * channels * channels;
+    float *shifts = diagonals + (job.terms - job.full) * channels, *means = observed, *variances = means + job.normed * channels;
     float *each = calloc(job.terms * channels, sizeof(float));
 #pragma omp parallel for schedule(static)
     for (long t = 0; t < job.terms; t++) {
@@ -140,28 +144,35 @@ static void unfold_term(const Job *job, long t, float *matrix, float *of_weight,
     free(moved);
 }
 
-// Of every term its matrix [full][out][in] or diagonal again, and the gradients of what `fold` was given; those of weights, and of
-// gains and biases [normed][channels], also where there are none
-void unfold(float *matrices, float *diagonals, float *of_second, float *of_squares, float *of_first, float *of_weights,
-            float *of_pointwise, float *of_gain, float *of_bias, const float *of_matrices, const float *of_diagonals,
-            const float *of_shifts, const float *second, const float *squares, const float *first, const float *weights,
+// The gradients of weights [terms], of pointwise [full][channels][channels], and of gains and biases, norms [2][normed][channels],
+// also where there are none. Work begins with the gradients of parts, that of matrices as [full][out][in]; what follows is filled in:
+// matrices [full][out][in] and diagonals again; of the images the gradient by way of their moments, over so many pixels, as matrices
+// [wholes][channels][channels] and diagonals [diagonals][channels] to multiply them by, and shifts [places][channels].
+void unfold(float *work, float *of_weights, float *of_pointwise, float *of_norms, const float *statistics, const float *weights,
             const float *const *pointwise, const float *const *gain, const float *const *bias, const long *layout, long channels,
-            double eps) {
-    Job job = job_of(second, squares, first, weights, pointwise, gain, bias, layout, channels, eps);
-    long square = channels * channels, images = job.wholes + job.diagonals;
-    memset(of_second, 0, job.wholes * square * sizeof(float));
-    memset(of_squares, 0, job.diagonals * channels * sizeof(float));
-    memset(of_first, 0, images * channels * sizeof(float));
+            double eps, long pixels) {
+    Job job = job_of(statistics, weights, pointwise, gain, bias, layout, channels, eps);
+    long square = channels * channels, images = job.wholes + job.diagonals, rest = job.terms - job.full;
+    const float *of_matrices = work, *of_diagonals = of_matrices + job.full * square, *of_shifts = of_diagonals + rest * channels;
+    float *matrices = (float *)of_shifts + job.targets * channels, *diagonals = matrices + job.full * square;
+    float *of_second = diagonals + rest * channels, *of_squares = of_second + job.wholes * square;
+    float *shifts = of_squares + job.diagonals * channels, *end = shifts + job.places * channels;
+    memset(of_second, 0, (end - of_second) * sizeof(float));
 #pragma omp parallel for schedule(static)
-    for (long k = 0; k <= images; k++)  // the last is that of the terms which are not normed
+    for (long k = 0; k <= images; k++) {  // the last is that of the terms which are not normed
+        float *moment = k < job.wholes ? of_second + k * square : of_squares + (k - job.wholes) * channels;
+        float *shift = shifts + (k < images ? job.slot[k] : 0) * channels;
         for (long t = 0; t < job.terms; t++) {
-            long which = t < job.full ? job.place[t] : t < job.normed ? job.wholes + job.place[t] : images;
+            long which = t < job.full ? job.image[t] : t < job.normed ? job.wholes + job.image[t] : images;
             if (which != k) continue;
             int full = t < job.full;
             unfold_term(&job, t, full ? matrices + t * square : diagonals + (t - job.full) * channels, of_weights + job.position[t],
-                        of_pointwise + t * square, of_gain + t * channels, of_bias + t * channels, of_second + k * square,
-                        of_squares + (k - job.wholes) * channels, of_first + k * channels,
-                        full ? of_matrices + t * square : of_diagonals + (t - job.full) * channels,
+                        of_pointwise + t * square, of_norms + t * channels, of_norms + (job.normed + t) * channels, moment, moment,
+                        shift, full ? of_matrices + t * square : of_diagonals + (t - job.full) * channels,
                         of_shifts + job.target[t] * channels);
         }
+        if (k == images) continue;
+        for (long i = 0; i < (k < job.wholes ? channels : 1) * channels; i++) moment[i] *= 2.0f / pixels;
+        for (long i = 0; i < channels; i++) shift[i] /= pixels;
+    }
 }

@@ -6,8 +6,7 @@ one call where torch's would be some fifty; :func:`plain` is the same for torch 
 """
 
 import ctypes
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -22,7 +21,8 @@ class Layout:
 
     ``images`` is for each normed term the place of the image that it reads: of full terms among those whose second moments are
     known, ``wholes`` of them; of others among those of which the diagonal is, ``diagonals`` of them. ``targets`` is where each term
-    adds to, one of ``nodes``, and ``positions`` the place of its weight.
+    adds to, one of ``nodes``, and ``positions`` the place of its weight. ``slots`` is where, of so many ``places``, each image
+    is whose moments are known.
     """
 
     def __init__(
@@ -34,6 +34,8 @@ class Layout:
         targets: Sequence[int],
         nodes: int,
         positions: Sequence[int],
+        slots: Sequence[int],
+        places: int,
         eps: float,
         device: torch.device,
     ):
@@ -45,8 +47,8 @@ class Layout:
         self.of_weights = order(positions, self.terms)
         self.of_targets = torch.tensor(targets, device=device)
         rest = [0] * (self.terms - self.normed)
-        sizes = self.terms, self.full, self.normed, wholes, diagonals, nodes
-        self.numbers = numbers([*sizes, *images, *rest, *targets, *positions])
+        sizes = self.terms, self.full, self.normed, wholes, diagonals, nodes, places
+        self.numbers = numbers([*sizes, *images, *rest, *targets, *positions, *slots])
 
 
 class Statistics(NamedTuple):
@@ -117,44 +119,33 @@ def taken(table: Tensor, order: Tensor | None) -> Tensor:
     return table if order is None else table[order]
 
 
-def forward(layout: Layout, statistics: Statistics, small: Small) -> tuple[Parts, tuple[Tensor, Tensor]]:
-    """The same by the compiled kernels; not differentiable."""
-    new, channels = statistics.first.new_empty, statistics.first.shape[1]
-    parts = Parts(new(layout.full, channels, channels), new(layout.terms - layout.full, channels), new(layout.nodes, channels))
-    observed = new(layout.normed, channels), new(layout.normed, channels)
-    with _told(layout, statistics, small) as arguments:
-        library().fold(*map(place, (*parts, *observed)), *arguments)
+def fold(layout: Layout, size: int, statistics: Tensor, small: Small, channels: int) -> tuple[Tensor, Tensor]:
+    """The same by the compiled kernels, not differentiable: the parts, ``size`` numbers in a row, and the means and variances
+    [2, normed, C], from the statistics, which are in a row too."""
+    parts, observed = statistics.new_empty(size), statistics.new_empty(2, layout.normed, channels)
+    weights, *pointers, _kept = _told(small)
+    sizes = ctypes.c_long(channels), ctypes.c_double(layout.eps)
+    library().fold(place(parts), place(observed), place(statistics), weights, *pointers, layout.numbers, *sizes)
     return parts, observed
 
 
-def backward(
-    layout: Layout, statistics: Statistics, small: Small, of_matrices: Tensor, of_diagonals: Tensor, of_shifts: Tensor
-) -> tuple[Tensor, Tensor, Statistics, list[Tensor]]:
-    """The matrices and diagonals by which what comes back is multiplied; the gradients of the statistics and of all in ``small``.
+def unfold(layout: Layout, work: Tensor, statistics: Tensor, small: Small, channels: int, pixels: int) -> list[Tensor]:
+    """The gradients of all in ``small``, from those of the parts, with which ``work`` begins.
 
-    Those of the parts are given. That of matrices, and the matrices here, are [full, out, in].
+    What follows there is filled in: matrices [full, out, in] and diagonals for what comes back; matrices, diagonals and shifts that
+    are the gradient of the images by way of their moments over so many ``pixels``.
     """
-    new, channels = statistics.first.new_empty, statistics.first.shape[1]
-    matrices, of_pointwise = new(2, layout.full, channels, channels)
-    diagonals = new(layout.terms - layout.full, channels)
-    of_statistics = Statistics(*map(torch.empty_like, statistics))
-    of_weights = new(layout.terms)
-    of_gains, of_biases = new(2, layout.normed, channels)
-    results = matrices, diagonals, *of_statistics, of_weights, of_pointwise, of_gains, of_biases
-    with _told(layout, statistics, small) as arguments:
-        library().unfold(*map(place, (*results, of_matrices, of_diagonals, of_shifts)), *arguments)
-    of_small = [of_weights, *of_pointwise[..., None, None].unbind()]
-    if small.gains:
-        of_small += [*of_gains.unbind(), *of_biases.unbind()]
-    return matrices, diagonals, of_statistics, of_small
+    of_weights, of_norms = work.new_empty(layout.terms), work.new_empty(2, layout.normed, channels)
+    of_pointwise = work.new_empty(layout.full, channels, channels, 1, 1)
+    weights, *pointers, _kept = _told(small)
+    sizes = ctypes.c_long(channels), ctypes.c_double(layout.eps), ctypes.c_long(pixels)
+    results = map(place, (work, of_weights, of_pointwise, of_norms, statistics))
+    library().unfold(*results, weights, *pointers, layout.numbers, *sizes)
+    return [of_weights, *of_pointwise.unbind(), *(of_norms.flatten(0, 1).unbind() if small.gains else ())]
 
 
-@contextmanager
-def _told(layout: Layout, statistics: Statistics, small: Small) -> Iterator[tuple]:
-    """All that is given as the kernels want it; inside, what they point to is there."""
-    weights, pointwise, gains, biases = small
-    kept = [[tensor.contiguous() for tensor in some] for some in (pointwise, gains, biases)]
-    weights = None if weights is None else weights.contiguous()
-    sizes = ctypes.c_long(statistics.first.shape[1]), ctypes.c_double(layout.eps)
-    pointers = [places(some) if some else None for some in kept]
-    yield *map(place, statistics), place(weights), *pointers, layout.numbers, *sizes
+def _told(small: Small) -> tuple:
+    """All in ``small`` as the kernels want it, and last what these point to."""
+    weights, *rest = small
+    weights, kept = weights if weights is None else weights.contiguous(), [[one.contiguous() for one in some] for some in rest]
+    return place(weights), *(places(some) if some else None for some in kept), (weights, kept)

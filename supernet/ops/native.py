@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -82,6 +83,19 @@ def multiplies(x: Tensor) -> bool:
 def half(x: Tensor) -> ctypes.c_long:
     """Whether rows such as ``x`` are in bfloat16, for the kernels."""
     return ctypes.c_long(x.dtype == torch.bfloat16)
+
+
+class Addresses:
+    """Of tensors that are parts of larger ones: ``(which, k)`` is the k-th part of one of several, ``None`` is null."""
+
+    def __init__(self, parts: Sequence[tuple[int, int] | None]):
+        pairs = np.array([(-1, 0) if part is None else part for part in parts], dtype=np.int64).reshape(-1, 2)
+        self.which, self.index = pairs[:, 0].copy(), pairs[:, 1].copy()
+        self.array = ctypes.c_void_p * len(parts)
+
+    def at(self, bases: Sequence[int], step: int) -> ctypes.Array:
+        """Where they are if the larger ones begin at ``bases`` and have parts of ``step`` bytes."""
+        return self.array.from_buffer(np.array([*bases, 0])[self.which] + self.index * step)
 
 
 def numbers(values: Sequence[int]) -> ctypes.Array:

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from supernet.ops.native import half, library, numbers, place
 from supernet.ops.plain import pooled
-from supernet.ops.rows import Sum, told
 
 NAMES = ("max", "avg")
 
@@ -42,29 +41,28 @@ def plain(x: Tensor, weights: Sequence[Tensor], kind: Kind) -> Tensor:
     return torch.stack([pooled(x[0].permute(0, 3, 1, 2), name, kind.stride).permute(0, 2, 3, 1) for name in kind.names])
 
 
-def forward(x: Tensor, weights: Sequence[Tensor], kind: Kind, dtype: torch.dtype | None = None) -> tuple[Tensor, Tensor, Tensor]:
-    """The same, in ``dtype``; and, over its pixels, the means [K, C] of the squares and of itself, if they are needed. Not
-    differentiable."""
+def forward(
+    x: Tensor, weights: Sequence[Tensor], kind: Kind, squares: Tensor | None, first: Tensor | None, dtype: torch.dtype | None = None
+) -> Tensor:
+    """The same, in ``dtype``, by the compiled kernels; not differentiable. Over its pixels the means of the squares and of itself
+    are put into ``squares`` and ``first``, K C numbers each, if there are such."""
     _, batch, height, width, channels = x.shape
     out = [(length - 1) // kind.stride + 1 for length in (height, width)]
     result = x.new_empty(kind.count, batch, *out, channels, dtype=dtype)
-    squares, first = x.new_empty(2, kind.count if kind.normed else 0, channels).unbind()
     each = dict(zip(kind.names, result, strict=True))
-    tables = (squares, first) if kind.normed else (None, None)
-    library().pool(*map(place, (*map(each.get, NAMES), *tables, x)), _shape(x, kind), half(result))
-    return result, squares, first
+    library().pool(*map(place, (*map(each.get, NAMES), squares, first, x)), _shape(x, kind), half(result))
+    return result
 
 
 def backward(
-    x: Tensor, weights: Sequence[Tensor], kind: Kind, sums: Sequence[Sum], of_x: bool, of_weights: bool
-) -> tuple[Tensor, list[Tensor]]:
-    """The gradient of ``x``; that of the results, [B H' W', C] each, is ``sums``."""
+    x: Tensor, weights: Sequence[Tensor], kind: Kind, sums: tuple, rows: ctypes.c_long, of_x: bool, of_weights: bool
+) -> list[Tensor]:
+    """The gradient of ``x``; that of the results, [B H' W', C] each, is ``sums``: where shifts lie, and terms
+    (:class:`supernet.ops.rows.Terms`) of ``rows`` that are bfloat16 or not."""
     result = torch.empty_like(x)
     wanted = (ctypes.c_long(name in kind.names) for name in NAMES)
-    with told(sums) as arguments:
-        rows = half(sums[0].terms[0][0])
-        library().pool_backward(place(result), place(x), *wanted, *arguments, _shape(x, kind), rows)
-    return result, []
+    library().pool_backward(place(result), place(x), *wanted, *sums, _shape(x, kind), rows)
+    return [result]
 
 
 def _shape(x: Tensor, kind: Kind) -> ctypes.Array:

@@ -19,9 +19,9 @@ void products(float *const *results, const float *const *start, const float *shi
     release(&terms);
 }
 
-// results[i] = left[i]' x right[i] [channels][channels] (FULL), its diagonal, or the sum of the rows of right[i] [channels]
-void grams(float *const *results, const void *const *left, const void *const *right, const long *kinds, long count, long n,
-           long channels, long half) {
+// results[i] = factor times left[i]' x right[i] [channels][channels] (FULL), its diagonal, or the sum of the rows of right[i] [channels]
+void grams(float *const *results, const void *const *left, const void *const *right, const long *kinds, long count, float factor,
+           long n, long channels, long half) {
     for (long i = 0; i < count; i++) memset(results[i], 0, (kinds[i] == FULL ? channels : 1) * channels * sizeof(float));
     long row = channels * (half ? sizeof(bf16) : sizeof(float));
 #pragma omp parallel
@@ -31,6 +31,8 @@ void grams(float *const *results, const void *const *left, const void *const *ri
             for (long i = omp_get_thread_num(); i < count; i += omp_get_num_threads())
                 add_any_gram(results[i], left[i] ? (const char *)left[i] + from * row : NULL, (const char *)right[i] + from * row, kinds[i],
                              n - from < CHUNK ? n - from : CHUNK, channels, half, &scratch);
+        for (long i = omp_get_thread_num(); i < count; i += omp_get_num_threads())
+            for (long c = 0; c < (kinds[i] == FULL ? channels : 1) * channels; c++) results[i][c] *= factor;
         free(scratch.left);
     }
 }

@@ -5,62 +5,59 @@ Rows may be bfloat16, all of them: then they are multiplied as such (``half.h``)
 """
 
 import ctypes
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from itertools import accumulate
-from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
-from supernet.ops.native import half, library, numbers, places
+from supernet.ops.native import Addresses, library, numbers, places
+
+Image = tuple[int, int]  # the k-th of those that begin at one of several addresses
+FLOAT = 4  # bytes
+KINDS = "full", "diagonal", "sum"
 
 
-class Sum(NamedTuple):
-    """``start + shift + the sum of rows @ matrix over the terms``; ``start`` [n, C] may be missing. All are contiguous."""
+class Terms:
+    """Some sums over terms ``rows @ matrix``: of each term its image, where in a buffer of float32 its matrix begins, and whether
+    that is full or a diagonal."""
 
-    shift: Tensor
-    terms: Sequence[tuple[Tensor, Tensor]]
-    start: Tensor | None = None
+    def __init__(self, sums: Sequence[Sequence[tuple[Image, int, bool]]]):
+        terms = [term for terms in sums for term in terms]
+        self.first = numbers([0, *accumulate(map(len, sums))])
+        self.rows = Addresses([image for image, *_ in terms])
+        self.matrices = Addresses([(0, offset) for _, offset, _ in terms])
+        self.kinds = numbers([int(not full) for *_, full in terms])
 
-
-def products(sums: Sequence[Sum], results: Sequence[Tensor] | None = None) -> Sequence[Tensor]:
-    """Each of the sums [n, C], in ``results`` if there are such."""
-    some = sums[0].terms[0][0]
-    results = [torch.empty_like(some, dtype=torch.float32) for _ in sums] if results is None else results
-    sizes = map(ctypes.c_long, (len(sums), *some.shape))
-    with told(sums) as arguments:
-        library().products(places(results), places([one.start for one in sums]), *arguments, *sizes, half(some))
-    return results
+    def at(self, bases: Sequence[int], step: int, buffer: int) -> tuple[ctypes.Array, ...]:
+        """As the kernels want it: images of ``step`` bytes begin at ``bases``, and the buffer at the last."""
+        return self.first, self.rows.at(bases, step), self.matrices.at([buffer], FLOAT), self.kinds
 
 
-@contextmanager
-def told(sums: Sequence[Sum]) -> Iterator[tuple]:
-    """All of sums but their starts as the kernels want it; inside, what they point to is there."""
-    shifts = torch.stack([one.shift for one in sums])
-    terms = [term for one in sums for term in one.terms]
-    yield (
-        ctypes.c_void_p(shifts.data_ptr()),
-        numbers([0, *accumulate(len(one.terms) for one in sums)]),
-        places([rows for rows, _ in terms]),
-        places([matrix for _, matrix in terms]),
-        numbers([int(matrix.dim() == 1) for _, matrix in terms]),
-    )
+class Grams:
+    """Products ``left' right`` of images, each of a kind: ``full`` [C, C], only its ``diagonal`` [C], or, there being no left, the
+    ``sum`` of right's rows [C]; and where in a buffer of float32 they go."""
+
+    def __init__(self, grams: Sequence[tuple[Image | None, Image, int, str]]):
+        lefts, rights, offsets, kinds = zip(*grams, strict=True) if grams else ((),) * 4
+        self.lefts, self.rights = Addresses(lefts), Addresses(rights)
+        self.results = Addresses([(0, offset) for offset in offsets])
+        self.kinds = numbers([KINDS.index(kind) for kind in kinds])
+
+    def run(self, bases: Sequence[int], step: int, buffer: Tensor, *sizes: ctypes._SimpleCData, factor: float = 1.0) -> None:
+        """Fills them in, times ``factor``. ``sizes``: rows, channels, whether rows are bfloat16."""
+        if len(self.kinds):
+            left, right, results = (
+                self.lefts.at(bases, step),
+                self.rights.at(bases, step),
+                self.results.at([buffer.data_ptr()], FLOAT),
+            )
+            count = ctypes.c_long(len(self.kinds))
+            library().grams(results, left, right, self.kinds, count, ctypes.c_float(factor), *sizes)
 
 
-def grams(some: Tensor, pairs: Sequence[tuple[Tensor | None, Tensor]], full: int, diagonal: int) -> tuple[Tensor, Tensor, Tensor]:
-    """``left' right`` of pairs of rows such as ``some``: of the first ``full`` pairs, [full, C, C]; of the next only the
-    ``diagonal``, [diagonal, C]; of the others, which have no left, the sum of right's rows, [rest, C].
-    """
-    channels = some.shape[1]
-    shapes = (full, channels, channels), (diagonal, channels), (len(pairs) - full - diagonal, channels)
-    results = tuple(some.new_empty(shape, dtype=torch.float32) for shape in shapes)
-    library().grams(
-        places([result for stack in results for result in stack.unbind()]),
-        places([left for left, _ in pairs]),
-        places([right for _, right in pairs]),
-        numbers([0] * full + [1] * diagonal + [2] * shapes[2][0]),
-        *map(ctypes.c_long, (len(pairs), *some.shape)),
-        half(some),
-    )
-    return results
+def products(
+    results: Sequence[Tensor], starts: Sequence[Tensor | None], shifts: int, terms: tuple, *sizes: ctypes._SimpleCData
+) -> None:
+    """Fills in ``start + shift + the sum of the terms``, [n, C] each; ``starts`` may be missing, ``shifts`` is where they lie."""
+    begun, count = places(starts or [None] * len(results)), ctypes.c_long(len(results))
+    library().products(places(results), begun, ctypes.c_void_p(shifts), *terms, count, *sizes)

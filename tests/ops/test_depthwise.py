@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from supernet.ops import native
 from supernet.ops.depthwise import Kind, backward, forward, plain
 from supernet.ops.native import known, library
-from supernet.ops.rows import Sum
+from tests.ops.sums import Sum, told
 
 SIZES, DILATIONS = (3, 3, 5, 3, 5), (1, 1, 1, 2, 2)  # two alike, of which torch makes one wide convolution
 compiled = pytest.mark.skipif(library() is None, reason="no C compiler here")
@@ -22,13 +22,21 @@ def case(channels, height, width, shared, noise):
     return images, weights
 
 
+def moments(images, weights, kind):
+    """The results of ``forward``, their second moments and their means."""
+    count, channels = len(weights), images.shape[-1]
+    second, first = torch.empty(count, channels, channels), torch.empty(count, channels)
+    with torch.no_grad():
+        return forward(images, weights, kind, second, first), second, first
+
+
 def gradients(images, weights, kind, slope):
     """By ``backward``, of results whose gradient is ``slope``."""
     with torch.no_grad():
         ones, nothing = torch.ones(slope.shape[-1]), torch.zeros(slope.shape[-1])
         sums = [Sum(nothing, [(one.reshape(-1, len(ones)).contiguous(), ones)]) for one in slope]
-        of_images, of_weights = backward(images.detach(), [w.detach() for w in weights], kind, sums, True, True)
-    return [of_images, *of_weights]
+        with told(sums) as arguments:
+            return backward(images.detach(), [w.detach() for w in weights], kind, *arguments, True, True)
 
 
 def one_by_one(images, weights, kind):
@@ -56,8 +64,7 @@ def test_results_moments_and_gradients_are_those_of_convolutions(how, channels, 
         result = plain(images, weights, kind)
         found = torch.autograd.grad(result, [images, *weights], slope)
     else:
-        with torch.no_grad():
-            result, second, first = forward(images, weights, kind)
+        result, second, first = moments(images, weights, kind)
         rows = expected.detach().flatten(1, 3)
         torch.testing.assert_close(second, rows.transpose(1, 2) @ rows / rows.shape[1], rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(first, rows.mean(dim=1), rtol=1e-4, atol=1e-5)
@@ -73,8 +80,7 @@ def test_bits_do_not_depend_on_the_number_of_threads(noise):
     try:
         for count in (1, 2, 3):
             torch.set_num_threads(count)
-            with torch.no_grad():
-                result = forward(images, weights, kind)
+            result = moments(images, weights, kind)
             found.append([*result, *gradients(images, weights, kind, result[0])])
     finally:
         torch.set_num_threads(threads)

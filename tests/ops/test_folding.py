@@ -4,18 +4,19 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from supernet.ops.folding import Layout, Parts, Small, Statistics, backward, forward, plain
+from supernet.ops.folding import Layout, Parts, Small, Statistics, fold, plain, unfold
 from supernet.ops.native import library
 
 # Three full terms, of which two read one image, two that are only normed, one that is not; mixed places, nodes and weights.
 FULL, IMAGES, WHOLES, DIAGONALS = 3, [1, 0, 1, 0, 1], 2, 2
 TARGETS, NODES, POSITIONS, EPS = [0, 1, 1, 0, 1, 0], 2, [4, 0, 2, 5, 1, 3], 1e-5
+SLOTS, PLACES, PIXELS = [3, 0, 4, 1], 5, 7  # of images that are normed, among all
 CHANNELS = [4, 16, 20, 32, 64]
 
 
 def layout(weighted=True):
     positions = POSITIONS if weighted else list(range(len(POSITIONS)))
-    return Layout(FULL, IMAGES, WHOLES, DIAGONALS, TARGETS, NODES, positions, EPS, torch.device("cpu"))
+    return Layout(FULL, IMAGES, WHOLES, DIAGONALS, TARGETS, NODES, positions, SLOTS, PLACES, EPS, torch.device("cpu"))
 
 
 def case(channels, affine, weighted, noise):
@@ -80,20 +81,26 @@ def test_parts_and_gradients_are_those_of_double_precision(channels, affine, wei
     slopes = Parts(*(torch.randn(part.shape, generator=noise, dtype=torch.float64) for part in expected))
     gradients = torch.autograd.grad(expected, asked, slopes)
 
-    singles = Statistics(*(t.detach().float() for t in statistics)), Small(*map(single, small))
-    parts, seen = forward(layout(weighted), *singles)
-    for actual, wanted in zip([*parts, *seen], [*expected, *observed], strict=True):
+    found, size = Small(*map(single, small)), sum(part.numel() for part in expected)
+    row = torch.cat([table.detach().flatten() for table in statistics]).float()
+    parts, seen = fold(layout(weighted), size, row, found, channels)
+    for actual, wanted in zip([*split(parts, expected), *seen], [*expected, *observed], strict=True):
         torch.testing.assert_close(actual.double(), wanted, rtol=1e-4, atol=1e-4)
-    matrices, diagonals, of_statistics, of_small = backward(
-        layout(weighted),
-        *singles,
-        slopes.matrices.float().transpose(1, 2).contiguous(),
-        slopes.diagonals.float(),
-        slopes.shifts.float(),
-    )
-    torch.testing.assert_close(matrices.transpose(1, 2), parts.matrices)
-    torch.testing.assert_close(diagonals, parts.diagonals)
-    found = [*of_statistics, *(of_small if weighted else of_small[1:])]
-    for actual, wanted in zip(found, gradients, strict=True):
+
+    images = [gradients[0] * 2 / PIXELS, gradients[1] * 2 / PIXELS]
+    shifts = torch.zeros(PLACES, channels, dtype=torch.float64).index_add(0, torch.tensor(SLOTS), gradients[2] / PIXELS)
+    back = [expected.matrices.detach().transpose(1, 2).contiguous(), expected.diagonals.detach()]
+    begins = [slopes.matrices.transpose(1, 2).contiguous(), slopes.diagonals, slopes.shifts]
+    filled = sum(part.numel() for part in [*back, *images, shifts])
+    work = torch.cat([*(part.flatten() for part in begins), torch.full((filled,), torch.nan)]).float()
+    of_small = unfold(layout(weighted), work, row, found, channels, PIXELS)
+    found = [*split(work, [*begins, *back, *images, shifts])[3:], *(of_small if weighted else of_small[1:])]
+    for actual, wanted in zip(found, [*back, *images, shifts, *gradients[3:]], strict=True):
         size = max(1.0, float(wanted.abs().max()))
         torch.testing.assert_close(actual.double() / size, wanted / size, rtol=0, atol=1e-5)
+
+
+def split(row, parts):
+    """``row`` in pieces like ``parts``."""
+    pieces = row.split([part.numel() for part in parts])
+    return [piece.view(part.shape) for piece, part in zip(pieces, parts, strict=True)]

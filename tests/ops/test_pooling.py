@@ -5,7 +5,7 @@ import torch
 
 from supernet.ops.native import library
 from supernet.ops.pooling import Kind, backward, forward, plain
-from supernet.ops.rows import Sum
+from tests.ops.sums import Sum, told
 
 pytestmark = pytest.mark.skipif(library() is None, reason="no C compiler here")
 NAMES = ("max", "avg"), ("max",), ("avg",)
@@ -15,7 +15,14 @@ def gradient(x, kind, slope):
     """By ``backward``, of results whose gradient is ``slope``, a sum of two terms and a shift."""
     ones = torch.ones(slope.shape[-1], dtype=slope.dtype)
     halves = [((one - 1.0).reshape(-1, len(ones)).contiguous(), ones / 2) for one in slope]
-    return backward(x, (), kind, [Sum(ones, [half, half]) for half in halves], True, False)[0]
+    with told([Sum(ones, [half, half]) for half in halves]) as arguments:
+        return backward(x, (), kind, *arguments, True, False)[0]
+
+
+def moments(x, kind):
+    """The results of ``forward``, and the means of their squares and of themselves."""
+    squares, first = torch.empty(2, kind.count, x.shape[-1])
+    return forward(x, (), kind, squares, first), squares, first
 
 
 def by_torch(x, kind, slope):
@@ -38,14 +45,12 @@ def test_results_moments_and_gradients_are_torchs(names, channels, height, width
     kind = Kind(stride, names)
     x, slope = drawn(channels, height, width, kind, noise)
     expected, of_x = by_torch(x, kind, slope)
-    result, squares, first = forward(x, (), kind)
+    result, squares, first = moments(x, kind)
     torch.testing.assert_close(result, expected, rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(squares, expected.square().mean(dim=(1, 2, 3)), rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(first, expected.mean(dim=(1, 2, 3)), rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(gradient(x, kind, slope), of_x, rtol=1e-5, atol=1e-5)
-    result, squares, first = forward(x, (), kind._replace(normed=False))
-    torch.testing.assert_close(result, expected, rtol=1e-6, atol=1e-6)
-    assert len(squares) == len(first) == 0
+    torch.testing.assert_close(forward(x, (), kind, None, None), expected, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("stride", [1, 2])
@@ -66,7 +71,7 @@ def test_infinite_and_missing_values_are_as_in_torch(channels, noise):
     x[places > 0.9] = float("-inf")
     x[0, 0, :5, :5] = float("-inf")  # nothing else in some windows
     expected, of_x = by_torch(x, kind, slope)
-    result = forward(x, (), kind)[0]
+    result = forward(x, (), kind, None, None)
     torch.testing.assert_close(result, expected, rtol=1e-6, atol=1e-6, equal_nan=True)
     torch.testing.assert_close(gradient(x, kind, slope), of_x, rtol=1e-5, atol=1e-5)
 
@@ -77,7 +82,7 @@ def test_bits_do_not_depend_on_the_number_of_threads(noise):
     try:
         for count in (1, 2, 3):
             torch.set_num_threads(count)
-            found.append([*forward(x, (), kind), gradient(x, kind, slope)])
+            found.append([*moments(x, kind), gradient(x, kind, slope)])
     finally:
         torch.set_num_threads(threads)
     assert all(torch.equal(a, b) for other in found[1:] for a, b in zip(found[0], other, strict=True))

@@ -1,0 +1,69 @@
+"""Sums of products and grams of tensors that lie anywhere, for the kernels of :mod:`supernet.ops.rows`."""
+
+import ctypes
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from supernet.ops.native import half
+from supernet.ops.rows import KINDS, Grams, Terms
+from supernet.ops.rows import products as kernel
+
+
+class Sum(NamedTuple):
+    """``start + shift + the sum of rows @ matrix over the terms``; ``start`` [n, C] may be missing. All are contiguous."""
+
+    shift: Tensor
+    terms: Sequence[tuple[Tensor, Tensor]]
+    start: Tensor | None = None
+
+
+@contextmanager
+def told(sums: Sequence[Sum]) -> Iterator[tuple]:
+    """All of sums but their starts as ``backward`` of depthwise convolutions and poolings want it; inside, it is there."""
+    rows = [rows for one in sums for rows, _ in one.terms]
+    matrices = [matrix for one in sums for _, matrix in one.terms]
+    table = torch.cat([matrix.flatten() for matrix in matrices] + [one.shift for one in sums])
+    ends = [0, *torch.tensor([matrix.numel() for matrix in matrices]).cumsum(0).tolist()]
+    terms, t = [], 0
+    for one in sums:
+        terms.append([((t + k, 0), ends[t + k], matrix.dim() == 2) for k, (_, matrix) in enumerate(one.terms)])
+        t += len(one.terms)
+    start = table.data_ptr()
+    arguments = Terms(terms).at([one.data_ptr() for one in rows], 0, start)
+    yield (ctypes.c_void_p(start + 4 * ends[-1]), *arguments), half(rows[0])
+
+
+def sizes(some: Tensor) -> tuple:
+    """Of rows, for the kernels."""
+    return *map(ctypes.c_long, some.shape), half(some)
+
+
+def products(sums: Sequence[Sum]) -> list[Tensor]:
+    """Each of the sums, in float32."""
+    some = sums[0].terms[0][0]
+    results = [torch.full(some.shape, torch.nan) for _ in sums]
+    with told(sums) as ((shifts, *terms), _):
+        kernel(results, [one.start for one in sums], shifts.value, terms, *sizes(some))
+    return results
+
+
+def grams(pairs: Sequence[tuple[Tensor | None, Tensor]], kinds: Sequence[str], factor: float = 1.0) -> list[Tensor]:
+    """Of each pair the gram of its kind, times ``factor``."""
+    assert set(kinds) <= set(KINDS)
+    some, channels = pairs[0][1], pairs[0][1].shape[1]
+    lengths = [channels**2 if kind == "full" else channels for kind in kinds]
+    ends = [0, *torch.tensor(lengths).cumsum(0).tolist()]
+    tensors = [tensor for pair in pairs for tensor in pair]
+    items = [
+        (None if left is None else (2 * k, 0), (2 * k + 1, 0), end, kind)
+        for k, ((left, _), end, kind) in enumerate(zip(pairs, ends[:-1], kinds, strict=True))
+    ]
+    buffer = torch.full((ends[-1],), torch.nan)
+    bases = [0 if tensor is None else tensor.data_ptr() for tensor in tensors]
+    Grams(items).run(bases, 0, buffer, *sizes(some), factor=factor)
+    parts = buffer.split(lengths)
+    return [part.view(channels, channels) if kind == "full" else part for part, kind in zip(parts, kinds, strict=True)]
