@@ -37,6 +37,7 @@ class Case:
     precision: str = "float32"
     options: int = 0  # only the first so many options of every slot; 0 is all
     without: str = ""
+    recompute: bool = False
     threads: int = 0
 
 
@@ -74,7 +75,7 @@ def prepare(case: Case, patches: ExitStack):
     from supernet.learners.learner import Bilevel
     from supernet.mixture import Choice, detached, softmax_mixture
     from supernet.ops import native
-    from supernet.spaces.cell import MixedCell
+    from supernet.spaces.cell import MixedCell, set_recompute
     from supernet.spaces.darts import Darts
     from supernet.spaces.nb201 import NB201
     from supernet.spaces.space import Geometry
@@ -96,6 +97,7 @@ def prepare(case: Case, patches: ExitStack):
         network = space.standalone(architecture, 10, 3, phase="search")
     if case.network != "textbook" and case.without != "channels_last":
         network.to(memory_format=torch.channels_last)
+    set_recompute(network, case.recompute)
     if case.without == "at_once":
         patches.enter_context(mock.patch.object(MixedCell, "_at_once", MixedCell._one_by_one))
     elif case.without == "native":
@@ -239,6 +241,12 @@ def ablations(base: Case, rounds: int) -> dict[str, float]:
     return {name: ratio(found, name, "ours") for name in OPTIMISATIONS}
 
 
+def recomputation(base: Case, rounds: int) -> dict[str, float]:
+    """How many times as long a step takes, and how many times the memory, where cheap activations are made again in backward."""
+    found = measure({"kept": base, "again": replace(base, recompute=True)}, rounds)
+    return {"time": ratio(found, "again", "kept"), "memory": found["again"]["memory"] / found["kept"]["memory"]}
+
+
 GROWTH = {"channels": (8, 16, 32), "cells": (4, 8, 12), "batch": (8, 16, 32), "options": (4, 6, 8), "pixels": (16, 32)}
 
 
@@ -344,7 +352,8 @@ def main() -> None:
     else:
         rounds = options.rounds or 5
         figures = headline(base, rounds)
-        figures |= {"times_without": ablations(base, rounds), "growth": growth(replace(base, cells=4), rounds)}
+        figures |= {"times_without": ablations(base, rounds), "recompute": recomputation(base, rounds)}
+        figures |= {"growth": growth(replace(base, cells=4), rounds)}
         figures |= {"images_per_second": pipeline(), "evaluations_per_second": evaluations(base), "startup_seconds": startup()}
     figures["machine"] = machine(options.threads)
     if options.json:
