@@ -40,6 +40,8 @@ def test_results_moments_and_gradients_are_torchs(native, channels, height, widt
     expected = plain(images, weights, kind)
     with torch.no_grad():
         result, second, first = forward(images, weights, kind)
+        alone = forward(images, weights, kind._replace(normed=False))
+    assert torch.equal(alone[0], result) and not alone[1].numel() and not alone[2].numel()
     torch.testing.assert_close(result, expected.detach(), rtol=1e-5, atol=1e-5)
     rows = expected.detach().flatten(1, 3)
     torch.testing.assert_close(second, rows.transpose(1, 2) @ rows / rows.shape[1], rtol=1e-4, atol=1e-5)
