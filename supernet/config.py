@@ -85,7 +85,7 @@ class Config:
     seed: int = 0
     device: str = "auto"
     precision: str = "float32"  # or bf16: autocast of the forward passes
-    memory: str = "check"  # ignore; check: only supernet check foretells it; refuse a search that will not fit; fit the batch
+    memory: str = "check"  # ignore; check: only supernet check foretells it; refuse a search that will not fit; fit it
     threads: int | None = None  # of the CPU; None is torch's choice
     architecture: str | None = None  # in the space's own notation, or a path of an architecture.json: skips search and derivation
     method: str = MISSING

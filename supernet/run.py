@@ -21,7 +21,7 @@ from supernet.config import Config, build
 from supernet.cost.budget import Budget
 from supernet.cost.count import count
 from supernet.cost.latency import Bench, latency_error, measured, read_table, write_table
-from supernet.cost.memory import MemoryPlan, planned
+from supernet.cost.memory import MemoryPlan, overrides, planned
 from supernet.cost.table import CostTable
 from supernet.data import ImageData, Splits, evaluation_batches, split
 from supernet.device import available_memory_bytes, choose_device, describe, make_deterministic
@@ -105,7 +105,7 @@ class Run:
             self.state.warm_start = [stage["key"] for stage in retrained(Path(config.retrain.warm_start))]
         self.parent = State.read(Path(self.state.parent)) if self.state.parent else None
         if self.state.memory is not None and config.memory == "fit" and self.state.memory["asked"] == config.search.batch_size:
-            self._use_batch(self.state.memory["batch_size"])
+            self._use(self.state.memory["batch_size"], self.state.memory.get("recompute", False))
         self.checkpoints = Checkpoints(self.folder / "checkpoints", config.checkpoint.every_seconds)
         self.tracker = Trackers([JsonLines(self.folder / "metrics.jsonl"), build(config.tracker, "tracker")])
 
@@ -128,21 +128,23 @@ class Run:
         self.config = config
         self.settings: dict[str, Any] = dataclasses.asdict(config)
 
-    def _use_batch(self, batch_size: int) -> None:
-        """The search takes that batch, as if it had been asked for: keys, and whoever goes on from here, know no other."""
-        self._configure(dataclasses.replace(self.config, search=dataclasses.replace(self.config.search, batch_size=batch_size)))
+    def _use(self, batch_size: int | None = None, recompute: bool = False) -> None:
+        """The search takes that batch, or recomputes, as if asked to: keys, and whoever goes on from here, know no other."""
+        search = self.config.search
+        changed = {"batch_size": batch_size or search.batch_size, "recompute": recompute or search.recompute}
+        self._configure(dataclasses.replace(self.config, search=dataclasses.replace(search, **changed)))
 
     def _plan_memory(self) -> None:
-        """Before a run begins: if its search will not fit into memory, takes the largest batch that does, or refuses it.
+        """Before a run begins: if its search will not fit into memory, makes it fit, as the plan says, or refuses it.
 
         A search that the parent has done, or began with a batch that was chosen for the same one, is not planned again.
 
         Raises:
-            UserError: it will not fit, and no smaller batch is to be taken, or none fits.
+            UserError: it will not fit, and is not to be changed, or no change makes it fit.
         """
         asked, before = self.config, self.parent and self.parent.memory
         if before is not None and before["asked"] == asked.search.batch_size:
-            self._use_batch(before["batch_size"])
+            self._use(before["batch_size"], before.get("recompute", False))
             if self.parent.plan["search"] == self.search_key:
                 self.state.memory = before
                 return
@@ -151,13 +153,16 @@ class Run:
             return
         plan = self.memory_plan()
         self.progress.message(f"memory: {plan}")
-        if not plan.fits and self.config.memory == "fit" and plan.suggested:
-            self._use_batch(plan.suggested)
-            self.progress.message(f"memory=fit: the search takes search.batch_size={plan.suggested}; its other settings stay")
+        if self.config.memory == "fit" and plan.remedy:
+            self._use(**plan.remedy)
+            self.progress.message(f"memory=fit: the search takes {overrides(plan.remedy)}; its other settings stay")
         else:
             plan.require_fit()
-        self.state.memory = {"asked": asked.search.batch_size, "batch_size": self.config.search.batch_size}
+        chosen = self.config.search
+        self.state.memory = {"asked": asked.search.batch_size, "batch_size": chosen.batch_size, "recompute": chosen.recompute}
         self.state.memory |= {"foretold_bytes": plan.peak, "available_bytes": plan.available, "largest_batch_size": plan.largest}
+        if (again := plan.recomputed) is not None:
+            self.state.memory["recomputed"] = {"foretold_bytes": again.peak, "largest_batch_size": again.largest}
 
     def memory_plan(self) -> MemoryPlan:
         """What the search will take of the memory that there is, foretold by trials, which take some seconds.
@@ -254,6 +259,7 @@ class Run:
         s = self.settings
         parts = ("data", "seed", "precision", "sampler", "learner", "modifier", "guard", "search", "budget")
         watched = s["instruments"]["images"] if s["guard"] else None  # what is measured changes nothing, unless a guard acts on it
+        s = s | {"search": {name: value for name, value in s["search"].items() if name != "recompute"}}  # nor does that
         return key_of(self.weights_key, watched, *(s[part] for part in parts))
 
     @property
@@ -810,12 +816,12 @@ class Run:
         if self.config.memory != "ignore":
             plan = self.memory_plan()
             yield f"memory: {plan}"
-            if self.config.memory != "fit" or not plan.suggested:
-                plan.require_fit()
-            elif not plan.fits:
-                yield f"memory=fit: the search would take search.batch_size={plan.suggested}"
-                self._use_batch(plan.suggested)
+            if self.config.memory == "fit" and plan.remedy:
+                yield f"memory=fit: the search would take {overrides(plan.remedy)}"
+                self._use(**plan.remedy)
                 stage = self.search_stage()
+            else:
+                plan.require_fit()
         started = time.perf_counter()
         stage.step(0)
         yield f"one search step: {time.perf_counter() - started:.2f} s (the first; later ones are faster)"

@@ -56,6 +56,7 @@ class Case:
     precision: str = "float32"
     options: int = 0  # only the first so many options of every slot; 0 is all
     without: str = ""
+    recompute: bool = False
     threads: int = 0
 
 
@@ -117,7 +118,7 @@ def prepare(case: Case, patches: ExitStack) -> Callable[[], object]:
     from supernet.learners.learner import Bilevel
     from supernet.mixture import Choice, detached, softmax_mixture
     from supernet.ops import native
-    from supernet.spaces.cell import MixedCell
+    from supernet.spaces.cell import MixedCell, set_recompute
     from tests import textbook
 
     space = space_of(case)
@@ -136,6 +137,7 @@ def prepare(case: Case, patches: ExitStack) -> Callable[[], object]:
             network = space.standalone(architecture, 10, 3, phase="search")
     if case.network != "textbook" and case.without != "channels_last":
         network.to(memory_format=torch.channels_last)
+    set_recompute(network, case.recompute)
     if case.without == "at_once":
         patches.enter_context(mock.patch.object(MixedCell, "_at_once", MixedCell._one_by_one))
     elif case.without == "native":
@@ -352,6 +354,12 @@ def ablations(base: Case, rounds: int) -> dict[str, dict[str, float]]:
     }
 
 
+def recomputation(base: Case, rounds: int) -> dict[str, float]:
+    """How many times as long a step takes, and how many times the memory, where cheap activations are made again in backward."""
+    found = measure({"kept": base, "again": replace(base, recompute=True)}, rounds)
+    return {"time": ratio(found, "again", "kept"), "memory": found["again"]["bytes"] / found["kept"]["bytes"]}
+
+
 GROWTH = {
     "channels": (8, 16, 32),
     "cells": (4, 8, 12),
@@ -511,7 +519,8 @@ def main() -> None:
     else:
         rounds = options.rounds or 5
         figures = headline(base, rounds)
-        figures |= ablations(base, rounds) | {"growth": growth(replace(base, cells=4), rounds), "methods": methods(base, rounds)}
+        figures |= ablations(base, rounds) | {"recompute": recomputation(base, rounds)}
+        figures |= {"growth": growth(replace(base, cells=4), rounds), "methods": methods(base, rounds)}
         figures["images_per_second"] = alone(options.threads, pipeline)
         figures["evaluations_per_second"] = alone(options.threads, evaluations, base)
         figures["startup_seconds"] = startup()

@@ -4,8 +4,12 @@ What a step keeps for its gradients grows with the batch, all else stays, so tha
 it. They are measured, each in a fresh process that runs the configured search itself (:mod:`supernet.trial`): no formula knows what
 kernels of one's own keep, what an allocator cannot give back, or what the learner and the instruments add. To double the batch
 until memory runs out, as batch-size finders for accelerators do, would have the kernel kill the process on a CPU.
+
+What does not fit is tried with ``search.recompute`` as well, which computes the same in less memory and more time: it is preferred
+to a smaller batch, and goes with one where it does not suffice.
 """
 
+import dataclasses
 import json
 import os
 import signal
@@ -56,12 +60,16 @@ class Line:
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """What a search with ``batch_size`` takes at its peak, what there is (bytes), and the ``largest`` batch that fits."""
+    """What a search with ``batch_size`` takes at its peak, what there is (bytes), and the ``largest`` batch that fits.
+
+    ``recomputed`` is the plan of the same search with search.recompute: of one that does not fit, if it saves anything there.
+    """
 
     batch_size: int
     peak: int
     available: int
     largest: int
+    recomputed: "MemoryPlan | None" = None
 
     @property
     def fits(self) -> bool:
@@ -72,16 +80,37 @@ class MemoryPlan:
         """The batch to take instead of one that does not fit: the largest, in whole eights from eight on; 0 if there is none."""
         return self.largest if self.largest < 8 else self.largest - self.largest % 8
 
+    @property
+    def remedy(self) -> dict[str, Any]:
+        """The settings of ``search`` to change so that it fits; none if it does, or if nothing helps.
+
+        That is recomputation if it is enough, else the suggested batch, with recomputation where that allows a larger one.
+        """
+        again = self.recomputed
+        if self.fits:
+            return {}
+        if again is not None and again.fits:
+            return {"recompute": True}
+        if again is not None and again.suggested > self.suggested:
+            return {"batch_size": again.suggested, "recompute": True}
+        return {"batch_size": self.suggested} if self.suggested else {}
+
     def __str__(self) -> str:
         need, have = gibibytes(self.peak), gibibytes(self.available)
         ends = f"the largest batch that fits is {self.largest}" if self.largest else "not even a batch of two images fits"
-        return f"about {need} at search.batch_size={self.batch_size} of {have}; {ends}"
+        other = f"; with search.recompute=true {self.recomputed}" if self.recomputed else ""
+        return f"about {need} at search.batch_size={self.batch_size} of {have}; {ends}{other}"
 
     def require_fit(self) -> None:
         """Raises a UserError unless the search fits."""
         if not self.fits:
-            smaller = f"search.batch_size={self.suggested}, or memory=fit" if self.suggested else "a smaller space.search"
-            raise UserError(f"memory: {self}, with {MARGIN:.0%} to spare; choose {smaller}; memory=ignore tries it all the same")
+            change = f"{overrides(self.remedy)}, which fits, or memory=fit" if self.remedy else "a smaller space.search"
+            raise UserError(f"memory: {self}, with {MARGIN:.0%} to spare; choose {change}; memory=ignore tries it all the same")
+
+
+def overrides(remedy: Mapping[str, Any]) -> str:
+    """Settings of ``search`` as they stand on a command line."""
+    return " ".join(f"search.{name}={str(value).lower()}" for name, value in remedy.items())
 
 
 def gibibytes(count: float) -> str:
@@ -95,14 +124,31 @@ def planned(settings: Mapping[str, Any], images: int, available: int) -> MemoryP
         UserError: a trial failed.
     """
     batch_size = min(settings["search"]["batch_size"], images)
+
+    def plan(**changed: Any) -> MemoryPlan:
+        line = line_of({**settings, "search": settings["search"] | changed}, images, batch_size)
+        return MemoryPlan(batch_size, line.at(batch_size), available, line.largest(available / (1 + MARGIN), images))
+
+    kept = plan()
+    if kept.fits or settings["search"]["recompute"]:
+        return kept
+    again = plan(recompute=True)
+    return dataclasses.replace(kept, recomputed=again) if kept.peak - again.peak >= TELLING else kept  # paths, say, save nothing
+
+
+def line_of(settings: Mapping[str, Any], images: int, batch_size: int) -> Line:
+    """The line through the trials of a search that is to have ``batch_size`` of so many ``images``.
+
+    Raises:
+        UserError: a trial failed.
+    """
     small, large = trial_batches(batch_size)
     with ThreadPoolExecutor() as pool:
         low, high = pool.map(lambda batch: tried(settings, batch), (small, large))
     if high - low < TELLING and large < images:
         small, low, large = large, high, min(4 * large, images)
         high = tried(settings, large)
-    line = Line.through({small: low, large: high})
-    return MemoryPlan(batch_size, line.at(batch_size), available, line.largest(available / (1 + MARGIN), images))
+    return Line.through({small: low, large: high})
 
 
 def trial_batches(batch_size: int) -> tuple[int, int]:

@@ -81,7 +81,20 @@ def test_the_peak_at_a_larger_batch_is_foretold_within_the_margin(space, side, m
     assert line.at(64) - before == pytest.approx(peak - before, rel=MARGIN)
 
 
-# --- the choice, of a search that takes 1,000 bytes and 10 an image
+@on_linux
+def test_with_recomputation_the_peak_falls_and_is_foretold(photographs):
+    """What an image adds is far less."""
+    ConfigStore.instance().store("schema", Config)
+    plain = [*photographs(16), "space=darts", "method=darts", "size=small", "search.batch_size=64"]
+    again = [*plain, "search.recompute=true"]
+    (before, peak), (before_again, peak_again) = searched(plain), searched(again)
+    assert peak_again - before_again < 0.8 * (peak - before)
+    settings = dataclasses.asdict(composed(again))
+    line = Line.through({batch: tried(settings, batch) for batch in (8, 16)})
+    assert line.at(64) == pytest.approx(peak_again, rel=MARGIN)
+
+
+# --- the choice, of a search that takes 1,000 bytes and 10 an image, or less with recomputation
 
 
 def test_a_line_names_the_largest_batch_within_a_limit():
@@ -124,23 +137,39 @@ def test_what_does_not_fit_with_the_margin_to_spare_is_refused():
     assert MemoryPlan(64, 1000, 1150, 64).fits and not MemoryPlan(64, 1000, 1149, 63).fits
     assert [MemoryPlan(64, 0, 0, largest).suggested for largest in (0, 2, 7, 8, 15, 64)] == [0, 2, 7, 8, 8, 64]
     MemoryPlan(64, 1000, 1150, 64).require_fit()
+    assert MemoryPlan(64, 1000, 1150, 64).remedy == {}
     half = 2**29
-    with pytest.raises(UserError, match=r"about 2\.00 GiB at .*=64 of 1\.50 GiB.*choose search.batch_size=24, or memory=fit"):
+    with pytest.raises(UserError, match=r"about 2\.00 GiB at .*=64 of 1\.50 GiB.*choose search.batch_size=24, which"):
         MemoryPlan(64, 4 * half, 3 * half, 31).require_fit()
     with pytest.raises(UserError, match=r"not even a batch of two images fits.*choose a smaller space.search"):
         MemoryPlan(64, 4 * half, 2 * half, 0).require_fit()
 
 
+def test_recomputation_comes_before_a_smaller_batch():
+    """Alone if it is enough, with one if not, and not at all where it allows no larger one."""
+
+    def remedy(peak, largest):
+        return MemoryPlan(64, 2000, 1150, 20, MemoryPlan(64, peak, 1150, largest)).remedy
+
+    assert remedy(1000, 64) == {"recompute": True}
+    assert remedy(1001, 63) == {"batch_size": 56, "recompute": True}
+    assert remedy(1900, 23) == {"batch_size": 16}
+    assert MemoryPlan(64, 2000, 1150, 0, MemoryPlan(64, 1900, 1150, 2)).remedy == {"batch_size": 2, "recompute": True}
+    assert MemoryPlan(64, 2000, 1150, 0, MemoryPlan(64, 1900, 1150, 0)).remedy == {}
+
+
 @pytest.fixture
 def tight(monkeypatch):
-    """A machine on which a search takes 1,000 bytes and 10 an image; returns how many there are, to be changed."""
-    machine = {"available": 1.15 * 1210, "tries": 0}
+    """A machine on which a search takes 1,000 bytes and 10 an image; returns how many there are, and what recomputation saves of
+    those 10, to be changed."""
+    machine = {"available": 1.15 * 1210, "saves": 0, "tries": 0}
 
     def trial(settings, batch):
         machine["tries"] += 1
-        return 1000 + 10 * batch
+        return 1000 + (10 - machine["saves"] * settings["search"]["recompute"]) * batch
 
     monkeypatch.setattr(memory, "tried", trial)
+    monkeypatch.setattr(memory, "TELLING", 20)
     monkeypatch.setattr(run_module, "available_memory_bytes", lambda device: machine["available"])
     return machine
 
@@ -148,18 +177,47 @@ def tight(monkeypatch):
 def test_fit_takes_the_largest_batch_and_the_run_goes_on_with_it(tight, tmp_path):
     folder = finished("search", *FIVE_STEPS, "memory=fit", cwd=tmp_path)
     results = read_json(folder / "results.json")
-    chosen = {"asked": 32, "batch_size": 16, "foretold_bytes": 1320, "available_bytes": 1.15 * 1210, "largest_batch_size": 21}
-    assert results["memory"] == chosen
+    chosen = {"asked": 32, "batch_size": 16, "recompute": False}
+    assert results["memory"] == chosen | {"foretold_bytes": 1320, "available_bytes": 1.15 * 1210, "largest_batch_size": 21}
     assert results["search"]["steps"] == 160 // 16
-    assert tight["tries"] == 3
+    assert tight["tries"] == 4
     tight["available"] = 9999  # what there is now is no reason to compute something else
     assert finished("derive", f"from={folder}", cwd=tmp_path) == folder
     other = finished("derive", f"from={folder}", "judge.recalibration_batches=0", cwd=tmp_path)
     assert other != folder and read_json(other / "results.json")["search"] == results["search"]
-    assert tight["tries"] == 3
+    assert tight["tries"] == 4
     asked = finished("search", f"from={folder}", "search.batch_size=24", cwd=tmp_path)
     assert read_json(asked / "results.json")["memory"]["batch_size"] == 24
     assert tight["tries"] == 6
+
+
+def test_fit_recomputes_before_it_takes_a_smaller_batch_and_computes_the_same(tight, tmp_path):
+    tight["saves"] = 5
+    folder = finished("search", *FIVE_STEPS, "memory=fit", cwd=tmp_path)
+    results = read_json(folder / "results.json")
+    chosen = {"asked": 32, "batch_size": 32, "recompute": True, "recomputed": {"foretold_bytes": 1160, "largest_batch_size": 42}}
+    assert results["memory"] == chosen | {"foretold_bytes": 1320, "available_bytes": 1.15 * 1210, "largest_batch_size": 21}
+    plain = finished("search", *FIVE_STEPS, cwd=tmp_path)
+    assert (folder / "metrics.jsonl").read_bytes() == (plain / "metrics.jsonl").read_bytes() != b""
+    assert (
+        finished("derive", f"from={plain}", "search.recompute=true", cwd=tmp_path) == plain
+    )  # what changes nothing is no other run
+    assert finished("derive", f"from={folder}", "memory=check", cwd=tmp_path) == folder
+    tight["saves"] = 2
+    outcome = supernet("search", *FIVE_STEPS, "memory=fit", cwd=tmp_path)
+    assert "memory=fit: the search takes search.batch_size=24 search.recompute=true; its" in outcome.out
+
+
+def test_recomputation_is_named_where_it_fits(tight, tmp_path):
+    tight["saves"] = 5
+    outcome = supernet("check", *FIVE_STEPS, cwd=tmp_path)
+    assert (outcome.code, outcome.err.count("\n")) == (2, 1)
+    assert "with search.recompute=true about" in outcome.err and "choose search.recompute=true, which fits, or" in outcome.err
+    outcome = supernet("check", *FIVE_STEPS, "memory=fit", cwd=tmp_path)
+    assert outcome.code == 0 and "the search would take search.recompute=true" in outcome.out
+    tight["tries"] = 0
+    outcome = supernet("check", *FIVE_STEPS, "search.recompute=true", cwd=tmp_path)
+    assert (outcome.code, tight["tries"]) == (0, 2)
 
 
 def test_fit_says_what_it_does_and_leaves_alone_what_fits(tight, tmp_path):
@@ -175,7 +233,12 @@ def test_fit_says_what_it_does_and_leaves_alone_what_fits(tight, tmp_path):
 def test_refuse_is_one_line_before_the_first_step(command, tight, tmp_path):
     outcome = supernet(command, *FIVE_STEPS, "memory=refuse", cwd=tmp_path)
     assert outcome.code == 2 and outcome.err.count("\n") == 1
-    for word in ("memory: about", "search.batch_size=32", "choose search.batch_size=16, or memory=fit", "memory=ignore"):
+    for word in (
+        "memory: about",
+        "search.batch_size=32",
+        "choose search.batch_size=16, which fits, or memory=fit",
+        "memory=ignore",
+    ):
         assert word in outcome.err
     assert "step" not in outcome.out.replace("steps of the search", "")
 

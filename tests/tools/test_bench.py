@@ -17,7 +17,16 @@ RATIOS = {
     for name in ("step_ratio", "arithmetic_fraction", "textbook_arithmetic_fraction", "textbook_seconds", "ours_seconds")
     for short in ("fp32", "bf16")
 } | {"memory_ratio", "path_ratio", "textbook_bytes", "ours_bytes", "step_multiply_adds"}
-REST = {"times_without", "memory_without", "growth", "methods", "images_per_second", "evaluations_per_second", "startup_seconds"}
+REST = {
+    "times_without",
+    "memory_without",
+    "recompute",
+    "growth",
+    "methods",
+    "images_per_second",
+    "evaluations_per_second",
+    "startup_seconds",
+}
 
 
 def test_the_quick_form_prints_what_it_promises():
