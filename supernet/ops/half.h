@@ -25,8 +25,7 @@ static inline bf16 halved(float value) {
 static void halve(bf16 *to, const float *from, long size) {
     long i = 0;
 #ifdef __AVX512BF16__
-    for (; i + 16 <= size; i += 16) 
-       _mm256_storeu_si256((void *)(to + i), (__m256i)_mm512_cvtneps_pbh(_mm512_loadu_ps(from + i)));
+    for (; i + 16 <= size; i += 16) _mm256_storeu_si256((void *)(to + i), (__m256i)_mm512_cvtneps_pbh(_mm512_loadu_ps(from + i)));
 #endif
     for (; i < size; i++) to[i] = halved(from[i]);
 }
@@ -37,6 +36,33 @@ static void widen(float *to, const bf16 *from, long size) {
         memcpy(to + i, &bits, sizeof bits);
     }
 }
+
+#ifdef __AVX512BF16__
+
+// the 16 channels of two rows, of which the second may be missing, in pairs
+static inline __m512i paired(const bf16 *rows, long channels, int second) {
+    __m512i order = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+    order = _mm512_or_si512(order, _mm512_slli_epi32(_mm512_add_epi32(order, _mm512_set1_epi32(16)), 16));
+    __m512i both = _mm512_zextsi256_si512(_mm256_loadu_si256((const void *)rows));
+    if (second) both = _mm512_inserti64x4(both, _mm256_loadu_si256((const void *)(rows + channels)), 1);
+    return _mm512_permutexvar_epi16(order, both);
+}
+
+// result += the diagonal of left' x right, or the sum of the rows of right, of channels in sixteens
+static void paired_gram(float *result, const bf16 *left, const bf16 *right, long n, long channels) {
+    for (long c = 0; c < channels; c += 16) {
+        __m512 sum[4] = {_mm512_loadu_ps(result + c)};  // several: each addition waits for the one before
+        for (long r = 0; r < n; r += 8)
+            for (long i = 0; i < 4 && r + 2 * i < n; i++) {
+                long at = (r + 2 * i) * channels + c, second = r + 2 * i + 1 < n;
+                __m512i one = left ? paired(left + at, channels, second) : _mm512_set1_epi32(0x3f803f80);
+                sum[i] = _mm512_dpbf16_ps(sum[i], (__m512bh)one, (__m512bh)paired(right + at, channels, second));
+            }
+        _mm512_storeu_ps(result + c, (sum[0] + sum[1]) + (sum[2] + sum[3]));
+    }
+}
+
+#endif
 
 #ifdef __AMX_BF16__
 
@@ -130,16 +156,9 @@ static long tiled_products(float *result, const float *start, const float *shift
 
 // rows [n][channels] with two rows in a pair, and zeros after the last: to [channels / 16][padded / 2][16][2]
 static void interleave(bf16 *to, const bf16 *rows, long n, long padded, long channels) {
-    __m512i order = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
-    order = _mm512_or_si512(order, _mm512_slli_epi32(_mm512_add_epi32(order, _mm512_set1_epi32(16)), 16));
     for (long c = 0; c < channels; c += 16)
-        for (long r = 0; r < padded; r += 2, to += 32) {
-            __m256i zeros = _mm256_setzero_si256();
-            __m256i even = r < n ? _mm256_loadu_si256((const void *)(rows + r * channels + c)) : zeros;
-            __m256i odd = r + 1 < n ? _mm256_loadu_si256((const void *)(rows + (r + 1) * channels + c)) : zeros;
-            __m512i both = _mm512_inserti64x4(_mm512_castsi256_si512(even), odd, 1);
-            _mm512_storeu_si512(to, _mm512_permutexvar_epi16(order, both));
-        }
+        for (long r = 0; r < padded; r += 2, to += 32)
+            _mm512_storeu_si512(to, r < n ? paired(rows + r * channels + c, channels, r + 1 < n) : _mm512_setzero_si512());
 }
 
 // transposes each tile of 16 x 16 pairs
@@ -273,6 +292,12 @@ static void add_any_gram(float *result, const void *left, const void *right, lon
             } else
                 interleave(scratch->right, b, count, padded, channels);
             tiled_gram(result, scratch->left, scratch->right, padded, channels);
+            continue;
+        }
+#endif
+#ifdef __AVX512BF16__
+        if (kind != FULL && channels % 16 == 0) {
+            paired_gram(result, a, b, count, channels);
             continue;
         }
 #endif
