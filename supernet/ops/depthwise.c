@@ -30,9 +30,6 @@ static const long *starts(const Job *job) {
     return start;
 }
 
-// Floats in whole lines of the cache, so that no vector of a pixel is in two.
-static float *lines(long size) { return aligned_alloc(64, (size * sizeof(float) + 63) / 64 * 64); }
-
 static float *zeros(long size) { return memset(lines(size), 0, size * sizeof(float)); }
 
 static void frame(float *framed, const float *image, long height, long width, long channels, long border, int rectify) {

@@ -16,6 +16,9 @@
 
 typedef unsigned short bf16;
 
+// Floats in whole lines of the cache, so that no vector or row of a tile is in two: that costs tiles many times their work.
+static float *lines(long size) { return aligned_alloc(64, (size * sizeof(float) + 63) / 64 * 64); }
+
 static inline bf16 halved(float value) {
     unsigned bits;
     memcpy(&bits, &value, sizeof bits);
@@ -227,7 +230,7 @@ static Terms terms_of(const void *const *rows, const float *const *matrices, con
     Terms terms = {channels, half, rows, matrices, kinds};
 #ifdef __AMX_BF16__
     if (half && channels % 16 == 0 && tiles()) {
-        terms.packed = malloc((count ? count : 1) * channels * channels * sizeof(bf16));
+        terms.packed = (bf16 *)lines(count * channels * channels / 2);
         for (long t = 0; t < count; t++) pack(terms.packed + t * channels * channels, matrices[t], kinds[t], channels);
     }
 #endif
@@ -250,7 +253,7 @@ static void sum_of(float *result, const float *start, const float *shift, const 
 #endif
     if (row == to) return;
     enum { SOME = 64 };
-    float *wide = malloc(count * SOME * channels * sizeof(float)), *places[count ? count : 1];
+    float *wide = lines(count * SOME * channels), *places[count ? count : 1];
     for (long next = row; row < to; row = next) {
         next = row + SOME < to ? row + SOME : to;
         for (long t = 0; t < count; t++) {
@@ -270,7 +273,7 @@ typedef struct {
 
 static Scratch scratch_of(long channels, long half) {
     Scratch scratch = {NULL, NULL, NULL};
-    if (half) scratch.left = malloc(2 * CHUNK * channels * sizeof(float)), scratch.right = (float *)scratch.left + CHUNK * channels;
+    if (half) scratch.left = lines(2 * CHUNK * channels), scratch.right = (float *)scratch.left + CHUNK * channels;
     return scratch;
 }
 
