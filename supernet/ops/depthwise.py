@@ -38,8 +38,9 @@ class Kind(NamedTuple):
 def plain(x: Tensor, weights: Sequence[Tensor], kind: Kind) -> Tensor:
     """``relu(x)``, images [1 or K, B, H, W, C], all the same or one set for each convolution, into [K, B, H', W', C]; by torch.
 
-    ``weights`` are [C, 1, k, k] with k odd.
+    ``weights`` are [C, 1, k, k] with k odd. The images may be bfloat16, and then their gradient is.
     """
+    x = x.to(weights[0].dtype)
     images = [image.permute(0, 3, 1, 2) for image in F.relu(x).unbind()] * (len(weights) if len(x) == 1 else 1)
     return torch.stack(
         [
@@ -66,7 +67,7 @@ def forward(
     _, batch, height, width, channels = x.shape
     out = [(length - 1) // kind.stride + 1 for length in (height, width)]
     result = x.new_empty(len(weights), batch, *out, channels, dtype=dtype)
-    second, first = x.new_empty(len(weights), channels, channels), x.new_empty(len(weights), channels)
+    second, first = (weights[0].new_empty(len(weights), *shape) for shape in ((channels, channels), (channels,)))
     weights = [weight.contiguous() for weight in weights]
     library().forward(*map(place, (result, second, first, x)), places(weights), *_numbers(x, weights, kind), half(result))
     return result, second, first
@@ -77,9 +78,10 @@ def backward(
 ) -> tuple[Tensor | None, list[Tensor] | list[None]]:
     """The gradients of ``x`` and of the weights that are asked for; that of the results, [B H' W', C] each, is ``sums``."""
     if not _known(x, weights):
-        return _backward(x, weights, kind, products(sums), of_x, of_weights)
+        of_x, of_weights = _backward(x.to(weights[0].dtype), weights, kind, products(sums), of_x, of_weights)
+        return None if of_x is None else of_x.to(x.dtype), of_weights
     gradient = torch.empty_like(x) if of_x else None
-    flat = x.new_empty(sum(weight.numel() for weight in weights)) if of_weights else None
+    flat = weights[0].new_empty(sum(weight.numel() for weight in weights)) if of_weights else None
     weights = [weight.contiguous() for weight in weights]
     with told(sums) as arguments:
         library().backward(*map(place, (gradient, flat, x)), places(weights), *arguments, *_numbers(x, weights, kind), half(sums[0].terms[0][0]))
@@ -116,5 +118,5 @@ def _known(x: Tensor, weights: Sequence[Tensor]) -> bool:
 
 def _numbers(x: Tensor, weights: Sequence[Tensor], kind: Kind) -> tuple[ctypes.Array, ctypes.Array, ctypes.Array]:
     shared, *sizes = x.shape
-    shape = numbers((len(weights), int(shared == 1), *sizes, kind.stride))
+    shape = numbers((len(weights), int(shared == 1), *sizes, kind.stride, int(x.dtype == torch.bfloat16)))
     return shape, numbers([weight.shape[-1] for weight in weights]), numbers(kind.dilations)

@@ -33,11 +33,15 @@ static void halve(bf16 *to, const float *from, long size) {
     for (; i < size; i++) to[i] = halved(from[i]);
 }
 
+static inline float widened(bf16 value) {
+    unsigned bits = (unsigned)value << 16;
+    float result;
+    memcpy(&result, &bits, sizeof bits);
+    return result;
+}
+
 static void widen(float *to, const bf16 *from, long size) {
-    for (long i = 0; i < size; i++) {
-        unsigned bits = (unsigned)from[i] << 16;
-        memcpy(to + i, &bits, sizeof bits);
-    }
+    for (long i = 0; i < size; i++) to[i] = widened(from[i]);
 }
 
 #ifdef __AVX512BF16__

@@ -1,7 +1,8 @@
 """Sums of small matrix products over the pixels of a batch, many in one call.
 
 An image batch is rows [n, C]. A matrix is [C, C], or a diagonal [C]. Rows may be bfloat16, all of them: then they are multiplied
-as such (``half.h``), while matrices, starts and results are float32. With the compiled kernels (``rows.c``) all rows of a sum are
+as such (``half.h``), while matrices, starts and results are float32, or those that
+are given. With the compiled kernels (``rows.c``) all rows of a sum are
 read once and its result is written once; without them, or not ``native``, torch does one product after the other, differentiably.
 """
 
@@ -29,11 +30,12 @@ def products(sums: Sequence[Sum], results: Sequence[Tensor] | None = None, nativ
     """Each of the sums [n, C], in ``results`` if there are such."""
     some = sums[0].terms[0][0]
     if not (native and known(some)):
-        return [_product(*one, None if results is None else results[index]) for index, one in enumerate(sums)]
+        found = [_product(*one) for one in sums]
+        return found if results is None else [place.copy_(total) for place, total in zip(results, found, strict=True)]
     results = [torch.empty_like(some, dtype=torch.float32) for _ in sums] if results is None else results
     sizes = map(ctypes.c_long, (len(sums), *some.shape))
     with told(sums) as arguments:
-        library().products(places(results), places([one.start for one in sums]), *arguments, *sizes, half(some))
+        library().products(places(results), places([one.start for one in sums]), *arguments, *sizes, half(some), half(results[0]))
     return results
 
 
@@ -51,9 +53,9 @@ def told(sums: Sequence[Sum]) -> Iterator[tuple]:
     )
 
 
-def _product(shift: Tensor, terms: Sequence[tuple[Tensor, Tensor]], start: Tensor | None, result: Tensor | None) -> Tensor:
+def _product(shift: Tensor, terms: Sequence[tuple[Tensor, Tensor]], start: Tensor | None) -> Tensor:
     total = shift.expand_as(terms[0][0]) if start is None else start + shift
-    total = total.clone() if result is None else result.copy_(total)
+    total = total.clone()
     for rows, matrix in terms:
         rows = rows.to(matrix.dtype)
         total = total.addcmul_(rows, matrix.expand_as(rows)) if matrix.dim() == 1 else total.addmm_(rows, matrix)

@@ -309,7 +309,7 @@ def summed(layout: Combination, parts: Sequence[Tensor], rows, starts, native: b
         terms[target].append((rows[which][index], matrix))
     sums = [Sum(*one) for one in zip(shift, terms, starts, strict=True)]
     if layout.stacked and native:
-        stack = shifts.new_empty(len(starts), *rows[0].shape[1:])
+        stack = rows[0].new_empty(len(starts), *rows[0].shape[1:])
         products(sums, stack.unbind())
         return (stack,)
     results = products(sums, native=native)
@@ -420,6 +420,7 @@ def _differentiable(ctx, gradients: Sequence[Tensor]) -> list[Tensor | None]:
         ]
         parts, _ = folded(layout, moments(layout, rows, native=False), small)
         sums = summed(layout, parts, rows, [None] * len(ctx.started), native=False)
+        gradients = [gradient.to(total.dtype) for gradient, total in zip(gradients, sums, strict=True)]
     found = iter(torch.autograd.grad(sums, asked, gradients, create_graph=True, materialize_grads=True))
     return [next(found) if want else None for want in wanted]
 
