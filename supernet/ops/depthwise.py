@@ -55,9 +55,7 @@ def _told(weight: Tensor, stride: int, dilation: int) -> tuple[int, int, int, in
     return stride, weight.shape[-1] // 2 * dilation, dilation, len(weight)
 
 
-def forward(
-    x: Tensor, weights: Sequence[Tensor], kind: Kind, dtype: torch.dtype | None = None
-) -> tuple[Tensor, Tensor, Tensor]:
+def forward(x: Tensor, weights: Sequence[Tensor], kind: Kind, dtype: torch.dtype | None = None) -> tuple[Tensor, Tensor, Tensor]:
     """The same, in ``dtype``; and, over its pixels, the second moments [K, C, C] and the means [K, C]. Not differentiable."""
     if not _known(x, weights):
         result = plain(x, weights, kind).to(dtype=dtype)
@@ -84,7 +82,9 @@ def backward(
     flat = weights[0].new_empty(sum(weight.numel() for weight in weights)) if of_weights else None
     weights = [weight.contiguous() for weight in weights]
     with told(sums) as arguments:
-        library().backward(*map(place, (gradient, flat, x)), places(weights), *arguments, *_numbers(x, weights, kind), half(sums[0].terms[0][0]))
+        library().backward(
+            *map(place, (gradient, flat, x)), places(weights), *arguments, *_numbers(x, weights, kind), half(sums[0].terms[0][0])
+        )
     if flat is None:
         return gradient, [None] * len(weights)
     parts = flat.split([weight.numel() for weight in weights])

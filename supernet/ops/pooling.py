@@ -49,10 +49,11 @@ def plain(x: Tensor, weights: Sequence[Tensor], kind: Kind) -> Tensor:
     return torch.stack([pooled(x[0].permute(0, 3, 1, 2), name, kind.stride).permute(0, 2, 3, 1) for name in kind.names])
 
 
-def forward(
-    x: Tensor, weights: Sequence[Tensor], kind: Kind, dtype: torch.dtype | None = None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The same, in ``dtype``; and, over its pixels, the means [K, C] of the squares and of itself, if they are needed. Not differentiable."""
+def forward(x: Tensor, weights: Sequence[Tensor], kind: Kind, dtype: torch.dtype | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """The same, in ``dtype``; and, over its pixels, the means [K, C] of the squares and of itself, if they are needed.
+
+    Not differentiable.
+    """
     if not known(x):
         result = plain(x, weights, kind).to(dtype=dtype).contiguous()
         rows = result.flatten(1, 3)

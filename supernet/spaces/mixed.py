@@ -355,9 +355,7 @@ class _Combined(torch.autograd.Function):
         _, each, made = layout.split(ctx.saved_tensors)
         made = iter(made)
         rows = [some[0].to(dtype=ctx.dtype) if kind is None else next(made) for kind, some in zip(layout.kinds, each, strict=True)]
-        given = [
-            gradient.contiguous().to(dtype=ctx.dtype) for gradient in (gradients[0].unbind() if layout.stacked else gradients)
-        ]
+        given = [gradient.contiguous().to(dtype=ctx.dtype) for gradient in (gradients[0].unbind() if layout.stacked else gradients)]
         pairs = [(given[target], rows[which][index]) for which, index, target in layout.terms]
         pairs += [(None, gradient) for gradient in given]
         of_matrices, of_diagonals, of_targets = grams(rows[0][0], pairs, layout.full, len(layout.terms) - layout.full)

@@ -9,10 +9,12 @@ from supernet.ops.native import library
 from supernet.ops.rows import Sum
 
 SIZES, DILATIONS = (3, 5, 3, 5), (1, 1, 2, 2)
+TYPES = {"float32": (torch.float32,) * 2, "bfloat16": (torch.bfloat16,) * 2, "into bfloat16": (torch.float32, torch.bfloat16)}
+CLOSE = {torch.float32: dict(rtol=1e-4, atol=1e-4), torch.bfloat16: dict(rtol=2**-7, atol=1e-4)}  # 2^-8 is half of the last place
 
 
-def case(channels, height, width, shared, noise):
-    images = torch.randn(1 if shared else len(SIZES), 3, height, width, channels, generator=noise).requires_grad_()
+def case(channels, height, width, shared, noise, dtype=torch.float32):
+    images = torch.randn(1 if shared else len(SIZES), 3, height, width, channels, generator=noise).to(dtype).requires_grad_()
     weights = [torch.randn(channels, 1, size, size, generator=noise).requires_grad_() for size in SIZES]
     return images, weights
 
@@ -29,25 +31,28 @@ def gradients(images, weights, kind, slope):
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("shared", [True, False], ids=["one image", "an image each"])
 @pytest.mark.parametrize(("channels", "height", "width"), [(4, 7, 9), (16, 8, 8), (20, 5, 11), (32, 2, 19)])
+@pytest.mark.parametrize("types", TYPES)
 @pytest.mark.parametrize("native", [True, False], ids=["C", "torch"])
-def test_results_moments_and_gradients_are_torchs(native, channels, height, width, shared, stride, noise, monkeypatch):
+def test_results_moments_and_gradients_are_torchs(native, types, channels, height, width, shared, stride, noise, monkeypatch):
     if library() is None and native:
         pytest.skip("no C compiler here")
     if not native:
         monkeypatch.setattr("supernet.ops.native.library", lambda: None)
-    images, weights = case(channels, height, width, shared, noise)
+    of_images, dtype = TYPES[types]
+    images, weights = case(channels, height, width, shared, noise, of_images)
     kind = Kind(stride, DILATIONS)
     expected = plain(images, weights, kind)
     with torch.no_grad():
-        result, second, first = forward(images, weights, kind)
-    torch.testing.assert_close(result, expected.detach(), rtol=1e-5, atol=1e-5)
-    rows = expected.detach().flatten(1, 3)
+        result, second, first = forward(images, weights, kind, dtype)
+    assert result.dtype == dtype
+    torch.testing.assert_close(result.float(), expected.detach(), **CLOSE[dtype])
+    rows = result.float().flatten(1, 3)
     torch.testing.assert_close(second, rows.transpose(1, 2) @ rows / rows.shape[1], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(first, rows.mean(dim=1), rtol=1e-4, atol=1e-5)
-    slope = torch.randn(expected.shape, generator=noise)
-    autograd = torch.autograd.grad(expected, [images, *weights], slope)
+    slope = torch.randn(expected.shape, generator=noise).to(dtype)
+    autograd = torch.autograd.grad(expected, [images, *weights], slope.float())
     for actual, known in zip(gradients(images, weights, kind, slope), autograd, strict=True):
-        torch.testing.assert_close(actual, known, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(actual, known, **(CLOSE[of_images] if actual.dim() == 5 else dict(rtol=1e-4, atol=1e-4)))
 
 
 def test_bits_do_not_depend_on_the_number_of_threads(noise):

@@ -10,10 +10,10 @@ from supernet.ops.rows import Sum
 NAMES = ("max", "avg"), ("max",), ("avg",)
 
 
-def gradient(x, kind, slope):
-    """By ``backward``, of results whose gradient is ``slope``, a sum of two terms and a shift."""
-    ones = torch.ones(slope.shape[-1], dtype=slope.dtype)
-    halves = [((one - 1.0).reshape(-1, len(ones)).contiguous(), ones / 2) for one in slope]
+def gradient(x, kind, slope, dtype=None):
+    """By ``backward``, of results whose gradient is ``slope``, a sum of two terms, whose rows are ``dtype``, and a shift."""
+    ones = torch.ones(slope.shape[-1], dtype=x.dtype)
+    halves = [((one - 1.0).to(dtype or x.dtype).reshape(-1, len(ones)).contiguous(), ones / 2) for one in slope]
     return backward(x, (), kind, [Sum(ones, [half, half]) for half in halves], True, False)[0]
 
 
@@ -27,7 +27,7 @@ def drawn(channels, height, width, kind, noise, dtype=torch.float32):
     """Images, and a gradient of what is made of them."""
     out = [(length - 1) // kind.stride + 1 for length in (height, width)]
     x = torch.randn(1, 3, height, width, channels, generator=noise, dtype=dtype)
-    return x, torch.randn(kind.count, 3, *out, channels, generator=noise, dtype=dtype)
+    return x, torch.randn(kind.count, 3, *out, channels, generator=noise, dtype=dtype).mul(8).round() / 8  # so in bfloat16 too
 
 
 @pytest.mark.parametrize("stride", [1, 2])
@@ -47,6 +47,12 @@ def test_results_moments_and_gradients_are_torchs(how, names, channels, height, 
     torch.testing.assert_close(squares, expected.square().mean(dim=(1, 2, 3)), rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(first, expected.mean(dim=(1, 2, 3)), rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(gradient(x, kind, slope), of_x, rtol=1e-5, atol=1e-5)
+    if how != "float64":
+        short, squares, first = forward(x, (), kind, torch.bfloat16)
+        assert torch.equal(short, result.bfloat16())
+        torch.testing.assert_close(squares, short.float().square().mean(dim=(1, 2, 3)), rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(first, short.float().mean(dim=(1, 2, 3)), rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(gradient(x, kind, slope, torch.bfloat16), of_x, rtol=1e-5, atol=1e-5)
     result, squares, first = forward(x, (), kind._replace(normed=False))
     torch.testing.assert_close(result, expected, rtol=1e-6, atol=1e-6)
     assert len(squares) == len(first) == 0

@@ -6,17 +6,33 @@ import torch
 from supernet.ops.native import library
 from supernet.ops.rows import Sum, grams, products
 
-SHAPES = [(4, 3), (12, 300), (16, 1000), (20, 77), (32, 513), (48, 9), (64, 260)]  # channels; pixels: whole blocks and rests
+SHAPES = [
+    (4, 3),
+    (8, 33),
+    (12, 300),
+    (16, 1000),
+    (20, 77),
+    (32, 513),
+    (48, 9),
+    (64, 260),
+    (64, 95),
+]  # channels; pixels: whole blocks
+# and rests
+TYPES = torch.float32, torch.bfloat16
 
 
-def case(channels, pixels, noise):
-    """Rows, and two sums of them: one with a start, of a matrix and a diagonal, the other without, of two matrices."""
+def case(channels, pixels, noise, dtype=torch.float32):
+    """Rows, and two sums of them: one with a start, of a matrix and a diagonal, the other without, of two matrices.
+
+    The matrices are such that they are the same in ``dtype``, that of the rows.
+    """
 
     def draw(*shape):
         return torch.randn(*shape, generator=noise)
 
-    rows = [draw(pixels, channels) for _ in range(4)]
-    matrices = [draw(channels, channels), draw(channels), draw(channels, channels), draw(channels, channels)]
+    rows = [draw(pixels, channels).to(dtype) for _ in range(4)]
+    shapes = (channels, channels), (channels,), (channels, channels), (channels, channels)
+    matrices = [draw(*shape).to(dtype).float() for shape in shapes]
     terms = list(zip(rows, matrices, strict=True))
     return rows, [Sum(draw(channels), terms[:2], draw(pixels, channels)), Sum(draw(channels), terms[2:])]
 
@@ -36,19 +52,23 @@ def native(request, monkeypatch):
         pytest.skip("no C compiler here")
 
 
+@pytest.mark.parametrize("dtype", TYPES, ids=str)
 @pytest.mark.parametrize(("channels", "pixels"), SHAPES)
-def test_products_are_those_of_double_precision(native, channels, pixels, noise):
-    _, sums = case(channels, pixels, noise)
+def test_products_are_those_of_double_precision(native, channels, pixels, dtype, noise):
+    _, sums = case(channels, pixels, noise, dtype)
     places = torch.full((2, pixels, channels), torch.nan)
     given = products(sums, places.unbind())
     for fresh, own, place, one in zip(products(sums), given, places, sums, strict=True):
         assert torch.equal(fresh, place) and own.data_ptr() == place.data_ptr()
         torch.testing.assert_close(fresh.double(), in_double(one), rtol=1e-4, atol=1e-4)
+    rounded = products(sums, torch.empty_like(places, dtype=torch.bfloat16).unbind())
+    assert all(torch.equal(short, place.bfloat16()) for short, place in zip(rounded, places, strict=True))
 
 
+@pytest.mark.parametrize("dtype", TYPES, ids=str)
 @pytest.mark.parametrize(("channels", "pixels"), SHAPES)
-def test_grams_are_those_of_double_precision(native, channels, pixels, noise):
-    rows, _ = case(channels, pixels, noise)
+def test_grams_are_those_of_double_precision(native, channels, pixels, dtype, noise):
+    rows, _ = case(channels, pixels, noise, dtype)
     full, diagonal, sums = grams(rows[0], [(rows[0], rows[1]), (rows[1], rows[2]), (rows[2], rows[3]), (None, rows[3])], 2, 1)
     doubles = [part.double() for part in rows]
     close = dict(rtol=1e-4, atol=1e-4 * pixels**0.5)
@@ -59,15 +79,26 @@ def test_grams_are_those_of_double_precision(native, channels, pixels, noise):
     assert [len(part) for part in (full, diagonal, sums)] == [2, 1, 1]
 
 
-def test_bits_do_not_depend_on_the_number_of_threads(noise):
+@pytest.mark.parametrize("dtype", TYPES, ids=str)
+def test_no_number_stays_none(native, dtype, noise):
+    rows, sums = case(16, 100, noise, dtype)
+    rows[2][70, 3] = float("nan")
+    whole, short = products(sums[1:])[0], products(sums[1:], [torch.empty(100, 16, dtype=torch.bfloat16)])[0]
+    for result in (whole, short):
+        assert result[70].isnan().all() and result.isnan().sum() == 16
+    assert grams(rows[0], [(rows[2], rows[1]), (None, rows[2])], 1, 0)[2][0].isnan().sum() == 1
+
+
+@pytest.mark.parametrize("dtype", TYPES, ids=str)
+def test_bits_do_not_depend_on_the_number_of_threads(dtype, noise):
     if library() is None:
         pytest.skip("no C compiler here")
-    rows, sums = case(16, 1000, noise)
+    rows, sums = case(16, 1000, noise, dtype)
     found, threads = [], torch.get_num_threads()
     try:
         for count in (1, 2, 3):
             torch.set_num_threads(count)
-            found.append([*products(sums), *grams(rows[0], [(rows[0], rows[1]), (None, rows[2])], 1, 0)])
+            found.append([*products(sums), *grams(rows[0], [(rows[0], rows[k]) for k in range(4)] + [(None, rows[2])], 4, 0)])
     finally:
         torch.set_num_threads(threads)
     assert all(torch.equal(a, b) for other in found[1:] for a, b in zip(found[0], other, strict=True))
