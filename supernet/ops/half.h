@@ -110,12 +110,13 @@ static void pack(bf16 *to, const float *matrix, long kind, long channels) {
 // `blocks` times 16 rows of 16 channels of a sum; rows and result are those of the first
 INLINE void tiled(float *result, const float *start, const float *shift, const bf16 *const *rows, const bf16 *packed,
                   const long *kinds, long terms, long row, long c, long channels, long deep, const int blocks) {
-    float sum[64][16] __attribute__((aligned(64)));
-    _tile_zero(0);
+    const float *begun = start ? start + row * channels + c : shift + c;
+    long stride = start ? 4 * channels : 0, next = start ? 16 * channels : 0;  // the shift is that of all rows
+    _tile_loadd(0, begun, stride);
     if (blocks > 1) {
-        _tile_zero(1);
-        _tile_zero(2);
-        _tile_zero(3);
+        _tile_loadd(1, begun + next, stride);
+        _tile_loadd(2, begun + 2 * next, stride);
+        _tile_loadd(3, begun + 3 * next, stride);
     }
     for (long t = 0; t < terms; t++) {
         const bf16 *left = rows[t] + row * channels, *right = packed + (t * channels + c) * channels;
@@ -133,17 +134,15 @@ INLINE void tiled(float *result, const float *start, const float *shift, const b
             _tile_dpbf16ps(3, 5, 6);
         }
     }
-    _tile_stored(0, sum[0], 64);
+    result += c;
+    _tile_stored(0, result, 4 * channels);
     if (blocks > 1) {
-        _tile_stored(1, sum[16], 64);
-        _tile_stored(2, sum[32], 64);
-        _tile_stored(3, sum[48], 64);
+        _tile_stored(1, result + 16 * channels, 4 * channels);
+        _tile_stored(2, result + 32 * channels, 4 * channels);
+        _tile_stored(3, result + 48 * channels, 4 * channels);
     }
-    for (long r = 0; r < 16 * blocks; r++)
-        for (long i = 0; i < 16; i++) {
-            float begun = shift[c + i] + (start ? start[(row + r) * channels + c + i] : 0.0f);
-            result[r * channels + c + i] = begun + sum[r][i];
-        }
+    for (long r = 0; start && r < 16 * blocks; r++)
+        for (long i = 0; i < 16; i++) result[r * channels + i] += shift[c + i];
 }
 
 // those of the rows from `row` on that are whole tiles; returns the first that is not
