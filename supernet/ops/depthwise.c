@@ -176,8 +176,8 @@ void forward(void *result, float *second, float *first, const void *x, const flo
                 long step = half ? 4 : job.high;  // few enough rows to be in the nearest cache when they are halved
                 for (long h = 0; h < job.high; h += step) {
                     long high = job.high - h < step ? job.high - h : step, at = h * job.wide * channels;
-                    CALL(correlate, half ? wide : (float *)place + at, corner + h * job.stride * job.row, weights + start[j], high, job.wide,
-                         channels, size[j], dilation[j], job.stride, job.row, 0, 0);
+                    CALL(correlate, half ? wide : (float *)place + at, corner + h * job.stride * job.row, weights + start[j], high,
+                         job.wide, channels, size[j], dilation[j], job.stride, job.row, 0, 0);
                     if (half) halve((bf16 *)place + at, wide, high * job.wide * channels);
                 }
                 add_any_gram(squares + (g * job.count + j) * square, place, place, FULL, pixels, channels, half, &scratch);
@@ -244,7 +244,8 @@ void backward(void *of_x, float *of_kernels, const void *x, const float *const *
                 }
                 if (!last) continue;
                 if (job.half_x) {
-                    for (long i = 0; i < job.in_size; i++) place[i] = widened(((const bf16 *)x)[image + i]) <= 0.0f ? 0.0f : place[i];
+                    for (long i = 0; i < job.in_size; i++)
+                        if (widened(((const bf16 *)x)[image + i]) <= 0.0f) place[i] = 0.0f;
                     halve((bf16 *)of_x + image, place, job.in_size);
                 } else
                     for (long i = 0; i < job.in_size; i++) place[i] = ((const float *)x)[image + i] <= 0.0f ? 0.0f : place[i];

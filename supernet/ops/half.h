@@ -1,9 +1,9 @@
 // The sums and grams of rows.h, of rows that are float32 or bfloat16.
 //
 // Rows in bfloat16 are multiplied on the tiles of AMX, where the processor and the system have them and channels are whole tiles:
-// 16 rows x 16 or 32 channels by as many channels x 16, added to 16 x 16 sums in float32. AMX wants what is summed over in pairs, so
-// matrices are packed, and rounded to bfloat16, before; of grams the right rows are interleaved and the left transposed, on the way.
-// Elsewhere, and for the last rows, they are widened to float32, a few at a time.
+// 16 rows x 16 or 32 channels by as many channels x 16, added to 16 x 16 sums in float32. AMX wants in pairs what is summed over: so
+// matrices are packed before, and rounded to bfloat16; of grams the right rows are interleaved and the left transposed on the way.
+// (Its vectors of bfloat16 are no faster than float32's.) Elsewhere, and for the last rows, they are widened, a few at a time.
 
 #include <stdlib.h>
 #include <string.h>
@@ -22,7 +22,7 @@ static float *lines(long size) { return aligned_alloc(64, (size * sizeof(float) 
 static inline bf16 halved(float value) {
     unsigned bits;
     memcpy(&bits, &value, sizeof bits);
-    return value == value ? (bits + 0x7fff + (bits >> 16 & 1)) >> 16 : 0x7fc0;  // to the nearest, or even; what is no number stays so
+    return value == value ? (bits + 0x7fff + (bits >> 16 & 1)) >> 16 : 0x7fc0;  // to the nearest, or even; NaN stays NaN
 }
 
 static void halve(bf16 *to, const float *from, long size) {
@@ -174,7 +174,8 @@ static void transpose(bf16 *to, const bf16 *from, long size) {
         for (int i = 0; i < 16; i++) row[i] = _mm512_loadu_si512(from + 32 * i);
         for (int i = 0; i < 16; i += 4) {  // of each quarter of a register, its 4 x 4 pairs
             __m512i low = _mm512_unpacklo_epi32(row[i], row[i + 1]), high = _mm512_unpackhi_epi32(row[i], row[i + 1]);
-            __m512i next_low = _mm512_unpacklo_epi32(row[i + 2], row[i + 3]), next_high = _mm512_unpackhi_epi32(row[i + 2], row[i + 3]);
+            __m512i next_low = _mm512_unpacklo_epi32(row[i + 2], row[i + 3]);
+            __m512i next_high = _mm512_unpackhi_epi32(row[i + 2], row[i + 3]);
             part[i] = _mm512_unpacklo_epi64(low, next_low), part[i + 1] = _mm512_unpackhi_epi64(low, next_low);
             part[i + 2] = _mm512_unpacklo_epi64(high, next_high), part[i + 3] = _mm512_unpackhi_epi64(high, next_high);
         }
@@ -229,7 +230,8 @@ typedef struct {
 } Terms;
 
 // to be given back to `release`
-static Terms terms_of(const void *const *rows, const float *const *matrices, const long *kinds, long count, long channels, long half) {
+static Terms terms_of(const void *const *rows, const float *const *matrices, const long *kinds, long count, long channels,
+                      long half) {
     Terms terms = {channels, half, rows, matrices, kinds};
 #ifdef __AMX_BF16__
     if (half && channels % 16 == 0 && tiles()) {
@@ -243,16 +245,18 @@ static Terms terms_of(const void *const *rows, const float *const *matrices, con
 static void release(const Terms *terms) { free(terms->packed); }
 
 // result, of the rows `from` to `to`, = start (or nothing) + shift + the sum of those terms that are `first` <= t < `end`
-static void sum_of(float *result, const float *start, const float *shift, const Terms *all, long first, long end, long from, long to) {
+static void sum_of(float *result, const float *start, const float *shift, const Terms *all, long first, long end, long from,
+                   long to) {
     const void *const *rows = all->rows + first;
     const float *const *matrices = all->matrices + first;
     const long *kinds = all->kinds + first, count = end - first, channels = all->channels;
-    if (!all->half) return products_of(result, start, shift, (const float *const *)rows, matrices, kinds, count, from, to, channels);
+    if (!all->half)
+        return products_of(result, start, shift, (const float *const *)rows, matrices, kinds, count, from, to, channels);
     long row = from;
 #ifdef __AMX_BF16__
     if (all->packed)
-        row = tiled_products(result, start, shift, (const bf16 *const *)rows, all->packed + first * channels * channels, kinds, count,
-                             from, to, channels);
+        row = tiled_products(result, start, shift, (const bf16 *const *)rows, all->packed + first * channels * channels, kinds,
+                             count, from, to, channels);
 #endif
     if (row == to) return;
     enum { SOME = 64 };
@@ -263,8 +267,8 @@ static void sum_of(float *result, const float *start, const float *shift, const 
             places[t] = wide + t * SOME * channels;
             widen(places[t], (const bf16 *)rows[t] + row * channels, (next - row) * channels);
         }
-        products_of(result + (row - from) * channels, start ? start + row * channels : NULL, shift, (const float *const *)places, matrices,
-                    kinds, count, 0, next - row, channels);
+        products_of(result + (row - from) * channels, start ? start + row * channels : NULL, shift, (const float *const *)places,
+                    matrices, kinds, count, 0, next - row, channels);
     }
     free(wide);
 }

@@ -37,8 +37,8 @@ void grams(float *const *results, const void *const *left, const void *const *ri
         Scratch scratch = scratch_of(channels, half);
         for (long from = 0; from < n; from += CHUNK)
             for (long i = omp_get_thread_num(); i < count; i += omp_get_num_threads())
-                add_any_gram(results[i], left[i] ? (const char *)left[i] + from * row : NULL, (const char *)right[i] + from * row, kinds[i],
-                             n - from < CHUNK ? n - from : CHUNK, channels, half, &scratch);
+                add_any_gram(results[i], left[i] ? (const char *)left[i] + from * row : NULL, (const char *)right[i] + from * row,
+                             kinds[i], n - from < CHUNK ? n - from : CHUNK, channels, half, &scratch);
         free(scratch.left);
     }
 }

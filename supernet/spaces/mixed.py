@@ -23,6 +23,10 @@ Backward, with Q the gradient of the sum: that of M is Q'z and that of the shift
 matrices takes them to those of W, of the weights of the mixture, of m and of G; and z gets Q M + (z (dG + dG') + dm) / n, a sum
 of products again. So :mod:`supernet.ops.rows` does all that touches pixels: sums of products, and moments. Where the gradient is
 asked to be differentiated again, torch differentiates the formulae above instead.
+
+Under autocast to bfloat16, where the processor has tiles for it (``half.h``), the z and the gradients Q that they are multiplied
+with are bfloat16, as is what the first of two convolutions hands to the second. The moments, which are those of the rounded z, all
+small matrices and the sums stay float32; elsewhere everything does.
 """
 
 from collections.abc import Callable, Sequence
