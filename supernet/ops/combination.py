@@ -26,6 +26,10 @@ z computes it on the way to its own gradient.
 :func:`formula` says the same in torch, and is what runs where there are no compiled kernels, and where a gradient is asked to be
 differentiated again. :class:`Plan` is for the kernels: where in a few buffers the matrices, moments and gradients of each term lie.
 
+Under autocast to bfloat16, where the processor has tiles for it (``half.h``), the z and the gradients Q that they are multiplied
+with are bfloat16, as is what the first of two convolutions hands to the second. The moments, which are those of the rounded z, all
+small matrices and the sums stay float32; elsewhere everything does.
+
 Of the z most are cheap to make and dear to keep. With ``recompute`` none is kept: backward makes them again from what they are made
 of, which is kept in any case (the same kernels on the same images, so the same bits), while moments and statistics are those of
 forward.
@@ -226,7 +230,7 @@ class Combination:
         starts = starts or [None] * self.targets
         begun = [None if start is None else start.permute(0, 2, 3, 1).reshape(-1, channels).contiguous() for start in starts]
         tensors = *small, *(tensor for some in flat for tensor in some), *begun
-        native = known(images[0][0]) and all(len(some) == 1 or depthwise.knows(some[1:]) for some in images)
+        native = (known(images[0][0]) or dtype is not None) and all(len(some) == 1 or depthwise.knows(some[1:]) for some in images)
         sums = _Combined.apply(self, dtype, *tensors) if native else combined(self, *self.split(tensors))
         shape = ((-1,) if self.stacked else ()) + (batch, height, width, channels)
         return [total.view(shape) for total in sums]
@@ -289,7 +293,7 @@ class _Combined(torch.autograd.Function):
         small, each, starts = layout.split(tensors)
         some = each[0][0]
         plan = layout.plan(some.shape[-1])
-        statistics = some.new_empty(plan.statistics)
+        statistics = some.new_empty(plan.statistics, dtype=torch.float32)
         rows = []
         for kind, (x, *weights), tables in zip(layout.kinds, each, plan.tables, strict=True):
             if kind is not None:
@@ -302,8 +306,8 @@ class _Combined(torch.autograd.Function):
         plan.moments.run(*told, statistics, *sizes, factor=1 / pixels)
         parts, observed = fold(layout.layout, plan.parts, statistics, Small.of(layout.layout, small), channels)
         layout.track(observed, pixels)
-        stack = some.new_empty(len(starts), pixels, channels) if layout.stacked else None
-        totals = [some.new_empty(pixels, channels) for _ in starts] if stack is None else stack.unbind()
+        stack = rows[0].new_empty(len(starts), pixels, channels) if layout.stacked else None
+        totals = [statistics.new_empty(pixels, channels) for _ in starts] if stack is None else stack.unbind()
         products(totals, starts, parts.data_ptr() + 4 * plan.shift, plan.sums.at(*told, parts.data_ptr()), *sizes)
         made = [z for z, kind in zip(rows, layout.kinds, strict=True) if kind and not layout.recompute]
         ctx.save_for_backward(*tensors[: len(tensors) - len(starts)], *made)
@@ -363,7 +367,7 @@ def _differentiable(ctx, gradients: Sequence[Tensor]) -> list[Tensor | None]:
         small, each, _ = layout.split(saved)
         asked = [tensor for tensor, want in zip(saved, wanted, strict=True) if want]
         sums, _ = formula(layout, small, each)
-    given = gradients[0] if layout.stacked else torch.stack(gradients)
+    given = (gradients[0] if layout.stacked else torch.stack(gradients)).to(sums.dtype)
     found = iter(torch.autograd.grad(sums, asked, given, create_graph=True, materialize_grads=True))
     return [next(found) if want else None for want in wanted]
 

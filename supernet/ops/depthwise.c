@@ -1,5 +1,5 @@
 // Many depthwise convolutions of rectified images at once, forward and backward. Images are [images][height][width][channels] in
-// float32, results in bfloat16 if `half`.
+// float32; results are in bfloat16 if `half`, and sources, and so their gradients, if `half_x`.
 //
 // An image is copied once into a frame of zeros, so that no loop below asks where the border is, and stays in the cache while all
 // kernels that read it run. Channels are the vector; a block of pixels (forward, gradient of the input) or all taps of a kernel
@@ -15,7 +15,7 @@
 #include "half.h"
 
 typedef struct {
-    long count, shared, images, height, width, channels, stride;
+    long count, shared, images, height, width, channels, stride, half_x;
     const long *size, *dilation;
     long border, row, framed_size;       // of a frame: zeros around the image, floats in a row, floats in all
     long high, wide, in_size, out_size;  // of a result: its height and width; floats of an image, of a result
@@ -30,19 +30,17 @@ static const long *starts(const Job *job) {
     return start;
 }
 
-// Floats in whole lines of the cache, so that no vector of a pixel is in two.
-static float *lines(long size) { return aligned_alloc(64, (size * sizeof(float) + 63) / 64 * 64); }
-
 static float *zeros(long size) { return memset(lines(size), 0, size * sizeof(float)); }
 
-static void frame(float *framed, const float *image, long height, long width, long channels, long border, int rectify) {
+static void frame(float *framed, const void *image, long height, long width, long channels, long border, int rectify, long half) {
     long row = (width + 2 * border) * channels;
     for (long h = 0; h < height; h++) {
         float *to = framed + (h + border) * row + border * channels;
-        const float *from = image + h * width * channels;
+        const float *from = half ? to : (const float *)image + h * width * channels;
+        if (half) widen(to, (const bf16 *)image + h * width * channels, width * channels);
         if (rectify)
             for (long i = 0; i < width * channels; i++) to[i] = from[i] < 0.0f ? 0.0f : from[i];
-        else
+        else if (!half)
             memcpy(to, from, width * channels * sizeof(float));
     }
 }
@@ -125,7 +123,7 @@ KERNELS(4)
 #define CALL(name, ...) (job.channels % 16 ? name##4(__VA_ARGS__) : name##16(__VA_ARGS__))
 
 static Job job_of(const long *shape, const long *size, const long *dilation) {
-    Job job = {shape[0], shape[1], shape[2], shape[3], shape[4], shape[5], shape[6], size, dilation};
+    Job job = {shape[0], shape[1], shape[2], shape[3], shape[4], shape[5], shape[6], shape[7], size, dilation};
     for (long j = 0; j < job.count; j++) {
         long own = size[j] / 2 * dilation[j];
         job.border = own > job.border ? own : job.border;
@@ -140,9 +138,10 @@ static Job job_of(const long *shape, const long *size, const long *dilation) {
 }
 
 // frames the image b that kernel j reads; where all read the same, that is done for the first
-static void frame_source(float *framed, const Job *job, const float *x, long j, long b) {
+static void frame_source(float *framed, const Job *job, const void *x, long j, long b) {
     if (j > 0 && job->shared) return;
-    frame(framed, x + (j * job->images + b) * job->in_size, job->height, job->width, job->channels, job->border, 1);
+    long image = (j * job->images + b) * job->in_size * (job->half_x ? sizeof(bf16) : sizeof(float));
+    frame(framed, (const char *)x + image, job->height, job->width, job->channels, job->border, 1, job->half_x);
 }
 
 static float *packed(const Job *job, const long *start, const float *const *weights) {
@@ -155,7 +154,7 @@ static float *packed(const Job *job, const long *start, const float *const *weig
 
 // result [count][images][out height][out width][channels]; over its pixels, the mean of products of channels, second [count]
 // [channels][channels], and of channels, first [count][channels], unless both are null
-void forward(void *result, float *second, float *first, const float *x, const float *const *kernels, const long *shape,
+void forward(void *result, float *second, float *first, const void *x, const float *const *kernels, const long *shape,
              const long *size, const long *dilation, long half) {
     Job job = job_of(shape, size, dilation);
     const long *start = starts(&job);
@@ -173,9 +172,14 @@ void forward(void *result, float *second, float *first, const float *x, const fl
                 frame_source(framed, &job, x, j, b);
                 long inset = job.border - size[j] / 2 * dilation[j], image = (j * job.images + b) * job.out_size;
                 void *place = half ? (void *)((bf16 *)result + image) : (float *)result + image;
-                CALL(correlate, half ? wide : place, framed + inset * job.row + inset * channels, weights + start[j], job.high, job.wide, channels,
-                     size[j], dilation[j], job.stride, job.row, 0, 0);
-                if (half) halve(place, wide, job.out_size);
+                const float *corner = framed + inset * job.row + inset * channels;
+                long step = half ? 4 : job.high;  // few enough rows to be in the nearest cache when they are halved
+                for (long h = 0; h < job.high; h += step) {
+                    long high = job.high - h < step ? job.high - h : step, at = h * job.wide * channels;
+                    CALL(correlate, half ? wide : (float *)place + at, corner + h * job.stride * job.row, weights + start[j], high,
+                         job.wide, channels, size[j], dilation[j], job.stride, job.row, 0, 0);
+                    if (half) halve((bf16 *)place + at, wide, high * job.wide * channels);
+                }
                 if (!second) continue;
                 add_any_gram(squares + (g * job.count + j) * square, place, place, FULL, pixels, channels, half, &scratch);
                 add_any_gram(sums + (g * job.count + j) * channels, NULL, place, SUM, pixels, channels, half, &scratch);
@@ -197,7 +201,7 @@ void forward(void *result, float *second, float *first, const float *x, const fl
 // The gradients of x, [count, or 1 if shared][images][height][width][channels], and of the kernels, one after the other; each may be
 // null. The gradient of result j is not given but computed on the way, an image at a time: shifts[j] + sum of rows[t] x matrices[t]
 // over the terms first[j] <= t < first[j + 1], as products in rows.c, of rows in bfloat16 if `half`.
-void backward(float *of_x, float *of_kernels, const float *x, const float *const *kernels, const float *shifts, const long *first,
+void backward(void *of_x, float *of_kernels, const void *x, const float *const *kernels, const float *shifts, const long *first,
               const void *const *rows, const float *const *matrices, const long *kinds, const long *shape, const long *size,
               const long *dilation, long half) {
     Job job = job_of(shape, size, dilation);
@@ -210,7 +214,7 @@ void backward(float *of_x, float *of_kernels, const float *x, const float *const
         long from, to;
         group(g, job.images, &from, &to);
         float *framed_x = zeros(job.framed_size), *framed = zeros(job.framed_size);
-        float *gradient = lines(job.out_size);
+        float *gradient = lines(job.out_size), *wide = job.half_x ? lines(job.in_size) : NULL;
         for (long b = from; b < to; b++)
             for (long j = 0; j < job.count; j++) {
                 long inset = job.border - size[j] / 2 * dilation[j], corner = inset * job.row + inset * channels;
@@ -227,10 +231,10 @@ void backward(float *of_x, float *of_kernels, const float *x, const float *const
                 }
                 if (!of_x) continue;
                 long image = ((job.shared ? 0 : j) * job.images + b) * job.in_size;
-                float *place = of_x + image;
+                float *place = job.half_x ? wide : (float *)of_x + image;
                 int last = !job.shared || j == job.count - 1;
                 if (job.stride == 1) {
-                    frame(framed, gradient, job.height, job.width, channels, job.border, 0);
+                    frame(framed, gradient, job.height, job.width, channels, job.border, 0, 0);
                     CALL(correlate, place, framed + corner, weights + start[j], job.height, job.width, channels, size[j],
                          dilation[j], 1, job.row, 1, job.shared && j > 0);
                 } else {
@@ -241,11 +245,18 @@ void backward(float *of_x, float *of_kernels, const float *x, const float *const
                         memcpy(place + h * job.width * channels, framed + (h + job.border) * job.row + job.border * channels,
                                job.width * channels * sizeof(float));
                 }
-                for (long i = 0; last && i < job.in_size; i++) place[i] = x[image + i] <= 0.0f ? 0.0f : place[i];
+                if (!last) continue;
+                if (job.half_x) {
+                    for (long i = 0; i < job.in_size; i++)
+                        if (widened(((const bf16 *)x)[image + i]) <= 0.0f) place[i] = 0.0f;
+                    halve((bf16 *)of_x + image, place, job.in_size);
+                } else
+                    for (long i = 0; i < job.in_size; i++) place[i] = ((const float *)x)[image + i] <= 0.0f ? 0.0f : place[i];
             }
         free(framed_x);
         free(framed);
         free(gradient);
+        free(wide);
     }
     if (of_kernels) {
         add_groups(weights, parts, all, 1.0f);  // in the place of what is no longer needed

@@ -48,8 +48,9 @@ def plain(x: Tensor, weights: Sequence[Tensor], kind: Kind) -> Tensor:
     """``relu(x)``, images [1 or K, B, H, W, C], all the same or one set for each convolution, into [K, B, H', W', C]; by torch.
 
     ``weights`` are [C, 1, k, k] with k odd. Neighbours of one size and dilation are one wide convolution.
+    The images may be bfloat16, and then their gradient is.
     """
-    x, results, start = F.relu(x), [], 0
+    x, results, start = F.relu(x.to(weights[0].dtype)), [], 0
     shared, batch, height, width, channels = x.shape
     for (size, dilation), run in groupby((w.shape[-1], d) for w, d in zip(weights, kind.dilations, strict=True)):
         end = start + len(list(run))
@@ -84,7 +85,7 @@ def backward(
     """The gradients of ``x`` and of the weights that are asked for; that of the results, [B H' W', C] each, is ``sums``: where
     shifts lie, and terms (:class:`supernet.ops.rows.Terms`) of ``rows`` that are bfloat16 or not."""
     gradient = torch.empty_like(x) if of_x else None
-    flat = x.new_empty(sum(weight.numel() for weight in weights)) if of_weights else None
+    flat = weights[0].new_empty(sum(weight.numel() for weight in weights)) if of_weights else None
     weights = [weight.contiguous() for weight in weights]
     library().backward(*map(place, (gradient, flat, x)), places(weights), *sums, *_numbers(x, weights, kind), rows)
     if flat is None:
@@ -95,5 +96,5 @@ def backward(
 
 def _numbers(x: Tensor, weights: Sequence[Tensor], kind: Kind) -> tuple[ctypes.Array, ctypes.Array, ctypes.Array]:
     shared, *sizes = x.shape
-    shape = numbers((len(weights), int(shared == 1), *sizes, kind.stride))
+    shape = numbers((len(weights), int(shared == 1), *sizes, kind.stride, int(x.dtype == torch.bfloat16)))
     return shape, numbers([weight.shape[-1] for weight in weights]), numbers(kind.dilations)

@@ -1,9 +1,9 @@
 // The sums and grams of rows.h, of rows that are float32 or bfloat16.
 //
 // Rows in bfloat16 are multiplied on the tiles of AMX, where the processor and the system have them and channels are whole tiles:
-// 16 rows x 16 or 32 channels by as many channels x 16, added to 16 x 16 sums in float32. AMX wants what is summed over in pairs, so
-// matrices are packed, and rounded to bfloat16, before; of grams the right rows are interleaved and the left transposed, on the way.
-// Elsewhere, and for the last rows, they are widened to float32, a few at a time.
+// 16 rows x 16 or 32 channels by as many channels x 16, added to 16 x 16 sums in float32. AMX wants in pairs what is summed over: so
+// matrices are packed before, and rounded to bfloat16; of grams the right rows are interleaved and the left transposed on the way.
+// (Its vectors of bfloat16 are no faster than float32's.) Elsewhere, and for the last rows, they are widened, a few at a time.
 
 #include <stdlib.h>
 #include <string.h>
@@ -16,27 +16,60 @@
 
 typedef unsigned short bf16;
 
+// Floats in whole lines of the cache, so that no vector or row of a tile is in two: that costs tiles many times their work.
+static float *lines(long size) { return aligned_alloc(64, (size * sizeof(float) + 63) / 64 * 64); }
+
 static inline bf16 halved(float value) {
     unsigned bits;
     memcpy(&bits, &value, sizeof bits);
-    return value == value ? (bits + 0x7fff + (bits >> 16 & 1)) >> 16 : 0x7fc0;  // to the nearest, or even; what is no number stays so
+    return value == value ? (bits + 0x7fff + (bits >> 16 & 1)) >> 16 : 0x7fc0;  // to the nearest, or even; NaN stays NaN
 }
 
 static void halve(bf16 *to, const float *from, long size) {
     long i = 0;
 #ifdef __AVX512BF16__
-    for (; i + 16 <= size; i += 16) 
-       _mm256_storeu_si256((void *)(to + i), (__m256i)_mm512_cvtneps_pbh(_mm512_loadu_ps(from + i)));
+    for (; i + 16 <= size; i += 16) _mm256_storeu_si256((void *)(to + i), (__m256i)_mm512_cvtneps_pbh(_mm512_loadu_ps(from + i)));
 #endif
     for (; i < size; i++) to[i] = halved(from[i]);
 }
 
+static inline float widened(bf16 value) {
+    unsigned bits = (unsigned)value << 16;
+    float result;
+    memcpy(&result, &bits, sizeof bits);
+    return result;
+}
+
 static void widen(float *to, const bf16 *from, long size) {
-    for (long i = 0; i < size; i++) {
-        unsigned bits = (unsigned)from[i] << 16;
-        memcpy(to + i, &bits, sizeof bits);
+    for (long i = 0; i < size; i++) to[i] = widened(from[i]);
+}
+
+#ifdef __AVX512BF16__
+
+// the 16 channels of two rows, of which the second may be missing, in pairs
+static inline __m512i paired(const bf16 *rows, long channels, int second) {
+    __m512i order = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+    order = _mm512_or_si512(order, _mm512_slli_epi32(_mm512_add_epi32(order, _mm512_set1_epi32(16)), 16));
+    __m512i both = _mm512_zextsi256_si512(_mm256_loadu_si256((const void *)rows));
+    if (second) both = _mm512_inserti64x4(both, _mm256_loadu_si256((const void *)(rows + channels)), 1);
+    return _mm512_permutexvar_epi16(order, both);
+}
+
+// result += the diagonal of left' x right, or the sum of the rows of right, of channels in sixteens
+static void paired_gram(float *result, const bf16 *left, const bf16 *right, long n, long channels) {
+    for (long c = 0; c < channels; c += 16) {
+        __m512 sum[4] = {_mm512_loadu_ps(result + c)};  // several: each addition waits for the one before
+        for (long r = 0; r < n; r += 8)
+            for (long i = 0; i < 4 && r + 2 * i < n; i++) {
+                long at = (r + 2 * i) * channels + c, second = r + 2 * i + 1 < n;
+                __m512i one = left ? paired(left + at, channels, second) : _mm512_set1_epi32(0x3f803f80);
+                sum[i] = _mm512_dpbf16_ps(sum[i], (__m512bh)one, (__m512bh)paired(right + at, channels, second));
+            }
+        _mm512_storeu_ps(result + c, (sum[0] + sum[1]) + (sum[2] + sum[3]));
     }
 }
+
+#endif
 
 #ifdef __AMX_BF16__
 
@@ -77,12 +110,13 @@ static void pack(bf16 *to, const float *matrix, long kind, long channels) {
 // `blocks` times 16 rows of 16 channels of a sum; rows and result are those of the first
 INLINE void tiled(float *result, const float *start, const float *shift, const bf16 *const *rows, const bf16 *packed,
                   const long *kinds, long terms, long row, long c, long channels, long deep, const int blocks) {
-    float sum[64][16] __attribute__((aligned(64)));
-    _tile_zero(0);
+    const float *begun = start ? start + row * channels + c : shift + c;
+    long stride = start ? 4 * channels : 0, next = start ? 16 * channels : 0;  // the shift is that of all rows
+    _tile_loadd(0, begun, stride);
     if (blocks > 1) {
-        _tile_zero(1);
-        _tile_zero(2);
-        _tile_zero(3);
+        _tile_loadd(1, begun + next, stride);
+        _tile_loadd(2, begun + 2 * next, stride);
+        _tile_loadd(3, begun + 3 * next, stride);
     }
     for (long t = 0; t < terms; t++) {
         const bf16 *left = rows[t] + row * channels, *right = packed + (t * channels + c) * channels;
@@ -100,17 +134,15 @@ INLINE void tiled(float *result, const float *start, const float *shift, const b
             _tile_dpbf16ps(3, 5, 6);
         }
     }
-    _tile_stored(0, sum[0], 64);
+    result += c;
+    _tile_stored(0, result, 4 * channels);
     if (blocks > 1) {
-        _tile_stored(1, sum[16], 64);
-        _tile_stored(2, sum[32], 64);
-        _tile_stored(3, sum[48], 64);
+        _tile_stored(1, result + 16 * channels, 4 * channels);
+        _tile_stored(2, result + 32 * channels, 4 * channels);
+        _tile_stored(3, result + 48 * channels, 4 * channels);
     }
-    for (long r = 0; r < 16 * blocks; r++)
-        for (long i = 0; i < 16; i++) {
-            float begun = shift[c + i] + (start ? start[(row + r) * channels + c + i] : 0.0f);
-            result[r * channels + c + i] = begun + sum[r][i];
-        }
+    for (long r = 0; start && r < 16 * blocks; r++)
+        for (long i = 0; i < 16; i++) result[r * channels + i] += shift[c + i];
 }
 
 // those of the rows from `row` on that are whole tiles; returns the first that is not
@@ -130,16 +162,9 @@ static long tiled_products(float *result, const float *start, const float *shift
 
 // rows [n][channels] with two rows in a pair, and zeros after the last: to [channels / 16][padded / 2][16][2]
 static void interleave(bf16 *to, const bf16 *rows, long n, long padded, long channels) {
-    __m512i order = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
-    order = _mm512_or_si512(order, _mm512_slli_epi32(_mm512_add_epi32(order, _mm512_set1_epi32(16)), 16));
     for (long c = 0; c < channels; c += 16)
-        for (long r = 0; r < padded; r += 2, to += 32) {
-            __m256i zeros = _mm256_setzero_si256();
-            __m256i even = r < n ? _mm256_loadu_si256((const void *)(rows + r * channels + c)) : zeros;
-            __m256i odd = r + 1 < n ? _mm256_loadu_si256((const void *)(rows + (r + 1) * channels + c)) : zeros;
-            __m512i both = _mm512_inserti64x4(_mm512_castsi256_si512(even), odd, 1);
-            _mm512_storeu_si512(to, _mm512_permutexvar_epi16(order, both));
-        }
+        for (long r = 0; r < padded; r += 2, to += 32)
+            _mm512_storeu_si512(to, r < n ? paired(rows + r * channels + c, channels, r + 1 < n) : _mm512_setzero_si512());
 }
 
 // transposes each tile of 16 x 16 pairs
@@ -149,7 +174,8 @@ static void transpose(bf16 *to, const bf16 *from, long size) {
         for (int i = 0; i < 16; i++) row[i] = _mm512_loadu_si512(from + 32 * i);
         for (int i = 0; i < 16; i += 4) {  // of each quarter of a register, its 4 x 4 pairs
             __m512i low = _mm512_unpacklo_epi32(row[i], row[i + 1]), high = _mm512_unpackhi_epi32(row[i], row[i + 1]);
-            __m512i next_low = _mm512_unpacklo_epi32(row[i + 2], row[i + 3]), next_high = _mm512_unpackhi_epi32(row[i + 2], row[i + 3]);
+            __m512i next_low = _mm512_unpacklo_epi32(row[i + 2], row[i + 3]);
+            __m512i next_high = _mm512_unpackhi_epi32(row[i + 2], row[i + 3]);
             part[i] = _mm512_unpacklo_epi64(low, next_low), part[i + 1] = _mm512_unpackhi_epi64(low, next_low);
             part[i + 2] = _mm512_unpacklo_epi64(high, next_high), part[i + 3] = _mm512_unpackhi_epi64(high, next_high);
         }
@@ -204,11 +230,12 @@ typedef struct {
 } Terms;
 
 // to be given back to `release`
-static Terms terms_of(const void *const *rows, const float *const *matrices, const long *kinds, long count, long channels, long half) {
+static Terms terms_of(const void *const *rows, const float *const *matrices, const long *kinds, long count, long channels,
+                      long half) {
     Terms terms = {channels, half, rows, matrices, kinds};
 #ifdef __AMX_BF16__
     if (half && channels % 16 == 0 && tiles()) {
-        terms.packed = malloc((count ? count : 1) * channels * channels * sizeof(bf16));
+        terms.packed = (bf16 *)lines(count * channels * channels / 2);
         for (long t = 0; t < count; t++) pack(terms.packed + t * channels * channels, matrices[t], kinds[t], channels);
     }
 #endif
@@ -218,28 +245,30 @@ static Terms terms_of(const void *const *rows, const float *const *matrices, con
 static void release(const Terms *terms) { free(terms->packed); }
 
 // result, of the rows `from` to `to`, = start (or nothing) + shift + the sum of those terms that are `first` <= t < `end`
-static void sum_of(float *result, const float *start, const float *shift, const Terms *all, long first, long end, long from, long to) {
+static void sum_of(float *result, const float *start, const float *shift, const Terms *all, long first, long end, long from,
+                   long to) {
     const void *const *rows = all->rows + first;
     const float *const *matrices = all->matrices + first;
     const long *kinds = all->kinds + first, count = end - first, channels = all->channels;
-    if (!all->half) return products_of(result, start, shift, (const float *const *)rows, matrices, kinds, count, from, to, channels);
+    if (!all->half)
+        return products_of(result, start, shift, (const float *const *)rows, matrices, kinds, count, from, to, channels);
     long row = from;
 #ifdef __AMX_BF16__
     if (all->packed)
-        row = tiled_products(result, start, shift, (const bf16 *const *)rows, all->packed + first * channels * channels, kinds, count,
-                             from, to, channels);
+        row = tiled_products(result, start, shift, (const bf16 *const *)rows, all->packed + first * channels * channels, kinds,
+                             count, from, to, channels);
 #endif
     if (row == to) return;
     enum { SOME = 64 };
-    float *wide = malloc(count * SOME * channels * sizeof(float)), *places[count ? count : 1];
+    float *wide = lines(count * SOME * channels), *places[count ? count : 1];
     for (long next = row; row < to; row = next) {
         next = row + SOME < to ? row + SOME : to;
         for (long t = 0; t < count; t++) {
             places[t] = wide + t * SOME * channels;
             widen(places[t], (const bf16 *)rows[t] + row * channels, (next - row) * channels);
         }
-        products_of(result + (row - from) * channels, start ? start + row * channels : NULL, shift, (const float *const *)places, matrices,
-                    kinds, count, 0, next - row, channels);
+        products_of(result + (row - from) * channels, start ? start + row * channels : NULL, shift, (const float *const *)places,
+                    matrices, kinds, count, 0, next - row, channels);
     }
     free(wide);
 }
@@ -251,7 +280,7 @@ typedef struct {
 
 static Scratch scratch_of(long channels, long half) {
     Scratch scratch = {NULL, NULL, NULL};
-    if (half) scratch.left = malloc(2 * CHUNK * channels * sizeof(float)), scratch.right = (float *)scratch.left + CHUNK * channels;
+    if (half) scratch.left = lines(2 * CHUNK * channels), scratch.right = (float *)scratch.left + CHUNK * channels;
     return scratch;
 }
 
@@ -273,6 +302,12 @@ static void add_any_gram(float *result, const void *left, const void *right, lon
             } else
                 interleave(scratch->right, b, count, padded, channels);
             tiled_gram(result, scratch->left, scratch->right, padded, channels);
+            continue;
+        }
+#endif
+#ifdef __AVX512BF16__
+        if (kind != FULL && channels % 16 == 0) {
+            paired_gram(result, a, b, count, channels);
             continue;
         }
 #endif

@@ -113,7 +113,7 @@ void pool(void *maxima, void *means, float *squares, float *first, const float *
         long from, to;
         group(g, job.images, &from, &to);
         long image = job.out_size * (half ? sizeof(bf16) : sizeof(float));
-        float *wide = half ? malloc(2 * job.out_size * sizeof(float)) : NULL;
+        float *wide = half ? lines(2 * job.out_size) : NULL;
         Scratch scratch = scratch_of(channels, half);
         for (long b = from; b < to; b++) {
             void *places[] = {maxima ? (char *)maxima + b * image : NULL, means ? (char *)means + b * image : NULL};
@@ -150,7 +150,7 @@ void pool_backward(float *of_x, const float *x, long with_maxima, long with_mean
     for (long g = 0; g < GROUPS; g++) {
         long from, to;
         group(g, job.images, &from, &to);
-        float *gradient = malloc(count * job.out_size * sizeof(float));
+        float *gradient = lines(count * job.out_size);
         for (long b = from; b < to; b++) {
             for (long k = 0; k < count; k++)
                 sum_of(gradient + k * job.out_size, NULL, shifts + k * job.channels, &terms, start[k], start[k + 1], b * pixels,

@@ -1,7 +1,7 @@
 """Sums of small matrix products over the pixels of a batch, many in one call of the compiled kernels (``rows.c``).
 
 An image batch is rows [n, C]. A matrix is [C, C], or a diagonal [C]. All rows of a sum are read, and its result is written, once.
-Rows may be bfloat16, all of them: then they are multiplied as such (``half.h``), while matrices, starts and results are float32.
+Rows may be bfloat16, all of them: then they are multiplied as such (``half.h``), while matrices and starts are float32.
 """
 
 import ctypes
@@ -10,7 +10,7 @@ from itertools import accumulate
 
 from torch import Tensor
 
-from supernet.ops.native import Addresses, library, numbers, places
+from supernet.ops.native import Addresses, half, library, numbers, places
 
 Image = tuple[int, int]  # the k-th of those that begin at one of several addresses
 FLOAT = 4  # bytes
@@ -58,6 +58,9 @@ class Grams:
 def products(
     results: Sequence[Tensor], starts: Sequence[Tensor | None], shifts: int, terms: tuple, *sizes: ctypes._SimpleCData
 ) -> None:
-    """Fills in ``start + shift + the sum of the terms``, [n, C] each; ``starts`` may be missing, ``shifts`` is where they lie."""
+    """Fills in ``start + shift + the sum of the terms``, [n, C] each; ``starts`` may be missing, ``shifts`` is where they lie.
+
+    The results may be bfloat16. ``sizes``: rows, channels, whether rows are bfloat16.
+    """
     begun, count = places(starts or [None] * len(results)), ctypes.c_long(len(results))
-    library().products(places(results), begun, ctypes.c_void_p(shifts), *terms, count, *sizes)
+    library().products(places(results), begun, ctypes.c_void_p(shifts), *terms, count, *sizes, half(results[0]))

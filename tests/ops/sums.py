@@ -42,10 +42,10 @@ def sizes(some: Tensor) -> tuple:
     return *map(ctypes.c_long, some.shape), half(some)
 
 
-def products(sums: Sequence[Sum]) -> list[Tensor]:
-    """Each of the sums, in float32."""
+def products(sums: Sequence[Sum], dtype: torch.dtype = torch.float32) -> list[Tensor]:
+    """Each of the sums, in ``dtype``."""
     some = sums[0].terms[0][0]
-    results = [torch.full(some.shape, torch.nan) for _ in sums]
+    results = [torch.full(some.shape, torch.nan, dtype=dtype) for _ in sums]
     with told(sums) as ((shifts, *terms), _):
         kernel(results, [one.start for one in sums], shifts.value, terms, *sizes(some))
     return results

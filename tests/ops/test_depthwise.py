@@ -13,21 +13,23 @@ from supernet.ops.native import known, library
 from tests.ops.sums import Sum, told
 
 SIZES, DILATIONS = (3, 3, 5, 3, 5), (1, 1, 1, 2, 2)  # two alike, of which torch makes one wide convolution
+TYPES = {"float32": (torch.float32,) * 2, "bfloat16": (torch.bfloat16,) * 2, "into bfloat16": (torch.float32, torch.bfloat16)}
+CLOSE = {torch.float32: dict(rtol=1e-4, atol=1e-4), torch.bfloat16: dict(rtol=2**-7, atol=1e-4)}  # 2^-8 is half of the last place
 compiled = pytest.mark.skipif(library() is None, reason="no C compiler here")
 
 
-def case(channels, height, width, shared, noise):
-    images = torch.randn(1 if shared else len(SIZES), 3, height, width, channels, generator=noise).requires_grad_()
+def case(channels, height, width, shared, noise, dtype=torch.float32):
+    images = torch.randn(1 if shared else len(SIZES), 3, height, width, channels, generator=noise).to(dtype).requires_grad_()
     weights = [torch.randn(channels, 1, size, size, generator=noise).requires_grad_() for size in SIZES]
     return images, weights
 
 
-def moments(images, weights, kind):
+def moments(images, weights, kind, dtype=None):
     """The results of ``forward``, their second moments and their means."""
     count, channels = len(weights), images.shape[-1]
     second, first = torch.empty(count, channels, channels), torch.empty(count, channels)
     with torch.no_grad():
-        return forward(images, weights, kind, second, first), second, first
+        return forward(images, weights, kind, second, first, dtype), second, first
 
 
 def gradients(images, weights, kind, slope):
@@ -41,7 +43,7 @@ def gradients(images, weights, kind, slope):
 
 def one_by_one(images, weights, kind):
     """As written: a ReLU and a convolution of each."""
-    results = []
+    images, results = images.float(), []
     for index, (weight, dilation) in enumerate(zip(weights, kind.dilations, strict=True)):
         image = images[index % len(images)].permute(0, 3, 1, 2)
         padding = weight.shape[-1] // 2 * dilation
@@ -53,26 +55,30 @@ def one_by_one(images, weights, kind):
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("shared", [True, False], ids=["one image", "an image each"])
 @pytest.mark.parametrize(("channels", "height", "width"), [(4, 7, 9), (16, 8, 8), (20, 5, 11), (32, 2, 19)])
+@pytest.mark.parametrize("types", TYPES)
 @pytest.mark.parametrize("how", [pytest.param("C", marks=compiled), "torch"])
-def test_results_moments_and_gradients_are_those_of_convolutions(how, channels, height, width, shared, stride, noise):
-    images, weights = case(channels, height, width, shared, noise)
+def test_results_moments_and_gradients_are_those_of_convolutions(how, types, channels, height, width, shared, stride, noise):
+    of_images, dtype = TYPES[types] if how == "C" else (TYPES[types][0], torch.float32)
+    images, weights = case(channels, height, width, shared, noise, of_images)
     kind = Kind(stride, DILATIONS)
     expected = one_by_one(images, weights, kind)
-    slope = torch.randn(expected.shape, generator=noise)
-    wanted = torch.autograd.grad(expected, [images, *weights], slope)
+    slope = torch.randn(expected.shape, generator=noise).to(dtype)
+    wanted = torch.autograd.grad(expected, [images, *weights], slope.float())
     if how == "torch":
         result = plain(images, weights, kind)
         found = torch.autograd.grad(result, [images, *weights], slope)
     else:
-        result, second, first = moments(images, weights, kind)
+        result, second, first = moments(images, weights, kind, dtype)
         with torch.no_grad():
-            assert torch.equal(forward(images, weights, kind, None, None), result)  # without the moments
-        rows = expected.detach().flatten(1, 3)
+            assert torch.equal(forward(images, weights, kind, None, None, dtype), result)  # without the moments
+        rows = result.float().flatten(1, 3)
         torch.testing.assert_close(second, rows.transpose(1, 2) @ rows / rows.shape[1], rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(first, rows.mean(dim=1), rtol=1e-4, atol=1e-5)
         found = gradients(images, weights, kind, slope)
-    torch.testing.assert_close(result, expected, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(list(found), list(wanted), rtol=1e-4, atol=1e-4)
+    assert result.dtype == dtype
+    torch.testing.assert_close(result.float(), expected, **CLOSE[dtype])
+    torch.testing.assert_close(found[0], wanted[0], **CLOSE[of_images])
+    torch.testing.assert_close(list(found[1:]), list(wanted[1:]), rtol=1e-4, atol=1e-4)
 
 
 @compiled

@@ -11,18 +11,18 @@ pytestmark = pytest.mark.skipif(library() is None, reason="no C compiler here")
 NAMES = ("max", "avg"), ("max",), ("avg",)
 
 
-def gradient(x, kind, slope):
-    """By ``backward``, of results whose gradient is ``slope``, a sum of two terms and a shift."""
-    ones = torch.ones(slope.shape[-1], dtype=slope.dtype)
-    halves = [((one - 1.0).reshape(-1, len(ones)).contiguous(), ones / 2) for one in slope]
+def gradient(x, kind, slope, dtype=None):
+    """By ``backward``, of results whose gradient is ``slope``, a sum of two terms, whose rows are ``dtype``, and a shift."""
+    ones = torch.ones(slope.shape[-1])
+    halves = [((one - 1.0).to(dtype or x.dtype).reshape(-1, len(ones)).contiguous(), ones / 2) for one in slope]
     with told([Sum(ones, [half, half]) for half in halves]) as arguments:
         return backward(x, (), kind, *arguments, True, False)[0]
 
 
-def moments(x, kind):
+def moments(x, kind, dtype=None):
     """The results of ``forward``, and the means of their squares and of themselves."""
     squares, first = torch.empty(2, kind.count, x.shape[-1])
-    return forward(x, (), kind, squares, first), squares, first
+    return forward(x, (), kind, squares, first, dtype), squares, first
 
 
 def by_torch(x, kind, slope):
@@ -35,7 +35,7 @@ def drawn(channels, height, width, kind, noise):
     """Images, and a gradient of what is made of them."""
     out = [(length - 1) // kind.stride + 1 for length in (height, width)]
     x = torch.randn(1, 3, height, width, channels, generator=noise)
-    return x, torch.randn(kind.count, 3, *out, channels, generator=noise)
+    return x, torch.randn(kind.count, 3, *out, channels, generator=noise).mul(8).round() / 8  # so in bfloat16 too
 
 
 @pytest.mark.parametrize("stride", [1, 2])
@@ -50,6 +50,11 @@ def test_results_moments_and_gradients_are_torchs(names, channels, height, width
     torch.testing.assert_close(squares, expected.square().mean(dim=(1, 2, 3)), rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(first, expected.mean(dim=(1, 2, 3)), rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(gradient(x, kind, slope), of_x, rtol=1e-5, atol=1e-5)
+    short, squares, first = moments(x, kind, torch.bfloat16)
+    assert torch.equal(short, result.bfloat16())
+    torch.testing.assert_close(squares, short.float().square().mean(dim=(1, 2, 3)), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(first, short.float().mean(dim=(1, 2, 3)), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(gradient(x, kind, slope, torch.bfloat16), of_x, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(forward(x, (), kind, None, None), expected, rtol=1e-6, atol=1e-6)
 
 

@@ -1,0 +1,71 @@
+"""Mixed cells in bfloat16: what is kept, and what is lost."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from supernet.device import autocast
+from supernet.mixture import softmax_mixture
+from supernet.ops.native import multiplies
+from supernet.spaces.darts import Darts
+from supernet.spaces.space import Geometry
+from tests.spaces.test_textbook import pair
+from tests.textbook import run
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def case():
+    """A supernet, its reference, images, labels and logits."""
+    if not multiplies(torch.empty(1, 16, 1, 1)):
+        pytest.skip("no tiles of bfloat16 here")
+    space, draw = Darts(Geometry(16, 2), Geometry(16, 2)), torch.Generator().manual_seed(0)
+    logits = {g.name: torch.randn(g.shape, generator=draw).requires_grad_() for g in space.groups}
+    return *pair(space), torch.randn(6, 2, 12, 12, generator=draw), torch.arange(6) % 3, logits
+
+
+def gradients(network, case, precision, kept=None, **options):
+    """Of the loss, by the weights and the logits; what is kept for them is added up in ``kept``."""
+    *_, images, labels, logits = case
+
+    def keep(tensor):
+        if kept is not None:
+            kept[tensor.data_ptr()] = tensor.numel() * tensor.element_size()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), autocast(CPU, precision):
+        out = network(images, softmax_mixture(logits)) if network is case[0] else run(network, images, softmax_mixture(logits))
+        loss = F.cross_entropy(out, labels)
+    return torch.autograd.grad(loss, [*network.parameters(), *logits.values()], materialize_grads=True, **options)
+
+
+def apart(actual, expected) -> float:
+    """The norm of the difference, relative."""
+    return float(torch.cat([(a - e).flatten() for a, e in zip(actual, expected, strict=True)]).norm()) / float(
+        torch.cat([e.flatten() for e in expected]).norm()
+    )
+
+
+def test_gradients_lose_no_more_than_the_textbooks(case):
+    supernet, reference = case[:2]
+    lost = [apart(gradients(some, case, "bf16"), gradients(some, case, "float32")) for some in (supernet, reference)]
+    assert 0 < lost[0] < 1.25 * lost[1]
+
+
+def test_gradients_that_can_be_differentiated_are_as_close(case):
+    exact, first = gradients(case[0], case, "float32", create_graph=True), gradients(case[0], case, "bf16", create_graph=True)
+    assert apart([g.detach() for g in first], [g.detach() for g in exact]) < 0.2
+    weights = [*case[0].parameters()]
+
+    def second(gradients):
+        return torch.autograd.grad(sum(g.square().sum() for g in gradients), weights, materialize_grads=True)
+
+    assert apart(second(first), second(exact)) < 0.2
+
+
+def test_less_is_kept(case):
+    kept = {}, {}
+    for table, precision in zip(kept, ("float32", "bf16"), strict=True):
+        gradients(case[0], case, precision, table)
+    assert sum(kept[1].values()) < 0.75 * sum(kept[0].values())
