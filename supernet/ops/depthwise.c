@@ -148,21 +148,6 @@ static float *packed(const Job *job, const long *start, const float *const *weig
     return result;
 }
 
-// The images are divided into as many groups, each of which adds up its own before the sums of the groups are added up.
-#define GROUPS 8
-
-static void group(long g, long images, long *from, long *to) { *from = g * images / GROUPS, *to = (g + 1) * images / GROUPS; }
-
-// result = factor times the sum of the groups' parts
-static void add_groups(float *result, const float *parts, long size, float factor) {
-#pragma omp parallel for schedule(static)
-    for (long i = 0; i < size; i++) {
-        float sum = 0.0f;
-        for (long g = 0; g < GROUPS; g++) sum += parts[g * size + i];
-        result[i] = sum * factor;
-    }
-}
-
 // result [count][images][out height][out width][channels]; over its pixels, the mean of products of channels, second [count]
 // [channels][channels], and of channels, first [count][channels]
 void forward(float *result, float *second, float *first, const float *x, const float *const *kernels, const long *shape,

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from supernet.ops.native import known, library, numbers, places
+from supernet.ops.native import known, library, numbers, place, places
 from supernet.ops.rows import Sum, grams, products, told
 
 
@@ -24,8 +24,18 @@ class Kind(NamedTuple):
     stride: int
     dilations: tuple[int, ...]
 
+    @property
+    def count(self) -> int:
+        """Of results."""
+        return len(self.dilations)
 
-def convolved(x: Tensor, weights: Sequence[Tensor], kind: Kind) -> Tensor:
+    @property
+    def weights(self) -> int:
+        """The number of them."""
+        return len(self.dilations)
+
+
+def plain(x: Tensor, weights: Sequence[Tensor], kind: Kind) -> Tensor:
     """``relu(x)``, images [1 or K, B, H, W, C], all the same or one set for each convolution, into [K, B, H', W', C]; by torch.
 
     ``weights`` are [C, 1, k, k] with k odd.
@@ -47,7 +57,7 @@ def _told(weight: Tensor, stride: int, dilation: int) -> tuple[int, int, int, in
 def forward(x: Tensor, weights: Sequence[Tensor], kind: Kind) -> tuple[Tensor, Tensor, Tensor]:
     """The same; and, over its pixels, the second moments [K, C, C] and the means [K, C]. Not differentiable."""
     if not _known(x, weights):
-        result = convolved(x, weights, kind)
+        result = plain(x, weights, kind)
         rows = result.flatten(1, 3).unbind()
         second, _, first = grams(rows[0], [(z, z) for z in rows] + [(None, z) for z in rows], len(rows), 0)
         return result, second / len(rows[0]), first / len(rows[0])
@@ -56,7 +66,7 @@ def forward(x: Tensor, weights: Sequence[Tensor], kind: Kind) -> tuple[Tensor, T
     result = x.new_empty(len(weights), batch, *out, channels)
     second, first = x.new_empty(len(weights), channels, channels), x.new_empty(len(weights), channels)
     weights = [weight.contiguous() for weight in weights]
-    library().forward(*map(_place, (result, second, first, x)), places(weights), *_numbers(x, weights, kind))
+    library().forward(*map(place, (result, second, first, x)), places(weights), *_numbers(x, weights, kind))
     return result, second, first
 
 
@@ -70,7 +80,7 @@ def backward(
     flat = x.new_empty(sum(weight.numel() for weight in weights)) if of_weights else None
     weights = [weight.contiguous() for weight in weights]
     with told(sums) as arguments:
-        library().backward(*map(_place, (gradient, flat, x)), places(weights), *arguments, *_numbers(x, weights, kind))
+        library().backward(*map(place, (gradient, flat, x)), places(weights), *arguments, *_numbers(x, weights, kind))
     if flat is None:
         return gradient, [None] * len(weights)
     parts = flat.split([weight.numel() for weight in weights])
@@ -100,10 +110,6 @@ def _backward(x, weights, kind, slopes: Sequence[Tensor], of_x: bool, of_weights
 
 def _known(x: Tensor, weights: Sequence[Tensor]) -> bool:
     return known(x) and all(weight.shape[-1] in (3, 5) for weight in weights)
-
-
-def _place(tensor: Tensor | None) -> ctypes.c_void_p:
-    return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
 
 
 def _numbers(x: Tensor, weights: Sequence[Tensor], kind: Kind) -> tuple[ctypes.Array, ctypes.Array, ctypes.Array]:

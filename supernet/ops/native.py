@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-SOURCES = [Path(__file__).with_name(name) for name in ("depthwise.c", "rows.c", "rows.h")]
+SOURCES = [Path(__file__).with_name(name) for name in ("depthwise.c", "pooling.c", "rows.c", "rows.h")]
 FLAGS = (
     "-O3",
     "-march=native",
@@ -45,7 +45,7 @@ def library() -> ctypes.CDLL | None:
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=folder) as temporary:
                 new = Path(temporary) / built.name
-                command = [compiler, *FLAGS, "-fopenmp", "-o", new, *SOURCES[:2]]
+                command = [compiler, *FLAGS, "-fopenmp", "-o", new, *(source for source in SOURCES if source.suffix == ".c")]
                 subprocess.run(command, capture_output=True, check=True, timeout=60)
                 new.replace(built)
         return ctypes.CDLL(str(built))
@@ -65,3 +65,7 @@ def numbers(values: Sequence[int]) -> ctypes.Array:
 def places(tensors: Sequence[Tensor | None]) -> ctypes.Array:
     """Where contiguous tensors lie; null for ``None``."""
     return (ctypes.c_void_p * len(tensors))(*(None if tensor is None else tensor.data_ptr() for tensor in tensors))
+
+
+def place(tensor: Tensor | None) -> ctypes.c_void_p:
+    return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())

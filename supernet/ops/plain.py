@@ -2,7 +2,8 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+
+from supernet.ops import pooling
 
 
 class Pool(nn.Module):
@@ -14,9 +15,7 @@ class Pool(nn.Module):
         self.norm = nn.BatchNorm2d(channels, affine=affine) if norm else nn.Identity()
 
     def pooled(self, x: Tensor) -> Tensor:
-        if self.kind == "max":
-            return F.max_pool2d(x, 3, self.stride, padding=1)
-        return F.avg_pool2d(x, 3, self.stride, padding=1, count_include_pad=False)
+        return pooling.pooled(x, self.kind, self.stride)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.norm(self.pooled(x))

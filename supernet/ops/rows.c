@@ -1,5 +1,6 @@
 // Sums of products over the pixels of a batch, many at once: see rows.h.
 
+#include <omp.h>
 #include <string.h>
 
 #include "rows.h"
@@ -20,9 +21,10 @@ void products(float *const *results, const float *const *start, const float *shi
 // results[i] = left[i]' x right[i] [channels][channels] (FULL), its diagonal, or the sum of the rows of right[i] [channels]
 void grams(float *const *results, const float *const *left, const float *const *right, const long *kinds, long count, long n,
            long channels) {
-#pragma omp parallel for schedule(dynamic)
-    for (long i = 0; i < count; i++) {
-        memset(results[i], 0, (kinds[i] == FULL ? channels : 1) * channels * sizeof(float));
-        add_gram(results[i], left[i], right[i], kinds[i], n, channels);
-    }
+    for (long i = 0; i < count; i++) memset(results[i], 0, (kinds[i] == FULL ? channels : 1) * channels * sizeof(float));
+#pragma omp parallel
+    for (long from = 0; from < n; from += CHUNK)
+        for (long i = omp_get_thread_num(); i < count; i += omp_get_num_threads())
+            add_gram(results[i], left[i] ? left[i] + from * channels : NULL, right[i] + from * channels, kinds[i],
+                     n - from < CHUNK ? n - from : CHUNK, channels);
 }

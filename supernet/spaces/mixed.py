@@ -16,7 +16,8 @@ So the weight of the mixture, BatchNorm and convolution are one small matrix and
 
 in which nothing but the z is ever stored: not the outputs of convolutions, BatchNorms or multiplications. All edges that leave a
 node are run together. What has no weights of its own (a pooling, the identity) has the unit matrix for W, of which only the
-diagonal is needed; it is computed once for all edges, as are its moments. All depthwise convolutions are one call.
+diagonal is needed; it is computed once for all edges, as are its moments. All depthwise convolutions are one call, both poolings
+are another, and each gives the moments of what it makes and takes the sums that are the gradient of that.
 
 Backward, with Q the gradient of the sum: that of M is Q'z and that of the shift Q's own sum. Plain differentiable algebra on small
 matrices takes them to those of W, of the weights of the mixture, of m and of G; and z gets Q M + (z (dG + dG') + dm) / n, a sum
@@ -32,9 +33,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from supernet.ops import DilConv, FactorizedReduce, Pool, Rectified, ReLUConvBN, SepConv, depthwise
-from supernet.ops.depthwise import Kind
+from supernet.ops import DilConv, FactorizedReduce, Pool, Rectified, ReLUConvBN, SepConv, depthwise, pooling
 from supernet.ops.rows import Sum, grams, products
+
+Kind = depthwise.Kind | pooling.Kind
+MAKERS = {depthwise.Kind: depthwise, pooling.Kind: pooling}  # each with functions plain, forward and backward
 
 
 class Stage(NamedTuple):
@@ -98,12 +101,14 @@ class Combination:
         self.norms = [term.stage.norm for term in terms if term.stage.norm is not None]
         self.pointwise = [term.stage.pointwise for term in terms if term.stage.pointwise is not None]
         self.full, self.affine = len(self.pointwise), bool(self.norms) and self.norms[0].affine
-        self.kinds, self.targets, self.stacked = tuple(kinds), targets, stacked  # kinds: what convolves images that are not given
+        self.kinds, self.targets, self.stacked = tuple(kinds), targets, stacked  # kinds: what makes the images that are not given
         places = [(source, index) for source, index, _ in self.terms[: len(self.norms)]]
-        convolved = [(source, k) for source, kind in enumerate(kinds) if kind is not None for k in range(len(kind.dilations))]
-        # The images, each once, whose second moments are needed, the convolved first, and those of which the diagonal is enough.
+        made = [(source, k, kind) for source, kind in enumerate(kinds) if kind is not None for k in range(kind.count)]
+        convolved = [(source, k) for source, k, kind in made if isinstance(kind, depthwise.Kind)]
+        pooled = [(source, k) for source, k, kind in made if isinstance(kind, pooling.Kind) and kind.normed]
+        # The images, each once, whose second moments are needed, and those of which the diagonal is enough; those made here first.
         self.whole = list(dict.fromkeys(convolved + places[: self.full]))
-        self.diagonal = list(dict.fromkeys(places[self.full :]))
+        self.diagonal = list(dict.fromkeys(pooled + places[self.full :]))
 
         def order(positions: list[int], count: int) -> Tensor | None:  # None: as they are
             return None if positions == list(range(count)) else torch.tensor(positions, device=device)
@@ -117,7 +122,7 @@ class Combination:
         """What the function below is given, or a list in that order: the small tensors, those of each images, the starts."""
         small, rest, each = tensors[:4], tensors[4:], []
         for kind in self.kinds:
-            count = 1 if kind is None else 1 + len(kind.dilations)
+            count = 1 if kind is None else 1 + kind.weights
             each.append(rest[:count])
             rest = rest[count:]
         return small, each, rest
@@ -126,7 +131,8 @@ class Combination:
         self, images: Sequence[Sequence[Tensor]], weights: Tensor | None = None, starts: Sequence[Tensor | None] = ()
     ) -> list[Tensor]:
         """For each target its start [B, C, H, W] plus the sum of its terms, normalised and weighted: [B, H, W, C], or all of them
-        as one [K, B, H, W, C] if ``stacked``. Of ``images`` each is alone, [K, B, H, W, C], or with kernels that convolve it."""
+        as one [K, B, H, W, C] if ``stacked``. Of ``images`` each is alone, [K, B, H, W, C], or what others are made of, with the
+        weights that do it."""
         small = (
             torch.stack([conv.weight.flatten(1) for conv in self.pointwise]) if self.pointwise else None,
             weights if self.of_weights is None or weights is None else weights[self.of_weights],
@@ -158,24 +164,33 @@ class Program:
         made: dict[object, int] = {}  # where among them is what several operations share
         terms: list[Term] = []
         chains: dict[int, list[tuple[list[Stage], int, int]]] = {}
+        pools: list[tuple[Pool, Stage, int, int]] = []
         for position, (target, operation) in enumerate(operations):
             chain = stages(operation)
+            if isinstance(operation, Pool):
+                pools.append((operation, chain[0], target, position))
+                continue
             if isinstance(operation, SepConv | DilConv):
                 chains.setdefault(len(chain), []).append((chain, target, position))
                 continue
             rectified, spatial = isinstance(operation, Rectified), chain[0].spatial
             self.rectifies |= rectified
-            key = (operation.kind, operation.stride) if isinstance(operation, Pool) else rectified if spatial is None else operation
+            key = rectified if spatial is None else operation
             if key not in made:
                 made[key] = len(self.given)
                 self.given.append((rectified, spatial))
             terms.append(Term(made[key], 0, chain[0], target, position))
         kinds: list[Kind | None] = [None] * len(self.given)
+        self.pools = bool(pools)
+        if pools:
+            names = tuple(name for name in pooling.NAMES if any(pool.kind == name for pool, *_ in pools))
+            terms += [Term(len(kinds), names.index(pool.kind), *rest) for pool, *rest in pools]
+            kinds.append(pooling.Kind(pools[0][0].stride, names, normed=pools[0][1].norm is not None))
         self.chains: list[tuple[list[Combination], list[list[nn.Conv2d]]]] = []
         for length, group in chains.items():
             steps = [[chain[depth] for chain, _, _ in group] for depth in range(length)]
             spatials = [[stage.spatial for stage in step] for step in steps]
-            each = [Kind(convs[0].stride[0], tuple(conv.dilation[0] for conv in convs)) for convs in spatials]
+            each = [depthwise.Kind(convs[0].stride[0], tuple(conv.dilation[0] for conv in convs)) for convs in spatials]
             between = [
                 Combination([Term(0, k, stage, k) for k, stage in enumerate(step)], [kind], len(step), device, stacked=True)
                 for step, kind in zip(steps[:-1], each[:-1], strict=True)
@@ -196,8 +211,11 @@ class Program:
         for rectifies, spatial in self.given:
             x = rectified if rectifies else source
             images.append(((x if spatial is None else spatial(x)).permute(0, 2, 3, 1)[None],))
+        source = source.permute(0, 2, 3, 1)[None].contiguous()
+        if self.pools:
+            images.append((source,))
         for between, spatials in self.chains:
-            x = source.permute(0, 2, 3, 1)[None].contiguous()
+            x = source
             for combination, convolutions in zip(between, spatials, strict=False):
                 (x,) = combination([(x, *(conv.weight for conv in convolutions))])
             images.append((x, *(conv.weight for conv in spatials[-1])))
@@ -205,21 +223,34 @@ class Program:
 
 
 def moments(
-    layout: Combination, rows: Sequence[Tensor], of_convolved: Sequence[tuple[Tensor, Tensor]] = (), native: bool = True
+    layout: Combination,
+    rows: Sequence[Tensor],
+    of_convolved: Sequence[tuple[Tensor, Tensor]] = (),
+    of_pooled: Sequence[tuple[Tensor, Tensor]] = (),
+    native: bool = True,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Second moments [K, C, C] and diagonals of them [k, C] of the rows that are normed, and the means [K + k, C] of both.
 
-    ``of_convolved`` are the second moments and the means of those that are convolved, if they are known.
+    ``of_convolved`` are the second moments and the means of those that are convolved, if they are known, and ``of_pooled`` the
+    diagonals and the means of those that are pooled.
     """
-    whole = layout.whole[sum(len(second) for second, _ in of_convolved) :]
-    some = [rows[which][index] for which, index in whole + layout.diagonal]
-    if not some and len(of_convolved) == 1:
-        second, first = of_convolved[0]
-        return second, first[:0], first
-    pairs = [(z, z) for z in some] + [(None, z) for z in some]
-    found = [sums.div_(rows[0].shape[1]) for sums in grams(rows[0][0], pairs, len(whole), len(layout.diagonal), native)]
-    second, first = (torch.cat([*known, own]) for *known, own in zip(*of_convolved, (found[0], found[2]), strict=True))
-    return second, found[1], first
+    second, first_of_whole = ([tables[k] for tables in of_convolved] for k in (0, 1))
+    squares, first_of_diagonal = ([tables[k] for tables in of_pooled] for k in (0, 1))
+    whole, diagonal = layout.whole[sum(map(len, second)) :], layout.diagonal[sum(map(len, squares)) :]
+    some = [rows[which][index] for which, index in whole + diagonal]
+    if some or not second:
+        pairs = [(z, z) for z in some] + [(None, z) for z in some]
+        found = [sums.div_(rows[0].shape[1]) for sums in grams(rows[0][0], pairs, len(whole), len(diagonal), native)]
+        second.append(found[0])
+        squares.append(found[1])
+        first_of_whole.append(found[2][: len(whole)])
+        first_of_diagonal.append(found[2][len(whole) :])
+    first = joined(first_of_whole + first_of_diagonal)
+    return joined(second), joined(squares) if squares else first[:0], first
+
+
+def joined(parts: Sequence[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def folded(layout: Combination, statistics: Sequence[Tensor], small: Sequence[Tensor | None]):
@@ -237,7 +268,7 @@ def folded(layout: Combination, statistics: Sequence[Tensor], small: Sequence[Te
         square.append(taken(squares, layout.of_diagonal))
     scales, shifts, observed = [], [], ()
     if normed:
-        m, q = (parts[0] if len(parts) == 1 else torch.cat(parts) for parts in (mean, square))
+        m, q = joined(mean), joined(square)
         observed = m, (q - m * m).clamp_min(0.0)
         scale = torch.rsqrt(observed[1] + layout.norms[0].eps)
         shift = -m * scale
@@ -248,7 +279,7 @@ def folded(layout: Combination, statistics: Sequence[Tensor], small: Sequence[Te
     if rest := len(layout.terms) - normed:
         scales.append(first.new_ones(rest, first.shape[1]))
         shifts.append(first.new_zeros(rest, first.shape[1]))
-    scale, shift = (parts[0] if len(parts) == 1 else torch.cat(parts) for parts in (scales, shifts))
+    scale, shift = joined(scales), joined(shifts)
     if weights is not None:
         scale, shift = scale * weights[:, None], shift * weights[:, None]
     return (pointwise * scale[:full, :, None] if full else second, scale[full:], shift), observed
@@ -281,16 +312,16 @@ class _Combined(torch.autograd.Function):
     def forward(ctx, layout: Combination, *tensors: Tensor | None) -> tuple[Tensor, ...]:
         small, each, starts = layout.split(tensors)
         asked, of_each, _ = layout.split(ctx.needs_input_grad[1:])
-        rows, known = [], []
+        rows, known = [], {depthwise.Kind: [], pooling.Kind: []}
         for kind, (x, *weights) in zip(layout.kinds, each, strict=True):
             if kind is not None:
-                x, second, first = depthwise.forward(x, weights, kind)
+                x, *tables = MAKERS[type(kind)].forward(x, weights, kind)
                 x = x.flatten(1, 3)
-                known.append((second, first))
+                known[type(kind)].append(tables)
             rows.append(x)
         with torch.set_grad_enabled(any(ctx.needs_input_grad)):
             moving = any(any(some) for some in of_each)
-            statistics = [table.requires_grad_(moving) for table in moments(layout, rows, known)]
+            statistics = [table.requires_grad_(moving) for table in moments(layout, rows, *known.values())]
             leaves = [one if one is None else one.detach().requires_grad_(a) for one, a in zip(small, asked, strict=True)]
             parts, observed = folded(layout, statistics, leaves)
         if layout.norms:
@@ -309,9 +340,9 @@ class _Combined(torch.autograd.Function):
             of_starts = [gradient if started else None for gradient, started in zip(gradients, ctx.started, strict=True)]
         if torch.is_grad_enabled():
             return None, *_differentiable(ctx, gradients), *of_starts
-        _, each, convolved = layout.split(ctx.saved_tensors)
-        convolved = iter(convolved)
-        rows = [some[0] if kind is None else next(convolved) for kind, some in zip(layout.kinds, each, strict=True)]
+        _, each, made = layout.split(ctx.saved_tensors)
+        made = iter(made)
+        rows = [some[0] if kind is None else next(made) for kind, some in zip(layout.kinds, each, strict=True)]
         given = [gradient.contiguous() for gradient in (gradients[0].unbind() if layout.stacked else gradients)]
         pairs = [(given[target], rows[which][index]) for which, index, target in layout.terms]
         pairs += [(None, gradient) for gradient in given]
@@ -334,8 +365,8 @@ class _Combined(torch.autograd.Function):
                 result.append(torch.empty_like(x))
                 products([sums[which, index] for index in range(len(x))], result[-1].unbind())
             else:
-                own = [sums[which, index] for index in range(len(weights))]
-                of_x, of_weights = depthwise.backward(x, weights, kind, own, asks[0], any(asks[1:]))
+                own = [sums[which, index] for index in range(kind.count)]
+                of_x, of_weights = MAKERS[type(kind)].backward(x, weights, kind, own, asks[0], any(asks[1:]))
                 result += [of_x, *of_weights]
         return None, *result, *of_starts
 
@@ -365,11 +396,12 @@ def _differentiable(ctx, gradients: Sequence[Tensor]) -> list[Tensor | None]:
     layout = ctx.layout
     saved = ctx.saved_tensors[: len(ctx.needs_input_grad) - 1 - len(ctx.started)]
     wanted = ctx.needs_input_grad[1 : 1 + len(saved)]
-    small, each, _ = layout.split(saved)
-    asked = [tensor for tensor, want in zip(saved, wanted, strict=True) if want]
     with torch.enable_grad():
+        saved = [None if tensor is None else tensor.view_as(tensor) for tensor in saved]  # apart where one is given twice
+        small, each, _ = layout.split(saved)
+        asked = [tensor for tensor, want in zip(saved, wanted, strict=True) if want]
         rows = [
-            some[0] if kind is None else depthwise.convolved(some[0], some[1:], kind).flatten(1, 3)
+            some[0] if kind is None else MAKERS[type(kind)].plain(some[0], some[1:], kind).flatten(1, 3)
             for kind, some in zip(layout.kinds, each, strict=True)
         ]
         parts, _ = folded(layout, moments(layout, rows, native=False), small)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from supernet.ops import native
-from supernet.ops.depthwise import Kind, backward, convolved, forward
+from supernet.ops.depthwise import Kind, backward, forward, plain
 from supernet.ops.native import library
 from supernet.ops.rows import Sum
 
@@ -37,7 +37,7 @@ def test_results_moments_and_gradients_are_torchs(native, channels, height, widt
         monkeypatch.setattr("supernet.ops.native.library", lambda: None)
     images, weights = case(channels, height, width, shared, noise)
     kind = Kind(stride, DILATIONS)
-    expected = convolved(images, weights, kind)
+    expected = plain(images, weights, kind)
     with torch.no_grad():
         result, second, first = forward(images, weights, kind)
     torch.testing.assert_close(result, expected.detach(), rtol=1e-5, atol=1e-5)
@@ -77,7 +77,7 @@ def test_without_a_compiler_torch_does_the_same(missing, monkeypatch, tmp_path, 
         assert library() is None
         images, weights = case(4, 6, 6, True, noise)
         with torch.no_grad():
-            assert torch.equal(forward(images, weights, Kind(1, DILATIONS))[0], convolved(images, weights, Kind(1, DILATIONS)))
+            assert torch.equal(forward(images, weights, Kind(1, DILATIONS))[0], plain(images, weights, Kind(1, DILATIONS)))
         assert not list(tmp_path.rglob("*.so"))
     finally:
         library.cache_clear()
