@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -64,9 +63,8 @@ class SearchSettings(SGDSettings):
     def check_widths(self) -> None:
         require_stages("search.widths", self.widths)
         parts = [k for _, k in self.widths]
-        if self.widths and not (
-            self.widths[0][0] == 0 and all(k == int(k) >= 1 for k in parts) and all(a > b for a, b in pairwise(parts))
-        ):
+        whole = all(k >= 1 and float(k).is_integer() for k in parts)
+        if self.widths and not (self.widths[0][0] == 0 and whole and parts == sorted(set(parts), reverse=True)):
             raise UserError(f"search.widths={self.widths}: must begin at 0, with whole, falling K, as in [[0,4],[0.5,2]]")
         others = {"depths": self.depths, "supernets": self.supernets > 1, "freeze_weights": self.freeze_weights}
         for other, set_too in others.items():
@@ -140,11 +138,12 @@ class SearchStage:
         self.measuring = instruments or InstrumentSettings(use=[])
         self.instruments = self.measuring.built() if learner.moves == "logits" else {}
         self.guards = dict(guards or {})
-        instead = {"depths": "search.depths", "widths": "set search.widths=[]", "supernets": "set search.supernets=1"}
-        changes = {"depths": settings.depths, "widths": settings.widths, "supernets": settings.supernets > 1}
-        what = next((name for name, changed in changes.items() if changed), "")
-        if what and self.guards:
-            raise UserError(f"search.{what}: guards watch one supernet to its end; leave out guard= or {instead[what]}")
+        changes = {"depths": (settings.depths, []), "widths": (settings.widths, []), "supernets": (settings.supernets > 1, 1)}
+        for name, (changed, unchanged) in changes.items():
+            if changed and self.guards:
+                raise UserError(
+                    f"search.{name}: guards watch one supernet to its end; leave out guard= or set search.{name}={unchanged}"
+                )
         if settings.supernets > 1 and learner.moves != "logits":
             raise UserError("search.supernets: there is a mean of logits alone, and this method learns none; set it to 1")
         self.parts = {name: 0.0 for name in (*self.instruments, *self.guards)}  # seconds that each has taken
@@ -211,8 +210,8 @@ class SearchStage:
         self.sampler.advance(self.detached_logits, progress)
         if begins:
             self.grow()
-        if self.width < len(self.widths) and index / self.planned + 1e-9 >= self.widths[self.width][0]:
-            self.widen()
+        while self.width < len(self.widths) and (progress + 1e-9 >= self.widths[self.width][0] or self.done == self.planned):
+            self.widen()  # the last step, at the latest, is as wide as the space says
         self.supernet.train()
         if self.learner.learns and not self.learner.rests(progress):
             figures |= self.learn(progress, images, labels)

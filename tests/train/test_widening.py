@@ -127,6 +127,14 @@ def test_the_search_goes_on_with_wider_operations(name, search_stage, tmp_path):
         assert identical(whole.state_dict(), resumed.state_dict()) and resumed_rows == rows
 
 
+def test_the_last_step_is_as_wide_as_the_space_says(search_stage):
+    """However late the widths begin: whoever reads the weights afterwards builds a supernet of the space."""
+    stage = search_stage(SPACES["nb201"](1), DrNAS(), Gradient(), widths=[[0.0, 4], [0.98, 2], [0.99, 1]])
+    for index in range(stage.steps):
+        stage.step(index)
+        assert parts_of(stage) == {1 if index == stage.steps - 1 else 4}
+
+
 def parts_of(stage):
     return {module.parts for module in stage.supernet.modules() if isinstance(module, MixedCell)}
 
@@ -137,6 +145,8 @@ def parts_of(stage):
         ({"widths": [[0.1, 2]]}, r"search\.widths=.*: must begin at 0, with whole, falling K"),
         ({"widths": [[0.0, 2], [0.5, 4]]}, r"search\.widths=.*: must begin at 0, with whole, falling K"),
         ({"widths": [[0.0, 2.5], [0.5, 2]]}, r"search\.widths=.*: must begin at 0, with whole, falling K"),
+        ({"widths": [[0.0, float("inf")], [0.5, 2]]}, r"search\.widths=.*: must begin at 0, with whole, falling K"),
+        ({"widths": [[0.0, 2], [0.5, 2]]}, r"search\.widths=.*: must begin at 0, with whole, falling K"),
         ({"widths": [4, 2]}, r"search\.widths=.*: must be pairs"),
         ({"widths": [[0.0, 4], [0.5, 1]]}, r"search\.widths=.*: must end with space\.search\.partial_channels=2; change one"),
         ({"widths": [[0.0, 3], [0.5, 2]]}, r"search\.widths: 3 must divide space\.search\.channels=4; choose another"),
@@ -154,7 +164,7 @@ def parts_of(stage):
         ),
         (
             {"widths": WIDTHS, "guards": {"early_stop": EarlyStop()}},
-            r"search\.widths: guards watch one supernet to its end; leave out guard= or set",
+            r"search\.widths: guards watch one supernet to its end; leave out guard= or set search\.widths=\[\]",
         ),
     ],
 )
