@@ -1,37 +1,56 @@
 """Measures the step of a supernet against a plain reference written like the papers (``tests/textbook.py``).
 
-    uv run python tools/bench.py [--quick] [--json] [--threads N]
+    uv run python tools/bench.py [--quick] [--json] [--plot FILE] [--threads N] [--rounds N]
 
 Each case runs in a process of its own, and the processes take turns: one step of this, one of that, so that what else the machine
 does befalls all alike. The first steps warm up; a time is the median of the rounds, a ratio the median of the rounds' ratios.
 Memory is what the process's peak grows by from just before its first step. ``--quick`` takes a small geometry and the ratios alone.
+
+What a machine can do at most is measured beside it, by products of large matrices in the precision and with the threads of the
+case: the arithmetic fraction is the rate at which a step does the multiply-adds that it cannot do without
+(:func:`multiply_adds`), over the rate of these products. Under bf16 the limit is that of bf16, though the inside of our cells stays
+in float32.
 """
 
 import argparse
+import itertools
 import json
 import math
+import multiprocessing
+import os
 import platform
 import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
 from pathlib import Path
 from unittest import mock
 
 ROOT = Path(__file__).resolve().parents[1]
 OPTIMISATIONS = ("at_once", "native", "fixed_weights", "channels_last")
+PROCESSES = multiprocessing.get_context("forkserver")  # each begins where torch is imported, which takes longer than many a step
+PROCESSES.set_forkserver_preload(["torch", "torch._dynamo"])
+SIDE, PRODUCTS = 1024, 4  # of the matrices whose products show what the machine can do
 
 
 @dataclass(frozen=True)
 class Case:
-    """What one process does: steps of ``network`` "ours", "textbook", "path" or "standalone", ``without`` an optimisation."""
+    """What one process does: steps of ``network`` "ours", "textbook", "path" or "standalone", ``without`` an optimisation.
+
+    Others are "search", the whole step of a search by ``method`` with its data pipeline, and "matrices", plain products of these.
+    """
 
     network: str
+    method: str = ""
     space: str = "darts"
     channels: int = 16
     cells: int = 8
+    nodes: int = 4  # of a cell of the DARTS space
     batch: int = 16
     pixels: int = 32
     precision: str = "float32"
@@ -43,26 +62,50 @@ class Case:
 # --- in a process of its own
 
 
-def serve(case: Case) -> None:
-    """Answers each line on standard input: ``step`` with its seconds, ``memory`` with the bytes that the peak has grown by."""
+def serve(case: Case, asker: Connection) -> None:
+    """Answers each question: "step" with its seconds, "memory" with the bytes that the peak has grown by."""
     import torch
 
-    if case.threads:
-        torch.set_num_threads(case.threads)
+    from supernet.device import peak_memory_bytes, reset_peak_memory
+
+    use(case.threads)
+    device, made = torch.device("cpu"), PREPARE.get(case.network, prepare)
     with ExitStack() as patches:
-        step = prepare(case, patches)
-        before = resident(peak=False)
-        reset_peak()
-        for line in sys.stdin:
-            if line.strip() == "memory":
-                print(resident(peak=True) - before, flush=True)
+        made(replace(case, cells=2, batch=2, pixels=8), patches)()  # brings the code into memory, which is not to count
+    with ExitStack() as patches, suppress(EOFError):
+        step = made(case, patches)
+        reset_peak_memory(device)
+        before = peak_memory_bytes(device)
+        while what := asker.recv():
+            if what == "memory":
+                asker.send(peak_memory_bytes(device) - before)
                 continue
             start = time.perf_counter()
             step()
-            print(time.perf_counter() - start, flush=True)
+            asker.send(time.perf_counter() - start)
 
 
-def prepare(case: Case, patches: ExitStack):
+def use(threads: int) -> None:
+    import torch
+
+    if threads:
+        torch.set_num_threads(threads)
+
+
+def space_of(case: Case):
+    """The search space of a case."""
+    from supernet.spaces import darts, nb201
+    from supernet.spaces.space import Geometry
+
+    geometry = Geometry(case.channels, case.cells)
+    space = {"darts": darts.Darts, "nb201": nb201.NB201}[case.space](geometry, geometry)
+    if case.space == "darts":
+        slots = len(darts.edges_of(case.nodes))
+        space.nodes, space.groups = case.nodes, tuple(replace(group, slots=slots) for group in space.groups)
+    return space
+
+
+def prepare(case: Case, patches: ExitStack) -> Callable[[], object]:
     """The step of a case, as a function."""
     import numpy as np
     import torch
@@ -75,25 +118,22 @@ def prepare(case: Case, patches: ExitStack):
     from supernet.mixture import Choice, detached, softmax_mixture
     from supernet.ops import native
     from supernet.spaces.cell import MixedCell
-    from supernet.spaces.darts import Darts
-    from supernet.spaces.nb201 import NB201
-    from supernet.spaces.space import Geometry
     from tests import textbook
 
-    geometry = Geometry(case.channels, case.cells)
-    space = {"darts": Darts, "nb201": NB201}[case.space](geometry, geometry)
+    space = space_of(case)
     torch.manual_seed(0)
     supernet = space.supernet(10, 3)
     images = torch.randn(2, case.batch, 3, case.pixels, case.pixels)
     labels = torch.randint(10, (2, case.batch))
     device = torch.device("cpu")
-    architecture = space.random(np.random.default_rng(0))
     network = supernet
     if case.network == "textbook":
         network = textbook.textbook(space)
         textbook.copy_weights(supernet, network)
-    elif case.network == "standalone":
-        network = space.standalone(architecture, 10, 3, phase="search")
+    elif case.network in ("path", "standalone"):
+        architecture = space.random(np.random.default_rng(0))
+        if case.network == "standalone":
+            network = space.standalone(architecture, 10, 3, phase="search")
     if case.network != "textbook" and case.without != "channels_last":
         network.to(memory_format=torch.channels_last)
     if case.without == "at_once":
@@ -150,22 +190,47 @@ def prepare(case: Case, patches: ExitStack):
     }[case.network]
 
 
-def resident(peak: bool) -> int:
-    """Bytes of memory that this process holds, or held at most."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        name = "VmHWM:" if peak else "VmRSS:"
-        return next(int(line.split()[1]) * 1024 for line in status.read_text().splitlines() if line.startswith(name))
+def search(case: Case, patches: ExitStack) -> Callable[[], object]:
+    """The step of a search as the command line would do it, on images of noise."""
+    import torch
+    from hydra.core.config_store import ConfigStore
+
+    from supernet.cli import composed
+    from supernet.config import Config
+    from supernet.data import ImageData, TensorImages
+    from supernet.run import Run
+
+    ConfigStore.instance().store("schema", Config)
+    settings = {
+        "method": case.method,
+        "space": case.space,
+        "data": "cifar10",
+        "size": "full",
+        "space.search.channels": case.channels,
+        "space.search.cells": case.cells,
+        "search.batch_size": case.batch,
+        "precision": case.precision,
+        "device": "cpu",
+        "tracker": "none",
+    }
+    run = Run(composed([f"{name}={value}" for name, value in settings.items()]), Path(os.devnull))  # where it never writes
+    images = torch.randint(256, (40 * case.batch, 3, case.pixels, case.pixels), dtype=torch.uint8)
+    images = TensorImages(images, torch.arange(len(images)) % 10)
+    run.data = ImageData.of("noise", images, images)
+    stage = run.search_stage()
+    indices = itertools.count(stage.planned // 2)  # where no method has the weights learn alone
+    return lambda: stage.step(next(indices))
+
+
+def matrices(case: Case, patches: ExitStack) -> Callable[[], object]:
+    """A step of nothing but products of matrices, as fast as torch does multiply-adds on this machine."""
     import torch
 
-    from supernet.device import peak_memory_bytes
+    matrix = torch.randn(SIDE, SIDE, dtype={"float32": torch.float32, "bf16": torch.bfloat16}[case.precision])
+    return lambda: [matrix @ matrix for _ in range(PRODUCTS)]
 
-    return peak_memory_bytes(torch.device("cpu"))
 
-
-def reset_peak() -> None:
-    with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
+PREPARE = {"search": search, "matrices": matrices}
 
 
 # --- the process that asks
@@ -175,24 +240,32 @@ class Worker:
     """A process that runs a case, one step when told."""
 
     def __init__(self, case: Case):
-        command = [sys.executable, __file__, "--case", json.dumps(asdict(case))]
-        self.process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.pipe, other = PROCESSES.Pipe()
+        self.process = PROCESSES.Process(target=serve, args=(case, other))
+        self.process.start()
+        other.close()  # so that the pipe ends with the process
 
     def ask(self, what: str) -> float:
-        self.process.stdin.write(what + "\n")
-        self.process.stdin.flush()
-        answer = self.process.stdout.readline()
-        if not answer:
-            raise SystemExit(f"bench: a case ended with exit code {self.process.wait()}; see above")
-        return float(answer)
+        try:
+            self.pipe.send(what)
+            return self.pipe.recv()
+        except (EOFError, OSError) as error:
+            self.process.join()
+            raise SystemExit(f"bench: a case ended with exit code {self.process.exitcode}; see above") from error
 
     def close(self) -> None:
-        self.process.stdin.close()
-        self.process.wait()
+        self.pipe.close()
+        self.process.join()
+
+
+def alone(threads: int, function: Callable, *arguments):
+    """What a function returns in a process of its own."""
+    with ProcessPoolExecutor(1, PROCESSES, use, (threads,)) as pool:
+        return pool.submit(function, *arguments).result()
 
 
 def measure(cases: dict[str, Case], rounds: int, warmup: int = 1) -> dict[str, dict]:
-    """Name -> ``seconds`` (median), ``rounds`` (all of them) and ``memory`` (bytes) of each case, taking turns."""
+    """Name -> ``seconds`` (median), ``rounds`` (all of them) and ``bytes`` (of memory) of each case, taking turns."""
     workers = {name: Worker(case) for name, case in cases.items()}
     try:
         times = {name: [] for name in cases}
@@ -202,7 +275,7 @@ def measure(cases: dict[str, Case], rounds: int, warmup: int = 1) -> dict[str, d
                 if index >= warmup:
                     times[name].append(seconds)
         return {
-            name: {"seconds": statistics.median(times[name]), "rounds": times[name], "memory": workers[name].ask("memory")}
+            name: {"seconds": statistics.median(times[name]), "rounds": times[name], "bytes": workers[name].ask("memory")}
             for name in cases
         }
     finally:
@@ -215,42 +288,126 @@ def ratio(found: dict[str, dict], over: str, under: str) -> float:
     return statistics.median(a / b for a, b in zip(found[over]["rounds"], found[under]["rounds"], strict=True))
 
 
+def multiply_adds(case: Case) -> int:
+    """Multiply-adds that a step of first order cannot do without, which limits its speed.
+
+    They are those of convolutions and linear layers, as in papers, of every option of every edge. Let F be those of one forward
+    pass, by the space's table of costs. A layer's gradient takes as many for its weights, and again for what it reads.
+
+    The weights' step takes 3 F, less those of the stem once: nobody asks for the gradient of images. The logits' step needs no
+    gradient of a weight, and goes back only as far as anything depends on a logit: not into the stem, nor the operations that
+    read the first cell's inputs, nor what makes these. So it takes 2 F, less all of those; torch counts them (its counter is exact
+    for the gradients of what is read; for those of depthwise weights it is not, and is not asked).
+
+    What a program does beyond that counts for nothing, as the second moments in ours, and so does all that is no multiply-add.
+    """
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from supernet.cost.table import counted
+    from supernet.mixture import softmax_mixture
+
+    space, shape = space_of(case), (3, case.pixels, case.pixels)
+    table = counted(space, 10, shape)["madds"]
+    forward = round(table.fixed + sum(float(options.sum()) for options in table.options.values()))
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        network = space.supernet(10, 3).eval().requires_grad_(False)
+        logits = {group.name: torch.zeros(group.shape, requires_grad=True) for group in space.groups}
+        network(torch.empty(1, *shape), softmax_mixture(logits)).sum().backward()
+    stem = network.stem[0].weight.numel() * case.pixels**2
+    return case.batch * (counter.get_total_flops() // 2 + 3 * forward - stem)  # a multiply-add is two floating-point operations
+
+
 def headline(base: Case, rounds: int) -> dict[str, float]:
-    """The ratios that count, textbook to ours (more is better), and path to standalone network (1 is best)."""
-    figures = {}
+    """The ratios that count, textbook to ours (more is better), and path to standalone network (1 is best).
+
+    The arithmetic fractions say how near a step comes to the machine's limit.
+    """
+    figures = {"step_multiply_adds": alone(base.threads, multiply_adds, base)}
     for precision, short in (("float32", "fp32"), ("bf16", "bf16")):
         case = replace(base, precision=precision)
-        found = measure({name: replace(case, network=name) for name in ("textbook", "ours")}, rounds)
+        found = measure({name: replace(case, network=name) for name in ("textbook", "ours", "matrices")}, rounds)
         figures[f"step_ratio_{short}"] = ratio(found, "textbook", "ours")
         figures[f"textbook_seconds_{short}"] = found["textbook"]["seconds"]
         figures[f"ours_seconds_{short}"] = found["ours"]["seconds"]
+        share = figures["step_multiply_adds"] / (PRODUCTS * SIDE**3)
+        figures[f"arithmetic_fraction_{short}"] = share * ratio(found, "matrices", "ours")
+        figures[f"textbook_arithmetic_fraction_{short}"] = share * ratio(found, "matrices", "textbook")
+        figures[f"multiply_adds_per_second_{short}"] = PRODUCTS * SIDE**3 / found["matrices"]["seconds"]
         if precision == "float32":
-            figures["memory_ratio"] = found["textbook"]["memory"] / found["ours"]["memory"]
-            figures["textbook_bytes"], figures["ours_bytes"] = found["textbook"]["memory"], found["ours"]["memory"]
+            figures["memory_ratio"] = found["textbook"]["bytes"] / found["ours"]["bytes"]
+            figures["textbook_bytes"], figures["ours_bytes"] = found["textbook"]["bytes"], found["ours"]["bytes"]
     found = measure({name: replace(base, network=name) for name in ("path", "standalone")}, 2 * rounds + 3, warmup=2)
     figures["path_ratio"] = ratio(found, "path", "standalone")
     return figures
 
 
-def ablations(base: Case, rounds: int) -> dict[str, float]:
-    """How many times as long the step takes without each optimisation alone."""
+def ablations(base: Case, rounds: int) -> dict[str, dict[str, float]]:
+    """How many times as long the step takes without each optimisation alone, and how many times as much memory."""
     cases = {"ours": base} | {name: replace(base, without=name) for name in OPTIMISATIONS}
     found = measure(cases, rounds)
-    return {name: ratio(found, name, "ours") for name in OPTIMISATIONS}
+    return {
+        "times_without": {name: ratio(found, name, "ours") for name in OPTIMISATIONS},
+        "memory_without": {name: found[name]["bytes"] / found["ours"]["bytes"] for name in OPTIMISATIONS},
+    }
 
 
-GROWTH = {"channels": (8, 16, 32), "cells": (4, 8, 12), "batch": (8, 16, 32), "options": (4, 6, 8), "pixels": (16, 32)}
+GROWTH = {
+    "channels": (8, 16, 32),
+    "cells": (4, 8, 12),
+    "nodes": (2, 4, 6),
+    "options": (4, 6, 8),
+    "batch": (8, 16, 32),
+    "pixels": (16, 32),
+}
 
 
 def growth(base: Case, rounds: int) -> dict[str, dict]:
-    """Seconds by each measure of size, and the exponent of the power law through them (1: twice the size, twice the time)."""
+    """Seconds and bytes by each measure of size, and the exponents of the power laws through them (1: twice for twice the size)."""
     result = {}
     for name, values in GROWTH.items():
         found = measure({str(value): replace(base, **{name: value}) for value in values}, rounds)
-        points = [(math.log(value), math.log(found[str(value)]["seconds"])) for value in values]
-        slope = statistics.linear_regression(*zip(*points, strict=True)).slope
-        result[name] = {"seconds": {str(value): found[str(value)]["seconds"] for value in values}, "exponent": slope}
+        result[name] = {}
+        for what in ("seconds", "bytes"):
+            result[name][what] = {value: one[what] for value, one in found.items()}
+            points = [(math.log(value), math.log(found[str(value)][what])) for value in values]
+            result[name][f"{what}_exponent"] = statistics.linear_regression(*zip(*points, strict=True)).slope
     return result
+
+
+def draw(found: dict[str, dict], file: Path) -> None:
+    """What :func:`growth` found on logarithmic axes, where the power laws are lines."""
+    from matplotlib.figure import Figure
+
+    from supernet.report.figures import CHANCE, FOUND, tidy
+
+    figure = Figure(figsize=(2.4 * len(found), 5), layout="constrained")
+    for column, (name, measured) in zip(figure.subplots(2, len(found), squeeze=False).T, found.items(), strict=True):
+        for axes, what in zip(column, ("seconds", "bytes"), strict=True):
+            sizes, values, exponent = [int(size) for size in measured[what]], measured[what].values(), measured[f"{what}_exponent"]
+            middle = statistics.geometric_mean(values) / statistics.geometric_mean(sizes) ** exponent
+            tidy(axes, f"{what}: exponent {exponent:.2f}", 9)
+            axes.loglog(sizes, [middle * size**exponent for size in sizes], color=CHANCE, linewidth=1)
+            axes.loglog(sizes, list(values), "o", color=FOUND, markersize=4)
+            axes.set_xticks(sizes, sizes)
+            axes.set_xticks([], minor=True)
+            axes.tick_params(which="both", labelsize=7)
+            axes.set_xlabel(name, fontsize=8)
+    figure.savefig(file)
+
+
+def methods(base: Case, rounds: int) -> dict[str, dict[str, float]]:
+    """Steps of whole searches, with the data pipeline: seconds, bytes, and images a second of those that the weights train on.
+
+    Where a step runs a path, which differs from step to step, there are more of them.
+    """
+    found = {}
+    for names, count in ((("darts", "darts_2nd", "pc_darts"), rounds), (("gdas", "spos"), 4 * rounds)):
+        found |= measure({name: replace(base, network="search", method=name) for name in names}, count)
+    return {
+        name: {"seconds": one["seconds"], "bytes": one["bytes"], "images_per_second": base.batch / one["seconds"]}
+        for name, one in found.items()
+    }
 
 
 def pipeline(batch: int = 64, steps: int = 50) -> float:
@@ -265,8 +422,8 @@ def pipeline(batch: int = 64, steps: int = 50) -> float:
         images,
         torch.arange(5000),
         batch,
-        mean=(0.5,) * 3,
-        std=(0.25,) * 3,
+        mean=torch.full((3,), 0.5),
+        std=torch.full((3,), 0.25),
         augment=Augment(crop_padding=4, flip=True, cutout=16),
         order=np.random.default_rng(0),
         noise=torch.Generator(),
@@ -285,11 +442,8 @@ def evaluations(base: Case, count: int = 10) -> float:
     import torch
 
     from supernet.evaluate.accuracy import inherited_accuracy
-    from supernet.spaces.darts import Darts
-    from supernet.spaces.space import Geometry
 
-    geometry = Geometry(base.channels, base.cells)
-    space, rng = Darts(geometry, geometry), np.random.default_rng(0)
+    space, rng = space_of(base), np.random.default_rng(0)
     supernet = space.supernet(10, 3).to(memory_format=torch.channels_last)
     batch = [(torch.randn(256, 3, base.pixels, base.pixels), torch.randint(10, (256,)))]
     inherited_accuracy(supernet, space.path(space.random(rng)), batch)
@@ -310,8 +464,11 @@ def startup(rounds: int = 3) -> float:
     return statistics.median(once() for _ in range(rounds))
 
 
-def machine(threads: int) -> dict[str, str | int]:
+def machine() -> dict[str, str | int | bool]:
+    """What figures depend on; ``native`` is whether our C kernels are in use."""
     import torch
+
+    from supernet.ops import native
 
     cpu = Path("/proc/cpuinfo")
     names = (
@@ -321,37 +478,47 @@ def machine(threads: int) -> dict[str, str | int]:
     )
     return {
         "processor": names[0] if names else platform.processor(),
-        "threads": threads or torch.get_num_threads(),
+        "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "torch": torch.__version__,
+        "native": native.library() is not None,
     }
+
+
+def lines(figures: dict, prefix: str = "") -> Iterator[str]:
+    """One line a figure; those of a table by their path in it."""
+    for name, value in figures.items():
+        if isinstance(value, dict):
+            yield from lines(value, f"{prefix}{name}/")
+        else:
+            yield f"{prefix + name:34} {f'{value:.3g}' if isinstance(value, float) else value}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="a small geometry, and the ratios alone: within a minute on two cores")
     parser.add_argument("--json", action="store_true", help="print one JSON object with every figure")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the growth into an SVG, PDF or PNG")
     parser.add_argument("--threads", type=int, default=0, help="of each process; 0 is torch's own number")
     parser.add_argument("--rounds", type=int, default=0)
-    parser.add_argument("--case", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    sys.path.insert(0, str(ROOT))
-    if options.case:
-        return serve(Case(**json.loads(options.case)))
+    if options.plot and options.quick:
+        parser.error("--plot draws the growth, which --quick does not measure; leave out one of them")
+    sys.path.insert(0, str(ROOT))  # of the processes too
     base = Case("ours", threads=options.threads)
     if options.quick:
-        figures = headline(replace(base, cells=2, batch=4), options.rounds or 1)
+        figures = headline(replace(base, cells=2, batch=4), options.rounds or 3)
     else:
         rounds = options.rounds or 5
         figures = headline(base, rounds)
-        figures |= {"times_without": ablations(base, rounds), "growth": growth(replace(base, cells=4), rounds)}
-        figures |= {"images_per_second": pipeline(), "evaluations_per_second": evaluations(base), "startup_seconds": startup()}
-    figures["machine"] = machine(options.threads)
-    if options.json:
-        print(json.dumps(figures))
-    else:
-        for name, value in figures.items():
-            print(f"{name:24}", f"{value:.3g}" if isinstance(value, float) else value)
+        figures |= ablations(base, rounds) | {"growth": growth(replace(base, cells=4), rounds), "methods": methods(base, rounds)}
+        figures["images_per_second"] = alone(options.threads, pipeline)
+        figures["evaluations_per_second"] = alone(options.threads, evaluations, base)
+        figures["startup_seconds"] = startup()
+        if options.plot:
+            draw(figures["growth"], options.plot)
+    figures["machine"] = alone(options.threads, machine)
+    print(json.dumps(figures) if options.json else "\n".join(lines(figures)))
 
 
 if __name__ == "__main__":

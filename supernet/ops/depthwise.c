@@ -1,5 +1,5 @@
 // Many depthwise convolutions of rectified images at once, forward and backward. Images are [images][height][width][channels] in
-// float32.
+// float32, results in bfloat16 if `half`.
 //
 // An image is copied once into a frame of zeros, so that no loop below asks where the border is, and stays in the cache while all
 // kernels that read it run. Channels are the vector; a block of pixels (forward, gradient of the input) or all taps of a kernel
@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "rows.h"
+#include "half.h"
 
 typedef struct {
     long count, shared, images, height, width, channels, stride;
@@ -29,6 +29,11 @@ static const long *starts(const Job *job) {
     for (long j = 0; j < job->count; j++) start[j + 1] = start[j] + job->size[j] * job->size[j] * job->channels;
     return start;
 }
+
+// Floats in whole lines of the cache, so that no vector of a pixel is in two.
+static float *lines(long size) { return aligned_alloc(64, (size * sizeof(float) + 63) / 64 * 64); }
+
+static float *zeros(long size) { return memset(lines(size), 0, size * sizeof(float)); }
 
 static void frame(float *framed, const float *image, long height, long width, long channels, long border, int rectify) {
     long row = (width + 2 * border) * channels;
@@ -141,7 +146,7 @@ static void frame_source(float *framed, const Job *job, const float *x, long j, 
 }
 
 static float *packed(const Job *job, const long *start, const float *const *weights) {
-    float *result = malloc(start[job->count] * sizeof(float));
+    float *result = lines(start[job->count]);
     for (long j = 0; j < job->count; j++)
         for (long c = 0, taps = job->size[j] * job->size[j]; c < job->channels; c++)
             for (long t = 0; t < taps; t++) result[start[j] + t * job->channels + c] = weights[j][c * taps + t];
@@ -149,9 +154,9 @@ static float *packed(const Job *job, const long *start, const float *const *weig
 }
 
 // result [count][images][out height][out width][channels]; over its pixels, the mean of products of channels, second [count]
-// [channels][channels], and of channels, first [count][channels]
-void forward(float *result, float *second, float *first, const float *x, const float *const *kernels, const long *shape,
-             const long *size, const long *dilation) {
+// [channels][channels], and of channels, first [count][channels], unless both are null
+void forward(void *result, float *second, float *first, const float *x, const float *const *kernels, const long *shape,
+             const long *size, const long *dilation, long half) {
     Job job = job_of(shape, size, dilation);
     const long *start = starts(&job);
     float *weights = packed(&job, start, kernels);
@@ -161,21 +166,28 @@ void forward(float *result, float *second, float *first, const float *x, const f
     for (long g = 0; g < GROUPS; g++) {
         long from, to;
         group(g, job.images, &from, &to);
-        float *framed = calloc(job.framed_size, sizeof(float));
+        float *framed = zeros(job.framed_size), *wide = half ? lines(job.out_size) : NULL;
+        Scratch scratch = scratch_of(channels, half);
         for (long b = from; b < to; b++)
             for (long j = 0; j < job.count; j++) {
                 frame_source(framed, &job, x, j, b);
-                long inset = job.border - size[j] / 2 * dilation[j];
-                float *place = result + (j * job.images + b) * job.out_size;
-                CALL(correlate, place, framed + inset * job.row + inset * channels, weights + start[j], job.high, job.wide, channels,
+                long inset = job.border - size[j] / 2 * dilation[j], image = (j * job.images + b) * job.out_size;
+                void *place = half ? (void *)((bf16 *)result + image) : (float *)result + image;
+                CALL(correlate, half ? wide : place, framed + inset * job.row + inset * channels, weights + start[j], job.high, job.wide, channels,
                      size[j], dilation[j], job.stride, job.row, 0, 0);
-                add_gram(squares + (g * job.count + j) * square, place, place, FULL, pixels, channels);
-                add_gram(sums + (g * job.count + j) * channels, NULL, place, SUM, pixels, channels);
+                if (half) halve(place, wide, job.out_size);
+                if (!second) continue;
+                add_any_gram(squares + (g * job.count + j) * square, place, place, FULL, pixels, channels, half, &scratch);
+                add_any_gram(sums + (g * job.count + j) * channels, NULL, place, SUM, pixels, channels, half, &scratch);
             }
         free(framed);
+        free(wide);
+        free(scratch.left);
     }
-    add_groups(second, squares, job.count * square, 1.0f / (job.images * pixels));
-    add_groups(first, sums, job.count * channels, 1.0f / (job.images * pixels));
+    if (second) {
+        add_groups(second, squares, job.count * square, 1.0f / (job.images * pixels));
+        add_groups(first, sums, job.count * channels, 1.0f / (job.images * pixels));
+    }
     free(squares);
     free(sums);
     free(weights);
@@ -184,25 +196,25 @@ void forward(float *result, float *second, float *first, const float *x, const f
 
 // The gradients of x, [count, or 1 if shared][images][height][width][channels], and of the kernels, one after the other; each may be
 // null. The gradient of result j is not given but computed on the way, an image at a time: shifts[j] + sum of rows[t] x matrices[t]
-// over the terms first[j] <= t < first[j + 1], as products in rows.c.
+// over the terms first[j] <= t < first[j + 1], as products in rows.c, of rows in bfloat16 if `half`.
 void backward(float *of_x, float *of_kernels, const float *x, const float *const *kernels, const float *shifts, const long *first,
-              const float *const *rows, const float *const *matrices, const long *kinds, const long *shape, const long *size,
-              const long *dilation) {
+              const void *const *rows, const float *const *matrices, const long *kinds, const long *shape, const long *size,
+              const long *dilation, long half) {
     Job job = job_of(shape, size, dilation);
     const long *start = starts(&job);
     long channels = job.channels, pixels = job.high * job.wide, all = start[job.count];
+    Terms terms = terms_of(rows, matrices, kinds, first[job.count], channels, half);
     float *weights = packed(&job, start, kernels), *parts = calloc(of_kernels ? GROUPS * all : 1, sizeof(float));
 #pragma omp parallel for schedule(static)
     for (long g = 0; g < GROUPS; g++) {
         long from, to;
         group(g, job.images, &from, &to);
-        float *framed_x = calloc(job.framed_size, sizeof(float)), *framed = calloc(job.framed_size, sizeof(float));
-        float *gradient = malloc(job.out_size * sizeof(float));
+        float *framed_x = zeros(job.framed_size), *framed = zeros(job.framed_size);
+        float *gradient = lines(job.out_size);
         for (long b = from; b < to; b++)
             for (long j = 0; j < job.count; j++) {
-                long inset = job.border - size[j] / 2 * dilation[j], corner = inset * job.row + inset * channels, t = first[j];
-                products_of(gradient, NULL, shifts + j * channels, rows + t, matrices + t, kinds + t,
-                            first[j + 1] - t, b * pixels, (b + 1) * pixels, channels);
+                long inset = job.border - size[j] / 2 * dilation[j], corner = inset * job.row + inset * channels;
+                sum_of(gradient, NULL, shifts + j * channels, &terms, first[j], first[j + 1], b * pixels, (b + 1) * pixels);
                 if (of_kernels) {
                     float *place = parts + g * all + start[j];
                     frame_source(framed_x, &job, x, j, b);
@@ -241,6 +253,7 @@ void backward(float *of_x, float *of_kernels, const float *x, const float *const
             for (long c = 0, taps = size[j] * size[j]; c < channels; c++)
                 for (long t = 0; t < taps; t++) of_kernels[start[j] + c * taps + t] = weights[start[j] + t * channels + c];
     }
+    release(&terms);
     free(parts);
     free(weights);
     free((void *)start);

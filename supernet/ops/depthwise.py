@@ -8,21 +8,23 @@ Without it (:mod:`supernet.ops.native`) torch does one convolution after the oth
 
 import ctypes
 from collections.abc import Sequence
+from itertools import groupby
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from supernet.ops.native import known, library, numbers, place, places
-from supernet.ops.rows import Sum, grams, products, told
+from supernet.ops.native import half, library, numbers, place, places
+from supernet.ops.rows import Sum, told
 
 
 class Kind(NamedTuple):
-    """Of K convolutions; each is padded by half its size times its dilation."""
+    """Of K convolutions; each is padded by half its size times its dilation. ``normed`` if the moments of results are needed."""
 
     stride: int
     dilations: tuple[int, ...]
+    normed: bool = True
 
     @property
     def count(self) -> int:
@@ -35,38 +37,46 @@ class Kind(NamedTuple):
         return len(self.dilations)
 
 
+SIZES = 3, 5  # of kernels that are compiled
+
+
+def knows(weights: Sequence[Tensor]) -> bool:
+    """Whether the compiled kernels do convolutions with such ``weights``."""
+    return all(weight.shape[-1] in SIZES for weight in weights)
+
+
 def plain(x: Tensor, weights: Sequence[Tensor], kind: Kind) -> Tensor:
     """``relu(x)``, images [1 or K, B, H, W, C], all the same or one set for each convolution, into [K, B, H', W', C]; by torch.
 
-    ``weights`` are [C, 1, k, k] with k odd.
+    ``weights`` are [C, 1, k, k] with k odd. Neighbours of one size and dilation are one wide convolution.
     """
-    images = [image.permute(0, 3, 1, 2) for image in F.relu(x).unbind()] * (len(weights) if len(x) == 1 else 1)
-    return torch.stack(
-        [
-            F.conv2d(image, weight, None, *_told(weight, kind.stride, dilation)).permute(0, 2, 3, 1)
-            for image, weight, dilation in zip(images, weights, kind.dilations, strict=True)
-        ]
-    )
+    x, results, start = F.relu(x), [], 0
+    shared, batch, height, width, channels = x.shape
+    for (size, dilation), run in groupby((w.shape[-1], d) for w, d in zip(weights, kind.dilations, strict=True)):
+        end = start + len(list(run))
+        some = x if shared == 1 else x[start:end]
+        image = some.permute(1, 0, 4, 2, 3).reshape(batch, -1, height, width)  # channels of all, one after the other
+        # Of shared images each channel has several kernels, one after the other.
+        weight = torch.stack(list(weights[start:end]), dim=1 if shared == 1 else 0).flatten(0, 1)
+        out = F.conv2d(image, weight, None, kind.stride, size // 2 * dilation, dilation, groups=image.shape[1])
+        apart = (channels, end - start) if shared == 1 else (end - start, channels)
+        out = out.unflatten(1, apart)
+        results.append(out.permute(2, 0, 3, 4, 1) if shared == 1 else out.permute(1, 0, 3, 4, 2))
+        start = end
+    return torch.cat(results)
 
 
-def _told(weight: Tensor, stride: int, dilation: int) -> tuple[int, int, int, int]:
-    """Stride, padding, dilation, groups."""
-    return stride, weight.shape[-1] // 2 * dilation, dilation, len(weight)
-
-
-def forward(x: Tensor, weights: Sequence[Tensor], kind: Kind) -> tuple[Tensor, Tensor, Tensor]:
-    """The same; and, over its pixels, the second moments [K, C, C] and the means [K, C]. Not differentiable."""
-    if not _known(x, weights):
-        result = plain(x, weights, kind)
-        rows = result.flatten(1, 3).unbind()
-        second, _, first = grams(rows[0], [(z, z) for z in rows] + [(None, z) for z in rows], len(rows), 0)
-        return result, second / len(rows[0]), first / len(rows[0])
+def forward(x: Tensor, weights: Sequence[Tensor], kind: Kind, dtype: torch.dtype | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """The same, in ``dtype``; and, over its pixels, the second moments [K, C, C] and the means [K, C], if needed. Not
+    differentiable."""
     _, batch, height, width, channels = x.shape
     out = [(length - 1) // kind.stride + 1 for length in (height, width)]
-    result = x.new_empty(len(weights), batch, *out, channels)
-    second, first = x.new_empty(len(weights), channels, channels), x.new_empty(len(weights), channels)
+    result = x.new_empty(len(weights), batch, *out, channels, dtype=dtype)
+    tables = len(weights) if kind.normed else 0
+    second, first = x.new_empty(tables, channels, channels), x.new_empty(tables, channels)
     weights = [weight.contiguous() for weight in weights]
-    library().forward(*map(place, (result, second, first, x)), places(weights), *_numbers(x, weights, kind))
+    wanted = (second, first) if kind.normed else (None, None)
+    library().forward(*map(place, (result, *wanted, x)), places(weights), *_numbers(x, weights, kind), half(result))
     return result, second, first
 
 
@@ -74,42 +84,16 @@ def backward(
     x: Tensor, weights: Sequence[Tensor], kind: Kind, sums: Sequence[Sum], of_x: bool, of_weights: bool
 ) -> tuple[Tensor | None, list[Tensor] | list[None]]:
     """The gradients of ``x`` and of the weights that are asked for; that of the results, [B H' W', C] each, is ``sums``."""
-    if not _known(x, weights):
-        return _backward(x, weights, kind, products(sums), of_x, of_weights)
     gradient = torch.empty_like(x) if of_x else None
     flat = x.new_empty(sum(weight.numel() for weight in weights)) if of_weights else None
     weights = [weight.contiguous() for weight in weights]
     with told(sums) as arguments:
-        library().backward(*map(place, (gradient, flat, x)), places(weights), *arguments, *_numbers(x, weights, kind))
+        rows = half(sums[0].terms[0][0])
+        library().backward(*map(place, (gradient, flat, x)), places(weights), *arguments, *_numbers(x, weights, kind), rows)
     if flat is None:
         return gradient, [None] * len(weights)
     parts = flat.split([weight.numel() for weight in weights])
     return gradient, [part.view_as(weight) for part, weight in zip(parts, weights, strict=True)]
-
-
-def _backward(x, weights, kind, slopes: Sequence[Tensor], of_x: bool, of_weights: bool):
-    shared, batch, height, width, channels = x.shape
-    out = [(length - 1) // kind.stride + 1 for length in (height, width)]
-    of_images, of_kernels = [], []
-    for index, (weight, dilation, slope) in enumerate(zip(weights, kind.dilations, slopes, strict=True)):
-        stride, padding, dilation, groups = _told(weight, kind.stride, dilation)
-        image = F.relu(x[index if shared > 1 else 0]).permute(0, 3, 1, 2)
-        slope = slope.view(batch, *out, channels).permute(0, 3, 1, 2)
-        pairs = [(length, length) for length in (stride, padding, dilation)]
-        of_image, of_kernel, _ = torch.ops.aten.convolution_backward(
-            slope, image, weight, None, *pairs, False, (0, 0), groups, (of_x, of_weights, False)
-        )
-        of_images.append(of_image)
-        of_kernels.append(of_kernel)
-    if not of_x:
-        return None, of_kernels
-    whole = torch.stack(of_images).permute(0, 1, 3, 4, 2)
-    whole = whole.sum(dim=0, keepdim=True) if shared < len(weights) else whole
-    return whole * (x > 0), of_kernels
-
-
-def _known(x: Tensor, weights: Sequence[Tensor]) -> bool:
-    return known(x) and all(weight.shape[-1] in (3, 5) for weight in weights)
 
 
 def _numbers(x: Tensor, weights: Sequence[Tensor], kind: Kind) -> tuple[ctypes.Array, ctypes.Array, ctypes.Array]:

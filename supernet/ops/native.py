@@ -1,7 +1,8 @@
 """The C kernels of this folder, compiled on first use.
 
 They are compiled by the machine's C compiler in a few seconds, once, into the user's cache. Where there is none, or on a device or
-in a type that they do not know, the callers let torch do the same. ``SUPERNET_NATIVE=0`` asks for that.
+in a type that they do not know, the callers let torch do the same. ``SUPERNET_NATIVE=0`` asks for that. Where a compiler is there
+but fails, a warning says so, once a process.
 """
 
 import ctypes
@@ -10,6 +11,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import warnings
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -17,7 +19,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-SOURCES = [Path(__file__).with_name(name) for name in ("depthwise.c", "pooling.c", "rows.c", "rows.h")]
+SOURCES = [Path(__file__).with_name(name) for name in ("depthwise.c", "folding.c", "pooling.c", "rows.c", "half.h", "rows.h")]
 FLAGS = (
     "-O3",
     "-march=native",
@@ -49,13 +51,37 @@ def library() -> ctypes.CDLL | None:
                 subprocess.run(command, capture_output=True, check=True, timeout=60)
                 new.replace(built)
         return ctypes.CDLL(str(built))
-    except (OSError, subprocess.SubprocessError):
+    except (OSError, subprocess.SubprocessError) as error:
+        warnings.warn(
+            f"the C kernels of {SOURCES[0].parent} were not built, and steps take several times as long: {reason(error)}; "
+            "mend that, or set SUPERNET_NATIVE=0 to do without them",
+            RuntimeWarning,
+            stacklevel=2,
+        )
         return None
 
 
+def reason(error: Exception) -> str:
+    """In one line, what went wrong: of what a compiler says, the first line that speaks of an error."""
+    said = (getattr(error, "stderr", None) or b"").decode(errors="replace").splitlines()
+    first = next((line for line in said if "error" in line.lower()), said[0] if said else "")
+    where = f"{error.cmd[0]} exited with {error.returncode}" if isinstance(error, subprocess.CalledProcessError) else str(error)
+    return f"{where}: {first.strip()}" if first else where
+
+
 def known(x: Tensor) -> bool:
-    """Whether the kernels can take images or rows such as ``x``, whose last axis is the channels."""
-    return x.dtype == torch.float32 and x.device.type == "cpu" and x.shape[-1] % 4 == 0 and library() is not None
+    """Whether the kernels can take images such as ``x``, whose last axis is the channels."""
+    return x.dtype == torch.float32 and x.is_cpu and x.shape[-1] % 4 == 0 and library() is not None
+
+
+def multiplies(x: Tensor) -> bool:
+    """Whether rows such as the images ``x`` [B, C, H, W] are multiplied faster in bfloat16 than in float32."""
+    return x.is_cpu and x.shape[1] % 16 == 0 and library() is not None and bool(library().multiplies_halves())
+
+
+def half(x: Tensor) -> ctypes.c_long:
+    """Whether rows such as ``x`` are in bfloat16, for the kernels."""
+    return ctypes.c_long(x.dtype == torch.bfloat16)
 
 
 def numbers(values: Sequence[int]) -> ctypes.Array:

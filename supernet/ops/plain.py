@@ -2,8 +2,14 @@
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from supernet.ops import pooling
+
+def pooled(x: Tensor, kind: str, stride: int) -> Tensor:
+    """Images [B, C, H, W], 3×3, ``kind`` "max" or "avg", the padding not counted."""
+    if kind == "max":
+        return F.max_pool2d(x, 3, stride, padding=1)
+    return F.avg_pool2d(x, 3, stride, padding=1, count_include_pad=False)
 
 
 class Pool(nn.Module):
@@ -15,7 +21,7 @@ class Pool(nn.Module):
         self.norm = nn.BatchNorm2d(channels, affine=affine) if norm else nn.Identity()
 
     def pooled(self, x: Tensor) -> Tensor:
-        return pooling.pooled(x, self.kind, self.stride)
+        return pooled(x, self.kind, self.stride)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.norm(self.pooled(x))

@@ -1,4 +1,5 @@
-// The 3x3 max and average poolings of one source, forward and backward. Images are [images][height][width][channels] in float32.
+// The 3x3 max and average poolings of one source, forward and backward. Images are [images][height][width][channels] in float32,
+// results in bfloat16 if `half`.
 //
 // Both read a window while it is in the cache, and no indices are stored: backward finds the maxima again, and adds up the gradients
 // of both in one image. Channels are the vector. Each image is one unit of parallel work, and what images add up is added in the
@@ -9,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "rows.h"
+#include "half.h"
 
 typedef struct {
     long images, height, width, channels, stride;
@@ -103,23 +104,32 @@ KERNELS(4)
 
 // maxima and means [images][out height][out width][channels], each of which may be null; over the pixels of those that are not, one
 // after the other, the means of squares and of themselves, squares and first [channels] each, which may be null together
-void pool(float *maxima, float *means, float *squares, float *first, const float *x, const long *shape) {
+void pool(void *maxima, void *means, float *squares, float *first, const float *x, const long *shape, long half) {
     Job job = job_of(shape);
     long channels = job.channels, pixels = job.high * job.wide, size = (!!maxima + !!means) * channels;
-    float *results[] = {maxima ? maxima : means, maxima && means ? means : NULL};
     float *parts = calloc(2 * GROUPS * size, sizeof(float)), *sums = parts + GROUPS * size;
 #pragma omp parallel for schedule(static)
     for (long g = 0; g < GROUPS; g++) {
         long from, to;
         group(g, job.images, &from, &to);
+        long image = job.out_size * (half ? sizeof(bf16) : sizeof(float));
+        float *wide = half ? malloc(2 * job.out_size * sizeof(float)) : NULL;
+        Scratch scratch = scratch_of(channels, half);
         for (long b = from; b < to; b++) {
-            CALL(pool, maxima ? maxima + b * job.out_size : NULL, means ? means + b * job.out_size : NULL, x + b * job.in_size, &job);
-            for (long k = 0; squares && k < 2 && results[k]; k++) {
-                const float *place = results[k] + b * job.out_size;
-                add_gram(parts + g * size + k * channels, place, place, DIAGONAL, pixels, channels);
-                add_gram(sums + g * size + k * channels, NULL, place, SUM, pixels, channels);
+            void *places[] = {maxima ? (char *)maxima + b * image : NULL, means ? (char *)means + b * image : NULL};
+            float *each[] = {half && maxima ? wide : places[0], half && means ? wide + job.out_size : places[1]};
+            CALL(pool, each[0], each[1], x + b * job.in_size, &job);
+            for (long k = 0, at = g * size; k < 2; k++) {
+                if (!places[k]) continue;
+                if (half) halve(places[k], each[k], job.out_size);
+                if (!squares) continue;
+                add_any_gram(parts + at, places[k], places[k], DIAGONAL, pixels, channels, half, &scratch);
+                add_any_gram(sums + at, NULL, places[k], SUM, pixels, channels, half, &scratch);
+                at += channels;
             }
         }
+        free(wide);
+        free(scratch.left);
     }
     if (squares) {
         add_groups(squares, parts, size, 1.0f / (job.images * pixels));
@@ -130,11 +140,12 @@ void pool(float *maxima, float *means, float *squares, float *first, const float
 
 // The gradient of x. Those of the maxima, if `with_maxima`, and then of the means, if `with_means`, are not given but computed on
 // the way, an image at a time: shifts[k] + sum of rows[t] x matrices[t] over the terms start[k] <= t < start[k + 1], as products in
-// rows.c.
+// rows.c, of rows in bfloat16 if `half`.
 void pool_backward(float *of_x, const float *x, long with_maxima, long with_means, const float *shifts, const long *start,
-                   const float *const *rows, const float *const *matrices, const long *kinds, const long *shape) {
+                   const void *const *rows, const float *const *matrices, const long *kinds, const long *shape, long half) {
     Job job = job_of(shape);
     long pixels = job.high * job.wide, count = with_maxima + with_means;
+    Terms terms = terms_of(rows, matrices, kinds, start[count], job.channels, half);
 #pragma omp parallel for schedule(static)
     for (long g = 0; g < GROUPS; g++) {
         long from, to;
@@ -142,8 +153,8 @@ void pool_backward(float *of_x, const float *x, long with_maxima, long with_mean
         float *gradient = malloc(count * job.out_size * sizeof(float));
         for (long b = from; b < to; b++) {
             for (long k = 0; k < count; k++)
-                products_of(gradient + k * job.out_size, NULL, shifts + k * job.channels, rows + start[k], matrices + start[k],
-                            kinds + start[k], start[k + 1] - start[k], b * pixels, (b + 1) * pixels, job.channels);
+                sum_of(gradient + k * job.out_size, NULL, shifts + k * job.channels, &terms, start[k], start[k + 1], b * pixels,
+                       (b + 1) * pixels);
             float *place = of_x + b * job.in_size;
             memset(place, 0, job.in_size * sizeof(float));
             CALL(pool_back, place, with_maxima ? gradient : NULL, with_means ? gradient + with_maxima * job.out_size : NULL,
@@ -151,4 +162,5 @@ void pool_backward(float *of_x, const float *x, long with_maxima, long with_mean
         }
         free(gradient);
     }
+    release(&terms);
 }

@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from supernet.ops.native import known, library, numbers, place
-from supernet.ops.rows import Sum, grams, products, told
+from supernet.ops.native import half, library, numbers, place
+from supernet.ops.plain import pooled
+from supernet.ops.rows import Sum, told
 
 NAMES = ("max", "avg")
 
@@ -37,33 +37,21 @@ class Kind(NamedTuple):
         return 0
 
 
-def pooled(x: Tensor, name: str, stride: int) -> Tensor:
-    """Images [B, C, H, W] by torch, the padding not counted."""
-    if name == "max":
-        return F.max_pool2d(x, 3, stride, padding=1)
-    return F.avg_pool2d(x, 3, stride, padding=1, count_include_pad=False)
-
-
 def plain(x: Tensor, weights: Sequence[Tensor], kind: Kind) -> Tensor:
     """Images [1, B, H, W, C] into [K, B, H', W', C], by torch. There are no ``weights``."""
     return torch.stack([pooled(x[0].permute(0, 3, 1, 2), name, kind.stride).permute(0, 2, 3, 1) for name in kind.names])
 
 
-def forward(x: Tensor, weights: Sequence[Tensor], kind: Kind) -> tuple[Tensor, Tensor, Tensor]:
-    """The same; and, over its pixels, the means [K, C] of the squares and of itself, if they are needed. Not differentiable."""
-    if not known(x):
-        result = plain(x, weights, kind).contiguous()
-        rows = result.flatten(1, 3)
-        some = rows.unbind() if kind.normed else ()
-        _, squares, first = grams(rows[0], [(z, z) for z in some] + [(None, z) for z in some], 0, len(some))
-        return result, squares / rows.shape[1], first / rows.shape[1]
+def forward(x: Tensor, weights: Sequence[Tensor], kind: Kind, dtype: torch.dtype | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """The same, in ``dtype``; and, over its pixels, the means [K, C] of the squares and of itself, if they are needed. Not
+    differentiable."""
     _, batch, height, width, channels = x.shape
     out = [(length - 1) // kind.stride + 1 for length in (height, width)]
-    result = x.new_empty(kind.count, batch, *out, channels)
+    result = x.new_empty(kind.count, batch, *out, channels, dtype=dtype)
     squares, first = x.new_empty(2, kind.count if kind.normed else 0, channels).unbind()
     each = dict(zip(kind.names, result, strict=True))
     tables = (squares, first) if kind.normed else (None, None)
-    library().pool(*map(place, (*map(each.get, NAMES), *tables, x)), _shape(x, kind))
+    library().pool(*map(place, (*map(each.get, NAMES), *tables, x)), _shape(x, kind), half(result))
     return result, squares, first
 
 
@@ -71,15 +59,11 @@ def backward(
     x: Tensor, weights: Sequence[Tensor], kind: Kind, sums: Sequence[Sum], of_x: bool, of_weights: bool
 ) -> tuple[Tensor, list[Tensor]]:
     """The gradient of ``x``; that of the results, [B H' W', C] each, is ``sums``."""
-    if not known(x):
-        with torch.enable_grad():
-            x = x.detach().requires_grad_()
-            result = plain(x, weights, kind)
-        return torch.autograd.grad(result, x, torch.stack(list(products(sums))).view_as(result))[0], []
     result = torch.empty_like(x)
     wanted = (ctypes.c_long(name in kind.names) for name in NAMES)
     with told(sums) as arguments:
-        library().pool_backward(place(result), place(x), *wanted, *arguments, _shape(x, kind))
+        rows = half(sums[0].terms[0][0])
+        library().pool_backward(place(result), place(x), *wanted, *arguments, _shape(x, kind), rows)
     return result, []
 
 

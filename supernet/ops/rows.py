@@ -1,7 +1,7 @@
-"""Sums of small matrix products over the pixels of a batch, many in one call.
+"""Sums of small matrix products over the pixels of a batch, many in one call of the compiled kernels (``rows.c``).
 
-An image batch is rows [n, C]. A matrix is [C, C], or a diagonal [C]. With the compiled kernels (``rows.c``) all rows of a sum are
-read once and its result is written once; without them, or not ``native``, torch does one product after the other, differentiably.
+An image batch is rows [n, C]. A matrix is [C, C], or a diagonal [C]. All rows of a sum are read, and its result is written, once.
+Rows may be bfloat16, all of them: then they are multiplied as such (``half.h``), while matrices, starts and results are float32.
 """
 
 import ctypes
@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from supernet.ops.native import known, library, numbers, places
+from supernet.ops.native import half, library, numbers, places
 
 
 class Sum(NamedTuple):
@@ -24,15 +24,13 @@ class Sum(NamedTuple):
     start: Tensor | None = None
 
 
-def products(sums: Sequence[Sum], results: Sequence[Tensor] | None = None, native: bool = True) -> Sequence[Tensor]:
+def products(sums: Sequence[Sum], results: Sequence[Tensor] | None = None) -> Sequence[Tensor]:
     """Each of the sums [n, C], in ``results`` if there are such."""
     some = sums[0].terms[0][0]
-    if not (native and known(some)):
-        return [_product(*one, None if results is None else results[index]) for index, one in enumerate(sums)]
-    results = [torch.empty_like(some) for _ in sums] if results is None else results
+    results = [torch.empty_like(some, dtype=torch.float32) for _ in sums] if results is None else results
     sizes = map(ctypes.c_long, (len(sums), *some.shape))
     with told(sums) as arguments:
-        library().products(places(results), places([one.start for one in sums]), *arguments, *sizes)
+        library().products(places(results), places([one.start for one in sums]), *arguments, *sizes, half(some))
     return results
 
 
@@ -50,39 +48,19 @@ def told(sums: Sequence[Sum]) -> Iterator[tuple]:
     )
 
 
-def _product(shift: Tensor, terms: Sequence[tuple[Tensor, Tensor]], start: Tensor | None, result: Tensor | None) -> Tensor:
-    total = shift.expand_as(terms[0][0]) if start is None else start + shift
-    total = total.clone() if result is None else result.copy_(total)
-    for rows, matrix in terms:
-        total = total.addcmul_(rows, matrix.expand_as(rows)) if matrix.dim() == 1 else total.addmm_(rows, matrix)
-    return total
-
-
-def grams(
-    some: Tensor, pairs: Sequence[tuple[Tensor | None, Tensor]], full: int, diagonal: int, native: bool = True
-) -> tuple[Tensor, Tensor, Tensor]:
+def grams(some: Tensor, pairs: Sequence[tuple[Tensor | None, Tensor]], full: int, diagonal: int) -> tuple[Tensor, Tensor, Tensor]:
     """``left' right`` of pairs of rows such as ``some``: of the first ``full`` pairs, [full, C, C]; of the next only the
     ``diagonal``, [diagonal, C]; of the others, which have no left, the sum of right's rows, [rest, C].
     """
     channels = some.shape[1]
-    if native and known(some):
-        shapes = (full, channels, channels), (diagonal, channels), (len(pairs) - full - diagonal, channels)
-        results = tuple(some.new_empty(shape) for shape in shapes)
-        library().grams(
-            places([result for stack in results for result in stack.unbind()]),
-            places([left for left, _ in pairs]),
-            places([right for _, right in pairs]),
-            numbers([0] * full + [1] * diagonal + [2] * shapes[2][0]),
-            *map(ctypes.c_long, (len(pairs), *some.shape)),
-        )
-        return results
-
-    def stacked(results: list[Tensor], *shape: int) -> Tensor:
-        return torch.stack(results) if results else some.new_zeros(0, *shape)
-
-    parts = pairs[:full], pairs[full : full + diagonal], pairs[full + diagonal :]
-    return (
-        stacked([left.t() @ right for left, right in parts[0]], channels, channels),
-        stacked([(left * right).sum(dim=0) for left, right in parts[1]], channels),
-        stacked([right.sum(dim=0) for _, right in parts[2]], channels),
+    shapes = (full, channels, channels), (diagonal, channels), (len(pairs) - full - diagonal, channels)
+    results = tuple(some.new_empty(shape, dtype=torch.float32) for shape in shapes)
+    library().grams(
+        places([result for stack in results for result in stack.unbind()]),
+        places([left for left, _ in pairs]),
+        places([right for _, right in pairs]),
+        numbers([0] * full + [1] * diagonal + [2] * shapes[2][0]),
+        *map(ctypes.c_long, (len(pairs), *some.shape)),
+        half(some),
     )
+    return results

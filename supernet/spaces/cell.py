@@ -53,7 +53,8 @@ class MixedCell(nn.Module):
     """A cell of a supernet: edge ``k`` of ``edges`` (source, target) owns every option of slot ``k`` of ``group``.
 
     It runs what a mixture says of that group. Options that are not active are not computed; a tensor that several operations
-    rectify is rectified once. In training, several weighted operations a slot run at once, as :mod:`supernet.spaces.mixed` says.
+    rectify is rectified once. In training, several weighted operations a slot run at once, as :mod:`supernet.spaces.mixed` says;
+    with :func:`set_recompute` in less memory.
 
     With ``partial_channels`` K (PC-DARTS, Xu et al., ICLR 2020, section 3.2, eq. 2) the operations read, and give, the first of K
     parts of the channels. The others pass each edge as they are, pooled 2×2 where the stride is two, scaled by the sum of the
@@ -77,6 +78,7 @@ class MixedCell(nn.Module):
         self.nodes, self.outputs, self.stride = nodes, outputs, strides[0]
         self.group, self.strides, self.parts = group, strides, partial_channels
         self.programs: dict[int, Any] = {}  # of each node, how its operations ran last
+        self.recompute = False
         self.wiring = [(source, target, f"from_{source}_to_{target}") for source, target in edges]
         self.edges = nn.ModuleDict(
             {
@@ -129,13 +131,16 @@ class MixedCell(nn.Module):
         """The same by a :class:`supernet.spaces.mixed.Program`, of which the last is kept: most methods run it again."""
         slots, options, targets, operations = zip(*chosen, strict=True)
         known, targets_of, places, program = self.programs.get(node, (None,) * 4)
-        if known != (slots, options, x.device):
+        key = slots, options, x.device, self.recompute
+        if known != key:
             targets_of = list(dict.fromkeys(targets))
             places = torch.tensor([slots, options], device=weights.device)
             program = Program(
-                [(targets_of.index(t), operation) for t, operation in zip(targets, operations, strict=True)], x.device
+                [(targets_of.index(t), operation) for t, operation in zip(targets, operations, strict=True)],
+                x.device,
+                self.recompute,
             )
-            self.programs[node] = (slots, options, x.device), targets_of, places, program
+            self.programs[node] = key, targets_of, places, program
         sums = program.run(x, weights[places[0], places[1]], [totals.get(target) for target in targets_of])
         totals.update(zip(targets_of, sums, strict=True))
 
@@ -158,3 +163,14 @@ class MixedCell(nn.Module):
         if passed is None:
             passed = total.repeat(1, self.parts - 1, 1, 1)  # nothing leads here: zeros
         return torch.channel_shuffle(torch.cat([total, passed], dim=1), self.parts)
+
+
+def set_recompute(network: nn.Module, recompute: bool = True) -> None:
+    """Whether the mixed cells of a supernet make cheap activations again in backward instead of keeping them: the same bits.
+
+    Those are what depthwise convolutions and poolings make where several weighted operations run at once. A path keeps what it
+    always does, and so does a gradient that is to be differentiated again.
+    """
+    for module in network.modules():
+        if isinstance(module, MixedCell):
+            module.recompute = recompute

@@ -17,8 +17,13 @@ from supernet.ops import FactorizedReduce, ReLUConvBN
 from supernet.spaces.cell import Cell, MixedCell
 from supernet.spaces.space import Gene, Geometry, Rule, Space
 
-# Nodes 0 and 1 are the outputs of the two cells before, 2..5 the cell's own; slots are ordered by target, then source.
-EDGES = [(source, target) for target in range(2, 6) for source in range(target)]
+
+def edges_of(nodes: int) -> list[tuple[int, int]]:
+    """Of a cell of so many nodes: its own are 2 and up, 0 and 1 the outputs of the two cells before. By target, then source."""
+    return [(source, target) for target in range(2, 2 + nodes) for source in range(target)]
+
+
+EDGES = edges_of(4)
 OPTIONS = (
     "none",
     "max_pool_3x3",
@@ -72,7 +77,7 @@ class AuxiliaryHead(nn.Module):
 class DartsNetwork(nn.Module):
     """Stem, ``cells`` layers, head. The layers at one and two thirds of the depth reduce: they halve the image, double the width.
 
-    ``normal`` and ``reduce`` list the edges (source, target, operation) of the two cells.
+    ``normal`` and ``reduce`` list the edges (source, target, operation) of the two cells, which have ``nodes`` of their own.
     """
 
     def __init__(
@@ -86,6 +91,7 @@ class DartsNetwork(nn.Module):
         affine: bool = True,
         pool_norm: bool = False,
         auxiliary: bool = False,
+        nodes: int = 4,
     ):
         super().__init__()
         self.settings = dict(
@@ -97,7 +103,9 @@ class DartsNetwork(nn.Module):
             in_channels=in_channels,
             affine=affine,
             pool_norm=pool_norm,
+            nodes=nodes,
         )
+        self.nodes = nodes
         self.stem = nn.Sequential(nn.Conv2d(in_channels, 3 * channels, 3, padding=1, bias=False), nn.BatchNorm2d(3 * channels))
         self.reductions = {cells // 3, 2 * cells // 3} if cells > 2 else set(range(1, cells))
         before, last, width, last_reduced = 3 * channels, 3 * channels, channels, False
@@ -106,16 +114,16 @@ class DartsNetwork(nn.Module):
         for index in range(cells):
             reduction = index in self.reductions
             width = 2 * width if reduction else width
-            strides = [2, 2, 1, 1, 1] if reduction else [1, 1, 1, 1, 1]
+            strides = [2 if reduction else 1] * 2 + [1] * (nodes - 1)
             cell = self.cell(reduce if reduction else normal, strides, width, affine, pool_norm)
             self.layers.append(Layer(cell, before, last, width, last_reduced, affine))
-            before, last, last_reduced = last, 4 * width, reduction
+            before, last, last_reduced = last, nodes * width, reduction
             if auxiliary and index == 2 * cells // 3:
                 self.auxiliary = AuxiliaryHead(last, classes)
         self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(last, classes))
 
     def cell(self, edges, strides, channels: int, affine: bool, pool_norm: bool) -> nn.Module:
-        return Cell(edges, 6, 4, strides, channels, affine, pool_norm)
+        return Cell(edges, 2 + self.nodes, self.nodes, strides, channels, affine, pool_norm)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.forward_with_auxiliary(x)[0]
@@ -139,7 +147,8 @@ class DartsSupernet(DartsNetwork):
         super().__init__(*arguments, **settings)
 
     def cell(self, group: ChoiceGroup, strides, channels: int, affine: bool, pool_norm: bool) -> nn.Module:
-        return MixedCell(EDGES, 6, 4, strides, channels, affine, pool_norm, group, self.partial_channels)
+        wiring = edges_of(self.nodes)
+        return MixedCell(wiring, 2 + self.nodes, self.nodes, strides, channels, affine, pool_norm, group, self.partial_channels)
 
     def forward(self, x: Tensor, mixture: Mixture) -> Tensor:
         before = last = self.stem(x)
@@ -159,6 +168,7 @@ class Darts(Space):
     auxiliary: bool = True
 
     name: ClassVar[str] = "darts"
+    nodes: ClassVar[int] = 4  # of a cell's own; with another number, and groups of as many edges, the supernet alone is known
     groups: ClassVar = (ChoiceGroup("normal", 14, OPTIONS), ChoiceGroup("reduce", 14, OPTIONS))
     paper: ClassVar = {"search": Geometry(16, 8), "evaluation": Geometry(36, 20)}
 
@@ -173,6 +183,7 @@ class Darts(Space):
             affine=not searching,
             pool_norm=searching,
             partial_channels=geometry.partial_channels,
+            nodes=self.nodes,
         )
 
     def standalone(self, architecture: Architecture, classes: int, in_channels: int, phase: str = "evaluation") -> nn.Module:

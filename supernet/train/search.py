@@ -24,6 +24,7 @@ from supernet.mixture import Choice, Logits, Mixture, detached
 from supernet.modifiers.modifier import Modified, Modifier
 from supernet.randomness import Streams
 from supernet.samplers.sampler import Sampler
+from supernet.spaces.cell import set_recompute
 from supernet.spaces.space import Space
 from supernet.train.schedule import SGDSettings, cosine
 from supernet.train.widening import widen
@@ -41,6 +42,7 @@ class SearchSettings(SGDSettings):
     depths: list[Any] = field(default_factory=list)
     # Pairs [share of the search, K]: from each on operations read one of K parts of the channels (DrNAS, section 3.3).
     widths: list[Any] = field(default_factory=list)
+    recompute: bool = False  # of mixtures: make cheap activations again in backward, to the same bits, and keep them no longer
     supernets: int = 1  # so many, one after the other, of ``epochs`` each; the derivation is from the mean of their logits
 
     def __post_init__(self):
@@ -170,6 +172,7 @@ class SearchStage:
         if start is not None:
             self.supernet.load_state_dict(start)
         self.supernet.to(self.device, memory_format=torch.channels_last)
+        set_recompute(self.supernet, settings.recompute)
         for part in (*self.instruments.values(), *self.guards.values()):
             part.begin(self.space, self.supernet)
         self.optimizer = optim.SGD(
@@ -189,6 +192,7 @@ class SearchStage:
         with self.streams.initialising("wider"):  # nothing is left of these weights, but torch draws them
             self.supernet = self._fresh_supernet(partial_channels=self.widths[self.width][1])
         self.supernet.to(self.device, memory_format=torch.channels_last)
+        set_recompute(self.supernet, self.settings.recompute)
         widen(old, self.supernet, self.space.candidates(old), self.optimizer, self.streams.tensor("widening"))
         for part in self.instruments.values():
             part.begin(self.space, self.supernet)

@@ -1,4 +1,4 @@
-"""The compiled sums of products against the same in torch's double precision, and without a compiler."""
+"""The compiled sums of products against the same in torch's double precision."""
 
 import pytest
 import torch
@@ -6,6 +6,7 @@ import torch
 from supernet.ops.native import library
 from supernet.ops.rows import Sum, grams, products
 
+pytestmark = pytest.mark.skipif(library() is None, reason="no C compiler here")
 SHAPES = [(4, 3), (12, 300), (16, 1000), (20, 77), (32, 513), (48, 9), (64, 260)]  # channels; pixels: whole blocks and rests
 
 
@@ -28,16 +29,8 @@ def in_double(one: Sum) -> torch.Tensor:
     return total
 
 
-@pytest.fixture(params=["C", "torch"])
-def native(request, monkeypatch):
-    if request.param == "torch":
-        monkeypatch.setattr("supernet.ops.native.library", lambda: None)
-    elif library() is None:
-        pytest.skip("no C compiler here")
-
-
 @pytest.mark.parametrize(("channels", "pixels"), SHAPES)
-def test_products_are_those_of_double_precision(native, channels, pixels, noise):
+def test_products_are_those_of_double_precision(channels, pixels, noise):
     _, sums = case(channels, pixels, noise)
     places = torch.full((2, pixels, channels), torch.nan)
     given = products(sums, places.unbind())
@@ -47,7 +40,7 @@ def test_products_are_those_of_double_precision(native, channels, pixels, noise)
 
 
 @pytest.mark.parametrize(("channels", "pixels"), SHAPES)
-def test_grams_are_those_of_double_precision(native, channels, pixels, noise):
+def test_grams_are_those_of_double_precision(channels, pixels, noise):
     rows, _ = case(channels, pixels, noise)
     full, diagonal, sums = grams(rows[0], [(rows[0], rows[1]), (rows[1], rows[2]), (rows[2], rows[3]), (None, rows[3])], 2, 1)
     doubles = [part.double() for part in rows]
@@ -60,8 +53,6 @@ def test_grams_are_those_of_double_precision(native, channels, pixels, noise):
 
 
 def test_bits_do_not_depend_on_the_number_of_threads(noise):
-    if library() is None:
-        pytest.skip("no C compiler here")
     rows, sums = case(16, 1000, noise)
     found, threads = [], torch.get_num_threads()
     try:

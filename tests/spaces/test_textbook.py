@@ -102,17 +102,16 @@ def curve(kind: str, dtype: torch.dtype, order: int = 0) -> np.ndarray:
 
 
 def test_a_hundred_steps_follow_the_textbooks_curve():
-    """In float64 to the last digits. In float32 ours leaves the exact curve no faster than the textbook itself does for other
-    orders of the same images, by a small factor: a rectified zero that rounds to the other side is a jump in any of them."""
+    """In float64 to the last digits. In float32 ours leaves the exact curve no further than the textbook does, over orders of
+    the same images: a rectified zero that rounds to the other side is a jump in any of them, so that only means tell."""
     exact = curve("textbook", torch.float64)
     assert exact[-10:].mean() < exact[:10].mean()  # there is something to learn
     assert np.abs(curve("ours", torch.float64) - exact).max() < 1e-9
 
     def apart(kind: str) -> np.ndarray:
-        return np.array([np.abs(curve(kind, torch.float32, order) - exact).mean() for order in range(4)])
+        return np.array([np.abs(curve(kind, torch.float32, order) - exact).mean() for order in range(6)])
 
-    ours, theirs = apart("ours"), apart("textbook")
-    assert np.median(ours) <= 10 * np.median(theirs) and ours.max() <= 10 * theirs.max()
+    assert apart("ours").mean() <= 5 * apart("textbook").mean()
 
 
 def test_the_textbook_is_no_straw_man():

@@ -1,0 +1,167 @@
+// The small algebra of a combination, forward and backward: see folding.py. Matrices are [channels][channels] in float32.
+//
+// A term t has the weight a, W (full terms only) and, if it is normed, the mean and the variance of what it normalises; of full terms
+// mean = W m and variance = diag(W G W') - mean^2, of others both are given. With r = 1 / sqrt(variance + eps),
+//
+//     scale = gain * r,    shift = bias - gain * r * mean,    M = a * scale * W,    and its target's shift += a * shift
+//
+// Terms are one unit of parallel work forward. Backward it is the images: of those that share one, the gradients are added up in order.
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "rows.h"
+
+typedef struct {
+    long terms, full, normed, wholes, diagonals, targets, channels;
+    const long *place, *target, *position;  // of each term: its image among those of its kind, its node, the place of its weight
+    const float *second, *squares, *first, *weights;
+    const float *const *pointwise, *const *gain, *const *bias;
+    float eps;
+} Job;
+
+static Job job_of(const float *second, const float *squares, const float *first, const float *weights,
+                  const float *const *pointwise, const float *const *gain, const float *const *bias, const long *layout, long channels,
+                  double eps) {
+    Job job = {layout[0], layout[1], layout[2], layout[3], layout[4], layout[5], channels};
+    job.place = layout + 6, job.target = job.place + job.terms, job.position = job.target + job.terms;
+    job.second = second, job.squares = squares, job.first = first, job.weights = weights;
+    job.pointwise = pointwise, job.gain = gain, job.bias = bias, job.eps = eps;
+    return job;
+}
+
+static float dot(const float *a, const float *b, long n) {
+    float sum = 0.0f;
+#pragma omp simd reduction(+ : sum)
+    for (long i = 0; i < n; i++) sum += a[i] * b[i];
+    return sum;
+}
+
+static float weight_of(const Job *job, long t) { return job->weights ? job->weights[job->position[t]] : 1.0f; }
+
+static const float *first_of(const Job *job, long t) {
+    return job->first + ((t < job->full ? 0 : job->wholes) + job->place[t]) * job->channels;
+}
+
+// mean and spread = E[x^2] - mean^2, a variance but for rounding, of what a normed term normalises; moved = W G if it is full
+static void observe(const Job *job, long t, float *mean, float *spread, float *moved) {
+    long channels = job->channels;
+    const float *m = first_of(job, t);
+    if (t < job->full) {
+        const float *matrix = job->second + job->place[t] * channels * channels, *rows = job->pointwise[t];
+        float none[channels];
+        memset(none, 0, sizeof none);
+        long kind = FULL;
+        products_of(moved, NULL, none, &rows, &matrix, &kind, 1, 0, channels, channels);
+        for (long i = 0; i < channels; i++) {
+            mean[i] = dot(rows + i * channels, m, channels);
+            spread[i] = dot(rows + i * channels, moved + i * channels, channels) - mean[i] * mean[i];
+        }
+    } else
+        for (long i = 0; i < channels; i++) mean[i] = m[i], spread[i] = job->squares[job->place[t] * channels + i] - m[i] * m[i];
+}
+
+static float variance_of(float spread) { return spread < 0.0f ? 0.0f : spread; }  // a NaN remains one
+
+// matrices [full][in][out], diagonals [terms - full][channels], shifts [targets][channels]; what BatchNorms see: means and variances
+// [normed][channels]
+void fold(float *matrices, float *diagonals, float *shifts, float *means, float *variances, const float *second, const float *squares,
+          const float *first, const float *weights, const float *const *pointwise, const float *const *gain, const float *const *bias,
+          const long *layout, long channels, double eps) {
+    Job job = job_of(second, squares, first, weights, pointwise, gain, bias, layout, channels, eps);
+    float *each = calloc(job.terms * channels, sizeof(float));
+#pragma omp parallel for schedule(static)
+    for (long t = 0; t < job.terms; t++) {
+        float a = weight_of(&job, t);
+        if (t >= job.normed) {
+            for (long i = 0; i < channels; i++) diagonals[(t - job.full) * channels + i] = a;
+            continue;
+        }
+        float *moved = malloc(channels * channels * sizeof(float)), *mean = means + t * channels, *variance = variances + t * channels;
+        observe(&job, t, mean, variance, moved);
+        for (long i = 0; i < channels; i++) {
+            variance[i] = variance_of(variance[i]);
+            float scale = (gain ? gain[t][i] : 1.0f) / sqrtf(variance[i] + job.eps);
+            each[t * channels + i] = a * ((bias ? bias[t][i] : 0.0f) - scale * mean[i]);
+            if (t < job.full)
+                for (long j = 0; j < channels; j++)
+                    matrices[(t * channels + j) * channels + i] = a * scale * pointwise[t][i * channels + j];
+            else
+                diagonals[(t - job.full) * channels + i] = a * scale;
+        }
+        free(moved);
+    }
+    memset(shifts, 0, job.targets * channels * sizeof(float));
+    for (long t = 0; t < job.normed; t++)
+        for (long i = 0; i < channels; i++) shifts[job.target[t] * channels + i] += each[t * channels + i];
+    free(each);
+}
+
+// A term, given the gradients of its matrix [out][in] or diagonal, and of its target's shift: its matrix again, as [out][in], or
+// diagonal, the gradients of its weights, and, added to what is there, those of the moments of its image.
+static void unfold_term(const Job *job, long t, float *matrix, float *of_weight, float *of_pointwise, float *of_gain, float *of_bias,
+                        float *of_second, float *of_squares, float *of_first, const float *slope, const float *of_shift) {
+    long channels = job->channels;
+    float a = weight_of(job, t), sum = 0.0f;
+    if (t >= job->normed) {
+        for (long i = 0; i < channels; i++) matrix[i] = a, sum += slope[i];
+        *of_weight = sum;
+        return;
+    }
+    int full = t < job->full;
+    const float *m = first_of(job, t), *W = full ? job->pointwise[t] : NULL;
+    float *moved = malloc(2 * channels * channels * sizeof(float)), *spread_back = moved + channels * channels;
+    float mean[channels], spread[channels];
+    observe(job, t, mean, spread, moved);
+    for (long i = 0; i < channels; i++) {
+        float root = 1.0f / sqrtf(variance_of(spread[i]) + job->eps), gain = job->gain ? job->gain[t][i] : 1.0f;
+        float scale = gain * root, shift = (job->bias ? job->bias[t][i] : 0.0f) - scale * mean[i];
+        const float *row = slope + i * channels;
+        float of_matrix = full ? dot(row, W + i * channels, channels) : slope[i];
+        sum += scale * of_matrix + shift * of_shift[i];
+        float of_scale = a * (of_matrix - mean[i] * of_shift[i]);
+        of_gain[i] = root * of_scale, of_bias[i] = a * of_shift[i];
+        float of_spread = spread[i] < 0.0f ? 0.0f : -0.5f * gain * of_scale * root * root * root;
+        float of_mean = -a * scale * of_shift[i] - 2.0f * mean[i] * of_spread;
+        if (full)
+            for (long j = 0; j < channels; j++) {
+                long ij = i * channels + j;
+                matrix[ij] = a * scale * W[ij];
+                of_pointwise[ij] = a * scale * row[j] + 2.0f * of_spread * moved[ij] + of_mean * m[j];
+                spread_back[ij] = of_spread * W[ij];
+                of_first[j] += of_mean * W[ij];
+            }
+        else
+            matrix[i] = a * scale, of_squares[i] += of_spread, of_first[i] += of_mean;
+    }
+    if (full) add_gram(of_second, spread_back, W, FULL, channels, channels);
+    *of_weight = sum;
+    free(moved);
+}
+
+// Of every term its matrix [full][out][in] or diagonal again, and the gradients of what `fold` was given; those of weights, and of
+// gains and biases [normed][channels], also where there are none
+void unfold(float *matrices, float *diagonals, float *of_second, float *of_squares, float *of_first, float *of_weights,
+            float *of_pointwise, float *of_gain, float *of_bias, const float *of_matrices, const float *of_diagonals,
+            const float *of_shifts, const float *second, const float *squares, const float *first, const float *weights,
+            const float *const *pointwise, const float *const *gain, const float *const *bias, const long *layout, long channels,
+            double eps) {
+    Job job = job_of(second, squares, first, weights, pointwise, gain, bias, layout, channels, eps);
+    long square = channels * channels, images = job.wholes + job.diagonals;
+    memset(of_second, 0, job.wholes * square * sizeof(float));
+    memset(of_squares, 0, job.diagonals * channels * sizeof(float));
+    memset(of_first, 0, images * channels * sizeof(float));
+#pragma omp parallel for schedule(static)
+    for (long k = 0; k <= images; k++)  // the last is that of the terms which are not normed
+        for (long t = 0; t < job.terms; t++) {
+            long which = t < job.full ? job.place[t] : t < job.normed ? job.wholes + job.place[t] : images;
+            if (which != k) continue;
+            int full = t < job.full;
+            unfold_term(&job, t, full ? matrices + t * square : diagonals + (t - job.full) * channels, of_weights + job.position[t],
+                        of_pointwise + t * square, of_gain + t * channels, of_bias + t * channels, of_second + k * square,
+                        of_squares + (k - job.wholes) * channels, of_first + k * channels,
+                        full ? of_matrices + t * square : of_diagonals + (t - job.full) * channels,
+                        of_shifts + job.target[t] * channels);
+        }
+}

@@ -1,0 +1,284 @@
+// The sums and grams of rows.h, of rows that are float32 or bfloat16.
+//
+// Rows in bfloat16 are multiplied on the tiles of AMX, where the processor and the system have them and channels are whole tiles:
+// 16 rows x 16 or 32 channels by as many channels x 16, added to 16 x 16 sums in float32. AMX wants what is summed over in pairs, so
+// matrices are packed, and rounded to bfloat16, before; of grams the right rows are interleaved and the left transposed, on the way.
+// Elsewhere, and for the last rows, they are widened to float32, a few at a time.
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "rows.h"
+
+#ifdef __AVX512BF16__
+#include <immintrin.h>
+#endif
+
+typedef unsigned short bf16;
+
+static inline bf16 halved(float value) {
+    unsigned bits;
+    memcpy(&bits, &value, sizeof bits);
+    return value == value ? (bits + 0x7fff + (bits >> 16 & 1)) >> 16 : 0x7fc0;  // to the nearest, or even; what is no number stays so
+}
+
+static void halve(bf16 *to, const float *from, long size) {
+    long i = 0;
+#ifdef __AVX512BF16__
+    for (; i + 16 <= size; i += 16) 
+       _mm256_storeu_si256((void *)(to + i), (__m256i)_mm512_cvtneps_pbh(_mm512_loadu_ps(from + i)));
+#endif
+    for (; i < size; i++) to[i] = halved(from[i]);
+}
+
+static void widen(float *to, const bf16 *from, long size) {
+    for (long i = 0; i < size; i++) {
+        unsigned bits = (unsigned)from[i] << 16;
+        memcpy(to + i, &bits, sizeof bits);
+    }
+}
+
+#ifdef __AMX_BF16__
+
+#include <sys/syscall.h>
+#include <unistd.h>
+
+// Whether this process may use tiles, which it must ask for.
+static int tiles(void) {
+    enum { ARCH_REQ_XCOMP_PERM = 0x1023, XFEATURE_XTILEDATA = 18 };
+    static int refused = -1;
+    if (refused < 0) refused = syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) != 0;
+    return !refused;
+}
+
+// Sets up the tiles 0 to 3 of sums; 4, 5 of left rows, `deep` wide; 6, 7 of right ones in pairs.
+static void configure(int deep) {
+    struct {
+        unsigned char palette, start, zeros[14];
+        unsigned short bytes[16];
+        unsigned char rows[16];
+    } tiles = {.palette = 1};
+    for (int i = 0; i < 8; i++) tiles.bytes[i] = i == 4 || i == 5 ? 2 * deep : 64, tiles.rows[i] = i > 5 ? deep / 2 : 16;
+    // Not _tile_loadconfig: GCC does not know that it, and loads of tiles, read memory.
+    __asm__ volatile("ldtilecfg %0" ::"m"(tiles) : "memory");
+}
+
+// to [channels / 16][channels / 2][16][2], from a matrix [channels][channels] or a diagonal
+static void pack(bf16 *to, const float *matrix, long kind, long channels) {
+    for (long c = 0; c < channels; c += 16)
+        for (long k = 0; k < channels; k += 2, to += 32)
+            for (long i = 0; i < 16; i++)
+                for (long odd = 0; odd < 2; odd++)
+                    to[2 * i + odd] = kind == FULL           ? halved(matrix[(k + odd) * channels + c + i])
+                                      : k + odd == c + i ? halved(matrix[c + i])
+                                                           : 0;
+}
+
+// `blocks` times 16 rows of 16 channels of a sum; rows and result are those of the first
+INLINE void tiled(float *result, const float *start, const float *shift, const bf16 *const *rows, const bf16 *packed,
+                  const long *kinds, long terms, long row, long c, long channels, long deep, const int blocks) {
+    float sum[64][16] __attribute__((aligned(64)));
+    _tile_zero(0);
+    if (blocks > 1) {
+        _tile_zero(1);
+        _tile_zero(2);
+        _tile_zero(3);
+    }
+    for (long t = 0; t < terms; t++) {
+        const bf16 *left = rows[t] + row * channels, *right = packed + (t * channels + c) * channels;
+        long first = kinds[t] == DIAGONAL ? c / deep * deep : 0, end = kinds[t] == DIAGONAL ? first + deep : channels;
+        for (long k = first; k < end; k += deep) {
+            _tile_loadd(6, right + k * 16, 64);
+            _tile_loadd(4, left + k, 2 * channels);
+            _tile_dpbf16ps(0, 4, 6);
+            if (blocks == 1) continue;
+            _tile_loadd(5, left + k + 16 * channels, 2 * channels);
+            _tile_dpbf16ps(1, 5, 6);
+            _tile_loadd(4, left + k + 32 * channels, 2 * channels);
+            _tile_dpbf16ps(2, 4, 6);
+            _tile_loadd(5, left + k + 48 * channels, 2 * channels);
+            _tile_dpbf16ps(3, 5, 6);
+        }
+    }
+    _tile_stored(0, sum[0], 64);
+    if (blocks > 1) {
+        _tile_stored(1, sum[16], 64);
+        _tile_stored(2, sum[32], 64);
+        _tile_stored(3, sum[48], 64);
+    }
+    for (long r = 0; r < 16 * blocks; r++)
+        for (long i = 0; i < 16; i++) {
+            float begun = shift[c + i] + (start ? start[(row + r) * channels + c + i] : 0.0f);
+            result[r * channels + c + i] = begun + sum[r][i];
+        }
+}
+
+// those of the rows from `row` on that are whole tiles; returns the first that is not
+static long tiled_products(float *result, const float *start, const float *shift, const bf16 *const *rows, const bf16 *packed,
+                           const long *kinds, long terms, long from, long to, long channels) {
+    long deep = channels % 32 ? 16 : 32, row = from;
+    configure(deep);
+    for (; row + 64 <= to; row += 64)
+        for (long c = 0; c < channels; c += 16)
+            tiled(result + (row - from) * channels, start, shift, rows, packed, kinds, terms, row, c, channels, deep, 4);
+    for (; row + 16 <= to; row += 16)
+        for (long c = 0; c < channels; c += 16)
+            tiled(result + (row - from) * channels, start, shift, rows, packed, kinds, terms, row, c, channels, deep, 1);
+    _tile_release();
+    return row;
+}
+
+// rows [n][channels] with two rows in a pair, and zeros after the last: to [channels / 16][padded / 2][16][2]
+static void interleave(bf16 *to, const bf16 *rows, long n, long padded, long channels) {
+    __m512i order = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+    order = _mm512_or_si512(order, _mm512_slli_epi32(_mm512_add_epi32(order, _mm512_set1_epi32(16)), 16));
+    for (long c = 0; c < channels; c += 16)
+        for (long r = 0; r < padded; r += 2, to += 32) {
+            __m256i zeros = _mm256_setzero_si256();
+            __m256i even = r < n ? _mm256_loadu_si256((const void *)(rows + r * channels + c)) : zeros;
+            __m256i odd = r + 1 < n ? _mm256_loadu_si256((const void *)(rows + (r + 1) * channels + c)) : zeros;
+            __m512i both = _mm512_inserti64x4(_mm512_castsi256_si512(even), odd, 1);
+            _mm512_storeu_si512(to, _mm512_permutexvar_epi16(order, both));
+        }
+}
+
+// transposes each tile of 16 x 16 pairs
+static void transpose(bf16 *to, const bf16 *from, long size) {
+    for (long tile = 0; tile < size; tile += 512, to += 512, from += 512) {
+        __m512i row[16], part[16];
+        for (int i = 0; i < 16; i++) row[i] = _mm512_loadu_si512(from + 32 * i);
+        for (int i = 0; i < 16; i += 4) {  // of each quarter of a register, its 4 x 4 pairs
+            __m512i low = _mm512_unpacklo_epi32(row[i], row[i + 1]), high = _mm512_unpackhi_epi32(row[i], row[i + 1]);
+            __m512i next_low = _mm512_unpacklo_epi32(row[i + 2], row[i + 3]), next_high = _mm512_unpackhi_epi32(row[i + 2], row[i + 3]);
+            part[i] = _mm512_unpacklo_epi64(low, next_low), part[i + 1] = _mm512_unpackhi_epi64(low, next_low);
+            part[i + 2] = _mm512_unpacklo_epi64(high, next_high), part[i + 3] = _mm512_unpackhi_epi64(high, next_high);
+        }
+        for (int i = 0; i < 4; i++) {  // then 4 x 4 quarters
+            __m512i even = _mm512_shuffle_i32x4(part[i], part[i + 4], 0x88), odd = _mm512_shuffle_i32x4(part[i], part[i + 4], 0xdd);
+            __m512i next_even = _mm512_shuffle_i32x4(part[i + 8], part[i + 12], 0x88);
+            __m512i next_odd = _mm512_shuffle_i32x4(part[i + 8], part[i + 12], 0xdd);
+            _mm512_storeu_si512(to + 32 * i, _mm512_shuffle_i32x4(even, next_even, 0x88));
+            _mm512_storeu_si512(to + 32 * (i + 4), _mm512_shuffle_i32x4(odd, next_odd, 0x88));
+            _mm512_storeu_si512(to + 32 * (i + 8), _mm512_shuffle_i32x4(even, next_even, 0xdd));
+            _mm512_storeu_si512(to + 32 * (i + 12), _mm512_shuffle_i32x4(odd, next_odd, 0xdd));
+        }
+    }
+}
+
+// result += left' x right, of rows that are interleaved, and the left transposed
+static void tiled_gram(float *result, const bf16 *left, const bf16 *right, long padded, long channels) {
+    float sum[2][16][16] __attribute__((aligned(64)));
+    configure(32);
+    for (long h = 0; h < channels; h += 16)
+        for (long c = 0; c < channels; c += 16) {
+            _tile_zero(0);
+            _tile_zero(1);
+            for (const bf16 *a = left + h * padded, *b = right + c * padded; a < left + (h + 16) * padded; a += 1024, b += 1024) {
+                _tile_loadd(4, a, 64);
+                _tile_loadd(6, b, 64);
+                _tile_dpbf16ps(0, 4, 6);
+                _tile_loadd(5, a + 512, 64);
+                _tile_loadd(7, b + 512, 64);
+                _tile_dpbf16ps(1, 5, 7);
+            }
+            _tile_stored(0, sum[0], 64);
+            _tile_stored(1, sum[1], 64);
+            for (long r = 0; r < 16; r++)
+                for (long i = 0; i < 16; i++) result[(h + r) * channels + c + i] += sum[0][r][i] + sum[1][r][i];
+        }
+    _tile_release();
+}
+
+#else
+
+static int tiles(void) { return 0; }
+
+#endif
+
+typedef struct {
+    long channels, half;
+    const void *const *rows;  // in bfloat16 if `half`
+    const float *const *matrices;
+    const long *kinds;
+    bf16 *packed;  // the matrices, where there are tiles
+} Terms;
+
+// to be given back to `release`
+static Terms terms_of(const void *const *rows, const float *const *matrices, const long *kinds, long count, long channels, long half) {
+    Terms terms = {channels, half, rows, matrices, kinds};
+#ifdef __AMX_BF16__
+    if (half && channels % 16 == 0 && tiles()) {
+        terms.packed = malloc((count ? count : 1) * channels * channels * sizeof(bf16));
+        for (long t = 0; t < count; t++) pack(terms.packed + t * channels * channels, matrices[t], kinds[t], channels);
+    }
+#endif
+    return terms;
+}
+
+static void release(const Terms *terms) { free(terms->packed); }
+
+// result, of the rows `from` to `to`, = start (or nothing) + shift + the sum of those terms that are `first` <= t < `end`
+static void sum_of(float *result, const float *start, const float *shift, const Terms *all, long first, long end, long from, long to) {
+    const void *const *rows = all->rows + first;
+    const float *const *matrices = all->matrices + first;
+    const long *kinds = all->kinds + first, count = end - first, channels = all->channels;
+    if (!all->half) return products_of(result, start, shift, (const float *const *)rows, matrices, kinds, count, from, to, channels);
+    long row = from;
+#ifdef __AMX_BF16__
+    if (all->packed)
+        row = tiled_products(result, start, shift, (const bf16 *const *)rows, all->packed + first * channels * channels, kinds, count,
+                             from, to, channels);
+#endif
+    if (row == to) return;
+    enum { SOME = 64 };
+    float *wide = malloc(count * SOME * channels * sizeof(float)), *places[count ? count : 1];
+    for (long next = row; row < to; row = next) {
+        next = row + SOME < to ? row + SOME : to;
+        for (long t = 0; t < count; t++) {
+            places[t] = wide + t * SOME * channels;
+            widen(places[t], (const bf16 *)rows[t] + row * channels, (next - row) * channels);
+        }
+        products_of(result + (row - from) * channels, start ? start + row * channels : NULL, shift, (const float *const *)places, matrices,
+                    kinds, count, 0, next - row, channels);
+    }
+    free(wide);
+}
+
+typedef struct {
+    void *left, *right;  // of a chunk, the rows as they are multiplied
+    const void *known;   // what `left` was made of
+} Scratch;
+
+static Scratch scratch_of(long channels, long half) {
+    Scratch scratch = {NULL, NULL, NULL};
+    if (half) scratch.left = malloc(2 * CHUNK * channels * sizeof(float)), scratch.right = (float *)scratch.left + CHUNK * channels;
+    return scratch;
+}
+
+// result += left' x right (FULL), its diagonal, or the sum of the rows of right, of n rows that are in bfloat16 if `half`
+static void add_any_gram(float *result, const void *left, const void *right, long kind, long n, long channels, long half,
+                         Scratch *scratch) {
+    if (!half) return add_gram(result, left, right, kind, n, channels);
+    for (long from = 0; from < n; from += CHUNK) {
+        long count = n - from < CHUNK ? n - from : CHUNK;
+        const bf16 *a = left ? (const bf16 *)left + from * channels : NULL, *b = (const bf16 *)right + from * channels;
+#ifdef __AMX_BF16__
+        if (kind == FULL && channels % 16 == 0 && tiles()) {
+            long padded = (count + 63) / 64 * 64;
+            if (scratch->known != a) {
+                interleave(scratch->right, a, count, padded, channels);
+                transpose(scratch->left, scratch->right, padded * channels);
+                scratch->known = a;
+                if (a != b) interleave(scratch->right, b, count, padded, channels);
+            } else
+                interleave(scratch->right, b, count, padded, channels);
+            tiled_gram(result, scratch->left, scratch->right, padded, channels);
+            continue;
+        }
+#endif
+        scratch->known = NULL;
+        if (a) widen(scratch->left, a, count * channels);
+        widen(scratch->right, b, count * channels);
+        add_gram(result, a ? scratch->left : NULL, scratch->right, kind, count, channels);
+    }
+}

@@ -1,0 +1,99 @@
+"""The small algebra against convolutions and BatchNorms of pixels, and its gradient in C against torch's in double precision."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from supernet.ops.folding import Layout, Parts, Small, Statistics, backward, forward, plain
+from supernet.ops.native import library
+
+# Three full terms, of which two read one image, two that are only normed, one that is not; mixed places, nodes and weights.
+FULL, IMAGES, WHOLES, DIAGONALS = 3, [1, 0, 1, 0, 1], 2, 2
+TARGETS, NODES, POSITIONS, EPS = [0, 1, 1, 0, 1, 0], 2, [4, 0, 2, 5, 1, 3], 1e-5
+CHANNELS = [4, 16, 20, 32, 64]
+
+
+def layout(weighted=True):
+    positions = POSITIONS if weighted else list(range(len(POSITIONS)))
+    return Layout(FULL, IMAGES, WHOLES, DIAGONALS, TARGETS, NODES, positions, EPS, torch.device("cpu"))
+
+
+def case(channels, affine, weighted, noise):
+    """Images [4, pixels, channels] in float64, their statistics, and what is small."""
+
+    def draw(*shape):
+        return torch.randn(*shape, generator=noise, dtype=torch.float64)
+
+    images = draw(WHOLES + DIAGONALS, 3 * channels, channels) + draw(channels)
+    second = images[:WHOLES].transpose(1, 2) @ images[:WHOLES] / images.shape[1]
+    statistics = Statistics(second, images[WHOLES:].square().mean(dim=1), images.mean(dim=1))
+    norms = [[draw(channels) for _ in IMAGES] for _ in range(2)] if affine else [[], []]
+    weights = draw(len(TARGETS)) if weighted else None
+    return images, statistics, Small(weights, [draw(channels, channels, 1, 1) for _ in range(FULL)], *norms)
+
+
+def flat(small):
+    return [small.weights, *small.pointwise, *small.gains, *small.biases]
+
+
+def single(some):
+    """In float32: a tensor, a list of them, or none."""
+    if isinstance(some, list):
+        return [tensor.detach().float() for tensor in some]
+    return None if some is None else some.detach().float()
+
+
+@pytest.mark.parametrize("weighted", [True, False])
+@pytest.mark.parametrize("affine", [True, False])
+def test_parts_do_to_images_what_convolutions_and_norms_do(affine, weighted, noise):
+    images, statistics, small = case(16, affine, weighted, noise)
+    parts, (mean, variance) = plain(layout(weighted), statistics, small)
+    expected = [torch.zeros(images.shape[1:], dtype=torch.float64) for _ in range(NODES)]
+    actual = [expected[0] + shift for shift in parts.shifts]
+    positions = POSITIONS if weighted else range(len(TARGETS))
+    for term, (target, position) in enumerate(zip(TARGETS, positions, strict=True)):
+        which = 0 if term >= len(IMAGES) else IMAGES[term] + (0 if term < FULL else WHOLES)
+        x = out = images[which]
+        if term < FULL:
+            out = x @ small.pointwise[term].flatten(1).t()
+        if term < len(IMAGES):
+            torch.testing.assert_close(mean[term], out.mean(dim=0))
+            torch.testing.assert_close(variance[term], out.var(dim=0, correction=0))
+            gain, bias = (small.gains[term], small.biases[term]) if affine else (None, None)
+            out = F.batch_norm(out, None, None, gain, bias, training=True, eps=EPS)
+        expected[target] = expected[target] + out * (small.weights[position] if weighted else 1.0)
+        actual[target] = actual[target] + (x @ parts.matrices[term] if term < FULL else x * parts.diagonals[term - FULL])
+    torch.testing.assert_close(actual, expected)
+
+
+@pytest.mark.parametrize("weighted", [True, False])
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize("channels", CHANNELS)
+def test_parts_and_gradients_are_those_of_double_precision(channels, affine, weighted, noise):
+    if library() is None:
+        pytest.skip("no C compiler here")
+    _, statistics, small = case(channels, affine, weighted, noise)
+    asked = [*statistics, *(t for t in flat(small) if t is not None)]
+    for tensor in asked:
+        tensor.requires_grad_()
+    expected, observed = plain(layout(weighted), statistics, small)
+    slopes = Parts(*(torch.randn(part.shape, generator=noise, dtype=torch.float64) for part in expected))
+    gradients = torch.autograd.grad(expected, asked, slopes)
+
+    singles = Statistics(*(t.detach().float() for t in statistics)), Small(*map(single, small))
+    parts, seen = forward(layout(weighted), *singles)
+    for actual, wanted in zip([*parts, *seen], [*expected, *observed], strict=True):
+        torch.testing.assert_close(actual.double(), wanted, rtol=1e-4, atol=1e-4)
+    matrices, diagonals, of_statistics, of_small = backward(
+        layout(weighted),
+        *singles,
+        slopes.matrices.float().transpose(1, 2).contiguous(),
+        slopes.diagonals.float(),
+        slopes.shifts.float(),
+    )
+    torch.testing.assert_close(matrices.transpose(1, 2), parts.matrices)
+    torch.testing.assert_close(diagonals, parts.diagonals)
+    found = [*of_statistics, *(of_small if weighted else of_small[1:])]
+    for actual, wanted in zip(found, gradients, strict=True):
+        size = max(1.0, float(wanted.abs().max()))
+        torch.testing.assert_close(actual.double() / size, wanted / size, rtol=0, atol=1e-5)
