@@ -268,7 +268,8 @@ class Run:
         origin = self.state.origin
         if origin is None or origin["plain_key"] == self.plain_search_key or origin["weights_key"] != self.weights_key:
             return None
-        if self.config.search.depths or self.config.search.supernets > 1:  # which start anew
+        search = self.config.search
+        if search.depths or search.widths or search.supernets > 1:  # which start anew, or narrower than the parent ended
             return None
         return origin["key"]
 

@@ -150,8 +150,8 @@ def gradient(**settings) -> Gradient:
 
 
 # method -> sampler, learner, modifiers: conf/method, but for the steps of the logits, the weight of the beta decay (smaller as they
-# are larger) and the number of options that are left. The mean of FairDARTS's zero-one loss is over 8 logits here, not over 196 as
-# in its paper.
+# are larger), the number of options that are left, and the channels, which are never partial. The mean of FairDARTS's zero-one loss
+# is over 8 logits here, not over 196 as in its paper.
 METHODS: dict[str, tuple[Callable[[], Sampler], Callable[[], Learner], Callable[[], list[Modifier]]]] = {
     "darts": (Softmax, gradient, list),
     "darts_2nd": (Softmax, lambda: gradient(order="second"), list),

@@ -21,8 +21,8 @@ class Pruning(Modifier):
     infinity. At least two must be left, so that no slot has ``none`` alone.
 
     Departure: P-DARTS's weights and logits then start anew, with more cells, which here is ``search.depths``; without it, they go
-    on. DrNAS widens partial channels, which here keep their K. A sampler that does not look at logits goes on drawing what was
-    given up, and then runs nothing in that slot.
+    on. DrNAS then widens partial channels, which here is ``search.widths``. A sampler that does not look at logits goes on drawing
+    what was given up, and then runs nothing in that slot.
     """
 
     stages: list[Any] = field(default_factory=lambda: [[0.333, 5], [0.667, 3]])

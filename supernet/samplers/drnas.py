@@ -23,7 +23,7 @@ class DrNAS(Sampler):
     authors' default, the weight decay of 1e-3; or "kl", the divergence of the distribution from the uniform one.
 
     Derived is by the mean of the distribution. Progressive learning (section 3.3) prunes options and widens partial channels half
-    way: the first is the modifier ``pruning``; partial channels keep their K here.
+    way: the first is the modifier ``pruning``, the second ``search.widths`` (:mod:`supernet.train.widening`).
     """
 
     distance: str = "l2"

@@ -27,6 +27,7 @@ from supernet.samplers.sampler import Sampler
 from supernet.spaces.cell import set_recompute
 from supernet.spaces.space import Space
 from supernet.train.schedule import SGDSettings, cosine
+from supernet.train.widening import widen
 
 
 @dataclass
@@ -39,6 +40,8 @@ class SearchSettings(SGDSettings):
     freeze_weights: bool = False  # learn the logits alone, on the weights that the search starts from
     # Pairs [share of the search, share of the cells]: at each the supernet starts anew with so many cells (P-DARTS, section 3.2).
     depths: list[Any] = field(default_factory=list)
+    # Pairs [share of the search, K]: from each on operations read one of K parts of the channels (DrNAS, section 3.3).
+    widths: list[Any] = field(default_factory=list)
     recompute: bool = False  # of mixtures: make cheap activations again in backward, to the same bits, and keep them no longer
     supernets: int = 1  # so many, one after the other, of ``epochs`` each; the derivation is from the mean of their logits
 
@@ -57,6 +60,20 @@ class SearchSettings(SGDSettings):
             raise UserError(
                 f"search.supernets={self.supernets}: does not go with {other}; leave that out or set search.supernets=1"
             )
+        self.check_widths()
+
+    def check_widths(self) -> None:
+        require_stages("search.widths", self.widths)
+        parts = [k for _, k in self.widths]
+        whole = all(k >= 1 and float(k).is_integer() for k in parts)
+        if self.widths and not (self.widths[0][0] == 0 and whole and parts == sorted(set(parts), reverse=True)):
+            raise UserError(f"search.widths={self.widths}: must begin at 0, with whole, falling K, as in [[0,4],[0.5,2]]")
+        others = {"depths": self.depths, "supernets": self.supernets > 1, "freeze_weights": self.freeze_weights}
+        for other, set_too in others.items():
+            if self.widths and set_too:
+                raise UserError(
+                    f"search.widths={self.widths}: does not go with search.{other}; leave that out or set search.widths=[]"
+                )
 
 
 class SearchStage:
@@ -64,10 +81,10 @@ class SearchStage:
 
     The weights' loss is the mean over the sampler's mixtures; without a ``budget`` all architectures are within. ``start`` gives
     the weights to begin with, from an earlier search with whatever method on the same space. :meth:`grow` begins each of the
-    settings' ``depths``, of which there is one, with all cells, unless they name others. Of several ``supernets`` each is a search
-    of its own, with its own first weights and order of images; what differs from one to the next is noise, which their mean logits
-    have less of. ``instruments`` measure a search that
-    moves logits and change nothing; ``guards`` act on it, and ``say`` what they do, which is kept in :attr:`fired`.
+    settings' ``depths``, of which there is one, with all cells, unless they name others. :meth:`widen` goes on with each later one
+    of the ``widths``. Of several ``supernets`` each is a search of its own, with its own first weights and order of images; what
+    differs from one to the next is noise, which their mean logits have less of. ``instruments`` measure a search that moves logits
+    and change nothing; ``guards`` act on it, and ``say`` what they do, which is kept in :attr:`fired`.
     """
 
     name = "search"
@@ -103,7 +120,7 @@ class SearchStage:
             name: torch.zeros(shape, device=self.device, requires_grad=True)
             for name, shape in ({group.name: group.shape for group in space.groups} | self.sampler.tables()).items()
         }
-        self._fresh_supernet = lambda cells: space_of(space, cells).supernet(data.classes, data.channels)
+        self._fresh_supernet = lambda **geometry: space_of(space, **geometry).supernet(data.classes, data.channels)
         self._begin_learner = partial(learner.begin, self.logits, sampler)
 
         def batches(split: str, indices: Tensor) -> Batches:
@@ -123,9 +140,12 @@ class SearchStage:
         self.measuring = instruments or InstrumentSettings(use=[])
         self.instruments = self.measuring.built() if learner.moves == "logits" else {}
         self.guards = dict(guards or {})
-        if (settings.depths or settings.supernets > 1) and self.guards:
-            what, instead = ("depths", "search.depths") if settings.depths else ("supernets", "set search.supernets=1")
-            raise UserError(f"search.{what}: guards watch one supernet to its end; leave out guard= or {instead}")
+        changes = {"depths": (settings.depths, []), "widths": (settings.widths, []), "supernets": (settings.supernets > 1, 1)}
+        for name, (changed, unchanged) in changes.items():
+            if changed and self.guards:
+                raise UserError(
+                    f"search.{name}: guards watch one supernet to its end; leave out guard= or set search.{name}={unchanged}"
+                )
         if settings.supernets > 1 and learner.moves != "logits":
             raise UserError("search.supernets: there is a mean of logits alone, and this method learns none; set it to 1")
         self.parts = {name: 0.0 for name in (*self.instruments, *self.guards)}  # seconds that each has taken
@@ -139,6 +159,7 @@ class SearchStage:
         self.done = 0
         self.ended: list[Logits] = []  # those of the supernets before this one
         self.depths, self.depth = settings.depths or [[k / settings.supernets, 1.0] for k in range(settings.supernets)], 0
+        self.widths, self.width = widths_of(space, settings.widths), 1
         self.grow(start)
 
     def grow(self, start: dict[str, Tensor] | None = None) -> None:
@@ -146,7 +167,8 @@ class SearchStage:
         settings = self.settings
         begins = [math.ceil(share * self.planned - 1e-9) for share, _ in self.depths] + [self.planned]
         with self.streams.initialising(f"supernet/{self.depth}" if self.depth else "supernet"):
-            self.supernet = self._fresh_supernet(max(1, round(self.depths[self.depth][1] * self.space.search.cells)))
+            cells = max(1, round(self.depths[self.depth][1] * self.space.search.cells))
+            self.supernet = self._fresh_supernet(cells=cells, partial_channels=self.widths[0][1])
         if start is not None:
             self.supernet.load_state_dict(start)
         self.supernet.to(self.device, memory_format=torch.channels_last)
@@ -164,6 +186,18 @@ class SearchStage:
         self._begin_learner()
         self.depth += 1
 
+    def widen(self) -> None:
+        """Goes on with the next of the widths: operations read more channels, and keep what they have learnt, as do the logits."""
+        old = self.supernet
+        with self.streams.initialising("wider"):  # nothing is left of these weights, but torch draws them
+            self.supernet = self._fresh_supernet(partial_channels=self.widths[self.width][1])
+        self.supernet.to(self.device, memory_format=torch.channels_last)
+        set_recompute(self.supernet, self.settings.recompute)
+        widen(old, self.supernet, self.space.candidates(old), self.optimizer, self.streams.tensor("widening"))
+        for part in self.instruments.values():
+            part.begin(self.space, self.supernet)
+        self.width += 1
+
     def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """The cross-entropy; labels [B] are smoothed, a teacher's probabilities [B, classes] are soft as they are."""
         smoothing = 0.0 if labels.is_floating_point() else self.settings.label_smoothing
@@ -180,6 +214,8 @@ class SearchStage:
         self.sampler.advance(self.detached_logits, progress)
         if begins:
             self.grow()
+        while self.width < len(self.widths) and (progress + 1e-9 >= self.widths[self.width][0] or self.done == self.planned):
+            self.widen()  # the last step, at the latest, is as wide as the space says
         self.supernet.train()
         if self.learner.learns and not self.learner.rests(progress):
             figures |= self.learn(progress, images, labels)
@@ -349,6 +385,7 @@ class SearchStage:
     def state_dict(self) -> dict[str, Any]:
         return {
             "depth": self.depth,
+            "width": self.width,
             "ended": list(self.ended),
             "supernet": self.supernet.state_dict(),
             "logits": {name: table.detach() for name, table in self.logits.items()},
@@ -369,6 +406,8 @@ class SearchStage:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         while self.depth < state["depth"]:
             self.grow()
+        while self.width < state["width"]:
+            self.widen()
         self.supernet.load_state_dict(state["supernet"])
         with torch.no_grad():
             for name, table in self.logits.items():
@@ -381,6 +420,23 @@ class SearchStage:
         self.fired, self.steps, self.done = list(state["fired"]), state["steps"], state["done"]
 
 
-def space_of(space: Space, cells: int) -> Space:
-    """The space with so many cells in its supernet."""
-    return space if cells == space.search.cells else replace(space, search=replace(space.search, cells=cells))
+def space_of(space: Space, **geometry: int) -> Space:
+    """The space with these settings of its supernet's geometry."""
+    search = replace(space.search, **geometry)
+    return space if search == space.search else replace(space, search=search)
+
+
+def widths_of(space: Space, widths: list[Any]) -> list[Any]:
+    """The ``widths`` of a search of the space: that of its geometry alone if there are none.
+
+    Raises:
+        UserError: they do not fit the space.
+    """
+    own = space.search
+    if not widths:
+        return [[0.0, own.partial_channels]]
+    if widths[-1][1] != own.partial_channels:
+        raise UserError(f"search.widths={widths}: must end with space.search.partial_channels={own.partial_channels}; change one")
+    if unfit := [k for _, k in widths if own.channels % k]:
+        raise UserError(f"search.widths: {unfit[0]} must divide space.search.channels={own.channels}; choose another")
+    return [[share, int(k)] for share, k in widths]
