@@ -93,6 +93,9 @@ class MixedCell(nn.Module):
             }
         )
 
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"programs": {}}  # they are full of addresses, and a copy makes its own
+
     def forward(self, *inputs: Tensor, mixture: Mixture) -> Tensor:
         choice = mixture[self.group.name]
         several = choice.weights is not None and any(len(slot) > 1 for slot in choice.active)

@@ -92,9 +92,7 @@ class Program:
             kinds.append(pooling.Kind(pools[0][0].stride, names, normed=pools[0][1].norm is not None))
         self.chains: list[tuple[list[Combination], list[list[nn.Conv2d]]]] = []
         for length, group in chains.items():
-            group.sort(
-                key=lambda one: (one[0][0].spatial.kernel_size, one[0][0].spatial.dilation)
-            )  # those alike next to each other
+            group.sort(key=lambda one: (one[0][0].spatial.kernel_size, one[0][0].spatial.dilation))  # so those alike are neighbours
             steps = [[chain[depth] for chain, _, _ in group] for depth in range(length)]
             spatials = [[stage.spatial for stage in step] for step in steps]
             each = [depthwise.Kind(convs[0].stride[0], tuple(conv.dilation[0] for conv in convs)) for convs in spatials]

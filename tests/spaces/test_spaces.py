@@ -1,6 +1,8 @@
 """What every space must do: one network in three forms, notations that round-trip, a derivation that is an identity."""
 
+import copy
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -85,6 +87,20 @@ def test_a_dense_mixture_sends_gradients_to_all_weights_and_logits(space, noise)
     (output * torch.randn(output.shape, generator=noise)).sum().backward()
     assert all(parameter.grad is not None for parameter in supernet.parameters())
     assert all((table.grad.abs().sum(dim=1) > 0).all() for table in logits.values())
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda network: pickle.loads(pickle.dumps(network))], ids=["copy", "pickle"])
+def test_a_supernet_that_has_run_can_be_copied(space, copied, noise):
+    supernet = space.supernet(3, 2)
+    mixture = softmax_mixture({group.name: torch.zeros(group.shape) for group in space.groups})
+    images = torch.randn(4, 2, 8, 8, generator=noise)
+    supernet(images, mixture)
+    other = copied(supernet)
+    expected = supernet(images, mixture)
+    assert torch.equal(other(images, mixture), expected)
+    other(images, mixture).sum().backward()
+    assert all(p.grad is None for p in supernet.parameters())
+    assert any(p.grad is not None for p in other.parameters())
 
 
 def test_text_and_json_round_trip(space):
