@@ -21,7 +21,7 @@ from supernet.config import Config, build
 from supernet.cost.budget import Budget
 from supernet.cost.count import count
 from supernet.cost.latency import Bench, latency_error, measured, read_table, write_table
-from supernet.cost.memory import MemoryPlan, overrides, planned
+from supernet.cost.memory import MemoryPlan, overrides, planned, planned_retraining
 from supernet.cost.table import CostTable
 from supernet.data import ImageData, Splits, evaluation_batches, split
 from supernet.device import available_memory_bytes, choose_device, describe, make_deterministic
@@ -823,6 +823,8 @@ class Run:
                 stage = self.search_stage()
             else:
                 plan.require_fit()
+            retraining = planned_retraining(self.settings, len(self.retrain_images), available_memory_bytes(self.device))
+            yield f"memory of retraining the largest network: {retraining}"
         started = time.perf_counter()
         stage.step(0)
         yield f"one search step: {time.perf_counter() - started:.2f} s (the first; later ones are faster)"

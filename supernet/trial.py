@@ -1,6 +1,6 @@
-"""A process of its own that tries the search of a run, and says how much memory that took at most.
+"""A process of its own that tries the search of a run, or its retraining, and says how much memory that took at most.
 
-    python -m supernet.trial < SETTINGS.json
+    python -m supernet.trial search|retrain < SETTINGS.json
 
 For :mod:`supernet.cost.memory`, which says why.
 """
@@ -17,13 +17,19 @@ from supernet.device import peak_memory_bytes, reset_peak_memory
 from supernet.run import Run
 
 STEPS = 12  # paths differ in what they take: the most of so many comes within some percent of the most of a search
+STEPS_OF_NETWORK = 3  # are all alike; the second has the optimiser's state from its beginning
 
 
 def main() -> None:
     """Reads the settings of a run as JSON, prints the bytes of the peak."""
     with suppress(OSError):  # if there is too little, the kernel is to take this process, and not the one that asks
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
-    print(peak_of_search(Run(typed(Config, json.load(sys.stdin), ""), Path(os.devnull))))
+    run = Run(typed(Config, json.load(sys.stdin), ""), Path(os.devnull))
+    settings = run.config.budget
+    if settings.measures and settings.latency_table is None:  # to measure a table takes longer than the trial: any latency will do
+        limits = {metric: limit for metric, limit in settings.limits().items() if metric != "latency_ms"}
+        run.budget = Budget(run.space, run.data.classes, run.input_shape, limits)
+    print(PEAKS[sys.argv[1]](run))
 
 
 def peak_of_search(run: Run) -> int:
@@ -32,17 +38,24 @@ def peak_of_search(run: Run) -> int:
     Its steps are taken from all over the search, because warm-ups, depths and schedules change what a step does; then comes the end
     of an epoch, with what instruments and guards compute there.
     """
-    settings = run.config.budget
-    if settings.measures and settings.latency_table is None:  # to measure a table takes longer than the trial: any latency will do
-        limits = {metric: limit for metric, limit in settings.limits().items() if metric != "latency_ms"}
-        run.budget = Budget(run.space, run.data.classes, run.input_shape, limits)
     stage = run.search_stage()
     reset_peak_memory(run.device)
     for number in range(STEPS):
-        stage.step(number * (stage.planned - 1) // (STEPS - 1))
+        stage.step(number * (stage.steps - 1) // (STEPS - 1))
     stage.end_of_epoch()
     return peak_memory_bytes(run.device)
 
+
+def peak_of_retraining(run: Run) -> int:
+    """The same of the training of a network: of that which has most parameters."""
+    stage = run.retrain_stage("trial", run.budget.largest("params"), 0, "scratch")
+    reset_peak_memory(run.device)
+    for number in range(min(STEPS_OF_NETWORK, stage.steps)):
+        stage.step(number)
+    return peak_memory_bytes(run.device)
+
+
+PEAKS = {"search": peak_of_search, "retrain": peak_of_retraining}
 
 if __name__ == "__main__":
     main()

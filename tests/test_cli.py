@@ -149,7 +149,14 @@ def test_check_tries_everything_and_writes_nothing(tmp_path):
     outcome = supernet("space=darts", "check", "size=tiny", cwd=tmp_path)  # the command may stand anywhere
     assert (outcome.code, outcome.err) == (0, "")
     assert outcome.out.rstrip().endswith("all is well")
-    for word in ("images of shape (1, 8, 8)", "darts", "weights", "memory: about", "the largest batch that fits is 719"):
+    for word in (
+        "images of shape (1, 8, 8)",
+        "darts",
+        "weights",
+        "memory: about",
+        "the largest batch that fits is 719",
+        "memory of retraining the largest network: about",
+    ):
         assert word in outcome.out
     assert list(tmp_path.iterdir()) == []
 

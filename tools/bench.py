@@ -8,8 +8,7 @@ Memory is what the process's peak grows by from just before its first step. ``--
 
 What a machine can do at most is measured beside it, by products of large matrices in the precision and with the threads of the
 case: the arithmetic fraction is the rate at which a step does the multiply-adds that it cannot do without
-(:func:`multiply_adds`), over the rate of these products. Under bf16 the limit is that of bf16, though the inside of our cells stays
-in float32.
+(:func:`multiply_adds`), over the rate of these products.
 """
 
 import argparse

@@ -60,7 +60,8 @@ class Line:
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """What a search with ``batch_size`` takes at its peak, what there is (bytes), and the ``largest`` batch that fits.
+    """What a ``stage``, search or retrain, takes at its peak with ``batch_size``, what there is (bytes), and the ``largest`` batch
+    that fits.
 
     ``recomputed`` is the plan of the same search with search.recompute: of one that does not fit, if it saves anything there.
     """
@@ -70,6 +71,7 @@ class MemoryPlan:
     available: int
     largest: int
     recomputed: "MemoryPlan | None" = None
+    stage: str = "search"
 
     @property
     def fits(self) -> bool:
@@ -99,7 +101,7 @@ class MemoryPlan:
         need, have = gibibytes(self.peak), gibibytes(self.available)
         ends = f"the largest batch that fits is {self.largest}" if self.largest else "not even a batch of two images fits"
         other = f"; with search.recompute=true {self.recomputed}" if self.recomputed else ""
-        return f"about {need} at search.batch_size={self.batch_size} of {have}; {ends}{other}"
+        return f"about {need} at {self.stage}.batch_size={self.batch_size} of {have}; {ends}{other}"
 
     def require_fit(self) -> None:
         """Raises a UserError unless the search fits."""
@@ -136,18 +138,30 @@ def planned(settings: Mapping[str, Any], images: int, available: int) -> MemoryP
     return dataclasses.replace(kept, recomputed=again) if kept.peak - again.peak >= TELLING else kept  # paths, say, save nothing
 
 
-def line_of(settings: Mapping[str, Any], images: int, batch_size: int) -> Line:
-    """The line through the trials of a search that is to have ``batch_size`` of so many ``images``.
+def planned_retraining(settings: Mapping[str, Any], images: int, available: int) -> MemoryPlan:
+    """The plan for the retraining of the network of most parameters that a run may derive, on so many ``images``; it takes seconds.
+
+    Raises:
+        UserError: a trial failed.
+    """
+    batch_size = min(settings["retrain"]["batch_size"], images)
+    line = line_of(settings, images, batch_size, "retrain")
+    largest = line.largest(available / (1 + MARGIN), images)
+    return MemoryPlan(batch_size, line.at(batch_size), available, largest, stage="retrain")
+
+
+def line_of(settings: Mapping[str, Any], images: int, batch_size: int, stage: str = "search") -> Line:
+    """The line through the trials of a stage that is to have ``batch_size`` of so many ``images``.
 
     Raises:
         UserError: a trial failed.
     """
     small, large = trial_batches(batch_size)
     with ThreadPoolExecutor() as pool:
-        low, high = pool.map(lambda batch: tried(settings, batch), (small, large))
+        low, high = pool.map(lambda batch: tried(settings, batch, stage), (small, large))
     if high - low < TELLING and large < images:
         small, low, large = large, high, min(4 * large, images)
-        high = tried(settings, large)
+        high = tried(settings, large, stage)
     return Line.through({small: low, large: high})
 
 
@@ -157,20 +171,20 @@ def trial_batches(batch_size: int) -> tuple[int, int]:
     return large // 2, large
 
 
-def tried(settings: Mapping[str, Any], batch: int) -> int:
-    """The peak of a trial of the search at that ``batch``, in bytes.
+def tried(settings: Mapping[str, Any], batch: int, stage: str = "search") -> int:
+    """The peak of a trial of the search or the retraining at that ``batch``, in bytes.
 
     Raises:
         UserError: it failed; the text has its last line.
     """
-    instruments, search = settings["instruments"], settings["search"]
+    instruments = settings["instruments"]
     trial = {
         **settings,
-        "search": search | {"batch_size": batch},
+        stage: settings[stage] | {"batch_size": batch},
         "instruments": instruments | {"every": min(instruments["every"], 1)},  # the one epoch that it ends has all readings
     }
     done = subprocess.run(
-        [sys.executable, "-P", "-m", "supernet.trial"],
+        [sys.executable, "-P", "-m", "supernet.trial", stage],
         input=json.dumps(trial),
         capture_output=True,
         text=True,
@@ -180,5 +194,5 @@ def tried(settings: Mapping[str, Any], batch: int) -> int:
     if done.returncode:
         killed = "it was killed, as happens where memory runs out" if done.returncode == -signal.SIGKILL else ""
         why = killed or (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        raise UserError(f"memory: a trial of the search at search.batch_size={batch} failed: {why}; memory=ignore leaves it out")
+        raise UserError(f"memory: a trial of {stage}.batch_size={batch} failed: {why}; memory=ignore leaves it out")
     return int(done.stdout.split()[-1])

@@ -13,7 +13,7 @@ from supernet import run as run_module
 from supernet.cli import composed
 from supernet.config import Config
 from supernet.cost import memory
-from supernet.cost.memory import MARGIN, Line, MemoryPlan, planned, trial_batches, tried
+from supernet.cost.memory import MARGIN, Line, MemoryPlan, line_of, planned, trial_batches, tried
 from supernet.errors import UserError
 from supernet.files import read_json
 from tests.commands import ROOT, TINY, finished, supernet
@@ -39,6 +39,22 @@ Path("/proc/self/clear_refs").write_text("5")
 for index in range(16):
     stage.step(index)
 print(before, held("VmHWM"))
+"""
+
+RETRAINING = """
+import sys
+from pathlib import Path
+from hydra.core.config_store import ConfigStore
+from supernet.cli import composed
+from supernet.config import Config
+from supernet.run import Run
+ConfigStore.instance().store("schema", Config)
+run = Run(composed(sys.argv[1:]), Path("/dev/null"))
+stage = run.retrain_stage("measured", run.budget.largest(), 0, "scratch")
+Path("/proc/self/clear_refs").write_text("5")
+for number in range(3):
+    stage.step(number)
+print(next(int(line.split()[1]) * 1024 for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")))
 """
 
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux says what a process held at most since it was asked")
@@ -75,7 +91,7 @@ def test_the_peak_at_a_larger_batch_is_foretold_within_the_margin(space, side, m
     settings = dataclasses.asdict(composed(overrides))
     with ThreadPoolExecutor() as pool:
         measured = pool.submit(searched, overrides)
-        line = Line.through({batch: tried(settings, batch) for batch in (8, 16)})
+        line = line_of(settings, 200, 64)
         before, peak = measured.result()
     assert line.at(64) == pytest.approx(peak, rel=MARGIN)
     assert line.at(64) - before == pytest.approx(peak - before, rel=MARGIN)
@@ -94,6 +110,18 @@ def test_with_recomputation_the_peak_falls_and_is_foretold(photographs):
     assert line.at(64) == pytest.approx(peak_again, rel=MARGIN)
 
 
+@on_linux
+@pytest.mark.parametrize("space", ["nb201", "darts"])
+def test_the_peak_of_retraining_is_foretold(space, photographs):
+    """That of the network with the most parameters, measured in a process of its own."""
+    ConfigStore.instance().store("schema", Config)
+    overrides = [*photographs(16), f"space={space}", "size=small", "retrain.batch_size=128"]
+    settings = dataclasses.asdict(composed(overrides))
+    line = Line.through({batch: tried(settings, batch, "retrain") for batch in (16, 32)})
+    done = subprocess.run([sys.executable, "-c", RETRAINING, *overrides], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert line.at(128) == pytest.approx(int(done.stdout), rel=MARGIN)
+
+
 # --- the choice, of a search that takes 1,000 bytes and 10 an image, or less with recomputation
 
 
@@ -109,7 +137,7 @@ def test_what_tells_too_little_is_tried_again_at_a_larger_batch(monkeypatch):
     """Up to 16 images the peak hardly grows, then by a megabyte an image."""
     tries = []
 
-    def trial(settings, batch):
+    def trial(settings, batch, stage):
         tries.append(batch)
         return 2**30 + slope * max(0, batch - knee)
 
@@ -164,7 +192,9 @@ def tight(monkeypatch):
     those 10, to be changed."""
     machine = {"available": 1.15 * 1210, "saves": 0, "tries": 0}
 
-    def trial(settings, batch):
+    def trial(settings, batch, stage):
+        if stage == "retrain":
+            return 100 * batch
         machine["tries"] += 1
         return 1000 + (10 - machine["saves"] * settings["search"]["recompute"]) * batch
 
@@ -264,5 +294,5 @@ def test_only_who_asks_waits_for_a_plan(tight, tmp_path):
 def test_a_trial_that_fails_is_one_line(tmp_path):
     ConfigStore.instance().store("schema", Config)
     settings = dataclasses.asdict(composed(["data=npz", f"data.source.path={tmp_path / 'gone.npz'}"]))
-    with pytest.raises(UserError, match=r"memory: a trial .* at search.batch_size=8 failed: .*no such file.*memory=ignore"):
+    with pytest.raises(UserError, match=r"memory: a trial of search.batch_size=8 failed: .*no such file.*memory=ignore"):
         tried(settings, 8)

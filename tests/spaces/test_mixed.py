@@ -1,5 +1,7 @@
 """Mixed cells in bfloat16: what is kept, and what is lost."""
 
+import copy
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -7,6 +9,7 @@ from torch.nn import functional as F
 from supernet.device import autocast
 from supernet.mixture import softmax_mixture
 from supernet.ops.native import multiplies
+from supernet.spaces.cell import set_recompute
 from supernet.spaces.darts import Darts
 from supernet.spaces.space import Geometry
 from tests.spaces.test_textbook import pair
@@ -69,3 +72,13 @@ def test_less_is_kept(case):
     for table, precision in zip(kept, ("float32", "bf16"), strict=True):
         gradients(case[0], case, precision, table)
     assert sum(kept[1].values()) < 0.75 * sum(kept[0].values())
+
+
+def test_what_is_made_again_has_the_same_bits(case):
+    again = copy.deepcopy(case[0])
+    set_recompute(again)
+    kept, fewer = {}, {}
+    expected = gradients(case[0], case, "bf16", kept)
+    actual = gradients(again, (again, *case[1:]), "bf16", fewer)
+    assert all(torch.equal(a, b) for a, b in zip(actual, expected, strict=True))
+    assert sum(fewer.values()) < 0.75 * sum(kept.values())
