@@ -103,7 +103,7 @@ class Plan:
         images = layout.whole + layout.diagonal
         made = 0, 0
         for source, (kind, count) in enumerate(zip(layout.kinds, layout.counts, strict=True)):
-            if kind is None or not kind.normed:
+            if kind is None or (source, 0) not in images:
                 self.tables.append(None)
                 continue
             k = images.index((source, 0))
@@ -161,7 +161,7 @@ class Combination:
         places = [(source, index) for source, index, _ in self.terms[: len(self.norms)]]
         made = [(source, k, kind) for source, kind in enumerate(kinds) if kind is not None for k in range(kind.count)]
         convolved = [(source, k) for source, k, kind in made if isinstance(kind, depthwise.Kind)]
-        pooled = [(source, k) for source, k, kind in made if isinstance(kind, pooling.Kind) and kind.normed]
+        pooled = [(source, k) for source, k, kind in made if isinstance(kind, pooling.Kind) and (source, k) in places]
         # The images, each once, whose second moments are needed, and those of which the diagonal is enough; those made here first.
         self.whole = list(dict.fromkeys(convolved + places[:full]))
         self.diagonal = list(dict.fromkeys(pooled + places[full:]))

@@ -19,11 +19,10 @@ from supernet.ops.native import half, library, numbers, place, places
 
 
 class Kind(NamedTuple):
-    """Of K convolutions; each is padded by half its size times its dilation. ``normed`` if the moments of results are needed."""
+    """Of K convolutions; each is padded by half its size times its dilation."""
 
     stride: int
     dilations: tuple[int, ...]
-    normed: bool = True
 
     @property
     def count(self) -> int:

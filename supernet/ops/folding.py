@@ -1,4 +1,4 @@
-"""The small algebra of a combination (:mod:`supernet.spaces.mixed`), on matrices of channels and never on pixels.
+"""The small algebra of a combination (:mod:`supernet.ops.combination`), on matrices of channels and never on pixels.
 
 From the moments of the images that T terms read, the 1×1 convolutions, the BatchNorms and the weights of the mixture follow the
 matrix by which the image of each term is multiplied, and the shift of each target. Its gradient is worked out in ``folding.c``, in

@@ -19,11 +19,10 @@ NAMES = ("max", "avg")
 
 
 class Kind(NamedTuple):
-    """Of K poolings, whose ``names`` are some of ``NAMES`` in order; ``normed`` if the moments of what they give are needed."""
+    """Of K poolings, whose ``names`` are some of ``NAMES`` in order."""
 
     stride: int
     names: tuple[str, ...]
-    normed: bool = True
 
     @property
     def count(self) -> int:

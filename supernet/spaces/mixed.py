@@ -89,7 +89,7 @@ class Program:
         if pools:
             names = tuple(name for name in pooling.NAMES if any(pool.kind == name for pool, *_ in pools))
             terms += [Term(len(kinds), names.index(pool.kind), *stage.ends, *rest) for pool, stage, *rest in pools]
-            kinds.append(pooling.Kind(pools[0][0].stride, names, normed=pools[0][1].norm is not None))
+            kinds.append(pooling.Kind(pools[0][0].stride, names))
         self.chains: list[tuple[list[Combination], list[list[nn.Conv2d]]]] = []
         for length, group in chains.items():
             group.sort(key=lambda one: (one[0][0].spatial.kernel_size, one[0][0].spatial.dilation))  # so those alike are neighbours
