@@ -814,6 +814,7 @@ class Run:
         yield f"data: {len(self.data.train)} training and {len(self.data.test)} test images of shape {self.input_shape}"
         yield f"splits: {len(self.splits.weights)} images for the weights, {len(self.splits.architecture)} for the architecture"
         yield f"supernet: {self.space.name}, {weights:,} weights; {stage.steps} steps of the search"
+        fits = True
         if self.config.memory != "ignore":
             plan = self.memory_plan()
             yield f"memory: {plan}"
@@ -824,16 +825,18 @@ class Run:
             else:
                 plan.require_fit()
             retraining = planned_retraining(self.settings, len(self.retrain_images), available_memory_bytes(self.device))
-            yield f"memory of retraining the largest network: {retraining}"
+            yield f"memory of retraining {'it' if self.given else 'the largest network'}: {retraining}"
+            fits = retraining.fits
         started = time.perf_counter()
         stage.step(0)
         yield f"one search step: {time.perf_counter() - started:.2f} s (the first; later ones are faster)"
         architecture = self.space.random(Streams(self.config.seed).host("check"))
         network = self.retrain_stage("check", architecture, 0, "scratch")
-        network.step(0)
+        if fits:
+            network.step(0)
         cost = count(network.network, self.input_shape)
         yield f"a random network: {cost.params:,} parameters, {cost.madds:,} multiply-adds; {network.steps} steps of retraining"
-        yield f"device: {describe(self.device)}; all is well"
+        yield f"device: {describe(self.device)}; {'all is well' if fits else 'all is well but the memory of the retraining'}"
 
     def run(self) -> None:
         """The main job."""

@@ -47,8 +47,8 @@ def peak_of_search(run: Run) -> int:
 
 
 def peak_of_retraining(run: Run) -> int:
-    """The same of the training of a network: of that which has most parameters."""
-    stage = run.retrain_stage("trial", run.budget.largest("params"), 0, "scratch")
+    """The same of the training of a network: of the one that is given, or else of that which has most parameters."""
+    stage = run.retrain_stage("trial", run.given or run.budget.largest("params"), 0, "scratch")
     reset_peak_memory(run.device)
     for number in range(min(STEPS_OF_NETWORK, stage.steps)):
         stage.step(number)

@@ -139,11 +139,16 @@ def planned(settings: Mapping[str, Any], images: int, available: int) -> MemoryP
 
 
 def planned_retraining(settings: Mapping[str, Any], images: int, available: int) -> MemoryPlan:
-    """The plan for the retraining of the network of most parameters that a run may derive, on so many ``images``; it takes seconds.
+    """The plan for the retraining on so many ``images`` of the network that a run is given, or of that of most parameters which it
+    may derive; it takes some seconds.
 
     Raises:
         UserError: a trial failed.
     """
+    if settings["retrain"]["init"] == "inherit":  # then it is one of the search's size; its weights take what others do
+        search, evaluation = (settings["space"][phase] for phase in ("search", "evaluation"))
+        space = settings["space"] | {"evaluation": {name: search[name] for name in evaluation}}
+        settings = {**settings, "space": space, "retrain": settings["retrain"] | {"init": "scratch"}}
     batch_size = min(settings["retrain"]["batch_size"], images)
     line = line_of(settings, images, batch_size, "retrain")
     largest = line.largest(available / (1 + MARGIN), images)

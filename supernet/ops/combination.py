@@ -161,10 +161,13 @@ class Combination:
         places = [(source, index) for source, index, _ in self.terms[: len(self.norms)]]
         made = [(source, k, kind) for source, kind in enumerate(kinds) if kind is not None for k in range(kind.count)]
         convolved = [(source, k) for source, k, kind in made if isinstance(kind, depthwise.Kind)]
-        pooled = [(source, k) for source, k, kind in made if isinstance(kind, pooling.Kind) and (source, k) in places]
+        normed = {source for source, _ in places}
+        pooled = [(source, k) for source, k, kind in made if isinstance(kind, pooling.Kind) and source in normed]
         # The images, each once, whose second moments are needed, and those of which the diagonal is enough; those made here first.
         self.whole = list(dict.fromkeys(convolved + places[:full]))
         self.diagonal = list(dict.fromkeys(pooled + places[full:]))
+        if both := set(self.whole) & set(self.diagonal):
+            raise ValueError(f"images {sorted(both)} are normed as they are and after a 1×1 convolution: give them twice")
         self.layout = Layout(
             full,
             [*map(self.whole.index, places[:full]), *map(self.diagonal.index, places[full:])],
@@ -366,6 +369,8 @@ def _differentiable(ctx, gradients: Sequence[Tensor]) -> list[Tensor | None]:
         saved = [None if tensor is None else tensor.view_as(tensor) for tensor in saved]  # apart where one is given twice
         small, each, _ = layout.split(saved)
         asked = [tensor for tensor, want in zip(saved, wanted, strict=True) if want]
+        if not asked:
+            return [None] * len(wanted)
         sums, _ = formula(layout, small, each)
     given = (gradients[0] if layout.stacked else torch.stack(gradients)).to(sums.dtype)
     found = iter(torch.autograd.grad(sums, asked, given, create_graph=True, materialize_grads=True))

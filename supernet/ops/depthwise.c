@@ -3,11 +3,12 @@
 //
 // An image is copied once into a frame of zeros, so that no loop below asks where the border is, and stays in the cache while all
 // kernels that read it run. Channels are the vector; a block of pixels (forward, gradient of the input) or all taps of a kernel
-// (gradient of the weights) are held in registers. Each image is one unit of parallel work, and what images add up is added in the
-// order of the images: the result does not depend on the number of threads.
+// (gradient of the weights) are held in registers. The images are worked on in as many groups as rows.h says, by no more threads, and
+// what groups add up is added in their order: the result does not depend on the number of threads.
 //
 // Kernel j of count has size[j] x size[j] taps, dilation[j], and reads image set j, or set 0 if `shared`. The weights of
-// a kernel are [channels][tap]; inside, [tap][channels], one kernel after the other. Every kernel is padded by size / 2 * dilation and moves by `stride`.
+// a kernel are [channels][tap]; inside, [tap][channels], one kernel after the other. Every kernel is padded by size / 2 * dilation and
+// moves by `stride`.
 
 #include <stdlib.h>
 #include <string.h>

@@ -2,8 +2,8 @@
 // results in bfloat16 if `half`.
 //
 // Both read a window while it is in the cache, and no indices are stored: backward finds the maxima again, and adds up the gradients
-// of both in one image. Channels are the vector. Each image is one unit of parallel work, and what images add up is added in the
-// order of the images: the result does not depend on the number of threads.
+// of both in one image. Channels are the vector. The images are worked on in as many groups as rows.h says, by no more threads, and
+// what groups add up is added in their order: the result does not depend on the number of threads.
 //
 // As torch has it, the padding of one pixel takes no part, of equal maxima the first in the order of rows is it, and of NaN the last.
 

@@ -98,7 +98,7 @@ class Program:
             each = [depthwise.Kind(convs[0].stride[0], tuple(conv.dilation[0] for conv in convs)) for convs in spatials]
             between = [
                 Combination(
-                    [Term(0, k, *stage.ends, k) for k, stage in enumerate(step)],
+                    [Term(0, k, *stage.ends, k, k) for k, stage in enumerate(step)],
                     [kind],
                     len(step),
                     device,
@@ -124,6 +124,7 @@ class Program:
             dtype = torch.bfloat16 if torch.get_autocast_dtype(kind) == torch.bfloat16 and multiplies(source) else None
             with torch.autocast(kind, enabled=False):
                 return self.run(source.float(), weights, [None if start is None else start.float() for start in starts], dtype)
+        weights = weights.float() if source.dtype == torch.float32 else weights  # whatever made them: kernels do not ask
         rectified = F.relu(source) if self.rectifies else None
         images: list[tuple[Tensor, ...]] = []
         for rectifies, spatial in self.given:

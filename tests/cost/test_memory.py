@@ -13,7 +13,7 @@ from supernet import run as run_module
 from supernet.cli import composed
 from supernet.config import Config
 from supernet.cost import memory
-from supernet.cost.memory import MARGIN, Line, MemoryPlan, line_of, planned, trial_batches, tried
+from supernet.cost.memory import MARGIN, Line, MemoryPlan, line_of, planned, planned_retraining, trial_batches, tried
 from supernet.errors import UserError
 from supernet.files import read_json
 from tests.commands import ROOT, TINY, finished, supernet
@@ -122,6 +122,17 @@ def test_the_peak_of_retraining_is_foretold(space, photographs):
     assert line.at(128) == pytest.approx(int(done.stdout), rel=MARGIN)
 
 
+def test_what_is_retrained_is_what_is_foretold(monkeypatch):
+    """An inherited network has the size of the search's."""
+    tried = []
+    monkeypatch.setattr(memory, "tried", lambda settings, batch, stage: tried.append((settings, stage)) or 2**30 * batch)
+    ConfigStore.instance().store("schema", Config)
+    settings = dataclasses.asdict(composed(["size=tiny", "retrain.init=inherit", "space.search.channels=8"]))
+    assert planned_retraining(settings, 100, 2**40).peak == 2**30 * 32
+    assert {settings["space"]["evaluation"]["channels"] for settings, _ in tried} == {8}
+    assert {stage for _, stage in tried} == {"retrain"}
+
+
 # --- the choice, of a search that takes 1,000 bytes and 10 an image, or less with recomputation
 
 
@@ -190,11 +201,11 @@ def test_recomputation_comes_before_a_smaller_batch():
 def tight(monkeypatch):
     """A machine on which a search takes 1,000 bytes and 10 an image; returns how many there are, and what recomputation saves of
     those 10, to be changed."""
-    machine = {"available": 1.15 * 1210, "saves": 0, "tries": 0}
+    machine = {"available": 1.15 * 1210, "saves": 0, "tries": 0, "retraining": 100}
 
     def trial(settings, batch, stage):
         if stage == "retrain":
-            return 100 * batch
+            return machine["retraining"]
         machine["tries"] += 1
         return 1000 + (10 - machine["saves"] * settings["search"]["recompute"]) * batch
 
@@ -247,7 +258,10 @@ def test_recomputation_is_named_where_it_fits(tight, tmp_path):
     assert outcome.code == 0 and "the search would take search.recompute=true" in outcome.out
     tight["tries"] = 0
     outcome = supernet("check", *FIVE_STEPS, "search.recompute=true", cwd=tmp_path)
-    assert (outcome.code, tight["tries"]) == (0, 2)
+    assert (outcome.code, tight["tries"]) == (0, 2) and outcome.out.endswith("all is well\n")
+    tight["retraining"] = 10**9
+    outcome = supernet("check", *FIVE_STEPS, "search.recompute=true", cwd=tmp_path)
+    assert outcome.code == 0 and outcome.out.endswith("all is well but the memory of the retraining\n")
 
 
 def test_fit_says_what_it_does_and_leaves_alone_what_fits(tight, tmp_path):
