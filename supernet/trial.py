@@ -41,7 +41,7 @@ def peak_of_search(run: Run) -> int:
     stage = run.search_stage()
     reset_peak_memory(run.device)
     for number in range(STEPS):
-        stage.step(number * (stage.steps - 1) // (STEPS - 1))
+        stage.step(number * (stage.planned - 1) // (STEPS - 1))
     stage.end_of_epoch()
     return peak_memory_bytes(run.device)
 

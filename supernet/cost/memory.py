@@ -125,16 +125,10 @@ def planned(settings: Mapping[str, Any], images: int, available: int) -> MemoryP
     Raises:
         UserError: a trial failed.
     """
-    batch_size = min(settings["search"]["batch_size"], images)
-
-    def plan(**changed: Any) -> MemoryPlan:
-        line = line_of({**settings, "search": settings["search"] | changed}, images, batch_size)
-        return MemoryPlan(batch_size, line.at(batch_size), available, line.largest(available / (1 + MARGIN), images))
-
-    kept = plan()
+    kept = plan_of(settings, images, available)
     if kept.fits or settings["search"]["recompute"]:
         return kept
-    again = plan(recompute=True)
+    again = plan_of({**settings, "search": settings["search"] | {"recompute": True}}, images, available)
     return dataclasses.replace(kept, recomputed=again) if kept.peak - again.peak >= TELLING else kept  # paths, say, save nothing
 
 
@@ -149,10 +143,18 @@ def planned_retraining(settings: Mapping[str, Any], images: int, available: int)
         search, evaluation = (settings["space"][phase] for phase in ("search", "evaluation"))
         space = settings["space"] | {"evaluation": {name: search[name] for name in evaluation}}
         settings = {**settings, "space": space, "retrain": settings["retrain"] | {"init": "scratch"}}
-    batch_size = min(settings["retrain"]["batch_size"], images)
-    line = line_of(settings, images, batch_size, "retrain")
-    largest = line.largest(available / (1 + MARGIN), images)
-    return MemoryPlan(batch_size, line.at(batch_size), available, largest, stage="retrain")
+    return plan_of(settings, images, available, "retrain")
+
+
+def plan_of(settings: Mapping[str, Any], images: int, available: int, stage: str = "search") -> MemoryPlan:
+    """The plan for a stage as the settings have it.
+
+    Raises:
+        UserError: a trial failed.
+    """
+    batch_size = min(settings[stage]["batch_size"], images)
+    line = line_of(settings, images, batch_size, stage)
+    return MemoryPlan(batch_size, line.at(batch_size), available, line.largest(available / (1 + MARGIN), images), stage=stage)
 
 
 def line_of(settings: Mapping[str, Any], images: int, batch_size: int, stage: str = "search") -> Line:
