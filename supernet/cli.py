@@ -1,4 +1,6 @@
-"""The command line: Hydra in, function calls out. ``supernet [COMMAND] [from=RUN_DIR] [hydra overrides]``."""
+"""The command line: Hydra in, function calls out. ``supernet [COMMAND] [from=RUN_DIR] [hydra
+overrides]``.
+"""
 
 import argparse
 import contextlib
@@ -20,7 +22,12 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
+from hydra.errors import (
+    ConfigCompositionException,
+    HydraException,
+    MissingConfigException,
+    OverrideParseException,
+)
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -51,7 +58,9 @@ COMMANDS = {
 
 @dataclass
 class CommandLine:
-    """A command line in its parts: the command, the folder of ``from=``, flags that are Hydra's own, and the overrides."""
+    """A command line in its parts: the command, the folder of ``from=``, flags that are Hydra's
+    own, and the overrides.
+    """
 
     command: str = "run"
     parent: Path | None = None
@@ -64,7 +73,9 @@ class CommandLine:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """The entry point. Exits with 0; with 2 for what the user can mend; with 130 or 143 when stopped."""
+    """The entry point. Exits with 0; with 2 for what the user can mend; with 130 or 143 when
+    stopped.
+    """
     ConfigStore.instance().store("schema", Config)
     with one_line_errors():
         line = parse(argv)
@@ -97,7 +108,11 @@ class Flags(argparse.ArgumentParser):
         self.add_argument("-c", "--cfg", choices=["job", "hydra", "all"])
         self.add_argument("-p", "--package")
         self.add_argument("--resolve", action="store_true")
-        self.add_argument("-i", "--info", choices=["all", "config", "defaults", "defaults-tree", "plugins", "searchpath"])
+        self.add_argument(
+            "-i",
+            "--info",
+            choices=["all", "config", "defaults", "defaults-tree", "plugins", "searchpath"],
+        )
         self.add_argument("--hydra-help", action="store_true")
 
     def format_help(self) -> str:
@@ -116,7 +131,10 @@ def parse(arguments: Sequence[str] | None) -> CommandLine:
     line, words = CommandLine(), given.pop("words")
     for name, value in given.items():
         if value:
-            line.flags += [f"--{name.replace('_', '-')}", *([value] if isinstance(value, str) else [])]
+            line.flags += [
+                f"--{name.replace('_', '-')}",
+                *([value] if isinstance(value, str) else []),
+            ]
     for word in words:
         if word in COMMANDS:
             line.command = word
@@ -125,25 +143,36 @@ def parse(arguments: Sequence[str] | None) -> CommandLine:
         elif "=" in word or word.startswith("~"):
             line.overrides += [readable(override) for override in spelled_out(word)]
         else:
-            raise UserError(f"command: {unknown(word, list(COMMANDS))}; everything else is KEY=VALUE")
+            raise UserError(
+                f"command: {unknown(word, list(COMMANDS))}; everything else is KEY=VALUE"
+            )
     if (commands := [word for word in words if word in COMMANDS])[1:]:
-        raise UserError(f"{' '.join(commands)}: one command at a time; supernet --help says what each includes")
+        raise UserError(
+            f"{' '.join(commands)}: one command at a time; supernet --help says what each includes"
+        )
     if line.parent is not None:
-        line.overrides = [o for o in overrides_of(line.parent, line.command) if not given_anew(o, line.overrides)] + line.overrides
+        line.overrides = [
+            o for o in overrides_of(line.parent, line.command) if not given_anew(o, line.overrides)
+        ] + line.overrides
     elif line.command in ("evaluate", "report", "export"):
-        raise UserError(f"{line.command} needs the folder of a run: supernet {line.command} from=RUN_DIR")
+        raise UserError(
+            f"{line.command} needs the folder of a run: supernet {line.command} from=RUN_DIR"
+        )
     return line
 
 
 def spelled_out(word: str) -> list[str]:
-    """The overrides that a word stands for: a list of samplers with their shares is a schedule of them."""
+    """The overrides that a word stands for: a list of samplers with their shares is a schedule of
+    them.
+    """
     if word.startswith("sampler=["):
         return ["sampler=schedule", word.replace("sampler=", "sampler.phases=", 1)]
     return [word]
 
 
 def readable(override: str) -> str:
-    """The override, with its value quoted where Hydra's grammar would stumble over it, as over an architecture.
+    """The override, with its value quoted where Hydra's grammar would stumble over it, as over an
+    architecture.
 
     Raises:
         UserError: it is no override, or it takes away a whole group.
@@ -154,10 +183,15 @@ def readable(override: str) -> str:
             (parsed,) = OverridesParser.create().parse_overrides([text])
             if not parsed.key_or_group:
                 break
-            several = parsed.key_or_group in ("modifier", "guard") and isinstance(parsed.value(), list)
+            several = parsed.key_or_group in ("modifier", "guard") and isinstance(
+                parsed.value(), list
+            )
             chosen = parsed.is_sweep_override() or isinstance(parsed.value(), str) or several
             if parsed.key_or_group in groups() and (parsed.is_delete() or not chosen):
-                raise UserError(f"{override}: a run needs one; choose one of {', '.join(options(parsed.key_or_group))}")
+                raise UserError(
+                    f"{override}: a run needs one; choose one of "
+                    f"{', '.join(options(parsed.key_or_group))}"
+                )
             return text
     raise UserError(f"{override!r} is not KEY=VALUE; see supernet --help")
 
@@ -172,7 +206,9 @@ def key(override: str) -> str:
 
 
 def given_anew(override: str, overrides: Sequence[str]) -> bool:
-    """Whether one of ``overrides`` is about the same, or chooses the part that ``override`` is about."""
+    """Whether one of ``overrides`` is about the same, or chooses the part that ``override`` is
+    about.
+    """
     new = {key(other) for other in overrides}
     if "method" in new:
         new |= {"sampler", "learner", "modifier", "guard", "searcher"}
@@ -180,17 +216,25 @@ def given_anew(override: str, overrides: Sequence[str]) -> bool:
 
 
 def overrides_of(folder: Path, command: str, setting: str = "from") -> list[str]:
-    """What the run in ``folder``, or for the command ``study`` the study, was started with; ``setting`` is what named it."""
+    """What the run in ``folder``, or for the command ``study`` the study, was started with;
+    ``setting`` is what named it.
+    """
     record, is_run = folder / ".hydra" / "overrides.yaml", (folder / "state.json").is_file()
     if command == "study" and is_run:
-        raise UserError(f"from={folder}: that is the folder of a run; supernet study goes on from that of a study")
+        raise UserError(
+            f"from={folder}: that is the folder of a run; supernet study goes on from that of a "
+            "study"
+        )
     if command != "study" and not is_run:
         runs = ", ".join(sorted(path.parent.name for path in folder.glob("*/state.json")))
-        hint = f"; choose one of the runs in it: {runs}" if runs else " (there is no state.json in it)"
+        hint = (
+            f"; choose one of the runs in it: {runs}" if runs else " (there is no state.json in it)"
+        )
         raise UserError(f"{setting}={folder}: not the folder of a run{hint}")
     if not record.is_file():
         raise UserError(
-            f"{setting}={folder}: there is no {record.relative_to(folder)} in it, which says how it was started; restore it"
+            f"{setting}={folder}: there is no {record.relative_to(folder)} in it, which says how "
+            "it was started; restore it"
         )
     return yaml.safe_load(record.read_text(encoding="utf-8")) or []
 
@@ -209,11 +253,18 @@ def jobs(line: CommandLine) -> list[list[str]]:
 def single_jobs(overrides: Sequence[str]) -> list[list[str]]:
     """One job of a sweep for each value of each swept key."""
     parsed = OverridesParser.create().parse_overrides(list(overrides))
-    swept = {o.input_line: [f"{o.key_or_group}={v}" for v in o.sweep_string_iterator()] for o in parsed if o.is_sweep_override()}
+    swept = {
+        o.input_line: [f"{o.key_or_group}={v}" for v in o.sweep_string_iterator()]
+        for o in parsed
+        if o.is_sweep_override()
+    }
     first = [swept.get(o, [o])[0] for o in overrides]
     found = [first]
     for position, override in enumerate(overrides):
-        found += [[*first[:position], value, *first[position + 1 :]] for value in swept.get(override, [])[1:]]
+        found += [
+            [*first[:position], value, *first[position + 1 :]]
+            for value in swept.get(override, [])[1:]
+        ]
     return found
 
 
@@ -224,8 +275,14 @@ def study_jobs(overrides: Sequence[str]) -> dict[str, list[str]]:
         raise UserError("a study compares what methods find: leave out architecture=")
     if not (config.study.methods and config.study.seeds):
         raise UserError("study.methods and study.seeds: there must be at least one of each")
-    own = [o for o in overrides if key(o) not in ("method", "seed") and not key(o).startswith("hydra.")]
-    return {f"{m}-{s}": [*own, f"method={m}", f"seed={s}"] for m in config.study.methods for s in config.study.seeds}
+    own = [
+        o for o in overrides if key(o) not in ("method", "seed") and not key(o).startswith("hydra.")
+    ]
+    return {
+        f"{m}-{s}": [*own, f"method={m}", f"seed={s}"]
+        for m in config.study.methods
+        for s in config.study.seeds
+    }
 
 
 # --- what is done
@@ -234,7 +291,8 @@ def study_jobs(overrides: Sequence[str]) -> dict[str, list[str]]:
 def prepared(line: CommandLine) -> CommandLine:
     """The line as Hydra is to see it: everything checked, and the folder chosen.
 
-    That of ``from=`` goes on if it computes the same; else a new one is made, which no other run gets.
+    That of ``from=`` goes on if it computes the same; else a new one is made, which no other run
+    gets.
     """
     setting = "hydra.sweep.dir" if line.sweeps else "hydra.run.dir"
     chosen = setting in map(key, line.overrides)
@@ -255,11 +313,17 @@ def goes_on(line: CommandLine, folder: Path) -> bool:
     if line.command != "study":
         return same_computation(composed(line.overrides), folder)
     runs = {folder / name: job for name, job in study_jobs(line.overrides).items()}
-    return all(same_computation(composed(job), run) for run, job in runs.items() if (run / "state.json").exists())
+    return all(
+        same_computation(composed(job), run)
+        for run, job in runs.items()
+        if (run / "state.json").exists()
+    )
 
 
 def made(folder: Path, shared: bool = False) -> Path:
-    """Makes ``folder``; unless it may be ``shared``, and another run was faster, ``folder-2``, ``folder-3``, ..."""
+    """Makes ``folder``; unless it may be ``shared``, and another run was faster, ``folder-2``,
+    ``folder-3``, ...
+    """
     try:
         for number in itertools.count(1):
             with contextlib.suppress(FileExistsError):
@@ -267,7 +331,10 @@ def made(folder: Path, shared: bool = False) -> Path:
                 new.mkdir(parents=True, exist_ok=shared)
                 return new
     except OSError as error:
-        raise UserError(f"cannot make {folder}: {error.strerror}; work elsewhere, or say where: hydra.run.dir=FOLDER") from error
+        raise UserError(
+            f"cannot make {folder}: {error.strerror}; work elsewhere, or say where: "
+            "hydra.run.dir=FOLDER"
+        ) from error
 
 
 def launch(line: CommandLine) -> None:
@@ -276,7 +343,10 @@ def launch(line: CommandLine) -> None:
     @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
     def job(cfg: DictConfig) -> None:
         with one_line_errors():
-            folder, overrides = Path(HydraConfig.get().runtime.output_dir), list(HydraConfig.get().overrides.task)
+            folder, overrides = (
+                Path(HydraConfig.get().runtime.output_dir),
+                list(HydraConfig.get().overrides.task),
+            )
             record(folder, cfg, overrides)
             execute(line.command, to_config(cfg), folder, overrides, line.parent)
 
@@ -288,8 +358,12 @@ def launch(line: CommandLine) -> None:
         sys.argv = before
 
 
-def execute(command: str, config: Config, folder: Path, overrides: list[str], parent: Path | None) -> None:
-    """Runs one command in ``folder``; ``parent`` is the run, or the study, that a new folder starts from."""
+def execute(
+    command: str, config: Config, folder: Path, overrides: list[str], parent: Path | None
+) -> None:
+    """Runs one command in ``folder``; ``parent`` is the run, or the study, that a new folder starts
+    from.
+    """
     progress, stop = Progress(), StopRequest()
     with stop.listening():
         try:
@@ -306,7 +380,10 @@ def execute(command: str, config: Config, folder: Path, overrides: list[str], pa
                     getattr(run, command)()
                 results = run.results()
         except Stopped as stopped:
-            progress.message(f"stopped by {stopped}; go on with: supernet {command} from={shlex.quote(str(folder))}")
+            progress.message(
+                f"stopped by {stopped}; go on with: supernet {command} "
+                f"from={shlex.quote(str(folder))}"
+            )
             sys.exit(128 + stopped.signum)
     if command in ("run", "retrain"):
         progress.message(summary_table(results))
@@ -322,7 +399,9 @@ def beside(folder: Path) -> Run:
 
 
 def evaluate(config: Config, parent: Path) -> None:
-    """Judges ``architecture=...``, or what the run in ``parent`` derived, with that run's weights; writes nothing."""
+    """Judges ``architecture=...``, or what the run in ``parent`` derived, with that run's weights;
+    writes nothing.
+    """
     judgement = Run(config, parent).evaluate()
     Progress().message(
         f"accuracy {judgement.accuracy:.4f} ± {judgement.standard_error:.4f} (standard error), "
@@ -356,7 +435,8 @@ def options(group: str) -> list[str]:
 
 @contextlib.contextmanager
 def composition(overrides: Sequence[str]) -> Iterator[DictConfig]:
-    """What Hydra makes of these overrides, its own node included, as long as what that refers to can be resolved.
+    """What Hydra makes of these overrides, its own node included, as long as what that refers to
+    can be resolved.
 
     It may be used inside a running job, of which Hydra knows again afterwards.
 
@@ -384,28 +464,41 @@ def composed(overrides: Sequence[str]) -> Config:
 
 
 def to_config(cfg: DictConfig) -> Config:
-    return typed(Config, OmegaConf.to_container(settings(cfg), resolve=True, throw_on_missing=True), "")
+    return typed(
+        Config, OmegaConf.to_container(settings(cfg), resolve=True, throw_on_missing=True), ""
+    )
 
 
 def settings(cfg: DictConfig) -> DictConfig:
-    """All but Hydra's own node, and but what a recipe says of modifiers and guards that the line replaced by others."""
+    """All but Hydra's own node, and but what a recipe says of modifiers and guards that the line
+    replaced by others.
+    """
     own = OmegaConf.masked_copy(cfg, [str(name) for name in cfg if name != "hydra"])
     for group in ("modifier", "guard"):
         for name in [name for name, node in own[group].items() if "_target_" not in (node or {})]:
-            if not any(f"{key(override)}.".startswith(f"{group}.{name}.") for override in cfg.hydra.overrides.task):
+            if not any(
+                f"{key(override)}.".startswith(f"{group}.{name}.")
+                for override in cfg.hydra.overrides.task
+            ):
                 del own[group][name]
     return own
 
 
 def record(folder: Path, cfg: DictConfig, overrides: Sequence[str]) -> None:
-    """Writes down once, before anything else, what was asked for: Hydra would write it anew each time, and not atomically."""
+    """Writes down once, before anything else, what was asked for: Hydra would write it anew each
+    time, and not atomically.
+    """
     if not (folder / ".hydra" / "overrides.yaml").exists():
-        write_text(folder / ".hydra" / "config.yaml", OmegaConf.to_yaml(settings(cfg), resolve=True))
+        write_text(
+            folder / ".hydra" / "config.yaml", OmegaConf.to_yaml(settings(cfg), resolve=True)
+        )
         write_text(folder / ".hydra" / "overrides.yaml", yaml.safe_dump(list(overrides)))
 
 
 def recorded(jobs: dict[str, list[str]], folder: Path) -> dict[str, Config]:
-    """The configurations of a study's jobs, each on record in its subfolder as if it had been started alone."""
+    """The configurations of a study's jobs, each on record in its subfolder as if it had been
+    started alone.
+    """
     for name, overrides in jobs.items():
         with composition(overrides) as cfg:
             record(folder / name, cfg, overrides)
@@ -417,7 +510,9 @@ def recorded(jobs: dict[str, list[str]], folder: Path) -> dict[str, Config]:
 
 @contextlib.contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Turns what the user can mend into one line and exit code 2; HYDRA_FULL_ERROR=1 shows the whole traceback."""
+    """Turns what the user can mend into one line and exit code 2; HYDRA_FULL_ERROR=1 shows the
+    whole traceback.
+    """
     try:
         yield
     except (UserError, HydraException, OmegaConfBaseException, OSError) as error:
@@ -440,13 +535,17 @@ def explained(error: Exception, overrides: Sequence[str]) -> str:
         return f"{several}: add -m to run a job for each of these values; one value that is a list is written KEY=[a,b]"
     cause = error.__cause__ or error
     at = getattr(cause, "full_key", None) or ""
-    if (isinstance(error, ConfigCompositionException) and "is not in" in str(cause)) or "not in '" in str(cause):
+    if (
+        isinstance(error, ConfigCompositionException) and "is not in" in str(cause)
+    ) or "not in '" in str(cause):
         wrong = at or str(error).partition("'")[2].partition("'")[0]
         group, _, part = wrong.partition(".")
         if group in groups() and part in options(group):
             return f"{wrong}: {part} is not chosen, so it has no settings; add {group}=[{part}]"
         near = difflib.get_close_matches(wrong, known_keys(overrides), n=1, cutoff=0.5)
-        return f"{wrong}: there is no such setting; " + (f"did you mean {near[0]}?" if near else "see supernet --cfg job")
+        return f"{wrong}: there is no such setting; " + (
+            f"did you mean {near[0]}?" if near else "see supernet --cfg job"
+        )
     text = str(cause).splitlines()[0]
     return f"{at}: {text}" if at else str(error)
 

@@ -1,7 +1,8 @@
 """Everything a user may set, as typed dataclasses; the YAML under ``conf/`` fills them in.
 
-Parts that are chosen by name (space, sampler, learner, searcher, tracker, data source) are nodes with a ``_target_``, the dotted
-name of a dataclass whose fields are the settings: :func:`build` checks them and makes the part.
+Parts that are chosen by name (space, sampler, learner, searcher, tracker, data source) are nodes
+with a ``_target_``, the dotted name of a dataclass whose fields are the settings: :func:`build`
+checks them and makes the part.
 """
 
 import dataclasses
@@ -31,7 +32,9 @@ class DataSettings:
     source: Any = MISSING
     augment: Any = MISSING  # for retraining
     search_augment: Any = MISSING
-    architecture_share: float = 0.5  # of the training images, held out to train the logits and to rank architectures
+    architecture_share: float = (
+        0.5  # of the training images, held out to train the logits and to rank architectures
+    )
     train_limit: int | None = None  # use only so many training images
     image_size: int | None = None  # average images down until their shorter side has so many pixels
 
@@ -41,13 +44,19 @@ class JudgeSettings:
     """How architectures are judged with inherited weights."""
 
     batch_size: int = 256
-    recalibration_batches: int = 4  # of the weight split, to recalibrate BatchNorm on; 0 takes the statistics of training
-    cost: str = "params"  # or madds, or latency_ms by a table: what the Pareto front of what was judged weighs accuracy against
+    recalibration_batches: int = (
+        4  # of the weight split, to recalibrate BatchNorm on; 0 takes the statistics of training
+    )
+    # or madds, or latency_ms by a table: what the Pareto front of what was judged weighs accuracy
+    # against
+    cost: str = "params"
 
 
 @dataclass
 class BaselineSettings:
-    """The comparison with chance: so many random architectures, trained by the same recipe, one seed each."""
+    """The comparison with chance: so many random architectures, trained by the same recipe, one
+    seed each.
+    """
 
     architectures: int = 3
 
@@ -61,9 +70,10 @@ class CheckpointSettings:
 class StudySettings:
     """What ``supernet study`` compares: every method with every seed.
 
-    With a table of ``published`` accuracies (an npz file with ``arch``, in the space's notation, and the column ``target``, in
-    percent) no network is retrained: what each run derives is looked up. Random search is then one of ``draws`` architectures that
-    takes the best by the column ``ranked_by``.
+    With a table of ``published`` accuracies (an npz file with ``arch``, in the space's notation,
+    and the column ``target``, in percent) no network is retrained: what each run derives is looked
+    up. Random search is then one of ``draws`` architectures that takes the best by the column
+    ``ranked_by``.
     """
 
     methods: list[str] = field(default_factory=lambda: ["darts", "spos"])
@@ -85,15 +95,22 @@ class Config:
     seed: int = 0
     device: str = "auto"
     precision: str = "float32"  # or bf16: autocast of the forward passes
-    memory: str = "check"  # ignore; check: only supernet check foretells it; refuse a search that will not fit; fit it
+    # ignore; check: only supernet check foretells it; refuse a search that will not fit; fit it
+    memory: str = "check"
     threads: int | None = None  # of the CPU; None is torch's choice
-    architecture: str | None = None  # in the space's own notation, or a path of an architecture.json: skips search and derivation
+    architecture: str | None = (
+        # in the space's own notation, or a path of an architecture.json: skips search and
+        # derivation
+        None
+    )
     method: str = MISSING
     data: DataSettings = field(default_factory=DataSettings)
     space: Any = MISSING
     sampler: Any = MISSING
     learner: Any = MISSING
-    modifier: dict[str, Any] = field(default_factory=dict)  # name -> node, in the order in which they are applied
+    modifier: dict[str, Any] = field(
+        default_factory=dict
+    )  # name -> node, in the order in which they are applied
     guard: dict[str, Any] = field(default_factory=dict)  # name -> node
     instruments: InstrumentSettings = field(default_factory=InstrumentSettings)
     budget: BudgetSettings = field(default_factory=BudgetSettings)
@@ -135,10 +152,12 @@ class Config:
 
 
 def typed(kind: type, settings: Any, where: str) -> Any:
-    """An instance of the dataclass ``kind`` from plain ``settings``, nested ones included; every value checked for its type.
+    """An instance of the dataclass ``kind`` from plain ``settings``, nested ones included; every
+    value checked for its type.
 
     Raises:
-        UserError: a key is unknown, missing or of the wrong type; the line names it as ``where.key``.
+        UserError: a key is unknown, missing or of the wrong type; the line names it as
+        ``where.key``.
     """
     check_keys(kind, settings, where)
     try:
@@ -148,7 +167,9 @@ def typed(kind: type, settings: Any, where: str) -> Any:
 
 
 def check_keys(kind: type, settings: Any, where: str) -> None:
-    """Raises a UserError for the first key in ``settings``, or deeper, that the dataclass ``kind`` has no field for."""
+    """Raises a UserError for the first key in ``settings``, or deeper, that the dataclass ``kind``
+    has no field for.
+    """
     fields = {f.name: f.type for f in dataclasses.fields(kind)}
     if not isinstance(settings, Mapping):
         raise UserError(f"{where}={settings}: expected settings of its own ({', '.join(fields)})")
@@ -165,13 +186,17 @@ def below(where: str, key: Any) -> str:
 
 
 def build(node: Any, where: str) -> Any:
-    """The part that ``node`` describes: ``_target_`` names its dataclass, the rest are its settings.
+    """The part that ``node`` describes: ``_target_`` names its dataclass, the rest are its
+    settings.
 
     Raises:
         UserError: there is no such class, or a setting is wrong.
     """
     if not isinstance(node, Mapping):
-        raise UserError(f"{where}={node}: expected a node with a _target_, as in the files of conf/{where.replace('.', '/')}")
+        raise UserError(
+            f"{where}={node}: expected a node with a _target_, as in the files of "
+            f"conf/{where.replace('.', '/')}"
+        )
     settings = {key: value for key, value in node.items() if key != "_target_"}
     module, _, name = str(node.get("_target_", "")).rpartition(".")
     try:
@@ -179,6 +204,7 @@ def build(node: Any, where: str) -> Any:
         dataclasses.fields(kind)
     except (ImportError, AttributeError, ValueError, TypeError) as error:
         raise UserError(
-            f"{where}._target_={node.get('_target_')}: no such dataclass; give the full dotted name of a class with settings"
+            f"{where}._target_={node.get('_target_')}: no such dataclass; give the full dotted "
+            "name of a class with settings"
         ) from error
     return typed(kind, settings, where)

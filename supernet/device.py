@@ -16,7 +16,8 @@ STATUS, MEMORY = Path("/proc/self/status"), Path("/proc/meminfo")  # on Linux
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """The device of that name; ``auto`` takes the accelerator if there is one (CUDA, MPS, ...), else the CPU.
+    """The device of that name; ``auto`` takes the accelerator if there is one (CUDA, MPS, ...),
+    else the CPU.
 
     Raises:
         UserError: there is no such device here.
@@ -26,10 +27,14 @@ def choose_device(name: str = "auto") -> torch.device:
         return found or torch.device("cpu")
     try:
         device = torch.device(name)
-        torch.ones(1, device=device).item()  # the meta device can hold a tensor, but there is nothing in it
+        torch.ones(
+            1, device=device
+        ).item()  # the meta device can hold a tensor, but there is nothing in it
     except (RuntimeError, AssertionError, ImportError) as error:
         here = "cpu" if found is None else f"cpu and {found.type}"
-        raise UserError(f"device={name}: not available on this machine, which has {here}; use device=auto") from error
+        raise UserError(
+            f"device={name}: not available on this machine, which has {here}; use device=auto"
+        ) from error
     return device
 
 
@@ -40,7 +45,9 @@ def present(kind: str) -> bool:
 
 
 def make_deterministic() -> None:
-    """Same seed, same machine, same bits: no kernel is chosen by timing, none sums in an order that varies."""
+    """Same seed, same machine, same bits: no kernel is chosen by timing, none sums in an order that
+    varies.
+    """
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
 
@@ -62,18 +69,24 @@ def peak_memory_bytes(device: torch.device) -> int:
     """The most memory held so far: of tensors on an accelerator; of the whole process on the CPU."""
     if device.type == "cuda":
         return torch.accelerator.max_memory_allocated(device)
-    if STATUS.exists():  # what getrusage says never falls, and a process takes it over from the one that started it
+    if (
+        STATUS.exists()
+    ):  # what getrusage says never falls, and a process takes it over from the one that started it
         return kibibytes(STATUS, "VmHWM")
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def reset_peak_memory(device: torch.device) -> None:
-    """From here on :func:`peak_memory_bytes` counts anew, where the system can: on Linux and on an accelerator."""
+    """From here on :func:`peak_memory_bytes` counts anew, where the system can: on Linux and on an
+    accelerator.
+    """
     if device.type == "cuda":
         torch.accelerator.reset_peak_memory_stats(device)
         return
-    with suppress(AttributeError, OSError):  # what the heap keeps for later would hide the first of what is allocated from here on
+    with suppress(
+        AttributeError, OSError
+    ):  # what the heap keeps for later would hide the first of what is allocated from here on
         ctypes.CDLL(None).malloc_trim(0)
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
@@ -82,13 +95,16 @@ def reset_peak_memory(device: torch.device) -> None:
 def available_memory_bytes(device: torch.device) -> int:
     """The most that this process can come to hold, what it holds already included.
 
-    On the CPU that is what the machine can give, or what the limits of control groups leave, whichever is less.
+    On the CPU that is what the machine can give, or what the limits of control groups leave,
+    whichever is less.
     """
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0] + torch.accelerator.memory_reserved(device)
     if not MEMORY.exists():
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return min(kibibytes(MEMORY, "MemAvailable"), *left_in_control_groups()) + kibibytes(STATUS, "VmRSS")
+    return min(kibibytes(MEMORY, "MemAvailable"), *left_in_control_groups()) + kibibytes(
+        STATUS, "VmRSS"
+    )
 
 
 def kibibytes(path: Path, name: str) -> int:
@@ -97,8 +113,12 @@ def kibibytes(path: Path, name: str) -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
 
 
-def left_in_control_groups(own: Path = Path("/proc/self/cgroup"), top: Path = Path("/sys/fs/cgroup")) -> Iterator[int]:
-    """What each memory limit that holds for this process leaves, in bytes: of its control groups, of either version, and theirs."""
+def left_in_control_groups(
+    own: Path = Path("/proc/self/cgroup"), top: Path = Path("/sys/fs/cgroup")
+) -> Iterator[int]:
+    """What each memory limit that holds for this process leaves, in bytes: of its control groups,
+    of either version, and theirs.
+    """
     for line in own.read_text(encoding="utf-8").splitlines():
         _, controllers, path = line.split(":", 2)
         if not controllers:
@@ -109,10 +129,19 @@ def left_in_control_groups(own: Path = Path("/proc/self/cgroup"), top: Path = Pa
             continue
         group = root / path.lstrip("/")
         for folder in (group, *group.parents[: len(group.parents) - len(root.parents)]):
-            with suppress(OSError, ValueError):  # a group that a container does not show; the limit "max", which is none
+            with suppress(
+                OSError, ValueError
+            ):  # a group that a container does not show; the limit "max", which is none
                 limit, used = (int((folder / name).read_text(encoding="ascii")) for name in names)
-                stat = dict(line.split() for line in (folder / "memory.stat").read_text(encoding="ascii").splitlines())
-                yield limit - used + int(stat.get("total_inactive_file", stat.get("inactive_file", 0)))  # cached files make room
+                stat = dict(
+                    line.split()
+                    for line in (folder / "memory.stat").read_text(encoding="ascii").splitlines()
+                )
+                yield (
+                    limit
+                    - used
+                    + int(stat.get("total_inactive_file", stat.get("inactive_file", 0)))
+                )  # cached files make room
 
 
 def describe(device: torch.device) -> str:

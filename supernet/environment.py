@@ -11,17 +11,31 @@ import torch
 
 from supernet.device import describe
 
-PACKAGES = ("supernet", "torch", "torchvision", "timm", "numpy", "hydra-core", "wandb", "onnx", "onnxruntime")
+PACKAGES = (
+    "supernet",
+    "torch",
+    "torchvision",
+    "timm",
+    "numpy",
+    "hydra-core",
+    "wandb",
+    "onnx",
+    "onnxruntime",
+)
 
 
 def git_commit() -> str | None:
-    """The commit of the checkout that this code runs from; none if it is installed (perhaps inside someone else's checkout)."""
+    """The commit of the checkout that this code runs from; none if it is installed (perhaps inside
+    someone else's checkout).
+    """
     root = Path(__file__).parents[1]
     if not (root / ".git").exists():
         return None
     try:
         command = ["git", "-C", str(root), "rev-parse", "HEAD"]
-        return subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=5, check=True
+        ).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None
 

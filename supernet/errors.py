@@ -21,18 +21,41 @@ def unknown(word: str, known: Sequence[str]) -> str:
     return f"unknown {word!r}; {hint}choose one of {', '.join(known)}"
 
 
-def require(key: str, value: float, *, least: float = -math.inf, above: float = -math.inf, below: float = math.inf) -> None:
-    """Raises a UserError unless ``value``, the setting ``key``, is finite, at least ``least``, above ``above``, below ``below``."""
+def require(
+    key: str,
+    value: float,
+    *,
+    least: float = -math.inf,
+    above: float = -math.inf,
+    below: float = math.inf,
+) -> None:
+    """Raises a UserError unless ``value``, the setting ``key``, is finite, at least ``least``,
+    above ``above``, below ``below``.
+    """
     if math.isfinite(value) and least <= value and above < value < below:
         return
     bounds = {"at least": least, "greater than": above, "below": below}
-    wanted = " and ".join(f"{word} {bound:g}" for word, bound in bounds.items() if math.isfinite(bound))
+    wanted = " and ".join(
+        f"{word} {bound:g}" for word, bound in bounds.items() if math.isfinite(bound)
+    )
     raise UserError(f"{key}={value}: must be {wanted}")
 
 
 def require_stages(key: str, stages: Sequence[Any]) -> None:
-    """Raises a UserError unless ``stages``, the setting ``key``, are pairs whose first parts are rising shares of the search."""
-    pairs = all(isinstance(stage, list | tuple) and [isinstance(n, int | float) for n in stage] == [True, True] for stage in stages)
+    """Raises a UserError unless ``stages``, the setting ``key``, are pairs whose first parts are
+    rising shares of the search.
+    """
+    pairs = all(
+        isinstance(stage, list | tuple)
+        and [isinstance(n, int | float) for n in stage] == [True, True]
+        for stage in stages
+    )
     starts = [stage[0] for stage in stages] if pairs else []
-    if not (pairs and all(0 <= start < 1 for start in starts) and all(a < b for a, b in pairwise(starts))):
-        raise UserError(f"{key}={stages}: must be pairs, the first of each a rising share of the search below 1")
+    if not (
+        pairs
+        and all(0 <= start < 1 for start in starts)
+        and all(a < b for a, b in pairwise(starts))
+    ):
+        raise UserError(
+            f"{key}={stages}: must be pairs, the first of each a rising share of the search below 1"
+        )

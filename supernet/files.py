@@ -13,7 +13,8 @@ from supernet.errors import UserError
 
 @contextmanager
 def atomic(path: str | os.PathLike) -> Iterator[Path]:
-    """Yields a temporary path beside ``path``; moves it into place (fsync, rename) when the block ends well.
+    """Yields a temporary path beside ``path``; moves it into place (fsync, rename) when the block
+    ends well.
 
     If the block fails, the temporary file is removed and the old file at ``path`` is as it was.
 
@@ -40,7 +41,8 @@ def atomic(path: str | os.PathLike) -> Iterator[Path]:
                 os.close(folder)
     except OSError as error:
         raise UserError(
-            f"cannot write {path}: {error.strerror or error}; free some space or choose another folder "
+            f"cannot write {path}: {error.strerror or error}; free some space or choose another "
+            "folder "
             "(what was there before is untouched)"
         ) from error
     finally:
@@ -55,7 +57,9 @@ def write_text(path: str | os.PathLike, text: str) -> None:
 
 
 def write_json(path: str | os.PathLike, value: Any) -> None:
-    """Writes ``value`` as indented JSON, atomically; NaN is refused, so that every JSON reader can read it."""
+    """Writes ``value`` as indented JSON, atomically; NaN is refused, so that every JSON reader can
+    read it.
+    """
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 

@@ -1,8 +1,10 @@
-"""The values that everything else speaks in: choice groups, mixtures, architectures. No training, no files.
+"""The values that everything else speaks in: choice groups, mixtures, architectures. No training,
+no files.
 
-A *choice group* is a table of decisions with the same options. A *mixture* tells a supernet, for one forward pass, what to run
-in every slot of every group: all options by weight (DARTS), one option (a path), or anything between. An *architecture* is one
-option a slot, as a value that can be hashed, compared and written as JSON.
+A *choice group* is a table of decisions with the same options. A *mixture* tells a supernet, for
+one forward pass, what to run in every slot of every group: all options by weight (DARTS), one
+option (a path), or anything between. An *architecture* is one option a slot, as a value that can be
+hashed, compared and written as JSON.
 """
 
 import json
@@ -15,12 +17,16 @@ from torch import Tensor
 
 from supernet.errors import UserError
 
-Logits = dict[str, Tensor]  # the architecture parameters (alpha in papers): group name -> [slots, options]
+Logits = dict[
+    str, Tensor
+]  # the architecture parameters (alpha in papers): group name -> [slots, options]
 
 
 @dataclass(frozen=True)
 class ChoiceGroup:
-    """``slots`` decisions that share the same ``options``: in NAS-Bench-201, ``edges`` has 6 slots of 5 options."""
+    """``slots`` decisions that share the same ``options``: in NAS-Bench-201, ``edges`` has 6 slots
+    of 5 options.
+    """
 
     name: str
     slots: int
@@ -35,9 +41,10 @@ class ChoiceGroup:
 class Choice:
     """What to run in each slot of one group.
 
-    ``active[slot]`` names the options (by index) that run there; the others are not computed at all. ``weights``, a table
-    ``[slots, options]``, scales each option's output; ``None`` means one. Which options run is known on the host, so that no step
-    waits for a device; how much of each is a tensor, so that gradients reach the logits.
+    ``active[slot]`` names the options (by index) that run there; the others are not computed at
+    all. ``weights``, a table ``[slots, options]``, scales each option's output; ``None`` means one.
+    Which options run is known on the host, so that no step waits for a device; how much of each is
+    a tensor, so that gradients reach the logits.
     """
 
     active: tuple[tuple[int, ...], ...]
@@ -60,7 +67,9 @@ Mixture = Mapping[str, Choice]  # group name -> what to run there
 
 @dataclass(frozen=True)
 class Architecture:
-    """One option for every slot of every group: ``choices`` holds pairs of a group's name and its option names, slot by slot."""
+    """One option for every slot of every group: ``choices`` holds pairs of a group's name and its
+    option names, slot by slot.
+    """
 
     space: str
     choices: tuple[tuple[str, tuple[str, ...]], ...]
@@ -73,7 +82,10 @@ class Architecture:
         return dict(self.choices)[group]
 
     def to_dict(self) -> dict[str, Any]:
-        return {"space": self.space, "choices": {name: list(options) for name, options in self.choices}}
+        return {
+            "space": self.space,
+            "choices": {name: list(options) for name, options in self.choices},
+        }
 
     def to_json(self) -> str:
         return json.dumps(self.to_dict())
@@ -87,7 +99,9 @@ class Architecture:
         """
         try:
             space, choices = value["space"], value["choices"]
-            if not isinstance(space, str) or not all(isinstance(o, str) for options in choices.values() for o in options):
+            if not isinstance(space, str) or not all(
+                isinstance(o, str) for options in choices.values() for o in options
+            ):
                 raise TypeError
             return cls.of(space, **choices)
         except (KeyError, TypeError, AttributeError) as error:
@@ -100,16 +114,21 @@ class Architecture:
         try:
             return cls.from_dict(json.loads(text))
         except json.JSONDecodeError as error:
-            raise UserError(f"not an architecture: invalid JSON ({error}) in {text[:80]!r}") from error
+            raise UserError(
+                f"not an architecture: invalid JSON ({error}) in {text[:80]!r}"
+            ) from error
 
 
 def softmax_mixture(logits: Logits) -> dict[str, Choice]:
-    """The continuous relaxation of DARTS (Liu et al. 2019, eq. 2): every option, weighted by the softmax of its slot's logits."""
+    """The continuous relaxation of DARTS (Liu et al. 2019, eq. 2): every option, weighted by the
+    softmax of its slot's logits.
+    """
     return {name: Choice.dense(torch.softmax(table, dim=-1)) for name, table in logits.items()}
 
 
 def detached(mixture: Mixture) -> dict[str, Choice]:
     """The same mixture with weights that ask for no gradient."""
     return {
-        name: Choice(choice.active, None if choice.weights is None else choice.weights.detach()) for name, choice in mixture.items()
+        name: Choice(choice.active, None if choice.weights is None else choice.weights.detach())
+        for name, choice in mixture.items()
     }

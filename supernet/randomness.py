@@ -1,4 +1,6 @@
-"""Named, seeded random generators: the only source of chance in a run, and part of every checkpoint."""
+"""Named, seeded random generators: the only source of chance in a run, and part of every
+checkpoint.
+"""
 
 import zlib
 from collections.abc import Iterator
@@ -15,9 +17,10 @@ from supernet.device import present
 class Streams:
     """Generators by name, all derived from one seed, each made when first asked for.
 
-    A name always gets the same sequence, whoever asks first, so that adding a consumer of chance does not move the others.
-    Host decisions (paths, splits, orders) come from ``host`` generators, which never wait for a device; tensors of noise come
-    from ``tensor`` generators, which live on the device that uses them.
+    A name always gets the same sequence, whoever asks first, so that adding a consumer of chance
+    does not move the others. Host decisions (paths, splits, orders) come from ``host`` generators,
+    which never wait for a device; tensors of noise come from ``tensor`` generators, which live on
+    the device that uses them.
     """
 
     def __init__(self, seed: int):
@@ -26,7 +29,12 @@ class Streams:
         self._tensor: dict[str, torch.Generator] = {}
 
     def _derived(self, name: str) -> int:
-        return int(np.random.SeedSequence([self.seed, zlib.crc32(name.encode())]).generate_state(1, np.uint64)[0] >> 1)
+        return int(
+            np.random.SeedSequence([self.seed, zlib.crc32(name.encode())]).generate_state(
+                1, np.uint64
+            )[0]
+            >> 1
+        )
 
     def host(self, name: str) -> np.random.Generator:
         """The numpy generator of that name."""
@@ -43,7 +51,9 @@ class Streams:
 
     @contextmanager
     def initialising(self, name: str) -> Iterator[None]:
-        """Torch's modules draw their first weights from its global generator: seeded inside this block, restored after."""
+        """Torch's modules draw their first weights from its global generator: seeded inside this
+        block, restored after.
+        """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self._derived(name))
             yield
@@ -56,8 +66,9 @@ class Streams:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Every generator goes on where it was. Those of a device that is not here are left out: a run that has moved to
-        another machine goes on, though no longer to the same bits."""
+        """Every generator goes on where it was. Those of a device that is not here are left out: a
+        run that has moved to another machine goes on, though no longer to the same bits.
+        """
         self.seed = state["seed"]
         for name, value in state["host"].items():
             self.host(name).bit_generator.state = value
@@ -68,11 +79,17 @@ class Streams:
 
 
 def gumbel(table: Tensor, noise: torch.Generator) -> Tensor:
-    """Standard Gumbel noise of the shape, type and device of ``table``, drawn on the host: ``-log(E)`` of exponential E."""
+    """Standard Gumbel noise of the shape, type and device of ``table``, drawn on the host:
+    ``-log(E)`` of exponential E.
+    """
     drawn = torch.empty(table.shape, dtype=table.dtype).exponential_(generator=noise)
     return -drawn.clamp_min(torch.finfo(table.dtype).tiny).log().to(table.device)
 
 
 def concrete(table: Tensor, temperature: float, noise: torch.Generator) -> Tensor:
-    """A draw of the concrete distribution of logits ``table``: ``softmax((log p + Gumbel noise) / temperature)``, row by row."""
-    return torch.softmax((torch.log_softmax(table, dim=-1) + gumbel(table, noise)) / temperature, dim=-1)
+    """A draw of the concrete distribution of logits ``table``: ``softmax((log p + Gumbel noise) /
+    temperature)``, row by row.
+    """
+    return torch.softmax(
+        (torch.log_softmax(table, dim=-1) + gumbel(table, noise)) / temperature, dim=-1
+    )

@@ -1,9 +1,10 @@
 """``supernet rank``: does the supernet put architectures in the right order?
 
-Random architectures are judged with inherited weights, as the searchers judge them, and set against the truth: their accuracy
-trained from scratch, a published table, or both. Beside the supernets stand the predictors that cost nothing (the number of
-parameters, of multiply-adds): one that ranks no better than these has not earned its keep (Yang, Esperança & Carlucci, ICLR 2020;
-Yu et al., ICLR 2020).
+Random architectures are judged with inherited weights, as the searchers judge them, and set against
+the truth: their accuracy trained from scratch, a published table, or both. Beside the supernets
+stand the predictors that cost nothing (the number of parameters, of multiply-adds): one that ranks
+no better than these has not earned its keep (Yang, Esperança & Carlucci, ICLR 2020; Yu et al., ICLR
+2020).
 """
 
 import time
@@ -22,31 +23,44 @@ from supernet.state import key_of
 
 
 def rank(run: Run, others: list[Run]) -> dict[str, Any]:
-    """Ranks with the supernet of ``run`` and with those of ``others``, on the same architectures; commits what it found.
+    """Ranks with the supernet of ``run`` and with those of ``others``, on the same architectures;
+    commits what it found.
 
     Raises:
-        UserError: another supernet is not trained, or not on the same space and images; the table is not one of this space.
+        UserError: another supernet is not trained, or not on the same space and images; the table
+        is not one of this space.
     """
     settings = run.config.rank
     for other in others:
         if other.state.result("search", other.search_key) is None:
-            raise UserError(f"rank.beside={other.folder}: holds no trained supernet; run supernet search from={other.folder} first")
+            raise UserError(
+                f"rank.beside={other.folder}: holds no trained supernet; run supernet search "
+                f"from={other.folder} first"
+            )
         if other.weights_key != run.weights_key:
             raise UserError(
-                f"rank.beside={other.folder}: its space, geometry, seed or images are others; such ranks do not compare"
+                f"rank.beside={other.folder}: its space, geometry, seed or images are others; "
+                "such ranks do not compare"
             )
-    published = None if settings.published is None else read_published("rank.published", Path(settings.published), settings.target)
+    published = (
+        None
+        if settings.published is None
+        else read_published("rank.published", Path(settings.published), settings.target)
+    )
     architectures = drawn(run)
     texts = [run.space.encode(architecture) for architecture in architectures]
     if published and (missing := [text for text in texts if text not in published.rows]):
         raise UserError(
-            f"rank.published={settings.published}: has no {missing[0]}; it must hold every architecture of the space "
+            f"rank.published={settings.published}: has no {missing[0]}; it must hold every "
+            "architecture of the space "
             f"{run.space.name} in the notation that supernet writes"
         )
     run.search()
     runs = dict(zip(names([run, *others]), [run, *others], strict=True))
     searches = [one.search_key for one in runs.values()]
-    key = key_of(searches, run.training_key, *(run.settings[part] for part in ("rank", "judge", "budget")))
+    key = key_of(
+        searches, run.training_key, *(run.settings[part] for part in ("rank", "judge", "budget"))
+    )
     if (done := run.finished("rank", key)) is not None:
         return done
 
@@ -58,25 +72,38 @@ def rank(run: Run, others: list[Run]) -> dict[str, Any]:
             label = f"{name}, {'recalibrated' if recalibrated else 'as trained'}"
             batches = one.config.judge.recalibration_batches if recalibrated else 0
 
-            def judge(architecture: Architecture, one: Run = one, supernet: nn.Module = supernet, batches: int = batches):
+            def judge(
+                architecture: Architecture,
+                one: Run = one,
+                supernet: nn.Module = supernet,
+                batches: int = batches,
+            ):
                 return one.judge(supernet, architecture, 1.0, batches)
 
             with run.progress.stage(label, len(architectures)) as update:
-                judged = run.judged(f"rank-{key_of(one.search_key, batches)}", architectures, judge, update)
+                judged = run.judged(
+                    f"rank-{key_of(one.search_key, batches)}", architectures, judge, update
+                )
             predicted[label] = [judgement.accuracy for judgement in judged]
     for metric in ("params", "madds"):
-        predicted[metric] = [run.budget.costs(architecture)[metric] for architecture in architectures]
+        predicted[metric] = [
+            run.budget.costs(architecture)[metric] for architecture in architectures
+        ]
     seconds = time.perf_counter() - started
 
     truths: dict[str, list[float]] = {}
     if settings.scratch:
-        trained = [run.train(f"rank/{i}", architectures[i], i, "scratch") for i in range(settings.scratch)]
+        trained = [
+            run.train(f"rank/{i}", architectures[i], i, "scratch") for i in range(settings.scratch)
+        ]
         truths["trained from scratch"] = [result["accuracy"] for result in trained]
     if published:
         truths[f"published {settings.target}"] = published.of(texts, settings.target)
     result = {
         "architectures": len(architectures),
-        "supernets": [{"name": name, "folder": str(one.folder)} | cost(one) for name, one in runs.items()],
+        "supernets": [
+            {"name": name, "folder": str(one.folder)} | cost(one) for name, one in runs.items()
+        ],
         "published": settings.published,
         "against": against(predicted, truths, published, texts, Streams(run.config.seed)),
         "points": [
@@ -93,7 +120,10 @@ def rank(run: Run, others: list[Run]) -> dict[str, Any]:
 def names(runs: list[Run]) -> list[str]:
     """A name for each supernet: that of its sampler, with the folder where two have the same."""
     samplers = [option(run.sampler) for run in runs]
-    return [s if samplers.count(s) == 1 else f"{s} ({run.folder.name})" for s, run in zip(samplers, runs, strict=True)]
+    return [
+        s if samplers.count(s) == 1 else f"{s} ({run.folder.name})"
+        for s, run in zip(samplers, runs, strict=True)
+    ]
 
 
 def cost(run: Run) -> dict[str, Any]:
@@ -118,17 +148,27 @@ def against(
     texts: list[str],
     streams: Streams,
 ) -> dict[str, dict[str, Any]]:
-    """For each truth, the correlations of each predictor with it; a published table's other columns predict its own truth."""
+    """For each truth, the correlations of each predictor with it; a published table's other columns
+    predict its own truth.
+    """
     tables = {}
     for number, (truth, values) in enumerate(truths.items()):
         rivals = dict(predicted)
         if truth.startswith("published"):
-            if "trained from scratch" in truths and len(truths["trained from scratch"]) == len(texts):
+            if "trained from scratch" in truths and len(truths["trained from scratch"]) == len(
+                texts
+            ):
                 rivals["trained from scratch"] = truths["trained from scratch"]
             target = truth.removeprefix("published ")
-            rivals |= {f"published {c}": published.of(texts, c) for c in published.columns if c not in (target, "index")}
+            rivals |= {
+                f"published {c}": published.of(texts, c)
+                for c in published.columns
+                if c not in (target, "index")
+            }
         tables[truth] = {
-            name: correlations(scores[: len(values)], values, streams.host(f"bootstrap/{number}/{name}"))
+            name: correlations(
+                scores[: len(values)], values, streams.host(f"bootstrap/{number}/{name}")
+            )
             for name, scores in rivals.items()
         }
     return tables

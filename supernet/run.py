@@ -1,8 +1,10 @@
-"""A run: search, derive, retrain, report, export, each once, in one folder that can be left and returned to at any moment.
+"""A run: search, derive, retrain, report, export, each once, in one folder that can be left and
+returned to at any moment.
 
-Every stage has a *key*, a hash of all settings that its result depends on. ``state.json`` holds, per finished stage, its key and
-its result; it is replaced in one piece when a stage ends, and ``results.json`` is written from it. A stage whose key is found in
-the state, or in that of the parent run, is not run again.
+Every stage has a *key*, a hash of all settings that its result depends on. ``state.json`` holds,
+per finished stage, its key and its result; it is replaced in one piece when a stage ends, and
+``results.json`` is written from it. A stage whose key is found in the state, or in that of the
+parent run, is not run again.
 """
 
 import dataclasses
@@ -49,7 +51,9 @@ from supernet.train.tuning import TuningStage
 
 
 class Run:
-    """The stages of one configuration in one folder. Each method runs its stage, and what that needs, unless it is finished."""
+    """The stages of one configuration in one folder. Each method runs its stage, and what that
+    needs, unless it is finished.
+    """
 
     def __init__(
         self,
@@ -66,22 +70,41 @@ class Run:
         self.space: Space = build(config.space, "space")
         self.sampler = build(config.sampler, "sampler")
         self.learner = build(config.learner, "learner")
-        self.modifiers = [build(chosen("modifier", node, name), f"modifier.{name}") for name, node in config.modifier.items()]
-        self.guards = {name: build(chosen("guard", node, name), f"guard.{name}") for name, node in config.guard.items()}
+        self.modifiers = [
+            build(chosen("modifier", node, name), f"modifier.{name}")
+            for name, node in config.modifier.items()
+        ]
+        self.guards = {
+            name: build(chosen("guard", node, name), f"guard.{name}")
+            for name, node in config.guard.items()
+        }
         self.searcher = build(config.searcher, "searcher")
-        self.given = None if config.architecture is None else read_architecture(self.space, config.architecture)
+        self.given = (
+            None
+            if config.architecture is None
+            else read_architecture(self.space, config.architecture)
+        )
         self.augment = build(config.data.augment, "data.augment")
         self.search_augment = build(config.data.search_augment, "data.search_augment")
         self.source = build(config.data.source, "data.source")
-        if self.searcher.needs_scores and self.learner.moves != self.sampler.scores_from and self.given is None:
-            parts = {part: option(getattr(self, part)) for part in ("searcher", "sampler", "learner")}
+        if (
+            self.searcher.needs_scores
+            and self.learner.moves != self.sampler.scores_from
+            and self.given is None
+        ):
+            parts = {
+                part: option(getattr(self, part)) for part in ("searcher", "sampler", "learner")
+            }
             raise UserError(
-                f"{' with '.join(f'{part}={name}' for part, name in parts.items())}: the {self.sampler.scores_from} never moves, "
-                "so the architecture would be arbitrary; choose searcher=random or a learner that moves it"
+                f"{' with '.join(f'{part}={name}' for part, name in parts.items())}: the "
+                f"{self.sampler.scores_from} never moves, "
+                "so the architecture would be arbitrary; choose searcher=random or a learner "
+                "that moves it"
             )
         if self.given is None and self.searcher.total < config.shortlist.size:
             raise UserError(
-                f"shortlist.size={config.shortlist.size}: searcher={option(self.searcher)} judges at most {self.searcher.total}; "
+                f"shortlist.size={config.shortlist.size}: searcher={option(self.searcher)} judges "
+                f"at most {self.searcher.total}; "
                 "choose a smaller shortlist, or another searcher"
             )
         if self.searcher.cost is not None:
@@ -90,7 +113,8 @@ class Run:
             self.space.whole("search")  # there must be one
         if self.guards and self.learner.moves != "logits":
             raise UserError(
-                f"guard=[{','.join(self.guards)}] with learner={option(self.learner)}: guards watch logits; leave them out"
+                f"guard=[{','.join(self.guards)}] with learner={option(self.learner)}: guards "
+                "watch logits; leave them out"
             )
         if config.threads:
             torch.set_num_threads(config.threads)
@@ -102,12 +126,20 @@ class Run:
             if (found := State.read(parent).stages.get("search")) is not None:
                 self.state.origin = {"key": found["key"]} | found["result"]
         if self.state.plan is None and config.retrain.warm_start is not None:  # else it may be gone
-            self.state.warm_start = [stage["key"] for stage in retrained(Path(config.retrain.warm_start))]
+            self.state.warm_start = [
+                stage["key"] for stage in retrained(Path(config.retrain.warm_start))
+            ]
         self.parent = State.read(Path(self.state.parent)) if self.state.parent else None
-        if self.state.memory is not None and config.memory == "fit" and self.state.memory["asked"] == config.search.batch_size:
+        if (
+            self.state.memory is not None
+            and config.memory == "fit"
+            and self.state.memory["asked"] == config.search.batch_size
+        ):
             self._use(self.state.memory["batch_size"], self.state.memory.get("recompute", False))
         self.checkpoints = Checkpoints(self.folder / "checkpoints", config.checkpoint.every_seconds)
-        self.tracker = Trackers([JsonLines(self.folder / "metrics.jsonl"), build(config.tracker, "tracker")])
+        self.tracker = Trackers(
+            [JsonLines(self.folder / "metrics.jsonl"), build(config.tracker, "tracker")]
+        )
 
     def __enter__(self) -> "Run":
         if self.state.plan is None:
@@ -116,7 +148,10 @@ class Run:
             self.state.plan = self.plan
             self.state.write()
         elif self.state.plan != self.plan:
-            raise UserError(f"{self.folder} holds a run of other settings; choose another folder, or start from=that one")
+            raise UserError(
+                f"{self.folder} holds a run of other settings; choose another folder, or start "
+                "from=that one"
+            )
         remove_leftovers(self.folder)
         self.tracker.start(self.folder, self.settings, self.state.tracker)
         return self
@@ -129,15 +164,24 @@ class Run:
         self.settings: dict[str, Any] = dataclasses.asdict(config)
 
     def _use(self, batch_size: int | None = None, recompute: bool = False) -> None:
-        """The search takes that batch, or recomputes, as if asked to: keys, and whoever goes on from here, know no other."""
+        """The search takes that batch, or recomputes, as if asked to: keys, and whoever goes on
+        from here, know no other.
+        """
         search = self.config.search
-        changed = {"batch_size": batch_size or search.batch_size, "recompute": recompute or search.recompute}
-        self._configure(dataclasses.replace(self.config, search=dataclasses.replace(search, **changed)))
+        changed = {
+            "batch_size": batch_size or search.batch_size,
+            "recompute": recompute or search.recompute,
+        }
+        self._configure(
+            dataclasses.replace(self.config, search=dataclasses.replace(search, **changed))
+        )
 
     def _plan_memory(self) -> None:
-        """Before a run begins: if its search will not fit into memory, makes it fit, as the plan says, or refuses it.
+        """Before a run begins: if its search will not fit into memory, makes it fit, as the plan
+        says, or refuses it.
 
-        A search that the parent has done, or began with a batch that was chosen for the same one, is not planned again.
+        A search that the parent has done, or began with a batch that was chosen for the same one,
+        is not planned again.
 
         Raises:
             UserError: it will not fit, and is not to be changed, or no change makes it fit.
@@ -155,17 +199,31 @@ class Run:
         self.progress.message(f"memory: {plan}")
         if self.config.memory == "fit" and plan.remedy:
             self._use(**plan.remedy)
-            self.progress.message(f"memory=fit: the search takes {overrides(plan.remedy)}; its other settings stay")
+            self.progress.message(
+                f"memory=fit: the search takes {overrides(plan.remedy)}; its other settings stay"
+            )
         else:
             plan.require_fit()
         chosen = self.config.search
-        self.state.memory = {"asked": asked.search.batch_size, "batch_size": chosen.batch_size, "recompute": chosen.recompute}
-        self.state.memory |= {"foretold_bytes": plan.peak, "available_bytes": plan.available, "largest_batch_size": plan.largest}
+        self.state.memory = {
+            "asked": asked.search.batch_size,
+            "batch_size": chosen.batch_size,
+            "recompute": chosen.recompute,
+        }
+        self.state.memory |= {
+            "foretold_bytes": plan.peak,
+            "available_bytes": plan.available,
+            "largest_batch_size": plan.largest,
+        }
         if (again := plan.recomputed) is not None:
-            self.state.memory["recomputed"] = {"foretold_bytes": again.peak, "largest_batch_size": again.largest}
+            self.state.memory["recomputed"] = {
+                "foretold_bytes": again.peak,
+                "largest_batch_size": again.largest,
+            }
 
     def memory_plan(self) -> MemoryPlan:
-        """What the search will take of the memory that there is, foretold by trials, which take some seconds.
+        """What the search will take of the memory that there is, foretold by trials, which take
+        some seconds.
 
         Raises:
             UserError: a trial failed.
@@ -191,9 +249,13 @@ class Run:
 
     @cached_property
     def budget(self) -> Budget:
-        """The limits on architectures, of the search, of what it compares with and of what is derived."""
+        """The limits on architectures, of the search, of what it compares with and of what is
+        derived.
+        """
         limits = self.config.budget.limits()
-        tables = {"latency_ms": self.latency()} if self.config.budget.measures else {}  # measuring one takes a while
+        tables = (
+            {"latency_ms": self.latency()} if self.config.budget.measures else {}
+        )  # measuring one takes a while
         return Budget(self.space, self.data.classes, self.input_shape, limits, tables)
 
     @cached_property
@@ -202,33 +264,56 @@ class Run:
 
     @property
     def init(self) -> str:
-        """What the derived network is trained from: scratch, inherit, or warm for the weights of another run."""
+        """What the derived network is trained from: scratch, inherit, or warm for the weights of
+        another run.
+        """
         return "warm" if self.config.retrain.warm_start is not None else self.config.retrain.init
 
     def fidelity(self, stage: str) -> dict[str, Any]:
-        """How cheaply ``search`` or ``retrain`` judges: each setting that says so, its value, and that of the paper or the data."""
+        """How cheaply ``search`` or ``retrain`` judges: each setting that says so, its value, and
+        that of the paper or the data.
+        """
         phase = "search" if stage == "search" or self.init == "inherit" else "evaluation"
         full = {"search": SearchSettings, "retrain": RetrainSettings}[stage]()
         own, paper = dataclasses.asdict(getattr(self.space, phase)), self.space.paper.get(phase)
         images = len(self.splits.weights) + len(self.splits.architecture)
         settings = [("epochs", f"{stage}.epochs", getattr(self.config, stage).epochs, full.epochs)]
-        settings += [(name, f"space.{phase}.{name}", value, getattr(paper, name, None)) for name, value in own.items()]
+        settings += [
+            (name, f"space.{phase}.{name}", value, getattr(paper, name, None))
+            for name, value in own.items()
+        ]
         settings += [
             ("training images", "data.train_limit", images, len(self.data.train)),
-            ("image size", "data.image_size", list(self.data.size), list(self.data.source_size or self.data.size)),
+            (
+                "image size",
+                "data.image_size",
+                list(self.data.size),
+                list(self.data.source_size or self.data.size),
+            ),
         ]
-        return {name: {"setting": setting, "value": value, "full": whole} for name, setting, value, whole in settings}
+        return {
+            name: {"setting": setting, "value": value, "full": whole}
+            for name, setting, value, whole in settings
+        }
 
     def finished(self, stage: str, key: str) -> Any | None:
-        """The result of ``stage`` if this run or its parent has it; the parent's is taken over, with checkpoint and metrics."""
+        """The result of ``stage`` if this run or its parent has it; the parent's is taken over,
+        with checkpoint and metrics.
+        """
         result = self.state.result(stage, key)
-        if result is None and self.parent is not None and (result := self.parent.result(stage, key)) is not None:
+        if (
+            result is None
+            and self.parent is not None
+            and (result := self.parent.result(stage, key)) is not None
+        ):
             inherited = Checkpoints(self.parent.folder / "checkpoints").load(stage, key)
             if inherited is not None:
                 self.checkpoints.save(stage, inherited)
             for row in read_rows(self.parent.folder / "metrics.jsonl"):
                 if row.pop("stage") == stage:
-                    self.tracker.log(stage, row.pop("step"), {k: v for k, v in row.items() if v is not None})
+                    self.tracker.log(
+                        stage, row.pop("step"), {k: v for k, v in row.items() if v is not None}
+                    )
             self.commit(stage, key, result)
         return result
 
@@ -249,27 +334,57 @@ class Run:
 
     @property
     def weights_key(self) -> str:
-        """Of all that makes the weights of another method's search fit to start from: their shapes, and the images they saw."""
+        """Of all that makes the weights of another method's search fit to start from: their shapes,
+        and the images they saw.
+        """
         s, data = self.settings, self.settings["data"]
-        images = (data["source"], data["architecture_share"], data["train_limit"], data["image_size"], s["seed"])
+        images = (
+            data["source"],
+            data["architecture_share"],
+            data["train_limit"],
+            data["image_size"],
+            s["seed"],
+        )
         return key_of(s["space"]["_target_"], s["space"]["search"], *images)
 
     @property
     def plain_search_key(self) -> str:
         s = self.settings
-        parts = ("data", "seed", "precision", "sampler", "learner", "modifier", "guard", "search", "budget")
-        watched = s["instruments"]["images"] if s["guard"] else None  # what is measured changes nothing, unless a guard acts on it
-        s = s | {"search": {name: value for name, value in s["search"].items() if name != "recompute"}}  # nor does that
+        parts = (
+            "data",
+            "seed",
+            "precision",
+            "sampler",
+            "learner",
+            "modifier",
+            "guard",
+            "search",
+            "budget",
+        )
+        watched = (
+            s["instruments"]["images"] if s["guard"] else None
+        )  # what is measured changes nothing, unless a guard acts on it
+        s = s | {
+            "search": {name: value for name, value in s["search"].items() if name != "recompute"}
+        }  # nor does that
         return key_of(self.weights_key, watched, *(s[part] for part in parts))
 
     @property
     def start_key(self) -> str | None:
-        """The key of the parent's search, if this search starts from its weights: they fit, but the method is another."""
+        """The key of the parent's search, if this search starts from its weights: they fit, but the
+        method is another.
+        """
         origin = self.state.origin
-        if origin is None or origin["plain_key"] == self.plain_search_key or origin["weights_key"] != self.weights_key:
+        if (
+            origin is None
+            or origin["plain_key"] == self.plain_search_key
+            or origin["weights_key"] != self.weights_key
+        ):
             return None
         search = self.config.search
-        if search.depths or search.widths or search.supernets > 1:  # which start anew, or narrower than the parent ended
+        if (
+            search.depths or search.widths or search.supernets > 1
+        ):  # which start anew, or narrower than the parent ended
             return None
         return origin["key"]
 
@@ -284,7 +399,9 @@ class Run:
     def latency_key(self) -> str:
         s = self.settings
         budget = (s["budget"]["latency_table"], s["budget"]["latency_batch"])
-        return key_of(s["space"], s["device"], s["threads"], self.data.classes, self.input_shape, budget)
+        return key_of(
+            s["space"], s["device"], s["threads"], self.data.classes, self.input_shape, budget
+        )
 
     @property
     def derive_key(self) -> str:
@@ -296,7 +413,12 @@ class Run:
 
     @property
     def judged_key(self) -> str:
-        return key_of(self.search_key, self.settings["searcher"], self.settings["judge"], self.settings["budget"])
+        return key_of(
+            self.search_key,
+            self.settings["searcher"],
+            self.settings["judge"],
+            self.settings["budget"],
+        )
 
     @property
     def training_key(self) -> str:
@@ -315,7 +437,9 @@ class Run:
 
     @property
     def plan(self) -> dict[str, str]:
-        """What this configuration computes; a folder goes on with a configuration of the same plan only."""
+        """What this configuration computes; a folder goes on with a configuration of the same plan
+        only.
+        """
         s = self.settings
         training = key_of(s["space"], s["data"], s["seed"], s["precision"])
         return {
@@ -329,12 +453,18 @@ class Run:
     # --- stages
 
     def latency(self) -> CostTable:
-        """The latency table of the space: the user's own, or measured on this device and compared with whole networks.
+        """The latency table of the space: the user's own, or measured on this device and compared
+        with whole networks.
 
-        It is kept as ``latency.csv`` and read from there ever after, so that a run which goes on computes the same.
+        It is kept as ``latency.csv`` and read from there ever after, so that a run which goes on
+        computes the same.
         """
         key, path, settings = self.latency_key, self.folder / "latency.csv", self.config.budget
-        if self.parent is not None and self.parent.result("latency", key) is not None and not path.exists():
+        if (
+            self.parent is not None
+            and self.parent.result("latency", key) is not None
+            and not path.exists()
+        ):
             write_text(path, (self.parent.folder / path.name).read_text(encoding="utf-8"))
         if self.finished("latency", key) is not None:
             return read_table(path, self.space)
@@ -344,14 +474,18 @@ class Run:
             result = {"table": settings.latency_table}
         else:
             streams, batch_size = Streams(self.config.seed), settings.latency_batch
-            bench = Bench(self.space, self.data.classes, self.input_shape, self.device, streams, batch_size)
+            bench = Bench(
+                self.space, self.data.classes, self.input_shape, self.device, streams, batch_size
+            )
             with self.progress.stage("latency", 2) as update:
                 table = measured(bench)
                 update(1, {})
                 error = latency_error(table, bench)
                 update(2, {})
             result = dataclasses.asdict(error)
-        if self.state.plan is not None:  # a run that was begun, not a mere trial, which writes nothing
+        if (
+            self.state.plan is not None
+        ):  # a run that was begun, not a mere trial, which writes nothing
             write_table(path, table)
             self.commit("latency", key, result | {"seconds": time.perf_counter() - started})
         return table
@@ -403,14 +537,21 @@ class Run:
         return self.commit("search", key, result)
 
     def _searched_before(self) -> dict[str, Any]:
-        """The search that this one starts from, and so on back: its folder, its method and what it cost."""
-        return {"folder": self.state.parent} | {k: v for k, v in self.state.origin.items() if not k.endswith("key")}
+        """The search that this one starts from, and so on back: its folder, its method and what it
+        cost.
+        """
+        return {"folder": self.state.parent} | {
+            k: v for k, v in self.state.origin.items() if not k.endswith("key")
+        }
 
     def _start_weights(self) -> dict[str, torch.Tensor]:
         checkpoints = Checkpoints(Path(self.state.parent) / "checkpoints")
         saved = checkpoints.load("search", self.start_key)
         if saved is None:
-            raise UserError(f"{checkpoints.path('search')} is missing: the search starts from the weights in it; restore it")
+            raise UserError(
+                f"{checkpoints.path('search')} is missing: the search starts from the weights in "
+                "it; restore it"
+            )
         return saved["state"]["supernet"]
 
     def trained_supernet(self) -> SearchStage:
@@ -419,7 +560,10 @@ class Run:
         stage = self.search_stage()
         saved = self.checkpoints.load("search", self.search_key)
         if saved is None:
-            raise UserError(f"{self.checkpoints.path('search')} is missing: the trained supernet was there; restore it")
+            raise UserError(
+                f"{self.checkpoints.path('search')} is missing: the trained supernet was there; "
+                "restore it"
+            )
         stage.load_state_dict(saved["state"])
         return stage
 
@@ -441,8 +585,13 @@ class Run:
                 architecture, found = self.space.decode(shortlist["best"]), self._judged()["found"]
             else:
                 (architecture, *_), found = self._search_architectures()
-            cost = count(self.space.standalone(architecture, self.data.classes, self.data.channels), self.input_shape)
-            priced = {metric: table.of(architecture) for metric, table in self.budget.measured.items()}
+            cost = count(
+                self.space.standalone(architecture, self.data.classes, self.data.channels),
+                self.input_shape,
+            )
+            priced = {
+                metric: table.of(architecture) for metric, table in self.budget.measured.items()
+            }
             costs = dataclasses.asdict(cost) | priced
             done = {"architecture": self._describe(architecture), "cost": costs, "derive": found}
             if shortlist is not None:
@@ -462,15 +611,23 @@ class Run:
         }
 
     def judge(
-        self, supernet: nn.Module, judged: Architecture | Mixture, share: float = 1.0, recalibration_batches: int | None = None
+        self,
+        supernet: nn.Module,
+        judged: Architecture | Mixture,
+        share: float = 1.0,
+        recalibration_batches: int | None = None,
     ) -> Judgement:
-        """The accuracy of an architecture, or of a mixture, with the weights of ``supernet`` on the first ``share`` of the
-        architecture split, always the same.
+        """The accuracy of an architecture, or of a mixture, with the weights of ``supernet`` on the
+        first ``share`` of the architecture split, always the same.
 
         ``recalibration_batches`` is that of the configuration unless it is given.
         """
         settings = self.config.judge
-        few_batches = settings.recalibration_batches if recalibration_batches is None else recalibration_batches
+        few_batches = (
+            settings.recalibration_batches
+            if recalibration_batches is None
+            else recalibration_batches
+        )
 
         def batches(indices: torch.Tensor):
             return evaluation_batches(
@@ -491,16 +648,25 @@ class Run:
         return finite("search", inherited_accuracy(supernet, mixture, batches(images), calibration))
 
     @contextmanager
-    def _kept_judgements(self, key: str) -> Iterator[tuple[dict[tuple[Architecture, float], Judgement], Callable[[], None]]]:
-        """Judgements by architecture and share, kept in a file; and what to call before each: it saves now and then, and stops."""
+    def _kept_judgements(
+        self, key: str
+    ) -> Iterator[tuple[dict[tuple[Architecture, float], Judgement], Callable[[], None]]]:
+        """Judgements by architecture and share, kept in a file; and what to call before each: it
+        saves now and then, and stops.
+        """
         path, saved = self.folder / "checkpoints" / f"judged-{key}.json", time.monotonic()
         known = {}
         if path.exists():
             for entry in read_json(path):
-                known[Architecture.from_dict(entry), entry["share"]] = Judgement(**entry["judgement"])
+                known[Architecture.from_dict(entry), entry["share"]] = Judgement(
+                    **entry["judgement"]
+                )
 
         def save() -> None:
-            entries = [a.to_dict() | {"share": s, "judgement": dataclasses.asdict(j)} for (a, s), j in known.items()]
+            entries = [
+                a.to_dict() | {"share": s, "judgement": dataclasses.asdict(j)}
+                for (a, s), j in known.items()
+            ]
             write_json(path, entries)
 
         def about_to_judge() -> None:
@@ -522,7 +688,9 @@ class Run:
         judge: Callable[[Architecture], Judgement],
         update: Callable[[int, dict[str, float]], None],
     ) -> list[Judgement]:
-        """Judges each of ``architectures``, once in a run for each ``key``; a stopped run goes on where it was."""
+        """Judges each of ``architectures``, once in a run for each ``key``; a stopped run goes on
+        where it was.
+        """
         with self._kept_judgements(key) as (known, about_to_judge):
             for number, architecture in enumerate(architectures, start=1):
                 if (architecture, 1.0) not in known:
@@ -532,7 +700,9 @@ class Run:
         return [known[architecture, 1.0] for architecture in architectures]
 
     def _search_architectures(self) -> tuple[list[Architecture], dict[str, Any]]:
-        """The searcher's best architectures, at most as many as the shortlist has, best first; and what is on record of them."""
+        """The searcher's best architectures, at most as many as the shortlist has, best first; and
+        what is on record of them.
+        """
         stage = self.trained_supernet()
         name = option(self.searcher)
         started = time.perf_counter()
@@ -549,14 +719,26 @@ class Run:
                 about_to_judge()
                 return self.judge(stage.supernet, architecture, share)
 
-            result = search(self.searcher, judge, known, lambda count, judgement: update(count, figures(judgement)))
+            result = search(
+                self.searcher,
+                judge,
+                known,
+                lambda count, judgement: update(count, figures(judgement)),
+            )
         costs = {
-            architecture: {k: int(v) if v.is_integer() else v for k, v in self.budget.costs(architecture).items()}
+            architecture: {
+                k: int(v) if v.is_integer() else v
+                for k, v in self.budget.costs(architecture).items()
+            }
             for architecture in result.judged
         }
         for index, (architecture, judgement) in enumerate(result.judged.items(), start=1):
             self.tracker.log("derive", index, figures(judgement) | costs[architecture])
-        front = result.front(lambda architecture: costs[architecture][self.config.judge.cost]) if len(costs) > 1 else []
+        front = (
+            result.front(lambda architecture: costs[architecture][self.config.judge.cost])
+            if len(costs) > 1
+            else []
+        )
         best = sorted(result.judged, key=lambda architecture: rank(result.judged[architecture]))
         return best[: self.config.shortlist.size], {
             "searcher": name,
@@ -567,11 +749,16 @@ class Run:
             "images": result.images,
             "seconds": time.perf_counter() - started + tuned.pop("earlier_seconds", 0.0),
             **tuned,
-            "pareto": [{"text": self.space.encode(one)} | costs[one] | figures(judgement) for one, judgement in front],
+            "pareto": [
+                {"text": self.space.encode(one)} | costs[one] | figures(judgement)
+                for one, judgement in front
+            ],
         }
 
     def _perturbed(self, stage: SearchStage) -> tuple[Logits, dict[str, Any]]:
-        """The scores of a derivation by perturbation, for which the supernet of ``stage`` is tuned, and how it came about."""
+        """The scores of a derivation by perturbation, for which the supernet of ``stage`` is tuned,
+        and how it came about.
+        """
         started = time.perf_counter()
         projection = self.searcher.projection(
             self.budget,
@@ -583,18 +770,28 @@ class Run:
         tuning = TuningStage(stage, projection, self.searcher.tune_epochs, lr, key=self.judged_key)
         cost = self._train(tuning)
         earlier = cost.seconds - (time.perf_counter() - started)
-        return projection.scores(), {"earlier_seconds": max(earlier, 0.0), "tuned_steps": cost.steps, "kept": projection.kept}
+        return projection.scores(), {
+            "earlier_seconds": max(earlier, 0.0),
+            "tuned_steps": cost.steps,
+            "kept": projection.kept,
+        }
 
     def _judged(self) -> dict[str, Any]:
-        """What the searcher found, as a stage of its own: training its best takes so long that it must not be asked twice."""
+        """What the searcher found, as a stage of its own: training its best takes so long that it
+        must not be asked twice.
+        """
         key = key_of(self.judged_key, self.config.shortlist.size)
         if (done := self.finished("judged", key)) is None:
             best, found = self._search_architectures()
-            done = self.commit("judged", key, {"best": [self.space.encode(one) for one in best], "found": found})
+            done = self.commit(
+                "judged", key, {"best": [self.space.encode(one) for one in best], "found": found}
+            )
         return done
 
     def _train_shortlist(self) -> dict[str, Any]:
-        """Trains the searcher's best from scratch, but for the held-out images by which it chooses among them."""
+        """Trains the searcher's best from scratch, but for the held-out images by which it chooses
+        among them.
+        """
         candidates: list[dict[str, Any]] = []
         best = self._judged()["best"]
         for index in range(len(best)):
@@ -604,7 +801,9 @@ class Run:
                 complete = [one["curve"] for one in candidates if not one["ended"]]
                 done = self._train_candidate(name, key, self.space.decode(best[index]), complete)
             candidates.append(done)
-        winner = max((one for one in candidates if not one["ended"]), key=lambda one: one["curve"][-1])
+        winner = max(
+            (one for one in candidates if not one["ended"]), key=lambda one: one["curve"][-1]
+        )
         shown = ("text", "epochs", "ended", "held_out_accuracy", "upper_bound")
         return {
             "best": winner["text"],
@@ -612,10 +811,14 @@ class Run:
             "candidates": [{name: one[name] for name in shown} for one in candidates],
         }
 
-    def candidate_stage(self, name: str, key: str, architecture: Architecture, complete: list[list[float]]) -> CandidateStage:
-        """The training of a candidate, fresh; ``complete`` are the curves of those before it that were not ended.
+    def candidate_stage(
+        self, name: str, key: str, architecture: Architecture, complete: list[list[float]]
+    ) -> CandidateStage:
+        """The training of a candidate, fresh; ``complete`` are the curves of those before it that
+        were not ended.
 
-        Its chance is that of no retraining: what luck it was chosen by must not be in the figures that are reported.
+        Its chance is that of no retraining: what luck it was chosen by must not be in the figures
+        that are reported.
         """
         return self._stage_of(
             CandidateStage,
@@ -631,14 +834,21 @@ class Run:
 
     @cached_property
     def shortlist_splits(self) -> Splits:
-        """The training images that a candidate trains on, and those held out to judge it (``architecture``)."""
+        """The training images that a candidate trains on, and those held out to judge it
+        (``architecture``).
+        """
         images = self.retrain_images
         parts = ("images that candidates train on", "images held out by shortlist.held_out")
-        chance, share = Streams(self.config.seed).host("shortlist"), 1 - self.config.shortlist.held_out
+        chance, share = (
+            Streams(self.config.seed).host("shortlist"),
+            1 - self.config.shortlist.held_out,
+        )
         found = split(self.data.train.labels.cpu()[images], share, chance, parts=parts)
         return Splits(images[found.weights], images[found.architecture])
 
-    def _train_candidate(self, name: str, key: str, architecture: Architecture, complete: list[list[float]]) -> dict[str, Any]:
+    def _train_candidate(
+        self, name: str, key: str, architecture: Architecture, complete: list[list[float]]
+    ) -> dict[str, Any]:
         stage = self.candidate_stage(name, key, architecture, complete)
         cost = self._train(stage)
         result = dataclasses.asdict(cost) | {
@@ -651,15 +861,21 @@ class Run:
         }
         if stage.ended:
             epochs, best = self.config.retrain.epochs, max(curve[-1] for curve in complete)
-            result["upper_bound"] = upper_bound(stage.curve, epochs, self.config.shortlist.confidence, complete)
+            result["upper_bound"] = upper_bound(
+                stage.curve, epochs, self.config.shortlist.confidence, complete
+            )
             self.progress.message(
-                f"{name}: ended after {len(stage.curve)} of {epochs} epochs; it would come to an accuracy of at most "
-                f"{result['upper_bound']:.2%} on the held-out images, where one before it has {best:.2%}"
+                f"{name}: ended after {len(stage.curve)} of {epochs} epochs; it would come to an "
+                "accuracy of at most "
+                f"{result['upper_bound']:.2%} on the held-out images, where one before it has "
+                f"{best:.2%}"
             )
         return self.commit(name, key, result)
 
     def retrain(self) -> None:
-        """Trains the derived architecture from scratch, once a seed, and the random architectures beside it."""
+        """Trains the derived architecture from scratch, once a seed, and the random architectures
+        beside it.
+        """
         architecture = self.derive()
         for index in range(self.config.retrain.seeds):
             self.train(f"retrain/{index}", architecture, index, self.init)
@@ -667,27 +883,48 @@ class Run:
         for index in range(self.config.baseline.architectures):
             self.train(f"random/{index}", self.budget.random(rng), index, "scratch")
 
-    def retrain_stage(self, name: str, architecture: Architecture, index: int, init: str, start: Any = None) -> RetrainStage:
-        """A retrain stage, fresh, or with what it shares with the weights ``start`` of another network.
+    def retrain_stage(
+        self, name: str, architecture: Architecture, index: int, init: str, start: Any = None
+    ) -> RetrainStage:
+        """A retrain stage, fresh, or with what it shares with the weights ``start`` of another
+        network.
 
         Its chance comes from the run's seed and ``index`` alone: random architectures get the same.
         """
-        streams, key = Streams(self.config.seed * 1000 + index), self.retrain_key(name, architecture, init)
-        return self._stage_of(RetrainStage, name, architecture, self.retrain_images, streams, key, init=init, start=start)
+        streams, key = (
+            Streams(self.config.seed * 1000 + index),
+            self.retrain_key(name, architecture, init),
+        )
+        return self._stage_of(
+            RetrainStage,
+            name,
+            architecture,
+            self.retrain_images,
+            streams,
+            key,
+            init=init,
+            start=start,
+        )
 
     @property
     def retrain_images(self) -> torch.Tensor:
         return torch.cat([self.splits.weights, self.splits.architecture]).sort().values
 
-    def _stage_of(self, kind, name, architecture, images, streams, key, init="scratch", start=None, **more) -> RetrainStage:
+    def _stage_of(
+        self, kind, name, architecture, images, streams, key, init="scratch", start=None, **more
+    ) -> RetrainStage:
         phase = "search" if init == "inherit" else "evaluation"
         with streams.initialising("network"):
-            network = self.space.standalone(architecture, self.data.classes, self.data.channels, phase)
+            network = self.space.standalone(
+                architecture, self.data.classes, self.data.channels, phase
+            )
         if init == "inherit":
             state = self.trained_supernet().supernet.state_dict()
             network.load_state_dict(self.space.inherited(state, network, architecture))
         if start is not None:
-            network.load_state_dict(self.space.shared(start["weights"], start["operations"], network), strict=False)
+            network.load_state_dict(
+                self.space.shared(start["weights"], start["operations"], network), strict=False
+            )
         return kind(
             name,
             network,
@@ -703,7 +940,9 @@ class Run:
         )
 
     def _warm_start(self, index: int) -> dict[str, Any]:
-        """The weights that retraining number ``index`` starts from, and what the edges that they belong to run."""
+        """The weights that retraining number ``index`` starts from, and what the edges that they
+        belong to run.
+        """
         keys, folder = self.state.warm_start, Path(self.config.retrain.warm_start)
         name = f"retrain/{index % len(keys)}"
         saved = None
@@ -711,7 +950,8 @@ class Run:
             saved = Checkpoints(folder / "checkpoints").load(name, keys[index % len(keys)])
         if saved is None:
             raise UserError(
-                f"retrain.warm_start={folder}: the network {name} that was there when this run began is gone; restore it"
+                f"retrain.warm_start={folder}: the network {name} that was there when this run "
+                "began is gone; restore it"
             )
         weights = saved["state"]["average"] or saved["state"]["network"]
         return {"from": str(folder), "weights": weights, "operations": saved["state"]["operations"]}
@@ -721,7 +961,10 @@ class Run:
         sizes = {name: weight.numel() for name, weight in network.named_parameters()}
         shared = self.space.shared(start["weights"], start["operations"], network)
         taken = sum(sizes[name] for name in shared if name in sizes)
-        self.progress.message(f"{name}: {taken:,} of {sum(sizes.values()):,} weights are taken over from {start['from']}")
+        self.progress.message(
+            f"{name}: {taken:,} of {sum(sizes.values()):,} weights are taken over from "
+            f"{start['from']}"
+        )
         return {"from": start["from"], "weights": taken, "of": sum(sizes.values())}
 
     def train(self, name: str, architecture: Architecture, index: int, init: str) -> dict[str, Any]:
@@ -744,14 +987,22 @@ class Run:
             std=self.data.std,
             device=self.device,
         )
-        judgement = finite(name, evaluate(stage.trained().eval(), batches))  # the one time that the test set is touched
-        self.tracker.log(name, stage.steps, {"test_accuracy": judgement.accuracy, "test_loss": judgement.loss})
+        judgement = finite(
+            name, evaluate(stage.trained().eval(), batches)
+        )  # the one time that the test set is touched
+        self.tracker.log(
+            name, stage.steps, {"test_accuracy": judgement.accuracy, "test_loss": judgement.loss}
+        )
         size = count(stage.trained(), self.input_shape)
         return self.commit(
             name,
             key,
             dataclasses.asdict(cost)
-            | {"accuracy": judgement.accuracy, "loss": judgement.loss, "text": self.space.encode(architecture)}
+            | {
+                "accuracy": judgement.accuracy,
+                "loss": judgement.loss,
+                "text": self.space.encode(architecture),
+            }
             | dataclasses.asdict(size)
             | about,
         )
@@ -760,12 +1011,17 @@ class Run:
         return run_stage(stage, self.checkpoints, self.tracker, self.progress, self.stop)
 
     def trained_network(self) -> nn.Module:
-        """The derived network, trained with the first seed (never the best one: that would choose by the test set)."""
+        """The derived network, trained with the first seed (never the best one: that would choose
+        by the test set).
+        """
         self.retrain()
         stage = self.retrain_stage("retrain/0", self.derive(), 0, self.init)
         saved = self.checkpoints.load(stage.name, stage.key)
         if saved is None:
-            raise UserError(f"{self.checkpoints.path('retrain/0')} is missing: the trained network was there; restore it")
+            raise UserError(
+                f"{self.checkpoints.path('retrain/0')} is missing: the trained network was there; "
+                "restore it"
+            )
         stage.load_state_dict(saved["state"])
         return stage.trained().eval()
 
@@ -775,11 +1031,24 @@ class Run:
 
         network = self.trained_network().to("cpu")
         architecture, folder = self.derive(), self.folder / "export"
-        data = {"mean": self.data.mean.tolist(), "std": self.data.std.tolist(), "data": self.config.data.name}
+        data = {
+            "mean": self.data.mean.tolist(),
+            "std": self.data.std.tolist(),
+            "data": self.config.data.name,
+        }
         if self.data.source_size is not None:
-            data["averaged_down_from"] = list(self.data.source_size)  # whoever uses the network must make images as small first
+            data["averaged_down_from"] = list(
+                self.data.source_size
+            )  # whoever uses the network must make images as small first
         with self.progress.stage("export", 1) as update:
-            export_network(network, architecture, self.space, input_shape=self.input_shape, folder=folder, metadata=data)
+            export_network(
+                network,
+                architecture,
+                self.space,
+                input_shape=self.input_shape,
+                folder=folder,
+                metadata=data,
+            )
             update(1, {})
         self.tracker.artifact("architecture", "architecture", [self.folder / "architecture.json"])
         self.tracker.artifact("export", "model", sorted(folder.iterdir()))
@@ -794,21 +1063,32 @@ class Run:
         return write_report(self.folder)
 
     def evaluate(self) -> Judgement:
-        """Judges the architecture of the configuration, or else the derived one, with the weights of a search that is done.
+        """Judges the architecture of the configuration, or else the derived one, with the weights
+        of a search that is done.
 
         Raises:
             UserError: there is no such search, or no architecture.
         """
         found = self.state.stages
         if self.state.result("search", self.search_key) is None:
-            raise UserError(f"{self.folder} holds no trained supernet of these settings; run supernet search first")
+            raise UserError(
+                f"{self.folder} holds no trained supernet of these settings; run supernet search "
+                "first"
+            )
         if self.given is None and "derive" not in found:
-            raise UserError(f"{self.folder} has no derived architecture yet; say architecture=..., or run supernet derive first")
-        architecture = self.given or Architecture.from_dict(found["derive"]["result"]["architecture"])
+            raise UserError(
+                f"{self.folder} has no derived architecture yet; say architecture=..., or run "
+                "supernet derive first"
+            )
+        architecture = self.given or Architecture.from_dict(
+            found["derive"]["result"]["architecture"]
+        )
         return self.judge(self.trained_supernet().supernet, architecture)
 
     def check(self) -> Iterator[str]:
-        """Tries one step of the search and of a retraining, and says how large everything is; writes nothing."""
+        """Tries one step of the search and of a retraining, and says how large everything is;
+        writes nothing.
+        """
         stage = self.search_stage()
         weights = sum(parameter.numel() for parameter in stage.supernet.parameters())
         yield f"data: {len(self.data.train)} training and {len(self.data.test)} test images of shape {self.input_shape}"
@@ -824,7 +1104,9 @@ class Run:
                 stage = self.search_stage()
             else:
                 plan.require_fit()
-            retraining = planned_retraining(self.settings, len(self.retrain_images), available_memory_bytes(self.device))
+            retraining = planned_retraining(
+                self.settings, len(self.retrain_images), available_memory_bytes(self.device)
+            )
             yield f"memory of retraining {'it' if self.given else 'the largest network'}: {retraining}"
             fits = retraining.fits
         started = time.perf_counter()
@@ -841,7 +1123,10 @@ class Run:
     def run(self) -> None:
         """The main job."""
         self.retrain()
-        if self.state.result("export", self.export_key) is None or not (self.folder / "export" / "bundle.json").exists():
+        if (
+            self.state.result("export", self.export_key) is None
+            or not (self.folder / "export" / "bundle.json").exists()
+        ):
             self.export()
         self.report()
         self.tracker.summary(self.results())
@@ -869,8 +1154,13 @@ class Run:
         value |= stages.get("derive", {})
         if (found := trained(stages, "retrain")) is not None:
             first = stages["retrain/0"]
-            value["retrain"] = found | {"epochs": self.config.retrain.epochs, "init": self.config.retrain.init}
-            value["retrain"] |= {name: first[name] for name in ("fidelity", "warm_start") if name in first}
+            value["retrain"] = found | {
+                "epochs": self.config.retrain.epochs,
+                "init": self.config.retrain.init,
+            }
+            value["retrain"] |= {
+                name: first[name] for name in ("fidelity", "warm_start") if name in first
+            }
         chance = trained(stages, "random")
         if chance:
             value["random_baseline"] = chance
@@ -879,18 +1169,24 @@ class Run:
         value["environment"] = environment(self.device)
         value["total_seconds"] = sum(result.get("seconds", 0.0) for result in stages.values())
         value["total_seconds"] += stages.get("derive", {}).get("derive", {}).get("seconds", 0.0)
-        value["total_seconds"] += sum(before["seconds"] for before in searches_before(value.get("search", {})))
+        value["total_seconds"] += sum(
+            before["seconds"] for before in searches_before(value.get("search", {}))
+        )
         return value
 
 
 def searches_before(search: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The searches that a search started from, the last first: the results of each, one in the other."""
+    """The searches that a search started from, the last first: the results of each, one in the
+    other.
+    """
     while search := search.get("warm_start"):
         yield search
 
 
 def same_computation(config: Config, folder: Path) -> bool:
-    """Whether ``folder`` can go on with ``config``: it computes what that folder's own configuration does."""
+    """Whether ``folder`` can go on with ``config``: it computes what that folder's own
+    configuration does.
+    """
     run = Run(config, folder)
     return run.plan == run.state.plan
 
@@ -907,12 +1203,15 @@ def trained(stages: dict[str, Any], kind: str) -> dict[str, Any] | None:
         "mean": mean,
         "ci95": interval,
         "seconds": sum(run["seconds"] for run in runs),
-        "architectures": [{k: run[k] for k in ("text", "params", "madds", "accuracy")} for run in runs],
+        "architectures": [
+            {k: run[k] for k in ("text", "params", "madds", "accuracy")} for run in runs
+        ],
     }
 
 
 def retrained(folder: Path) -> list[dict[str, Any]]:
-    """The finished retrainings of the derived network in the folder of a run, by seed, each with its key.
+    """The finished retrainings of the derived network in the folder of a run, by seed, each with
+    its key.
 
     Raises:
         UserError: there are none.
@@ -921,22 +1220,28 @@ def retrained(folder: Path) -> list[dict[str, Any]]:
     found = [stages[f"retrain/{i}"] for i in range(len(stages)) if f"retrain/{i}" in stages]
     if not found:
         raise UserError(
-            f"retrain.warm_start={folder}: holds no retrained network; give the folder of a run whose retraining is done"
+            f"retrain.warm_start={folder}: holds no retrained network; give the folder of a run "
+            "whose retraining is done"
         )
     return found
 
 
 def chosen(kind: str, node: Any, name: str) -> Any:
-    """The node of a modifier or guard, unless it holds nothing but settings of one that was not chosen."""
+    """The node of a modifier or guard, unless it holds nothing but settings of one that was not
+    chosen.
+    """
     if isinstance(node, Mapping) and "_target_" not in node:
         raise UserError(
-            f"{kind}.{name}: settings of a {kind} that is not chosen; add it, {kind}=[...,{name}], or drop them, ~{kind}.{name}"
+            f"{kind}.{name}: settings of a {kind} that is not chosen; add it, "
+            f"{kind}=[...,{name}], or drop them, ~{kind}.{name}"
         )
     return node
 
 
 def option(part: Any) -> str:
-    """The name by which a sampler, learner or searcher is chosen: that of its module, as of its YAML."""
+    """The name by which a sampler, learner or searcher is chosen: that of its module, as of its
+    YAML.
+    """
     return type(part).__module__.rpartition(".")[2]
 
 
@@ -958,5 +1263,8 @@ def figures(judgement: Judgement) -> dict[str, float]:
 def finite(stage: str, judgement: Judgement) -> Judgement:
     """Returns the judgement of what ``stage`` trained, unless its loss is not finite."""
     if not math.isfinite(judgement.loss):
-        raise UserError(f"{stage}: what was trained has a loss of {judgement.loss}; lower the learning rate or clip gradients more")
+        raise UserError(
+            f"{stage}: what was trained has a loss of {judgement.loss}; lower the learning rate "
+            "or clip gradients more"
+        )
     return judgement

@@ -1,4 +1,6 @@
-"""What a run folder holds so far: ``state.json``, and the keys by which finished stages are known again."""
+"""What a run folder holds so far: ``state.json``, and the keys by which finished stages are known
+again.
+"""
 
 import hashlib
 import json
@@ -19,14 +21,20 @@ def key_of(*parts: Any) -> str:
 
 @dataclass
 class State:
-    """What a run folder holds so far: finished stages by name, the run that it came from, where its trackers stand."""
+    """What a run folder holds so far: finished stages by name, the run that it came from, where its
+    trackers stand.
+    """
 
     folder: Path
     stages: dict[str, dict[str, Any]] = field(default_factory=dict)
     plan: dict[str, str] | None = None  # what the run is to compute: see Run.plan
     parent: str | None = None
-    origin: dict[str, Any] | None = None  # the parent's search as it was then, key and result: it may go on, move or be deleted
-    warm_start: list[str] | None = None  # the keys of the retrainings that retrain.warm_start names, as they were then
+    origin: dict[str, Any] | None = (
+        None  # the parent's search as it was then, key and result: it may go on, move or be deleted
+    )
+    warm_start: list[str] | None = (
+        None  # the keys of the retrainings that retrain.warm_start names, as they were then
+    )
     memory: dict[str, Any] | None = None  # what was foretold, and the batch that was chosen by it
     tracker: dict[str, Any] | None = None
 
@@ -39,7 +47,10 @@ class State:
         value = read_json(path)
         schema = value.pop("schema", None) if isinstance(value, dict) else None
         if schema != SCHEMA:
-            raise UserError(f"{path}: its schema is {schema}, not {SCHEMA}; this run needs another version of supernet")
+            raise UserError(
+                f"{path}: its schema is {schema}, not {SCHEMA}; this run needs another version of "
+                "supernet"
+            )
         return cls(Path(folder), **value)
 
     def write(self) -> None:

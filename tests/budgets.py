@@ -1,4 +1,6 @@
-"""Budgets of the shared data's images, whose tables are counted once: that takes longer than most tests."""
+"""Budgets of the shared data's images, whose tables are counted once: that takes longer than most
+tests.
+"""
 
 from supernet.cost.budget import Budget
 
@@ -6,7 +8,9 @@ _TABLES = {}
 
 
 def budget_of(space, **limits: float) -> Budget:
-    """The budget of a space for three classes of 8×8 images; ``limits`` that cannot be kept are not noticed."""
+    """The budget of a space for three classes of 8×8 images; ``limits`` that cannot be kept are not
+    noticed.
+    """
     budget = Budget(space, 3, (1, 8, 8))
     if repr(space) not in _TABLES:
         _TABLES[repr(space)] = budget.tables

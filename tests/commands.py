@@ -1,4 +1,6 @@
-"""The command line as a person uses it: in this process where that is enough, else in one of its own."""
+"""The command line as a person uses it: in this process where that is enough, else in one of its
+own.
+"""
 
 import contextlib
 import io
@@ -44,7 +46,9 @@ def supernet(*arguments: str, cwd: Path) -> Outcome:
 
 
 def finished(*arguments: str, cwd: Path) -> Path:
-    """The same for a command that is to end well, without a word of complaint; returns the folder that it wrote."""
+    """The same for a command that is to end well, without a word of complaint; returns the folder
+    that it wrote.
+    """
     outcome = supernet(*arguments, cwd=cwd)
     assert (outcome.code, outcome.err) == (0, "")
     return outcome.folder
@@ -52,7 +56,9 @@ def finished(*arguments: str, cwd: Path) -> Path:
 
 def process(*arguments: str, cwd: Path, **settings: Any) -> subprocess.Popen:
     """``python -m supernet.cli ARGUMENTS`` in a process, and a process group, of its own."""
-    environment = {k: v for k, v in os.environ.items() if k != "HYDRA_FULL_ERROR"} | {"PYTHONPATH": str(ROOT)}
+    environment = {k: v for k, v in os.environ.items() if k != "HYDRA_FULL_ERROR"} | {
+        "PYTHONPATH": str(ROOT)
+    }
     return subprocess.Popen(
         [sys.executable, "-m", "supernet.cli", *arguments],
         cwd=cwd,
@@ -80,13 +86,18 @@ def wandb_records(folder: Path) -> list[dict[str, Any]]:
 
 def wandb_rows(folder: Path) -> list[dict[str, Any]]:
     """What W&B would draw: its rows, without the clock."""
-    items = [record["history"]["item"] for record in wandb_records(folder) if record["type"] == "history"]
-    return [{k: v for k, v in item.items() if k not in ("_runtime", "_timestamp")} for item in items]
+    items = [
+        record["history"]["item"] for record in wandb_records(folder) if record["type"] == "history"
+    ]
+    return [
+        {k: v for k, v in item.items() if k not in ("_runtime", "_timestamp")} for item in items
+    ]
 
 
 def as_wandb(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """Rows of ``metrics.jsonl`` in W&B's words: every stage has an axis of its own."""
     return [
-        {"_step": index} | {f"{row['stage']}/{k}": v for k, v in row.items() if k != "stage" and v is not None}
+        {"_step": index}
+        | {f"{row['stage']}/{k}": v for k, v in row.items() if k != "stage" and v is not None}
         for index, row in enumerate(rows)
     ]

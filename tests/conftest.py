@@ -1,11 +1,14 @@
-"""Fixtures that run a check over every variant, and small data and stages that cost next to nothing."""
+"""Fixtures that run a check over every variant, and small data and stages that cost next to
+nothing.
+"""
 
 import copy
 import os
 from pathlib import Path
 
-# Must be set before torch is imported, and hold for the processes that tests start: tensors as small as these gain nothing from
-# a second thread, and lose much where other work waits for the cores.
+# Must be set before torch is imported, and hold for the processes that tests start: tensors as
+# small as these gain nothing from a second thread, and lose much where other work waits for the
+# cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("WANDB_SILENT", "true")
@@ -24,7 +27,8 @@ SHARED = Path(__file__).parents[2] / "shared" / "data"
 
 
 def pytest_collection_modifyitems(items):
-    """Samplers and learners know nothing of each other: each sampler is tested with one learner, each learner with one sampler.
+    """Samplers and learners know nothing of each other: each sampler is tested with one learner,
+    each learner with one sampler.
 
     A learner of a policy needs the sampler that has one.
     """
@@ -72,7 +76,9 @@ def searcher(request):
 
 @pytest.fixture
 def shared() -> Path:
-    """The folder of real data and published tables; tests that need it are skipped where it is absent."""
+    """The folder of real data and published tables; tests that need it are skipped where it is
+    absent.
+    """
     if not SHARED.is_dir():
         pytest.skip("no shared data here")
     return SHARED
@@ -85,12 +91,16 @@ def noise() -> torch.Generator:
 
 @pytest.fixture(scope="session")
 def data() -> ImageData:
-    """24 training and 6 test images of 8×8 in three classes: noise around a level, which is another one for each image."""
+    """24 training and 6 test images of 8×8 in three classes: noise around a level, which is another
+    one for each image.
+    """
     noise = torch.Generator().manual_seed(0)
     levels = torch.arange(30, dtype=torch.uint8)[:, None, None, None] * 8
     pixels = levels + torch.randint(8, (30, 1, 8, 8), dtype=torch.uint8, generator=noise)
     labels = torch.arange(30) % 3
-    return ImageData.of("noise", TensorImages(pixels[:24], labels[:24]), TensorImages(pixels[24:], labels[24:]))
+    return ImageData.of(
+        "noise", TensorImages(pixels[:24], labels[:24]), TensorImages(pixels[24:], labels[24:])
+    )
 
 
 @pytest.fixture(scope="session")
@@ -141,13 +151,19 @@ def search_stage(data, splits):
 
 @pytest.fixture
 def retrain_stage(data):
-    """Makes a retrain stage, fresh, of a random architecture: two epochs of three steps, unless ``settings`` say otherwise."""
+    """Makes a retrain stage, fresh, of a random architecture: two epochs of three steps, unless
+    ``settings`` say otherwise.
+    """
 
     def make(space, *, augment=None, seed=0, precision="float32", **settings) -> RetrainStage:
-        settings = RetrainSettings(**{"epochs": 2, "batch_size": 8, "lr": 0.05, "drop_path": 0.0} | settings)
+        settings = RetrainSettings(
+            **{"epochs": 2, "batch_size": 8, "lr": 0.05, "drop_path": 0.0} | settings
+        )
         streams = Streams(seed)
         with streams.initialising("network"):
-            network = space.standalone(space.random(streams.host("architecture")), data.classes, data.channels)
+            network = space.standalone(
+                space.random(streams.host("architecture")), data.classes, data.channels
+            )
         return RetrainStage(
             "retrain/0",
             network,

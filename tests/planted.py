@@ -1,10 +1,12 @@
 """Known-answer problems: supernets in which one option is planted as the right one, on real digits.
 
-A digit is cut into its upper and its lower half, and a slot reads each; the head adds up what their options make of them.
+A digit is cut into its upper and its lower half, and a slot reads each; the head adds up what their
+options make of them.
 
-:class:`Planted`: the convolutions but one read another image of the batch, and so does the skip: they have something to learn
-from, and learn nothing. :class:`Tempting`: the skip hands on a blurred half, of use from the first step on; a convolution is
-better in the end (networks of skips alone reach 78% after eight epochs, of convolutions alone 88%), but has to learn first.
+:class:`Planted`: the convolutions but one read another image of the batch, and so does the skip:
+they have something to learn from, and learn nothing. :class:`Tempting`: the skip hands on a blurred
+half, of use from the first step on; a convolution is better in the end (networks of skips alone
+reach 78% after eight epochs, of convolutions alone 88%), but has to learn first.
 """
 
 from collections.abc import Callable, Sequence
@@ -47,15 +49,29 @@ CONVOLUTIONS = ("conv_a", "conv_b", "conv_c")
 
 
 class HalvesNet(nn.Module):
-    """Stem, two slots side by side, head: ``run(module, option, x)`` says what an option makes of its half ``x``."""
+    """Stem, two slots side by side, head: ``run(module, option, x)`` says what an option makes of
+    its half ``x``.
+    """
 
-    def __init__(self, options: Sequence[str], convolution: Callable[[], nn.Module], run: Callable[..., Tensor], classes: int):
+    def __init__(
+        self,
+        options: Sequence[str],
+        convolution: Callable[[], nn.Module],
+        run: Callable[..., Tensor],
+        classes: int,
+    ):
         super().__init__()
         self.options, self.run = options, run
-        self.stem = nn.Sequential(nn.Conv2d(1, CHANNELS, 3, padding=1, bias=False), nn.BatchNorm2d(CHANNELS), nn.ReLU())
+        self.stem = nn.Sequential(
+            nn.Conv2d(1, CHANNELS, 3, padding=1, bias=False), nn.BatchNorm2d(CHANNELS), nn.ReLU()
+        )
         convolutions = [name for name in options if name.startswith("conv")]
-        self.slots = nn.ModuleList(nn.ModuleDict({name: convolution() for name in convolutions}) for _ in range(2))
-        self.head = nn.Sequential(nn.ReLU(), nn.AdaptiveAvgPool2d((2, 4)), nn.Flatten(), nn.Linear(8 * CHANNELS, classes))
+        self.slots = nn.ModuleList(
+            nn.ModuleDict({name: convolution() for name in convolutions}) for _ in range(2)
+        )
+        self.head = nn.Sequential(
+            nn.ReLU(), nn.AdaptiveAvgPool2d((2, 4)), nn.Flatten(), nn.Linear(8 * CHANNELS, classes)
+        )
 
     def forward(self, images: Tensor, mixture: Mixture) -> Tensor:
         choice, halves = mixture["halves"], self.stem(images).chunk(2, dim=2)
@@ -64,7 +80,9 @@ class HalvesNet(nn.Module):
             for option in choice.active[slot]:
                 if (name := self.options[option]) != "none":
                     out = self.run(self.slots[slot], name, x)
-                    total = total + (out if choice.weights is None else out * choice.weights[slot, option])
+                    total = total + (
+                        out if choice.weights is None else out * choice.weights[slot, option]
+                    )
         return self.head(total)
 
 
@@ -80,7 +98,10 @@ class Planted(Space):
     groups: ClassVar = (ChoiceGroup("halves", 2, ("none", "skip_connect", *CONVOLUTIONS)),)
 
     def convolution(self) -> nn.Module:
-        return nn.Sequential(nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1, bias=False), nn.BatchNorm2d(CHANNELS, affine=False))
+        return nn.Sequential(
+            nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1, bias=False),
+            nn.BatchNorm2d(CHANNELS, affine=False),
+        )
 
     def run(self, convolutions: nn.ModuleDict, option: str, x: Tensor) -> Tensor:
         seen = x if option == self.answer else x.roll(1, dims=0)
@@ -89,13 +110,17 @@ class Planted(Space):
     def supernet(self, classes: int, in_channels: int, phase: str = "search") -> nn.Module:
         return HalvesNet(self.groups[0].options, self.convolution, self.run, classes)
 
-    def standalone(self, architecture: Architecture, classes: int, in_channels: int, phase: str = "evaluation") -> nn.Module:
+    def standalone(
+        self, architecture: Architecture, classes: int, in_channels: int, phase: str = "evaluation"
+    ) -> nn.Module:
         raise NotImplementedError
 
     def candidates(self, network: nn.Module) -> dict[str, tuple[str, int, int]]:
         options = self.groups[0].options
         return {
-            f"slots.{slot}.{option}": ("halves", slot, options.index(option)) for slot in range(2) for option in network.slots[slot]
+            f"slots.{slot}.{option}": ("halves", slot, options.index(option))
+            for slot in range(2)
+            for option in network.slots[slot]
         }
 
     @property
@@ -112,7 +137,10 @@ class Planted(Space):
         return [[0, 1]]
 
     def derive(self, scores) -> Architecture:
-        return Architecture.of(self.name, halves=[self.groups[0].options[i] for i in scores["halves"].argmax(dim=-1).tolist()])
+        return Architecture.of(
+            self.name,
+            halves=[self.groups[0].options[i] for i in scores["halves"].argmax(dim=-1).tolist()],
+        )
 
     def encode(self, architecture: Architecture) -> str:
         return "+".join(architecture["halves"])
@@ -126,7 +154,9 @@ class Planted(Space):
 
 @dataclass
 class Tempting(Planted):
-    """Two slots of three options: nothing, a skip that helps at once, and a convolution that is worth the wait."""
+    """Two slots of three options: nothing, a skip that helps at once, and a convolution that is
+    worth the wait.
+    """
 
     answer: str = "conv_a"
 
@@ -141,7 +171,11 @@ class Tempting(Planted):
         return nn.Sequential(layers[0], nn.ReLU(), layers[1])
 
     def run(self, convolutions: nn.ModuleDict, option: str, x: Tensor) -> Tensor:
-        return x.mean(dim=1, keepdim=True).expand_as(x) if option == "skip_connect" else convolutions[option](x)
+        return (
+            x.mean(dim=1, keepdim=True).expand_as(x)
+            if option == "skip_connect"
+            else convolutions[option](x)
+        )
 
 
 def gradient(**settings) -> Gradient:
@@ -149,16 +183,27 @@ def gradient(**settings) -> Gradient:
     return Gradient(**{"lr": 0.05} | settings)
 
 
-# method -> sampler, learner, modifiers: conf/method, but for the steps of the logits, the weight of the beta decay (smaller as they
-# are larger), the number of options that are left, and the channels, which are never partial. The mean of FairDARTS's zero-one loss
-# is over 8 logits here, not over 196 as in its paper.
-METHODS: dict[str, tuple[Callable[[], Sampler], Callable[[], Learner], Callable[[], list[Modifier]]]] = {
+# method -> sampler, learner, modifiers: conf/method, but for the steps of the logits, the weight of
+# the beta decay (smaller as they are larger), the number of options that are left, and the
+# channels, which are never partial. The mean of FairDARTS's zero-one loss is over 8 logits here,
+# not over 196 as in its paper.
+METHODS: dict[
+    str, tuple[Callable[[], Sampler], Callable[[], Learner], Callable[[], list[Modifier]]]
+] = {
     "darts": (Softmax, gradient, list),
     "darts_2nd": (Softmax, lambda: gradient(order="second"), list),
     "gdas": (GDAS, gradient, list),
     "snas": (SNAS, gradient, list),
-    "drnas": (DrNAS, lambda: gradient(weight_decay=0.0, warmups=[[0, 0.1], [0.5, 0.6]]), lambda: [Pruning([[0.5, 3]])]),
-    "proxyless": (Proxyless, lambda: gradient(beta1=0.0, weight_decay=0.0, warmups=[[0, 0.25]]), list),
+    "drnas": (
+        DrNAS,
+        lambda: gradient(weight_decay=0.0, warmups=[[0, 0.1], [0.5, 0.6]]),
+        lambda: [Pruning([[0.5, 3]])],
+    ),
+    "proxyless": (
+        Proxyless,
+        lambda: gradient(beta1=0.0, weight_decay=0.0, warmups=[[0, 0.25]]),
+        list,
+    ),
     "fairdarts": (lambda: FairDARTS(zero_one_weight=0.4), lambda: gradient(beta1=0.9), list),
     "sdarts": (Softmax, gradient, lambda: [Perturbation()]),
     "sdarts_adversarial": (Softmax, gradient, lambda: [Perturbation("adversarial", steps=3)]),
@@ -173,14 +218,19 @@ METHODS: dict[str, tuple[Callable[[], Sampler], Callable[[], Learner], Callable[
     "beta_darts": (Softmax, gradient, lambda: [BetaDecay(1.0)]),
     "steady_darts": (Softmax, gradient, lambda: [BetaDecay(1.0)]),
 }
-# What the recipe of the default method says besides: the number of supernets, and the limits of the derived architecture.
+# What the recipe of the default method says besides: the number of supernets, and the limits of the
+# derived architecture.
 BESIDES = dict.fromkeys(("steady_darts", "default"), (4, {"skips": 0.25}))
 
 GUARDED = {  # for Tempting
     "warm-up and perturbation": (Softmax, lambda: gradient(warmups=[[0, 0.7]]), list),
     "warm-up alone": (Softmax, lambda: gradient(warmups=[[0, 0.7]]), list),
     "plain": (Softmax, lambda: gradient(lr=0.02), list),
-    "held": (Softmax, lambda: gradient(lr=0.02), lambda: [BetaDecay(10.0)]),  # a weight for this problem
+    "held": (
+        Softmax,
+        lambda: gradient(lr=0.02),
+        lambda: [BetaDecay(10.0)],
+    ),  # a weight for this problem
     "default": (Softmax, lambda: gradient(lr=0.02), lambda: [BetaDecay(1.0)]),
 }
 
@@ -198,14 +248,26 @@ def searched(space: Space, method: str, seed: int = 0, epochs: int = 6) -> Searc
     supernets, limits = BESIDES.get(method, (1, {}))
     settings = SearchSettings(epochs=epochs, batch_size=64, lr=0.1, supernets=supernets)
     budget = Budget(space, data.classes, (data.channels, *data.size), limits)
-    stage = SearchStage(space, data, splits, sampler, learner, settings, modifiers=modifiers, budget=budget, seed=seed)
+    stage = SearchStage(
+        space,
+        data,
+        splits,
+        sampler,
+        learner,
+        settings,
+        modifiers=modifiers,
+        budget=budget,
+        seed=seed,
+    )
     for index in range(stage.steps):
         stage.step(index)
     return stage
 
 
 def found(method: str, seed: int) -> tuple[str, ...]:
-    """What a method derives, slot by slot, from ``Planted`` with an answer that depends on the seed: 1 where it is right."""
+    """What a method derives, slot by slot, from ``Planted`` with an answer that depends on the
+    seed: 1 where it is right.
+    """
     space = Planted(answer=CONVOLUTIONS[seed % 3])
     stage = searched(space, method, seed)
     derived = stage.budget.best(stage.scores())["halves"]
@@ -213,7 +275,9 @@ def found(method: str, seed: int) -> tuple[str, ...]:
 
 
 def resisted(method: str, seed: int, epochs: int = 30) -> tuple[str, ...]:
-    """What a method derives from ``Tempting``, slot by slot: by the logits, if the method does not say perturbation."""
+    """What a method derives from ``Tempting``, slot by slot: by the logits, if the method does not
+    say perturbation.
+    """
     space, scores = Tempting(), None
     stage = searched(space, method, seed, epochs)
     if method.endswith("perturbation"):

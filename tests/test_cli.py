@@ -1,4 +1,6 @@
-"""What a stranger meets at the command line: help, and one line for every mistake, before anything is written."""
+"""What a stranger meets at the command line: help, and one line for every mistake, before anything
+is written.
+"""
 
 import os
 import sys
@@ -13,11 +15,17 @@ from tests.commands import ROOT, process, supernet, waited
 MISTAKES = {
     "wrong key": (["sead=1"], ["sead", "did you mean seed?"]),
     "wrong key deeper": (["search.epohcs=1"], ["search.epohcs", "did you mean search.epochs?"]),
-    "wrong key of a part": (["sampler=uniform", "sampler.pahts=2"], ["sampler.pahts", "did you mean sampler.paths?"]),
+    "wrong key of a part": (
+        ["sampler=uniform", "sampler.pahts=2"],
+        ["sampler.pahts", "did you mean sampler.paths?"],
+    ),
     "wrong key added": (["+foo=1"], ["foo", "choose one of", "seed"]),
     "wrong group": (["spice=darts"], ["spice", "did you mean space?"]),
     "wrong option": (["space=dart"], ["space", "'dart'", "did you mean 'darts'"]),
-    "wrong option and a flag": (["--cfg", "job", "space=dart"], ["space", "'dart'", "did you mean 'darts'"]),
+    "wrong option and a flag": (
+        ["--cfg", "job", "space=dart"],
+        ["space", "'dart'", "did you mean 'darts'"],
+    ),
     "no option": (["space=null"], ["space=null", "darts, nb201"]),
     "group deleted": (["~method"], ["~method", "darts, darts_2nd", "spos"]),
     "wrong value": (["learner.order=thrid"], ["learner.order", "thrid", "second"]),
@@ -28,10 +36,19 @@ MISTAKES = {
     "value of the wrong type": (["search.epochs=abc"], ["search.epochs", "'abc'", "Integer"]),
     "unclosed list": (["study.seeds=[1"], ["study.seeds", "list"]),
     "several values": (["method=darts,spos"], ["method=darts,spos", "-m"]),
-    "wrong value in a sweep": (["-m", "seed=0,1", "space=darts,dart"], ["space", "did you mean 'darts'"]),
-    "wrong method in a study": (["study", "study.methods=[darts,sops]"], ["method", "did you mean 'spos'"]),
+    "wrong value in a sweep": (
+        ["-m", "seed=0,1", "space=darts,dart"],
+        ["space", "did you mean 'darts'"],
+    ),
+    "wrong method in a study": (
+        ["study", "study.methods=[darts,sops]"],
+        ["method", "did you mean 'spos'"],
+    ),
     "nothing to study": (["study", "study.seeds=[]"], ["study.seeds"]),
-    "study of one architecture": (["study", "architecture=|none~0|+|none~0|none~1|+|none~0|none~1|none~2|"], ["architecture="]),
+    "study of one architecture": (
+        ["study", "architecture=|none~0|+|none~0|none~1|+|none~0|none~1|none~2|"],
+        ["architecture="],
+    ),
     "wrong command": (["serach"], ["command", "'serach'", "did you mean 'search'"]),
     "two commands": (["search", "derive"], ["search derive"]),
     "wrong flag": (["--multrun"], ["--multrun"]),
@@ -39,27 +56,66 @@ MISTAKES = {
     "no key": (["=1"], ["=1", "KEY=VALUE"]),
     "not a run": (["from=."], ["from=", "not the folder of a run", "state.json"]),
     "no run": (["export"], ["export", "from=RUN_DIR"]),
-    "no class": (["sampler._target_=supernet.samplers.Nope"], ["sampler._target_", "supernet.samplers.Nope"]),
+    "no class": (
+        ["sampler._target_=supernet.samplers.Nope"],
+        ["sampler._target_", "supernet.samplers.Nope"],
+    ),
     "no device": (["device=xpu"], ["device=xpu", "cpu", "device=auto"]),
-    "logits that nobody learns": (["learner=fixed"], ["searcher=logits", "learner=fixed", "searcher=random"]),
-    "unknown sampler in a schedule": (["sampler=[[unifrom,0.5],[softmax,0.5]]"], ["sampler.phases", "did you mean 'uniform'?"]),
-    "shares that are not all": (["sampler=[[uniform,0.5],[softmax,0.4]]"], ["sampler.phases", "[0.5, 0.4]", "add up to 1"]),
+    "logits that nobody learns": (
+        ["learner=fixed"],
+        ["searcher=logits", "learner=fixed", "searcher=random"],
+    ),
+    "unknown sampler in a schedule": (
+        ["sampler=[[unifrom,0.5],[softmax,0.5]]"],
+        ["sampler.phases", "did you mean 'uniform'?"],
+    ),
+    "shares that are not all": (
+        ["sampler=[[uniform,0.5],[softmax,0.4]]"],
+        ["sampler.phases", "[0.5, 0.4]", "add up to 1"],
+    ),
     "no share": (["sampler=[uniform,softmax]"], ["sampler.phases", "uniform", "a pair"]),
-    "policy that nobody learns": (["sampler=policy"], ["sampler=policy", "learner=gradient", "the policy never moves"]),
-    "unknown modifier": (["modifier=[auxiliary_skp]"], ["modifier", "did you mean 'auxiliary_skip'?"]),
-    "settings of no modifier": (["modifier.pruning.stages=[[0.5,3]]"], ["modifier.pruning", "add modifier=[pruning]"]),
-    "nothing to guard": (["guard=[early_stop]", "method=spos"], ["guard=[early_stop]", "learner=fixed"]),
-    "a shortlist longer than the search": (["shortlist.size=5"], ["shortlist.size=5", "searcher=logits"]),
-    "more to train than to rank": (["rank", "rank.scratch=300"], ["rank.scratch=300", "rank.architectures=200"]),
-    "latency without a table": (["judge.cost=latency_ms"], ["judge.cost=latency_ms", "budget.latency_table"]),
+    "policy that nobody learns": (
+        ["sampler=policy"],
+        ["sampler=policy", "learner=gradient", "the policy never moves"],
+    ),
+    "unknown modifier": (
+        ["modifier=[auxiliary_skp]"],
+        ["modifier", "did you mean 'auxiliary_skip'?"],
+    ),
+    "settings of no modifier": (
+        ["modifier.pruning.stages=[[0.5,3]]"],
+        ["modifier.pruning", "add modifier=[pruning]"],
+    ),
+    "nothing to guard": (
+        ["guard=[early_stop]", "method=spos"],
+        ["guard=[early_stop]", "learner=fixed"],
+    ),
+    "a shortlist longer than the search": (
+        ["shortlist.size=5"],
+        ["shortlist.size=5", "searcher=logits"],
+    ),
+    "more to train than to rank": (
+        ["rank", "rank.scratch=300"],
+        ["rank.scratch=300", "rank.architectures=200"],
+    ),
+    "latency without a table": (
+        ["judge.cost=latency_ms"],
+        ["judge.cost=latency_ms", "budget.latency_table"],
+    ),
     "missing value": (["data=npz"], ["data.source.path"]),
     "not an architecture": (["architecture=abc"], ["'abc'", "|op~0|+|op~0|op~1|"]),
     "unknown operation": (
         ["architecture=|none~0|+|none~0|none~1|+|none~0|none~1|skip_conect~2|"],
         ["edges[5]", "did you mean 'skip_connect'"],
     ),
-    "architecture of another space": (["space=darts", "architecture=|none~0|"], ["|none~0|", "Genotype("]),
-    "no architecture file": (["architecture=nowhere/architecture.json"], ["no such file", "nowhere"]),
+    "architecture of another space": (
+        ["space=darts", "architecture=|none~0|"],
+        ["|none~0|", "Genotype("],
+    ),
+    "no architecture file": (
+        ["architecture=nowhere/architecture.json"],
+        ["no such file", "nowhere"],
+    ),
 }
 
 
@@ -86,10 +142,22 @@ def images(count=40, size=8, classes=2, **changes):
 DATA = {
     "no file": (None, ["npz", "no such file", "data.source.path"]),
     "damaged file": (b"PK\3\4 not really", ["set.npz", "damaged"]),
-    "no images": (images(0, x_test=np.zeros((1, 8, 8), np.uint8), y_test=np.zeros(1, int)), ["set.npz", "no training images"]),
-    "wrong shape": (images(x_train=np.zeros((40, 64), np.uint8)), ["x_train", "[40, 64]", "[N, H, W]"]),
-    "wrong type": (images(x_train=np.zeros((40, 8, 8), np.float32)), ["x_train", "float32", "uint8"]),
-    "another shape in the test set": (images(x_test=np.zeros((40, 9, 9), np.uint8)), ["8×8", "9×9"]),
+    "no images": (
+        images(0, x_test=np.zeros((1, 8, 8), np.uint8), y_test=np.zeros(1, int)),
+        ["set.npz", "no training images"],
+    ),
+    "wrong shape": (
+        images(x_train=np.zeros((40, 64), np.uint8)),
+        ["x_train", "[40, 64]", "[N, H, W]"],
+    ),
+    "wrong type": (
+        images(x_train=np.zeros((40, 8, 8), np.float32)),
+        ["x_train", "float32", "uint8"],
+    ),
+    "another shape in the test set": (
+        images(x_test=np.zeros((40, 9, 9), np.uint8)),
+        ["8×8", "9×9"],
+    ),
     "label out of range": (images(y_test=np.full(40, 7)), ["test label 0", "7", "0 to 1"]),
     "no array": ({"x_train": np.zeros((4, 8, 8), np.uint8)}, ["y_train"]),
     "fewer images than classes": (images(3, classes=3), ["class 2", "split"]),
@@ -105,7 +173,9 @@ def test_wrong_data_is_one_line(mistake, tmp_path):
         path.write_bytes(content)
     elif content is not None:
         np.savez(path, **content)
-    outcome = supernet("search", "size=tiny", "tracker=none", "data=npz", f"data.source.path={path}", cwd=tmp_path)
+    outcome = supernet(
+        "search", "size=tiny", "tracker=none", "data=npz", f"data.source.path={path}", cwd=tmp_path
+    )
     assert outcome.code == 2
     assert outcome.err.startswith("supernet: ")
     assert outcome.err.count("\n") == 1
@@ -117,8 +187,21 @@ def test_wrong_data_is_one_line(mistake, tmp_path):
 @pytest.mark.parametrize("size", [1, 5])
 def test_images_may_be_tiny_and_batches_small(space, size, tmp_path):
     np.savez(tmp_path / "set.npz", **images(8, size=size))
-    overrides = ["data=npz", "data.source.path=set.npz", "data.augment.crop_padding=0", "data.search_augment.crop_padding=0"]
-    outcome = supernet("check", f"space={space}", "size=tiny", "memory=ignore", "search.batch_size=2", *overrides, cwd=tmp_path)
+    overrides = [
+        "data=npz",
+        "data.source.path=set.npz",
+        "data.augment.crop_padding=0",
+        "data.search_augment.crop_padding=0",
+    ]
+    outcome = supernet(
+        "check",
+        f"space={space}",
+        "size=tiny",
+        "memory=ignore",
+        "search.batch_size=2",
+        *overrides,
+        cwd=tmp_path,
+    )
     assert (outcome.code, outcome.err) == (0, "")
 
 
@@ -146,7 +229,9 @@ def test_cfg_prints_the_settings_without_running_anything(tmp_path):
 
 
 def test_check_tries_everything_and_writes_nothing(tmp_path):
-    outcome = supernet("space=darts", "check", "size=tiny", cwd=tmp_path)  # the command may stand anywhere
+    outcome = supernet(
+        "space=darts", "check", "size=tiny", cwd=tmp_path
+    )  # the command may stand anywhere
     assert (outcome.code, outcome.err) == (0, "")
     assert outcome.out.rstrip().endswith("all is well")
     for word in (
@@ -162,17 +247,37 @@ def test_check_tries_everything_and_writes_nothing(tmp_path):
 
 
 def test_an_architecture_needs_no_quotes_for_hydra(tmp_path):
-    genotype = "[('skip_connect', 0), ('skip_connect', 1), ('skip_connect', 0), ('skip_connect', 1), "
-    genotype += "('skip_connect', 0), ('skip_connect', 1), ('skip_connect', 0), ('skip_connect', 1)]"
+    genotype = (
+        "[('skip_connect', 0), ('skip_connect', 1), ('skip_connect', 0), ('skip_connect', 1), "
+    )
+    genotype += (
+        "('skip_connect', 0), ('skip_connect', 1), ('skip_connect', 0), ('skip_connect', 1)]"
+    )
     text = f"Genotype(normal={genotype}, normal_concat=range(2, 6), reduce={genotype}, reduce_concat=range(2, 6))"
-    for space, architecture in (("nb201", "|none~0|+|none~0|none~1|+|none~0|none~1|skip_connect~2|"), ("darts", text)):
-        outcome = supernet("check", "size=tiny", "memory=ignore", f"space={space}", f"architecture={architecture}", cwd=tmp_path)
+    for space, architecture in (
+        ("nb201", "|none~0|+|none~0|none~1|+|none~0|none~1|skip_connect~2|"),
+        ("darts", text),
+    ):
+        outcome = supernet(
+            "check",
+            "size=tiny",
+            "memory=ignore",
+            f"space={space}",
+            f"architecture={architecture}",
+            cwd=tmp_path,
+        )
         assert (outcome.code, outcome.err) == (0, "")
 
 
 def test_a_list_of_samplers_is_a_schedule_of_them(tmp_path):
     outcome = supernet("--cfg", "job", "sampler=[[uniform,0.3],[softmax,0.7]]", cwd=tmp_path)
-    long = supernet("--cfg", "job", "sampler=schedule", "sampler.phases=[[uniform,0.3],[softmax,0.7]]", cwd=tmp_path)
+    long = supernet(
+        "--cfg",
+        "job",
+        "sampler=schedule",
+        "sampler.phases=[[uniform,0.3],[softmax,0.7]]",
+        cwd=tmp_path,
+    )
     assert (outcome.code, outcome.err) == (0, "") and outcome.out == long.out
     assert yaml.safe_load(outcome.out)["sampler"] == {
         "_target_": "supernet.samplers.schedule.Schedule",
@@ -188,7 +293,14 @@ def test_a_path_needs_no_quotes_for_hydra(tmp_path):
     folder = tmp_path / "my (first) data = 'good'"
     folder.mkdir()
     np.savez(folder / "set.npz", **images())
-    outcome = supernet("check", "size=tiny", "memory=ignore", "data=npz", f"data.source.path={folder}/set.npz", cwd=tmp_path)
+    outcome = supernet(
+        "check",
+        "size=tiny",
+        "memory=ignore",
+        "data=npz",
+        f"data.source.path={folder}/set.npz",
+        cwd=tmp_path,
+    )
     assert (outcome.code, outcome.err) == (0, "")
 
 
@@ -202,13 +314,17 @@ def test_online_without_a_login_is_one_line(tmp_path, monkeypatch):
     environment = {"HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path), "WANDB_MODE": "online"}
     for name in [name for name in os.environ if name.startswith(("WANDB_", "NETRC"))]:
         monkeypatch.delenv(name)
-    outcome = waited(process("search", "size=tiny", "tracker.mode=online", cwd=tmp_path, env=environment))
+    outcome = waited(
+        process("search", "size=tiny", "tracker.mode=online", cwd=tmp_path, env=environment)
+    )
     assert outcome.code == 2
     assert outcome.err.startswith("supernet: tracker.mode=online")
     assert outcome.err.count("\n") == 1
 
 
-@pytest.mark.skipif(os.geteuid() == 0 or sys.platform == "win32", reason="root may write everywhere")
+@pytest.mark.skipif(
+    os.geteuid() == 0 or sys.platform == "win32", reason="root may write everywhere"
+)
 def test_a_folder_without_write_permission_is_one_line(tmp_path):
     tmp_path.chmod(0o555)
     outcome = supernet("search", cwd=tmp_path)

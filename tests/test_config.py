@@ -35,24 +35,53 @@ def test_a_part_is_built_from_its_settings_and_numbers_may_be_text():
 
 def test_a_whole_configuration_is_typed_to_its_last_leaf():
     config = typed(Config, WHOLE | {"search": {"epochs": 3}, "retrain": {"lr": "0.5"}}, "")
-    assert (config.search.epochs, config.search.lr_min, config.retrain.lr, config.retrain.seeds) == (3, 0.001, 0.5, 3)
+    assert (
+        config.search.epochs,
+        config.search.lr_min,
+        config.retrain.lr,
+        config.retrain.seeds,
+    ) == (3, 0.001, 0.5, 3)
     assert config.data.name == "d" and config.data.architecture_share == 0.5
 
 
 @pytest.mark.parametrize(
     ("node", "message"),
     [
-        (SPACE | {"serch": SIZE}, "part.serch: unknown 'serch'; did you mean 'search'? choose one of search, evaluation"),
-        (SPACE | {"search": {"chanels": 4, "cells": 1}}, "part.search.chanels: unknown 'chanels'; did you mean 'channels'?"),
-        (SPACE | {"search": {"channels": "four", "cells": 1}}, "part.search.channels: Value 'four' of type 'str'"),
-        (SPACE | {"search": {"channels": 3, "cells": 1}}, "space.search.channels=3: must be even and at least 2"),
-        (SPACE | {"evaluation": {"channels": 4, "cells": 0}}, "space.evaluation.cells=0: must be at least 1"),
+        (
+            SPACE | {"serch": SIZE},
+            "part.serch: unknown 'serch'; did you mean 'search'? choose one of search, evaluation",
+        ),
+        (
+            SPACE | {"search": {"chanels": 4, "cells": 1}},
+            "part.search.chanels: unknown 'chanels'; did you mean 'channels'?",
+        ),
+        (
+            SPACE | {"search": {"channels": "four", "cells": 1}},
+            "part.search.channels: Value 'four' of type 'str'",
+        ),
+        (
+            SPACE | {"search": {"channels": 3, "cells": 1}},
+            "space.search.channels=3: must be even and at least 2",
+        ),
+        (
+            SPACE | {"evaluation": {"channels": 4, "cells": 0}},
+            "space.evaluation.cells=0: must be at least 1",
+        ),
         (SPACE | {"search": {"cells": 1}}, "part.search.channels: .* missing mandatory value"),
         (SPACE | {"search": "???"}, "part.search: .* missing mandatory value"),
-        (SPACE | {"search": 3}, "part.search=3: expected settings of its own (channels, cells, partial_channels)"),
+        (
+            SPACE | {"search": 3},
+            "part.search=3: expected settings of its own (channels, cells, partial_channels)",
+        ),
         (SPACE | {"search": None}, "part.search=None: expected settings of its own"),
-        (SPACE | {"_target_": "supernet.spaces.nb201.NB202"}, "part._target_=supernet.spaces.nb201.NB202: no such dataclass"),
-        (SPACE | {"_target_": "supernet.spaces.nb2001.NB201"}, "part._target_=supernet.spaces.nb2001.NB201: no such dataclass"),
+        (
+            SPACE | {"_target_": "supernet.spaces.nb201.NB202"},
+            "part._target_=supernet.spaces.nb201.NB202: no such dataclass",
+        ),
+        (
+            SPACE | {"_target_": "supernet.spaces.nb2001.NB201"},
+            "part._target_=supernet.spaces.nb2001.NB201: no such dataclass",
+        ),
         ({"_target_": "NB201"}, "part._target_=NB201: no such dataclass"),
         ({"_target_": "os.path.join"}, "part._target_=os.path.join: no such dataclass"),
         ({"_target_": "torch.nn.Linear"}, "part._target_=torch.nn.Linear: no such dataclass"),
@@ -62,7 +91,10 @@ def test_a_whole_configuration_is_typed_to_its_last_leaf():
         (SAMPLER | {"paths": 1.5}, "part.paths: Value '1.5' of type 'float'"),
         (SAMPLER | {"paths": None}, "part.paths: Incompatible value 'None'"),
         (SAMPLER | {"paths": 0}, "sampler.paths=0: must be at least 1"),
-        ({"_target_": "supernet.search.random.Random", "candidates": -1}, "searcher.candidates=-1: must be at least 1"),
+        (
+            {"_target_": "supernet.search.random.Random", "candidates": -1},
+            "searcher.candidates=-1: must be at least 1",
+        ),
         (LEARNER | {"order": "third"}, "learner.order='third': choose one of first, second"),
         (LEARNER | {"lr": 0}, "learner.lr=0.0: must be greater than 0"),
         (LEARNER | {"beta1": 1}, "learner.beta1=1.0: must be at least 0 and below 1"),
@@ -80,7 +112,10 @@ def test_a_wrong_part_is_one_line_that_names_the_setting(node, message):
     [
         ({"sed": 1}, "sed: unknown 'sed'; did you mean 'seed'?"),
         ({"search": {"epoch": 3}}, "search.epoch: unknown 'epoch'; did you mean 'epochs'?"),
-        ({"data": {"train_limt": 3}}, "data.train_limt: unknown 'train_limt'; did you mean 'train_limit'?"),
+        (
+            {"data": {"train_limt": 3}},
+            "data.train_limt: unknown 'train_limt'; did you mean 'train_limit'?",
+        ),
         ({"search": 3}, "search=3: expected settings of its own"),
         ({"retrain": {"lr": "fast"}}, "retrain.lr: Value 'fast' of type 'str'"),
         ({"study": {"seeds": [1, "a"]}}, "study.seeds[1]: Value 'a'"),
@@ -88,13 +123,28 @@ def test_a_wrong_part_is_one_line_that_names_the_setting(node, message):
         ({"seed": -1}, "seed=-1: must be at least 0"),
         ({"threads": 0}, "threads=0: must be at least 1"),
         ({"precision": "bf61"}, "precision: unknown 'bf61'; did you mean 'bf16'?"),
-        ({"checkpoint": {"every_seconds": "inf"}}, "checkpoint.every_seconds=inf: must be at least 0"),
+        (
+            {"checkpoint": {"every_seconds": "inf"}},
+            "checkpoint.every_seconds=inf: must be at least 0",
+        ),
         ({"judge": {"batch_size": 0}}, "judge.batch_size=0: must be at least 1"),
-        ({"judge": {"recalibration_batches": -1}}, "judge.recalibration_batches=-1: must be at least 0"),
-        ({"judge": {"cost": "flops"}}, "judge.cost: unknown 'flops'; choose one of params, madds, latency_ms"),
-        ({"judge": {"cost": "latency_ms"}}, "judge.cost=latency_ms: there is no latency table; set budget.latency_ms"),
+        (
+            {"judge": {"recalibration_batches": -1}},
+            "judge.recalibration_batches=-1: must be at least 0",
+        ),
+        (
+            {"judge": {"cost": "flops"}},
+            "judge.cost: unknown 'flops'; choose one of params, madds, latency_ms",
+        ),
+        (
+            {"judge": {"cost": "latency_ms"}},
+            "judge.cost=latency_ms: there is no latency table; set budget.latency_ms",
+        ),
         ({"baseline": {"architectures": -1}}, "baseline.architectures=-1: must be at least 0"),
-        ({"data": {"architecture_share": 1}}, "data.architecture_share=1.0: must be greater than 0 and below 1"),
+        (
+            {"data": {"architecture_share": 1}},
+            "data.architecture_share=1.0: must be greater than 0 and below 1",
+        ),
         ({"search": {"epochs": 0}}, "search.epochs=0: must be at least 1"),
         ({"search": {"batch_size": 0}}, "search.batch_size=0: must be at least 2"),
         ({"search": {"lr": "nan"}}, "search.lr=nan: must be greater than 0"),
@@ -103,23 +153,33 @@ def test_a_wrong_part_is_one_line_that_names_the_setting(node, message):
         ({"search": {"clip": -1}}, "search.clip=-1.0: must be at least 0"),
         ({"search": {"weight_decay": -1}}, "search.weight_decay=-1.0: must be at least 0"),
         ({"search": {"warmup_epochs": -1}}, "search.warmup_epochs=-1.0: must be at least 0"),
-        ({"retrain": {"label_smoothing": 1}}, "retrain.label_smoothing=1.0: must be at least 0 and below 1"),
+        (
+            {"retrain": {"label_smoothing": 1}},
+            "retrain.label_smoothing=1.0: must be at least 0 and below 1",
+        ),
         ({"retrain": {"drop_path": 1}}, "retrain.drop_path=1.0: must be at least 0 and below 1"),
-        ({"retrain": {"auxiliary_weight": -1}}, "retrain.auxiliary_weight=-1.0: must be at least 0"),
+        (
+            {"retrain": {"auxiliary_weight": -1}},
+            "retrain.auxiliary_weight=-1.0: must be at least 0",
+        ),
         ({"retrain": {"ema_decay": 1}}, "retrain.ema_decay=1.0: must be at least 0 and below 1"),
         ({"retrain": {"seeds": 0}}, "retrain.seeds=0: must be at least 1"),
         ({"retrain": {"init": "inherited"}}, "retrain.init='inherited': choose scratch or inherit"),
     ],
 )
 def test_a_wrong_setting_is_one_line_that_names_it(change, message):
-    settings = WHOLE | {key: WHOLE[key] | value if key == "data" else value for key, value in change.items()}
+    settings = WHOLE | {
+        key: WHOLE[key] | value if key == "data" else value for key, value in change.items()
+    }
     with pytest.raises(UserError, match=wanted(message)) as caught:
         typed(Config, settings, "")
     assert "\n" not in str(caught.value)
 
 
 def wanted(message: str) -> str:
-    """The message as a regular expression, anchored at its start, in which ``.*`` alone is not literal."""
+    """The message as a regular expression, anchored at its start, in which ``.*`` alone is not
+    literal.
+    """
     return "^" + ".*".join(re.escape(part) for part in message.split(".*"))
 
 

@@ -33,7 +33,8 @@ def test_auto_takes_the_accelerator_if_there_is_one(monkeypatch):
 @pytest.mark.parametrize("name", ["xpu", "hpu", "vulkan", "meta", "gpu", "", "cpu:x"])
 def test_a_device_that_is_not_here_is_one_line(name):
     with pytest.raises(
-        UserError, match=f"device={name}: not available on this machine, which has cpu.*; use device=auto"
+        UserError,
+        match=f"device={name}: not available on this machine, which has cpu.*; use device=auto",
     ) as caught:
         choose_device(name)
     assert "\n" not in str(caught.value)
@@ -73,11 +74,15 @@ def test_available_memory_has_what_is_held_and_no_more_than_there_is():
 
 
 def test_limits_of_control_groups_count_up_to_the_root(tmp_path):
-    """Version 2 in the groups a/b and a, version 1 where the container shows its own group as the root; cached files make room."""
+    """Version 2 in the groups a/b and a, version 1 where the container shows its own group as the
+    root; cached files make room.
+    """
 
     def group(folder, limit, used, names=("memory.max", "memory.current"), cached="inactive_file"):
         folder.mkdir(parents=True, exist_ok=True)
-        for name, value in zip((*names, "memory.stat"), (limit, used, f"anon 1\n{cached} 7\n"), strict=True):
+        for name, value in zip(
+            (*names, "memory.stat"), (limit, used, f"anon 1\n{cached} 7\n"), strict=True
+        ):
             (folder / name).write_text(str(value))
 
     own = tmp_path / "own"

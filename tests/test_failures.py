@@ -1,4 +1,6 @@
-"""What goes wrong in the middle of a run: one line says what and where, and whatever was good before is still there."""
+"""What goes wrong in the middle of a run: one line says what and where, and whatever was good
+before is still there.
+"""
 
 import json
 import shutil
@@ -23,7 +25,11 @@ def run(searched, tmp_path):
 
 
 def content(folder):
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 def assert_one_line(outcome, *words):
@@ -48,8 +54,18 @@ def test_a_full_disk_leaves_an_earlier_export_and_report_alone(run, tmp_path):
     finished("report", f"from={run}", cwd=tmp_path)
     before = content(run)
     with small_disk(50_000):
-        assert_one_line(supernet("export", f"from={run}", cwd=tmp_path), "cannot write", "model.safetensors", "space")
-        assert_one_line(supernet("report", f"from={run}", cwd=tmp_path), "cannot write", run / "report.html", "space")
+        assert_one_line(
+            supernet("export", f"from={run}", cwd=tmp_path),
+            "cannot write",
+            "model.safetensors",
+            "space",
+        )
+        assert_one_line(
+            supernet("report", f"from={run}", cwd=tmp_path),
+            "cannot write",
+            run / "report.html",
+            "space",
+        )
     assert content(run) == before
 
 
@@ -57,7 +73,9 @@ def test_a_full_disk_leaves_an_earlier_export_and_report_alone(run, tmp_path):
 def test_a_loss_that_is_not_finite(stage, run, tmp_path):
     """A rate that blows the weights up; what the run had before is still good."""
     before = content(run)
-    outcome = supernet("retrain", f"from={run}", f"{stage}.lr=1e30", f"{stage}.clip=0", cwd=tmp_path)
+    outcome = supernet(
+        "retrain", f"from={run}", f"{stage}.lr=1e30", f"{stage}.clip=0", cwd=tmp_path
+    )
     assert_one_line(outcome, "search:" if stage == "search" else "retrain/0:", "learning rate")
     assert content(run) == before
     assert finished("retrain", f"from={run}", cwd=tmp_path) == run
@@ -75,7 +93,12 @@ def test_a_checkpoint_that_is_gone(run, tmp_path):
     path = run / "checkpoints" / "search.pt"
     path.unlink()
     assert_one_line(supernet("derive", f"from={run}", cwd=tmp_path), path, "missing", "restore it")
-    assert_one_line(supernet("search", f"from={run}", "method=spos", cwd=tmp_path), path, "missing", "restore it")
+    assert_one_line(
+        supernet("search", f"from={run}", "method=spos", cwd=tmp_path),
+        path,
+        "missing",
+        "restore it",
+    )
 
 
 def test_a_checkpoint_of_another_space(run, tmp_path):
@@ -102,7 +125,12 @@ def test_a_damaged_file(name, text, words, run, tmp_path):
 
 
 def test_leftovers_of_killed_writers_are_removed(run, tmp_path):
-    for name in (".results.json.abc.tmp", "checkpoints/.search.pt.abc.tmp", "pareto/.00.json.abc.tmp", "wandb/.job.json.abc.tmp"):
+    for name in (
+        ".results.json.abc.tmp",
+        "checkpoints/.search.pt.abc.tmp",
+        "pareto/.00.json.abc.tmp",
+        "wandb/.job.json.abc.tmp",
+    ):
         path = run / name
         path.parent.mkdir(exist_ok=True)
         path.write_text("half a file")

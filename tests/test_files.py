@@ -41,7 +41,12 @@ def test_a_reader_never_meets_half_a_file(tmp_path):
 def test_a_full_disk_is_one_line_and_the_old_file_stays(tmp_path):
     path = tmp_path / "file"
     write_text(path, "old")
-    with small_disk(1000), pytest.raises(UserError, match=r"cannot write .*file: File too large; free some space") as caught:
+    with (
+        small_disk(1000),
+        pytest.raises(
+            UserError, match=r"cannot write .*file: File too large; free some space"
+        ) as caught,
+    ):
         write_text(path, "x" * 5000)
     assert "\n" not in str(caught.value)
     assert path.read_text() == "old" and os.listdir(tmp_path) == ["file"]

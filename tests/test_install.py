@@ -1,4 +1,6 @@
-"""The wheel, built and installed elsewhere as ``pip install .`` does it, without a network: it works where the checkout is not."""
+"""The wheel, built and installed elsewhere as ``pip install .`` does it, without a network: it
+works where the checkout is not.
+"""
 
 import json
 import os
@@ -16,14 +18,20 @@ from tests.commands import ROOT
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
     folder = tmp_path_factory.mktemp("wheel")
-    subprocess.run([sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder], cwd=ROOT, check=True)
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder],
+        cwd=ROOT,
+        check=True,
+    )
     (path,) = folder.glob("*.whl")
     return path
 
 
 @pytest.fixture(scope="module")
 def installed(wheel, tmp_path_factory):
-    """An environment with the wheel, and beside it the packages of this one: all but what .pth files add, so not the checkout."""
+    """An environment with the wheel, and beside it the packages of this one: all but what .pth
+    files add, so not the checkout.
+    """
     folder = tmp_path_factory.mktemp("environment")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
     places = {"base": str(folder), "platbase": str(folder)}
@@ -37,7 +45,11 @@ def installed(wheel, tmp_path_factory):
 def test_the_wheel_holds_the_package_and_its_yaml_and_nothing_else(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
-    code = {str(path.relative_to(ROOT)) for path in (ROOT / "supernet").rglob("*.*") if path.suffix in (".py", ".c", ".h")}
+    code = {
+        str(path.relative_to(ROOT))
+        for path in (ROOT / "supernet").rglob("*.*")
+        if path.suffix in (".py", ".c", ".h")
+    }
     settings = {f"supernet/{path.relative_to(ROOT)}" for path in (ROOT / "conf").rglob("*.yaml")}
     assert names == code | settings
 
@@ -46,11 +58,20 @@ def test_the_installed_command_works_from_another_folder(installed, tmp_path):
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
 
     def output(*command):
-        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True).stdout
+        return subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+        ).stdout
 
     where = output(installed / "python", "-c", "import supernet; print(supernet.__file__)")
     assert Path(where).is_relative_to(installed.parent)
-    output(installed / "supernet", "search", "size=tiny", "data.train_limit=320", "tracker=none", "method=spos")
+    output(
+        installed / "supernet",
+        "search",
+        "size=tiny",
+        "data.train_limit=320",
+        "tracker=none",
+        "method=spos",
+    )
     (results,) = tmp_path.glob("outputs/*/*/results.json")
     found = json.loads(results.read_text())
     assert found["search"]["steps"] == 10

@@ -32,7 +32,11 @@ def test_a_name_gets_its_sequence_whatever_others_draw_before_and_between(draw):
 
 @DRAWS
 def test_every_name_and_seed_has_its_own_sequence(draw):
-    sequences = {tuple(draw(Streams(seed), name)) for seed in range(20) for name in ("order", "order/weights", "paths", "")}
+    sequences = {
+        tuple(draw(Streams(seed), name))
+        for seed in range(20)
+        for name in ("order", "order/weights", "paths", "")
+    }
     assert len(sequences) == 80
 
 
@@ -52,7 +56,9 @@ def test_a_saved_state_goes_on_where_it_was():
     host(restored, "a", 2)
     restored.load_state_dict(torch.load(file, weights_only=True))
     assert restored.host("a") is held
-    assert [draw(restored, name) for name in ("a", "b@c", "new") for draw in (host, tensor)] == expected
+    assert [
+        draw(restored, name) for name in ("a", "b@c", "new") for draw in (host, tensor)
+    ] == expected
 
 
 def test_a_state_from_a_machine_with_other_devices_can_be_read():

@@ -1,4 +1,6 @@
-"""``supernet rank`` from a trained supernet: what it compares, that it stops and goes on, and what it refuses."""
+"""``supernet rank`` from a trained supernet: what it compares, that it stops and goes on, and what
+it refuses.
+"""
 
 import json
 
@@ -18,7 +20,9 @@ SEARCH = [*TINY, "tracker=none", "search.epochs=1"]
 def searched(tmp_path_factory):
     """The folders of two trained supernets of the same space and images."""
     cwd = tmp_path_factory.mktemp("rank")
-    return [finished("search", *SEARCH, f"method={method}", cwd=cwd) for method in ("spos", "fairnas")]
+    return [
+        finished("search", *SEARCH, f"method={method}", cwd=cwd) for method in ("spos", "fairnas")
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -30,13 +34,25 @@ def table(tmp_path_factory):
         texts.add(space.encode(space.random(rng)))
     path = tmp_path_factory.mktemp("table") / "table.npz"
     figures = rng.uniform(0, 100, (2, len(texts)))
-    np.savez(path, arch=np.array(sorted(texts)), test_200=figures[0], test_12=figures[1], index=np.arange(len(texts)))
+    np.savez(
+        path,
+        arch=np.array(sorted(texts)),
+        test_200=figures[0],
+        test_12=figures[1],
+        index=np.arange(len(texts)),
+    )
     return path
 
 
 def test_ranks_of_two_supernets_against_both_truths(searched, tmp_path, table, monkeypatch):
     spos, fair = searched
-    arguments = [f"from={spos}", f"rank.beside=[{fair}]", "rank.architectures=4", "rank.scratch=3", "retrain.epochs=1"]
+    arguments = [
+        f"from={spos}",
+        f"rank.beside=[{fair}]",
+        "rank.architectures=4",
+        "rank.scratch=3",
+        "retrain.epochs=1",
+    ]
     arguments.append(f"rank.published={table}")
 
     step, stopped = RetrainStage.step, []
@@ -51,7 +67,9 @@ def test_ranks_of_two_supernets_against_both_truths(searched, tmp_path, table, m
     outcome = supernet("rank", *arguments, cwd=tmp_path)
     assert outcome.code == 130
     (folder,) = tmp_path.glob("outputs/*/*")
-    assert finished("rank", f"from={folder}", cwd=tmp_path) == folder  # the settings of the comparison are on record in it
+    assert (
+        finished("rank", f"from={folder}", cwd=tmp_path) == folder
+    )  # the settings of the comparison are on record in it
     results = json.loads((folder / "results.json").read_text())
     ranked = results["rank"]
     assert results["parent"] == str(spos)
@@ -60,17 +78,27 @@ def test_ranks_of_two_supernets_against_both_truths(searched, tmp_path, table, m
     points, against = ranked["points"], ranked["against"]
     assert len({point["text"] for point in points}) == 4
     assert [("trained from scratch" in point) for point in points] == [True, True, True, False]
-    supernets = {f"{name}, {how}" for name in ("uniform", "fair") for how in ("recalibrated", "as trained")}
+    supernets = {
+        f"{name}, {how}" for name in ("uniform", "fair") for how in ("recalibrated", "as trained")
+    }
     assert set(against["trained from scratch"]) == supernets | {"params", "madds"}
-    assert set(against["published test_200"]) == supernets | {"params", "madds", "published test_12"}
+    assert set(against["published test_200"]) == supernets | {
+        "params",
+        "madds",
+        "published test_12",
+    }
     for truth, correlations in against.items():
         known = [point for point in points if truth in point]
         for name, found in correlations.items():
             assert found["all"]["architectures"] == len(known)
             if name in supernets and found["all"]["tau"] is not None:
-                tau = kendalltau([point[name] for point in known], [point[truth] for point in known]).statistic
+                tau = kendalltau(
+                    [point[name] for point in known], [point[truth] for point in known]
+                ).statistic
                 assert found["all"]["tau"] == pytest.approx(tau)
-    published = dict(zip(*(np.load(table)[name].tolist() for name in ("arch", "test_200")), strict=True))
+    published = dict(
+        zip(*(np.load(table)[name].tolist() for name in ("arch", "test_200")), strict=True)
+    )
     assert all(point["published test_200"] == published[point["text"]] for point in points)
     assert any(point["uniform, recalibrated"] != point["uniform, as trained"] for point in points)
     page = (folder / "report.html").read_text()
@@ -81,10 +109,14 @@ def test_ranks_of_two_supernets_against_both_truths(searched, tmp_path, table, m
     assert finished("rank", f"from={folder}", cwd=tmp_path) == folder  # nothing is done twice
     assert (folder / "state.json").read_bytes() == before
 
-    wider = finished("rank", f"from={folder}", "space.evaluation.channels=6", cwd=tmp_path)  # other networks are another truth
+    wider = finished(
+        "rank", f"from={folder}", "space.evaluation.channels=6", cwd=tmp_path
+    )  # other networks are another truth
     again = json.loads((wider / "results.json").read_text())["rank"]
     assert [point["text"] for point in again["points"]] == [point["text"] for point in points]
-    assert all(new["params"] >= old["params"] for new, old in zip(again["points"], points, strict=True))
+    assert all(
+        new["params"] >= old["params"] for new, old in zip(again["points"], points, strict=True)
+    )
     assert again["points"] != points
 
 

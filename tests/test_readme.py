@@ -1,4 +1,6 @@
-"""The README is true: its Python runs, its commands are understood, its tables name every choice that there is."""
+"""The README is true: its Python runs, its commands are understood, its tables name every choice
+that there is.
+"""
 
 import re
 import shlex
@@ -16,21 +18,32 @@ COMMANDS = sorted(set(re.findall(r"^supernet .*?(?=\s+#|$)", README, re.MULTILIN
 
 
 def test_it_opens_with_the_two_commands():
-    assert README.split("```")[1].split("\n")[1:3] == ["pip install uv && uv run supernet", "pip install uv && uv run pytest"]
+    assert README.split("```")[1].split("\n")[1:3] == [
+        "pip install uv && uv run supernet",
+        "pip install uv && uv run pytest",
+    ]
     assert "pip install uv && uv run pytest" in (ROOT / ".ci" / "run").read_text()
 
 
 def test_its_python_runs(capsys):
     (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     exec(compile(code, "README.md", "exec"), {})
-    assert re.fullmatch(r"\|.+~0\|\+\|.+~0\|.+~1\|\+\|.+~0\|.+~1\|.+~2\|\n", capsys.readouterr().out)
+    assert re.fullmatch(
+        r"\|.+~0\|\+\|.+~0\|.+~1\|\+\|.+~0\|.+~1\|.+~2\|\n", capsys.readouterr().out
+    )
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_its_commands_are_understood(command, tmp_path):
-    """Parsed, and composed with every value checked; that they also run is what the tests of the command line show."""
+    """Parsed, and composed with every value checked; that they also run is what the tests of the
+    command line show.
+    """
     ConfigStore.instance().store("schema", Config)  # as cli.main does
-    words = [word for word in shlex.split(command)[1:] if not word.startswith("from=") and word not in ("evaluate", "export")]
+    words = [
+        word
+        for word in shlex.split(command)[1:]
+        if not word.startswith("from=") and word not in ("evaluate", "export")
+    ]
     line = cli.parse([word.replace("RUN_DIR", str(tmp_path)) for word in words])
     for overrides in cli.single_jobs(line.overrides) if line.sweeps else [line.overrides]:
         cli.composed(overrides)

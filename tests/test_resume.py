@@ -1,4 +1,6 @@
-"""Invariant 4: a run that is stopped or killed anywhere, as often as one likes, ends as if it never had been, to the last bit."""
+"""Invariant 4: a run that is stopped or killed anywhere, as often as one likes, ends as if it never
+had been, to the last bit.
+"""
 
 import json
 import multiprocessing
@@ -16,18 +18,40 @@ import torch
 from supernet import cli
 from tests.commands import TINY, wandb_rows
 
-KILLED = {"search": None, "derive": "search", "retrain/1": "retrain/0", "random/1": "random/0", "export": "random/1"}  # after what
-SPOS = ["method=spos", "searcher.candidates=40", "retrain.ema_decay=0.9", "retrain.drop_path=0.2", "retrain.warmup_epochs=0.5"]
+KILLED = {
+    "search": None,
+    "derive": "search",
+    "retrain/1": "retrain/0",
+    "random/1": "random/0",
+    "export": "random/1",
+}  # after what
+SPOS = [
+    "method=spos",
+    "searcher.candidates=40",
+    "retrain.ema_decay=0.9",
+    "retrain.drop_path=0.2",
+    "retrain.warmup_epochs=0.5",
+]
 DARTS = ["method=darts", "search.epochs=6", "data.augment.cutout=2"]
-CLOCK = {"seconds", "total_seconds", "peak_memory_bytes", "git_commit", "parts"}  # what no two runs share, or need to
+CLOCK = {
+    "seconds",
+    "total_seconds",
+    "peak_memory_bytes",
+    "git_commit",
+    "parts",
+}  # what no two runs share, or need to
 
 
 @pytest.fixture(scope="module")
 def start():
-    """Starts ``supernet ARGUMENTS`` in a process that need not import anything: a fork of one that has."""
+    """Starts ``supernet ARGUMENTS`` in a process that need not import anything: a fork of one that
+    has.
+    """
     forkserver._forkserver._stop()  # one that an earlier test has started imported other things
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["supernet.cli", "supernet.export", "supernet.report.page", "sklearn.datasets", "wandb"])
+    context.set_forkserver_preload(
+        ["supernet.cli", "supernet.export", "supernet.report.page", "sklearn.datasets", "wandb"]
+    )
 
     def start(*arguments, log):
         child = context.Process(target=session, args=(arguments, log))
@@ -85,24 +109,44 @@ def assert_same_run(folder, whole):
     """The folder holds what that of the run holds that was never stopped, and nothing of the stops."""
     results, expected = (json.loads((run / "results.json").read_text()) for run in (folder, whole))
     assert without_clock(results) == without_clock(expected)
-    names = {str(path.relative_to(whole)) for path in whole.rglob("*") if "offline-run" not in str(path)}
-    assert {str(path.relative_to(folder)) for path in folder.rglob("*") if "offline-run" not in str(path)} == names
+    names = {
+        str(path.relative_to(whole)) for path in whole.rglob("*") if "offline-run" not in str(path)
+    }
+    assert {
+        str(path.relative_to(folder))
+        for path in folder.rglob("*")
+        if "offline-run" not in str(path)
+    } == names
     for path in whole.rglob("*.pt"):
         assert_equal(torch.load(folder / path.relative_to(whole)), torch.load(path))
     for name in ("metrics.jsonl", "architecture.json"):
         assert (folder / name).read_bytes() == (whole / name).read_bytes()
-    for name in ("model.safetensors", "model.onnx", "network.py", "architecture.json") if (whole / "export").exists() else ():
+    for name in (
+        ("model.safetensors", "model.onnx", "network.py", "architecture.json")
+        if (whole / "export").exists()
+        else ()
+    ):
         assert (folder / "export" / name).read_bytes() == (whole / "export" / name).read_bytes()
     assert wandb_rows(folder) == wandb_rows(whole)
 
 
 def test_killed_in_every_stage(start, tmp_path):
-    whole, folder, log, rng = tmp_path / "whole", tmp_path / "run", tmp_path / "log", random.Random(0)
+    whole, folder, log, rng = (
+        tmp_path / "whole",
+        tmp_path / "run",
+        tmp_path / "log",
+        random.Random(0),
+    )
     never_stopped = start("run", *TINY, *SPOS, f"hydra.run.dir={whole}", log=tmp_path / "other log")
     arguments = [*TINY, *SPOS, "checkpoint.every_seconds=0.02", f"hydra.run.dir={folder}"]
     for stage, before in KILLED.items():
         child = start("run", *arguments, log=log)
-        wait_for(lambda before=before: before in done(folder) if before else (folder / "state.json").exists(), child)
+        wait_for(
+            lambda before=before: (
+                before in done(folder) if before else (folder / "state.json").exists()
+            ),
+            child,
+        )
         time.sleep(rng.uniform(0, 2.0 if stage == "export" else 0.4))
         os.kill(child.pid, signal.SIGKILL)
         child.join()
@@ -116,9 +160,13 @@ def test_killed_in_every_stage(start, tmp_path):
 
 
 def test_stopped_by_signals(start, tmp_path):
-    """Ctrl-C reaches every process of the terminal, SIGTERM the run alone. Both times the printed command goes on."""
+    """Ctrl-C reaches every process of the terminal, SIGTERM the run alone. Both times the printed
+    command goes on.
+    """
     whole, folder, log = tmp_path / "whole", tmp_path / "a run", tmp_path / "log"
-    never_stopped = start("retrain", *TINY, *DARTS, f"hydra.run.dir={whole}", log=tmp_path / "other log")
+    never_stopped = start(
+        "retrain", *TINY, *DARTS, f"hydra.run.dir={whole}", log=tmp_path / "other log"
+    )
     child = start("retrain", *TINY, *DARTS, f"hydra.run.dir={folder}", log=log)
     wait_for((folder / "state.json").exists, child)
     os.killpg(child.pid, signal.SIGINT)

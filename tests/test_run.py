@@ -1,4 +1,6 @@
-"""Whole runs as a person starts them, small but real: what they leave behind, and how one goes on from another."""
+"""Whole runs as a person starts them, small but real: what they leave behind, and how one goes on
+from another.
+"""
 
 import json
 import shutil
@@ -62,7 +64,11 @@ def results_of(folder):
 
 def content(folder):
     """The bytes of every file but the report's, W&B's and its log's, which tell the time."""
-    files = (path for path in folder.rglob("*") if path.is_file() and "wandb" not in path.parts and path.name != "report.html")
+    files = (
+        path
+        for path in folder.rglob("*")
+        if path.is_file() and "wandb" not in path.parts and path.name != "report.html"
+    )
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
@@ -71,7 +77,9 @@ def content(folder):
 
 def test_the_folder_is_complete(run, runs):
     names = {path.name for path in run.iterdir()}
-    several = {"pareto"} if run == runs("spos") else set()  # the others judge the one architecture that the logits name
+    several = (
+        {"pareto"} if run == runs("spos") else set()
+    )  # the others judge the one architecture that the logits name
     assert names == several | {
         ".hydra",
         "architecture.json",
@@ -122,25 +130,33 @@ def test_results_hold_every_figure(run):
         low, high = results[part]["ci95"]
         assert 0 <= low <= results[part]["mean"] <= high <= 1
         assert results[part]["seconds"] > 0
-    seconds = [results[part]["seconds"] for part in ("search", "derive", "retrain", "random_baseline")]
+    seconds = [
+        results[part]["seconds"] for part in ("search", "derive", "retrain", "random_baseline")
+    ]
     assert results["total_seconds"] == pytest.approx(sum(seconds))
     assert json.loads((run / "architecture.json").read_text()) == results["architecture"]
 
 
 def test_figures_are_those_of_the_exported_network(run):
-    """Accuracy on the test images and number of weights, measured on what left the house, without this project's code."""
+    """Accuracy on the test images and number of weights, measured on what left the house, without
+    this project's code.
+    """
     results = results_of(run)
     about = json.loads((run / "export" / "architecture.json").read_text())
     test = Digits().load().test
     mean, std = (np.array(about[name], np.float32).reshape(1, -1, 1, 1) for name in ("mean", "std"))
     images = (test.pixels.numpy().astype(np.float32) / 255 - mean) / std
-    session = onnxruntime.InferenceSession(run / "export" / "model.onnx", providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        run / "export" / "model.onnx", providers=["CPUExecutionProvider"]
+    )
     (logits,) = session.run(None, {"images": images})
     right = (logits.argmax(axis=1) == test.labels.numpy()).mean()
     assert results["retrain"]["accuracy"][0] == pytest.approx(right, abs=1e-6)
     weights = safetensors.torch.load_file(run / "export" / "model.safetensors")
     buffers = ("running_mean", "running_var", "num_batches_tracked")
-    assert results["cost"]["params"] == sum(w.numel() for name, w in weights.items() if not name.endswith(buffers))
+    assert results["cost"]["params"] == sum(
+        w.numel() for name, w in weights.items() if not name.endswith(buffers)
+    )
 
 
 def test_the_report_says_that_there_were_several_supernets(run):
@@ -153,12 +169,24 @@ def test_metrics_and_wandb_hold_the_same_rows(run):
     rows = read_rows(run / "metrics.jsonl")
     last = {row["stage"]: row["step"] for row in rows}
     trained = {"retrain/0": 20, "retrain/1": 20, "random/0": 20, "random/1": 20}
-    assert last == {"search": results_of(run)["search"]["steps"], "derive": 10 if "spos" in str(run) else 1} | trained
+    assert (
+        last
+        == {"search": results_of(run)["search"]["steps"], "derive": 10 if "spos" in str(run) else 1}
+        | trained
+    )
     learns = "spos" not in run.name
     assert any(name.startswith("logits/") for row in rows for name in row) == learns
     assert any(name.startswith("entropy/") for row in rows for name in row) == learns
     for stage in trained:
-        assert 0 <= next(row["test_accuracy"] for row in rows if row["stage"] == stage and "test_accuracy" in row) <= 1
+        assert (
+            0
+            <= next(
+                row["test_accuracy"]
+                for row in rows
+                if row["stage"] == stage and "test_accuracy" in row
+            )
+            <= 1
+        )
     assert wandb_rows(run) == as_wandb(rows)
 
 
@@ -173,38 +201,75 @@ def test_the_network_runs_where_this_project_is_not(run, tmp_path):
         "import json, sys; sys.path.insert(0, sys.argv[1])\n"
         "import network, torch\n"
         "assert not any(name.partition('.')[0] == 'supernet' for name in sys.modules)\n"
-        "model = network.network(); model.load_state_dict(torch.load('weights.pt')); torch.manual_seed(0)\n"
+        "model = network.network(); model.load_state_dict(torch.load('weights.pt')); "
+        "torch.manual_seed(0)\n"
         "print(json.dumps(model.eval()(torch.randn(2, *network.INPUT_SHAPE)).tolist()))"
     )
-    torch.save(safetensors.torch.load_file(run / "export" / "model.safetensors"), tmp_path / "weights.pt")
+    torch.save(
+        safetensors.torch.load_file(run / "export" / "model.safetensors"), tmp_path / "weights.pt"
+    )
     command = [sys.executable, "-IB", "-c", code, str(run / "export")]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     images = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0)).numpy()
-    session = onnxruntime.InferenceSession(run / "export" / "model.onnx", providers=["CPUExecutionProvider"])
-    np.testing.assert_allclose(json.loads(done.stdout), session.run(None, {"images": images})[0], rtol=1e-4, atol=1e-5)
+    session = onnxruntime.InferenceSession(
+        run / "export" / "model.onnx", providers=["CPUExecutionProvider"]
+    )
+    np.testing.assert_allclose(
+        json.loads(done.stdout), session.run(None, {"images": images})[0], rtol=1e-4, atol=1e-5
+    )
 
 
 def test_a_search_within_a_budget_leaves_its_pareto_front(tmp_path):
     limit = 12_000
-    search = ["searcher=evolution", "searcher.candidates=16", "searcher.population=4", "judge.cost=madds"]
-    folder = finished("derive", *TINY, "method=spos", *search, f"budget.params={limit}", "tracker=none", cwd=tmp_path)
-    results, rows = results_of(folder), [row for row in read_rows(folder / "metrics.jsonl") if row["stage"] == "derive"]
+    search = [
+        "searcher=evolution",
+        "searcher.candidates=16",
+        "searcher.population=4",
+        "judge.cost=madds",
+    ]
+    folder = finished(
+        "derive",
+        *TINY,
+        "method=spos",
+        *search,
+        f"budget.params={limit}",
+        "tracker=none",
+        cwd=tmp_path,
+    )
+    results, rows = (
+        results_of(folder),
+        [row for row in read_rows(folder / "metrics.jsonl") if row["stage"] == "derive"],
+    )
     front = results["derive"]["pareto"]
     assert results["derive"]["searcher"] == "evolution"
     assert 1 < results["derive"]["evaluated"] == len(rows) <= 16
     assert all(row["params"] <= limit for row in rows)
     points = {(row["madds"], row["accuracy"]) for row in rows}
-    undominated = {(m, a) for m, a in points if not any(n <= m and b >= a and (n, b) != (m, a) for n, b in points)}
+    undominated = {
+        (m, a)
+        for m, a in points
+        if not any(n <= m and b >= a and (n, b) != (m, a) for n, b in points)
+    }
     assert [(one["madds"], one["accuracy"]) for one in front] == sorted(undominated)
     space = build(yaml.safe_load((folder / ".hydra" / "config.yaml").read_text())["space"], "space")
-    assert sorted(path.name for path in (folder / "pareto").iterdir()) == [f"{i:02}.json" for i in range(1, len(front) + 1)]
+    assert sorted(path.name for path in (folder / "pareto").iterdir()) == [
+        f"{i:02}.json" for i in range(1, len(front) + 1)
+    ]
     for number, one in enumerate(front, start=1):
         value = json.loads((folder / "pareto" / f"{number:02}.json").read_text())
         architecture = space.validate(Architecture.from_dict(value))
         cost = count(space.standalone(architecture, 10, 1), (1, 8, 8))
-        assert (one["params"], one["madds"], one["text"]) == (cost.params, cost.madds, value["text"]) and cost.params <= limit
-    assert results["derive"]["inherited_accuracy"] == front[-1]["accuracy"]  # of equals the front has the cheapest
-    page = Path(supernet("report", f"from={folder}", cwd=tmp_path).folder / "report.html").read_text()
+        assert (one["params"], one["madds"], one["text"]) == (
+            cost.params,
+            cost.madds,
+            value["text"],
+        ) and cost.params <= limit
+    assert (
+        results["derive"]["inherited_accuracy"] == front[-1]["accuracy"]
+    )  # of equals the front has the cheapest
+    page = Path(
+        supernet("report", f"from={folder}", cwd=tmp_path).folder / "report.html"
+    ).read_text()
     assert "pareto/01.json" in page and 'id="pareto-front"' in page
 
 
@@ -215,15 +280,34 @@ def test_smaller_images_reach_the_export_and_the_report(tmp_path):
     assert about["input_shape"] == [1, 4, 4] and about["metadata"]["averaged_down_from"] == [8, 8]
     images = Digits().load().averaged(4)
     assert about["mean"] == images.mean.tolist() and about["std"] == images.std.tolist()
-    session = onnxruntime.InferenceSession(folder / "export" / "model.onnx", providers=["CPUExecutionProvider"])
-    pixels = (images.test.pixels.numpy().astype(np.float32) / 255 - images.mean.numpy().reshape(1, -1, 1, 1)) / images.std.item()
+    session = onnxruntime.InferenceSession(
+        folder / "export" / "model.onnx", providers=["CPUExecutionProvider"]
+    )
+    pixels = (
+        images.test.pixels.numpy().astype(np.float32) / 255
+        - images.mean.numpy().reshape(1, -1, 1, 1)
+    ) / images.std.item()
     (logits,) = session.run(None, {"images": pixels})
     results = results_of(folder)
-    assert results["retrain"]["accuracy"][0] == pytest.approx((logits.argmax(1) == images.test.labels.numpy()).mean(), abs=1e-6)
-    assert results["search"]["fidelity"]["image size"] == {"setting": "data.image_size", "value": [4, 4], "full": [8, 8]}
-    assert results["retrain"]["fidelity"]["training images"] == {"setting": "data.train_limit", "value": 320, "full": 1438}
+    assert results["retrain"]["accuracy"][0] == pytest.approx(
+        (logits.argmax(1) == images.test.labels.numpy()).mean(), abs=1e-6
+    )
+    assert results["search"]["fidelity"]["image size"] == {
+        "setting": "data.image_size",
+        "value": [4, 4],
+        "full": [8, 8],
+    }
+    assert results["retrain"]["fidelity"]["training images"] == {
+        "setting": "data.train_limit",
+        "value": 320,
+        "full": 1438,
+    }
     page = (folder / "report.html").read_text()
-    for shown in ("4×4 of 8×8 (data.image_size)", "320 of 1,438 (data.train_limit)", "4 of 16 (space.evaluation.channels)"):
+    for shown in (
+        "4×4 of 8×8 (data.image_size)",
+        "320 of 1,438 (data.train_limit)",
+        "4 of 16 (space.evaluation.channels)",
+    ):
         assert page.count(shown) == (1 if "space" in shown else 2)
     for size, words in ((9, "at most 8"), (0, "at least 1")):
         outcome = supernet("check", *TINY, f"data.image_size={size}", cwd=tmp_path)
@@ -231,10 +315,28 @@ def test_smaller_images_reach_the_export_and_the_report(tmp_path):
 
 
 def test_real_photographs(shared, tmp_path):
-    join = [sys.executable, str(shared / "join.py"), "cifar.npz", "--train", "400", "--test", "100", "--size", "16"]
+    join = [
+        sys.executable,
+        str(shared / "join.py"),
+        "cifar.npz",
+        "--train",
+        "400",
+        "--test",
+        "100",
+        "--size",
+        "16",
+    ]
     subprocess.run(join, cwd=tmp_path, check=True, capture_output=True)
-    overrides = ["data=npz", "data.source.path=cifar.npz", "size=tiny", "tracker=none", "retrain.seeds=1"]
-    results = results_of(finished("retrain", *overrides, "method=spos", "searcher.candidates=5", cwd=tmp_path))
+    overrides = [
+        "data=npz",
+        "data.source.path=cifar.npz",
+        "size=tiny",
+        "tracker=none",
+        "retrain.seeds=1",
+    ]
+    results = results_of(
+        finished("retrain", *overrides, "method=spos", "searcher.candidates=5", cwd=tmp_path)
+    )
     assert results["data"] == "npz"
     assert len(results["retrain"]["accuracy"]) == 1
     assert len(results["random_baseline"]["accuracy"]) == 2
@@ -258,7 +360,10 @@ def test_what_is_lost_is_made_again(darts, tmp_path):
     assert finished("run", f"from={darts}", cwd=tmp_path) == darts
     again = content(darts)
     assert again.keys() == before.keys()
-    assert [name for name in before if again[name] != before[name]] in ([], ["export/bundle.json", "export/model.pt2"])
+    assert [name for name in before if again[name] != before[name]] in (
+        [],
+        ["export/bundle.json", "export/model.pt2"],
+    )
     assert (darts / "report.html").read_bytes() == page
 
 
@@ -268,7 +373,10 @@ def test_evaluate_judges_and_leaves_the_run_alone(darts, tmp_path):
     assert derived.code == 0
     assert f"accuracy {results_of(darts)['derive']['inherited_accuracy']:.4f}" in derived.out
     other = supernet(
-        "evaluate", f"from={darts}", "architecture=|none~0|+|none~0|none~1|+|none~0|none~1|skip_connect~2|", cwd=tmp_path
+        "evaluate",
+        f"from={darts}",
+        "architecture=|none~0|+|none~0|none~1|+|none~0|none~1|skip_connect~2|",
+        cwd=tmp_path,
     )
     assert other.code == 0
     assert other.out != derived.out
@@ -291,8 +399,12 @@ def test_another_retraining_starts_a_folder_that_names_its_parent_and_outlives_i
     assert results["retrain"]["accuracy"] != parent["retrain"]["accuracy"]
     assert results["random_baseline"]["accuracy"] != parent["random_baseline"]["accuracy"]
     assert (child / "architecture.json").read_bytes() == (darts / "architecture.json").read_bytes()
-    rows = [row for row in read_rows(darts / "metrics.jsonl") if row["stage"] in ("search", "derive")]
-    assert [row for row in read_rows(child / "metrics.jsonl") if row["stage"] in ("search", "derive")] == rows
+    rows = [
+        row for row in read_rows(darts / "metrics.jsonl") if row["stage"] in ("search", "derive")
+    ]
+    assert [
+        row for row in read_rows(child / "metrics.jsonl") if row["stage"] in ("search", "derive")
+    ] == rows
     shutil.rmtree(darts)
     kept = content(child)
     assert finished("retrain", f"from={child}", cwd=tmp_path) == child
@@ -308,7 +420,9 @@ def test_more_seeds_reuse_the_first_ones(darts, tmp_path):
 
 
 def test_inherited_weights_are_another_start(darts, tmp_path):
-    child = finished("retrain", f"from={darts}", "retrain.init=inherit", "baseline.architectures=0", cwd=tmp_path)
+    child = finished(
+        "retrain", f"from={darts}", "retrain.init=inherit", "baseline.architectures=0", cwd=tmp_path
+    )
     results = results_of(child)
     assert results["retrain"]["init"] == "inherit"
     assert results["retrain"]["accuracy"] != results_of(darts)["retrain"]["accuracy"]
@@ -320,12 +434,22 @@ def test_a_method_starts_from_the_weights_of_another(method, other, runs, tmp_pa
     parent, first = runs(method), []
 
     def step(stage, index):
-        first.append((index, {name: value.clone() for name, value in stage.supernet.state_dict().items()}))
+        first.append(
+            (index, {name: value.clone() for name, value in stage.supernet.state_dict().items()})
+        )
         raise UserError("seen enough")
 
     monkeypatch.setattr(SearchStage, "step", step)
-    for seed in (0, 1):  # with another seed, the images that ranked would have trained: nothing is taken over
-        assert supernet("search", f"from={parent}", f"method={other}", f"seed={seed}", cwd=tmp_path).code == 2
+    for seed in (
+        0,
+        1,
+    ):  # with another seed, the images that ranked would have trained: nothing is taken over
+        assert (
+            supernet(
+                "search", f"from={parent}", f"method={other}", f"seed={seed}", cwd=tmp_path
+            ).code
+            == 2
+        )
     trained = torch.load(parent / "checkpoints" / "search.pt")["state"]["supernet"]
     (index, warm), (_, cold) = first
     assert index == 0
@@ -337,14 +461,24 @@ def test_a_warm_start_is_on_record_and_resumes_without_its_parent(darts, tmp_pat
     child = finished("search", f"from={darts}", "method=spos", cwd=tmp_path)
     results, before = results_of(child), results_of(darts)
     assert results["search"]["warm_start"] == {"folder": str(darts)} | before["search"]
-    assert (results["parent"], results["method"], before["search"]["method"]) == (str(darts), "spos", "steady_darts")
-    assert results["total_seconds"] == pytest.approx(before["search"]["seconds"] + results["search"]["seconds"])
+    assert (results["parent"], results["method"], before["search"]["method"]) == (
+        str(darts),
+        "spos",
+        "steady_darts",
+    )
+    assert results["total_seconds"] == pytest.approx(
+        before["search"]["seconds"] + results["search"]["seconds"]
+    )
     third = finished("search", f"from={child}", "method=fairnas", cwd=tmp_path)
     results = results_of(third)
-    assert results["search"]["warm_start"]["warm_start"]["method"] == "steady_darts"  # the whole chain, and what all of it cost
+    assert (
+        results["search"]["warm_start"]["warm_start"]["method"] == "steady_darts"
+    )  # the whole chain, and what all of it cost
     assert results["total_seconds"] > results_of(child)["total_seconds"]
     shutil.rmtree(darts)
-    assert finished("derive", f"from={child}", "searcher.candidates=3", cwd=tmp_path) != child  # another searcher: a grandchild
+    assert (
+        finished("derive", f"from={child}", "searcher.candidates=3", cwd=tmp_path) != child
+    )  # another searcher: a grandchild
     assert finished("search", f"from={child}", cwd=tmp_path) == child
 
 
@@ -356,7 +490,9 @@ def test_a_given_architecture_needs_no_search(tmp_path):
     assert results["derive"]["searcher"] == "given"
     assert "search" not in results
     assert not (folder / "checkpoints" / "search.pt").exists()
-    again = finished("retrain", f"from={folder}", f"architecture={folder}/architecture.json", cwd=tmp_path)
+    again = finished(
+        "retrain", f"from={folder}", f"architecture={folder}/architecture.json", cwd=tmp_path
+    )
     assert again == folder  # the same architecture, however it is written
 
 
@@ -385,7 +521,9 @@ def test_a_folder_that_holds_another_run_is_not_touched(darts, tmp_path):
 
 
 def test_a_sweep_runs_every_job_in_a_folder_of_its_own(tmp_path):
-    outcome = supernet("search", "-m", *TINY, "tracker=none", "seed=0,1", "search.epochs=1", cwd=tmp_path)
+    outcome = supernet(
+        "search", "-m", *TINY, "tracker=none", "seed=0,1", "search.epochs=1", cwd=tmp_path
+    )
     assert (outcome.code, outcome.err) == (0, "")
     folders = sorted(tmp_path.glob("multirun/*/*/*/results.json"))
     assert [json.loads(path.read_text())["seed"] for path in folders] == [0, 1]

@@ -1,4 +1,6 @@
-"""The shape of the project: who may import whom, what each module alone knows, and that every variant is complete."""
+"""The shape of the project: who may import whom, what each module alone knows, and that every
+variant is complete.
+"""
 
 import ast
 import importlib
@@ -28,7 +30,8 @@ from supernet.track.interface import Tracker
 from tests import variants
 from tests.commands import ROOT
 
-# Part of the package -> parts that it may import. A part may import itself; what stands lower may import only what stands higher.
+# Part of the package -> parts that it may import. A part may import itself; what stands lower may
+# import only what stands higher.
 ALLOWED = {
     "errors": set(),
     "ops": set(),
@@ -71,9 +74,28 @@ ALLOWED = {
 }
 ALLOWED["environment"] = {"device"}
 ALLOWED["state"] = {"errors", "files"}
-ALLOWED["run"] = set(ALLOWED) - {"samplers", "learners", "modifiers", "guards", "instruments", "ops"}
+ALLOWED["run"] = set(ALLOWED) - {
+    "samplers",
+    "learners",
+    "modifiers",
+    "guards",
+    "instruments",
+    "ops",
+}
 ALLOWED["trial"] = {"config", "cost", "device", "run"}
-ALLOWED["study"] = {"state", "config", "errors", "evaluate", "files", "mixture", "ops", "randomness", "run", "track", "train"}
+ALLOWED["study"] = {
+    "state",
+    "config",
+    "errors",
+    "evaluate",
+    "files",
+    "mixture",
+    "ops",
+    "randomness",
+    "run",
+    "track",
+    "train",
+}
 ALLOWED["rank"] = {"state", "errors", "evaluate", "mixture", "randomness", "run"}
 ALLOWED["cli"] = {"config", "errors", "files", "rank", "report", "run", "study", "track", "train"}
 
@@ -112,8 +134,12 @@ def test_imports_go_one_way(name):
     assert name in ALLOWED, "a new part of the package: say here what it may import"
     for path in FILES:
         if part(path) == name:
-            used = {module.split(".")[1] for module in imports(path) if module.startswith("supernet.")} - {name}
-            assert used <= ALLOWED[name], f"{path.relative_to(ROOT)} imports {sorted(used - ALLOWED[name])}"
+            used = {
+                module.split(".")[1] for module in imports(path) if module.startswith("supernet.")
+            } - {name}
+            assert used <= ALLOWED[name], (
+                f"{path.relative_to(ROOT)} imports {sorted(used - ALLOWED[name])}"
+            )
 
 
 def test_the_table_has_no_circle():
@@ -127,21 +153,39 @@ def test_the_table_has_no_circle():
 
 @pytest.mark.parametrize("package", ALONE)
 def test_a_package_is_known_in_its_place_alone(package):
-    found = {str(path.relative_to(PACKAGE)) for path in FILES for module in imports(path) if module.split(".")[0] == package}
+    found = {
+        str(path.relative_to(PACKAGE))
+        for path in FILES
+        for module in imports(path)
+        if module.split(".")[0] == package
+    }
     assert found == ALONE[package]
 
 
 def test_only_the_device_module_names_an_accelerator():
     word = re.compile(r"\bcuda\b", re.IGNORECASE)
-    found = [path.relative_to(PACKAGE) for path in FILES if word.search(path.read_text(encoding="utf-8"))]
+    found = [
+        path.relative_to(PACKAGE) for path in FILES if word.search(path.read_text(encoding="utf-8"))
+    ]
     assert found == [Path("device.py")]
 
 
 def test_the_package_starts_without_what_only_some_commands_need():
     """A person who mistypes a key waits for what is imported first."""
-    heavy = ("wandb", "matplotlib", "onnxruntime", "onnx", "sklearn", "torchvision", "timm", "optuna")
+    heavy = (
+        "wandb",
+        "matplotlib",
+        "onnxruntime",
+        "onnx",
+        "sklearn",
+        "torchvision",
+        "timm",
+        "optuna",
+    )
     code = f"import sys, supernet.cli; print([name for name in {heavy!r} if name in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == "[]"
 
 
@@ -153,7 +197,10 @@ OPTIONS = sorted(path for path in (ROOT / "conf").glob("*/*.yaml"))
 @pytest.mark.parametrize("path", OPTIONS, ids=lambda path: f"{path.parent.name}={path.stem}")
 def test_every_option_composes_and_every_part_builds(path):
     ConfigStore.instance().store("schema", Config)
-    group, needed = path.parent.name, {"npz": ["data.source.path=x"], "folder": ["data.source.root=x"]}
+    group, needed = (
+        path.parent.name,
+        {"npz": ["data.source.path=x"], "folder": ["data.source.root=x"]},
+    )
     tree = asdict(composed([f"{group}={path.stem}", *needed.get(path.stem, [])]))
     parts = {group: tree[group]} if group in tree else {}
     if group == "method":
@@ -165,7 +212,9 @@ def test_every_option_composes_and_every_part_builds(path):
         parts = several_of(tree, group)
     elif group == "data":
         assert tree["data"]["name"] == path.stem
-        parts = {f"data.{name}": tree["data"][name] for name in ("source", "augment", "search_augment")}
+        parts = {
+            f"data.{name}": tree["data"][name] for name in ("source", "augment", "search_augment")
+        }
     assert parts or group == "size"
     for name, node in parts.items():
         assert type(build(node, name)).__name__ == node["_target_"].rpartition(".")[2]
@@ -177,7 +226,11 @@ def test_the_sizes_that_reports_compare_with_are_those_of_size_full(space):
     run = Run(composed(["size=full", f"space={space}"]), Path(os.devnull))
     assert run.space.paper == {"search": run.space.search, "evaluation": run.space.evaluation}
     for stage in ("search", "retrain"):
-        assert {one["value"] - one["full"] for name, one in run.fidelity(stage).items() if name != "image size"} == {0}
+        assert {
+            one["value"] - one["full"]
+            for name, one in run.fidelity(stage).items()
+            if name != "image size"
+        } == {0}
 
 
 def several_of(tree, group):
@@ -207,7 +260,12 @@ def concrete(base):
     found = set()
     for module in pkgutil.walk_packages(supernet.__path__, "supernet."):
         for value in vars(importlib.import_module(module.name)).values():
-            if inspect.isclass(value) and issubclass(value, base) and value is not base and not inspect.isabstract(value):
+            if (
+                inspect.isclass(value)
+                and issubclass(value, base)
+                and value is not base
+                and not inspect.isabstract(value)
+            ):
                 found.add(value)
     return found
 
@@ -226,7 +284,9 @@ def test_every_variant_has_its_yaml_and_its_line_in_the_shared_tests(group):
     }
     assert targets == kinds
     if listed is not None:
-        assert {f"{type(make()).__module__}.{type(make()).__qualname__}" for make in listed.values()} == kinds
+        assert {
+            f"{type(make()).__module__}.{type(make()).__qualname__}" for make in listed.values()
+        } == kinds
 
 
 # --- what git holds
@@ -236,7 +296,9 @@ def test_every_variant_has_its_yaml_and_its_line_in_the_shared_tests(group):
 def tracked():
     """Text of every file that git knows of, by its path; skipped where there is no checkout."""
     try:
-        listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        listed = subprocess.run(
+            ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
+        ).stdout
     except (OSError, subprocess.CalledProcessError):
         pytest.skip("no git checkout")
     names = [name for name in listed.split("\0") if name and (ROOT / name).is_file()]
@@ -251,15 +313,22 @@ def test_the_top_level_is_short(tracked):
 
 
 def test_no_file_names_a_package_index(tracked):
-    hosts = [".".join(parts) for parts in (("pypi", "org"), ("pythonhosted", "org"), ("download", "pytorch", "org"))]
-    settings = ["-".join(parts) for parts in (("index", "url"), ("extra", "index"), ("find", "links"))]
+    hosts = [
+        ".".join(parts)
+        for parts in (("pypi", "org"), ("pythonhosted", "org"), ("download", "pytorch", "org"))
+    ]
+    settings = [
+        "-".join(parts) for parts in (("index", "url"), ("extra", "index"), ("find", "links"))
+    ]
     for name, text in tracked.items():
         assert not [word for word in hosts + settings if word in text], name
     assert not any(name.endswith(".lock") for name in tracked)
 
 
 def test_no_file_names_a_place_on_one_machine(tracked):
-    places = re.compile("|".join(f"/{root}/[a-z]" for root in ("home", "Users", "root", "work", "tmp", "mnt")))
+    places = re.compile(
+        "|".join(f"/{root}/[a-z]" for root in ("home", "Users", "root", "work", "tmp", "mnt"))
+    )
     for name, text in tracked.items():
         found = places.search(text)
         assert not found, f"{name}: {found and text[found.start() : found.start() + 60]}"

@@ -16,7 +16,14 @@ from supernet.train.retrain import RetrainStage
 from tests.commands import TINY, finished, supernet
 
 OPTIONS = NB201.groups[0].options
-STUDY = ["study", *TINY, "tracker=none", "retrain.seeds=1", "baseline.architectures=1", "study.methods=[darts,spos]"]
+STUDY = [
+    "study",
+    *TINY,
+    "tracker=none",
+    "retrain.seeds=1",
+    "baseline.architectures=1",
+    "study.methods=[darts,spos]",
+]
 
 
 def result(method, seed, mean, chance):
@@ -31,7 +38,9 @@ def result(method, seed, mean, chance):
 
 
 def test_a_comparison_by_hand():
-    """Two seeds a method. Student's t is 12.706 for one degree of freedom, so that 0.6 may be 0 to 1; 3.182 for three."""
+    """Two seeds a method. Student's t is 12.706 for one degree of freedom, so that 0.6 may be 0 to
+    1; 3.182 for three.
+    """
     results = [
         result("darts", 0, 0.5, [0.1, 0.2]),
         result("darts", 1, 0.7, [0.3, 0.4]),
@@ -45,7 +54,9 @@ def test_a_comparison_by_hand():
     assert spos["ci95"] == pytest.approx([0.7, 0.7])
     assert chance["runs"] == 4  # the same four whatever the method: counted once
     assert chance["mean"] == pytest.approx(0.25)
-    assert chance["ci95"] == pytest.approx([0.25 - 3.182446 * 0.0645497, 0.25 + 3.182446 * 0.0645497], abs=1e-5)
+    assert chance["ci95"] == pytest.approx(
+        [0.25 - 3.182446 * 0.0645497, 0.25 + 3.182446 * 0.0645497], abs=1e-5
+    )
 
 
 def test_a_study_by_a_published_table(tmp_path):
@@ -53,7 +64,12 @@ def test_a_study_by_a_published_table(tmp_path):
     space = NB201(Geometry(4, 1), Geometry(4, 1))
     texts = ["+".join(nodes) for nodes in product(*(node(slots) for slots in (1, 2, 3)))]
     convolutions = np.array([text.count("conv") for text in texts])
-    np.savez(tmp_path / "table.npz", arch=np.array(texts), test_200=10.0 * convolutions, test_12=-convolutions)
+    np.savez(
+        tmp_path / "table.npz",
+        arch=np.array(texts),
+        test_200=10.0 * convolutions,
+        test_12=-convolutions,
+    )
     arguments = [
         "study",
         *TINY,
@@ -71,22 +87,37 @@ def test_a_study_by_a_published_table(tmp_path):
         found = [one for one in results["found"] if one["method"] == method["method"]]
         assert [one["seed"] for one in found] == [0, 1]
         shares = [space.decode(one["text"]).choices[0][1] for one in found]
-        counts = [sum(option in ("nor_conv_1x1", "nor_conv_3x3") for option in share) for share in shares]
+        counts = [
+            sum(option in ("nor_conv_1x1", "nor_conv_3x3") for option in share) for share in shares
+        ]
         assert method["mean"] == pytest.approx(sum(counts) / 20)
         assert method["parameter_free"] == pytest.approx(1 - sum(counts) / 12)
         assert method["regret"] == pytest.approx(0.6 - method["mean"])
-    assert chance["runs"] == 1000 and chance["mean"] < 0.15  # the one column says the opposite of the other
+    assert (
+        chance["runs"] == 1000 and chance["mean"] < 0.15
+    )  # the one column says the opposite of the other
     assert (largest["mean"], median["mean"]) == (pytest.approx(0.6), pytest.approx(0.2))
     again = supernet("study", f"from={folder}", "study.target=nonsense", cwd=tmp_path)
-    assert (again.code, again.err.count("\n")) == (2, 1) and "column unknown 'nonsense'" in again.err
-    other = supernet(*arguments, "space=darts", "study.published=table.npz", "hydra.run.dir=other", cwd=tmp_path)
-    assert (other.code, other.err.count("\n")) == (2, 1) and "it must hold every architecture of the space darts" in other.err
+    assert (again.code, again.err.count("\n")) == (
+        2,
+        1,
+    ) and "column unknown 'nonsense'" in again.err
+    other = supernet(
+        *arguments, "space=darts", "study.published=table.npz", "hydra.run.dir=other", cwd=tmp_path
+    )
+    assert (other.code, other.err.count("\n")) == (
+        2,
+        1,
+    ) and "it must hold every architecture of the space darts" in other.err
     assert not list((tmp_path / "other").rglob("search.pt"))  # said before anything was trained
 
 
 def node(slots):
     """All texts of an NB201 node of so many in-edges."""
-    return ["|" + "|".join(f"{o}~{i}" for i, o in enumerate(options)) + "|" for options in product(OPTIONS, repeat=slots)]
+    return [
+        "|" + "|".join(f"{o}~{i}" for i, o in enumerate(options)) + "|"
+        for options in product(OPTIONS, repeat=slots)
+    ]
 
 
 def test_a_study_from_start_to_end(tmp_path, monkeypatch):
@@ -128,7 +159,9 @@ def test_a_study_from_start_to_end(tmp_path, monkeypatch):
 
     # Fewer methods go on in the folder, other training in a new one that reuses the searches.
     assert finished("study", f"from={folder}", "study.methods=[spos]", cwd=tmp_path) == folder
-    other = stopped_in_retraining("study", f"from={folder}", "study.methods=[spos]", "retrain.epochs=1")
+    other = stopped_in_retraining(
+        "study", f"from={folder}", "study.methods=[spos]", "retrain.epochs=1"
+    )
     assert other != folder
     again = json.loads((other / "spos-0" / "results.json").read_text())
     assert again["parent"] == str(folder / "spos-0")

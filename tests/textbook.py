@@ -1,7 +1,9 @@
-"""A plain reference: the supernets of DARTS and NAS-Bench-201 as their papers describe them, and nothing shared, folded or skipped.
+"""A plain reference: the supernets of DARTS and NAS-Bench-201 as their papers describe them, and
+nothing shared, folded or skipped.
 
-One module a candidate operation, each with its own ReLU, pooling and BatchNorm; a loop over edges and over operations; NCHW; eager.
-The tests compare the real supernets with it, and ``tools/bench.py`` measures against it.
+One module a candidate operation, each with its own ReLU, pooling and BatchNorm; a loop over edges
+and over operations; NCHW; eager. The tests compare the real supernets with it, and
+``tools/bench.py`` measures against it.
 """
 
 import torch
@@ -17,8 +19,14 @@ def norm(channels: int, affine: bool = False) -> nn.Module:
     return nn.BatchNorm2d(channels, affine=affine)
 
 
-def relu_conv_norm(inputs: int, outputs: int, kernel: int = 1, stride: int = 1, affine: bool = False) -> nn.Module:
-    return nn.Sequential(nn.ReLU(), nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False), norm(outputs, affine))
+def relu_conv_norm(
+    inputs: int, outputs: int, kernel: int = 1, stride: int = 1, affine: bool = False
+) -> nn.Module:
+    return nn.Sequential(
+        nn.ReLU(),
+        nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False),
+        norm(outputs, affine),
+    )
 
 
 def separable(c: int, kernel: int, stride: int) -> nn.Module:
@@ -44,7 +52,9 @@ def dilated(c: int, kernel: int, stride: int) -> nn.Module:
 
 
 class Halved(nn.Module):
-    """ReLU, two 1×1 convolutions of stride 2, the second of which starts one pixel later, side by side; BatchNorm."""
+    """ReLU, two 1×1 convolutions of stride 2, the second of which starts one pixel later, side by
+    side; BatchNorm.
+    """
 
     def __init__(self, inputs: int, outputs: int):
         super().__init__()
@@ -82,7 +92,9 @@ OPERATIONS = {
     "nor_conv_1x1": lambda c, stride: relu_conv_norm(c, c, 1, stride),
     "nor_conv_3x3": lambda c, stride: relu_conv_norm(c, c, 3, stride),
 }
-NB201_OPERATIONS = OPERATIONS | {"avg_pool_3x3": lambda c, stride: average(stride)}  # without a BatchNorm
+NB201_OPERATIONS = OPERATIONS | {
+    "avg_pool_3x3": lambda c, stride: average(stride)
+}  # without a BatchNorm
 
 
 class MixedOp(nn.Module):
@@ -93,13 +105,20 @@ class MixedOp(nn.Module):
         self.operations = nn.ModuleList(table[option](channels, stride) for option in options)
 
     def forward(self, x: Tensor, weights: Tensor) -> Tensor:
-        return sum(weight * operation(x) for weight, operation in zip(weights, self.operations, strict=True))
+        return sum(
+            weight * operation(x)
+            for weight, operation in zip(weights, self.operations, strict=True)
+        )
 
 
 class DartsCell(nn.Module):
-    def __init__(self, options, before: int, last: int, channels: int, reduction: bool, last_reduced: bool):
+    def __init__(
+        self, options, before: int, last: int, channels: int, reduction: bool, last_reduced: bool
+    ):
         super().__init__()
-        self.preprocess0 = Halved(before, channels) if last_reduced else relu_conv_norm(before, channels)
+        self.preprocess0 = (
+            Halved(before, channels) if last_reduced else relu_conv_norm(before, channels)
+        )
         self.preprocess1 = relu_conv_norm(last, channels)
         self.edges = nn.ModuleList(
             MixedOp(options, channels, 2 if reduction and source < 2 else 1, OPERATIONS)
@@ -110,23 +129,36 @@ class DartsCell(nn.Module):
     def forward(self, before: Tensor, last: Tensor, weights: Tensor) -> Tensor:
         states, offset = [self.preprocess0(before), self.preprocess1(last)], 0
         for _ in range(4):
-            states.append(sum(self.edges[offset + j](state, weights[offset + j]) for j, state in enumerate(states)))
+            states.append(
+                sum(
+                    self.edges[offset + j](state, weights[offset + j])
+                    for j, state in enumerate(states)
+                )
+            )
             offset += len(states) - 1
         return torch.cat(states[2:], dim=1)
 
 
 class TextbookDarts(nn.Module):
-    """The search network of DARTS (Liu et al., ICLR 2019): 1.93 million weights at 16 channels and 8 cells."""
+    """The search network of DARTS (Liu et al., ICLR 2019): 1.93 million weights at 16 channels and
+    8 cells.
+    """
 
-    def __init__(self, options, channels: int = 16, cells: int = 8, classes: int = 10, in_channels: int = 3):
+    def __init__(
+        self, options, channels: int = 16, cells: int = 8, classes: int = 10, in_channels: int = 3
+    ):
         super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(in_channels, 3 * channels, 3, padding=1, bias=False), norm(3 * channels, True))
+        self.stem = nn.Sequential(
+            nn.Conv2d(in_channels, 3 * channels, 3, padding=1, bias=False), norm(3 * channels, True)
+        )
         before = last = 3 * channels
         reductions = {cells // 3, 2 * cells // 3} if cells > 2 else set(range(1, cells))
         self.cells, self.reductions, reduced = nn.ModuleList(), reductions, False
         for index in range(cells):
             channels = 2 * channels if index in reductions else channels
-            self.cells.append(DartsCell(options, before, last, channels, index in reductions, reduced))
+            self.cells.append(
+                DartsCell(options, before, last, channels, index in reductions, reduced)
+            )
             before, last, reduced = last, 4 * channels, index in reductions
         self.classifier = nn.Linear(last, classes)
 
@@ -140,12 +172,19 @@ class TextbookDarts(nn.Module):
 class NB201Cell(nn.Module):
     def __init__(self, options, channels: int):
         super().__init__()
-        self.edges = nn.ModuleList(MixedOp(options, channels, 1, NB201_OPERATIONS) for _ in range(6))
+        self.edges = nn.ModuleList(
+            MixedOp(options, channels, 1, NB201_OPERATIONS) for _ in range(6)
+        )
 
     def forward(self, x: Tensor, weights: Tensor) -> Tensor:
         states, offset = [x], 0
         for _ in range(3):
-            states.append(sum(self.edges[offset + j](state, weights[offset + j]) for j, state in enumerate(states)))
+            states.append(
+                sum(
+                    self.edges[offset + j](state, weights[offset + j])
+                    for j, state in enumerate(states)
+                )
+            )
             offset += len(states) - 1
         return states[-1]
 
@@ -166,9 +205,13 @@ class Residual(nn.Module):
 class TextbookNB201(nn.Module):
     """The search network of NAS-Bench-201 (Dong & Yang, ICLR 2020)."""
 
-    def __init__(self, options, channels: int = 16, cells: int = 5, classes: int = 10, in_channels: int = 3):
+    def __init__(
+        self, options, channels: int = 16, cells: int = 5, classes: int = 10, in_channels: int = 3
+    ):
         super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(in_channels, channels, 3, padding=1, bias=False), norm(channels, True))
+        self.stem = nn.Sequential(
+            nn.Conv2d(in_channels, channels, 3, padding=1, bias=False), norm(channels, True)
+        )
         self.blocks = nn.ModuleList(NB201Cell(options, channels) for _ in range(cells))
         for width in (2 * channels, 4 * channels):
             self.blocks.append(Residual(width // 2, width))
@@ -186,7 +229,9 @@ class TextbookNB201(nn.Module):
 def textbook(space: Space, classes: int = 10, in_channels: int = 3) -> nn.Module:
     """The reference of the space's search network, with fresh weights."""
     kind = {Darts: TextbookDarts, NB201: TextbookNB201}[type(space)]
-    return kind(space.groups[0].options, space.search.channels, space.search.cells, classes, in_channels)
+    return kind(
+        space.groups[0].options, space.search.channels, space.search.cells, classes, in_channels
+    )
 
 
 def run(reference: nn.Module, images: Tensor, mixture: Mixture) -> Tensor:
@@ -208,14 +253,20 @@ def reference_options(reference: nn.Module) -> nn.ModuleList:
 def places(supernet: nn.Module, reference: nn.Module) -> list[tuple[str, str]]:
     """The names of each tensor of a state in the supernet and in the reference.
 
-    Both were defined in the order of their papers: stem, cells, edges, options, layers. So the tensors come in the same order, if
-    those of BatchNorms that count batches are taken with the others.
+    Both were defined in the order of their papers: stem, cells, edges, options, layers. So the
+    tensors come in the same order, if those of BatchNorms that count batches are taken with the
+    others.
     """
     ours, theirs = supernet.state_dict(), reference.state_dict()
     pairs = list(zip(ours, theirs, strict=True))
     for mine, other in pairs:
-        if ours[mine].shape != theirs[other].shape or mine.rpartition(".")[2] != other.rpartition(".")[2]:
-            raise ValueError(f"{mine} {tuple(ours[mine].shape)} is not {other} {tuple(theirs[other].shape)}")
+        if (
+            ours[mine].shape != theirs[other].shape
+            or mine.rpartition(".")[2] != other.rpartition(".")[2]
+        ):
+            raise ValueError(
+                f"{mine} {tuple(ours[mine].shape)} is not {other} {tuple(theirs[other].shape)}"
+            )
     return pairs
 
 
@@ -223,6 +274,10 @@ def copy_weights(supernet: nn.Module, reference: nn.Module, back: bool = False) 
     """Copies weights and statistics of the supernet into the reference, or ``back``."""
     ours, theirs = supernet.state_dict(), reference.state_dict()
     if back:
-        supernet.load_state_dict({mine: theirs[other] for mine, other in places(supernet, reference)})
+        supernet.load_state_dict(
+            {mine: theirs[other] for mine, other in places(supernet, reference)}
+        )
     else:
-        reference.load_state_dict({other: ours[mine] for mine, other in places(supernet, reference)})
+        reference.load_state_dict(
+            {other: ours[mine] for mine, other in places(supernet, reference)}
+        )

@@ -1,4 +1,5 @@
-"""The one list of spaces, samplers, learners, modifiers, guards and searchers: every shared test runs over all of them.
+"""The one list of spaces, samplers, learners, modifiers, guards and searchers: every shared test
+runs over all of them.
 
 Adding a variant means adding its line here.
 """
@@ -45,7 +46,9 @@ from supernet.spaces.space import Geometry
 
 SPACES = {
     "nb201": lambda channels=4: NB201(Geometry(channels, 1), Geometry(channels, 1)),
-    "darts": lambda channels=4: Darts(Geometry(channels, 3), Geometry(channels, 3), auxiliary=False),
+    "darts": lambda channels=4: Darts(
+        Geometry(channels, 3), Geometry(channels, 3), auxiliary=False
+    ),
 }
 SAMPLERS = {
     "softmax": Softmax,

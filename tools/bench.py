@@ -1,14 +1,16 @@
-"""Measures the step of a supernet against a plain reference written like the papers (``tests/textbook.py``).
+"""Measures the step of a supernet against a plain reference written like the papers
+(``tests/textbook.py``).
 
     uv run python tools/bench.py [--quick] [--json] [--plot FILE] [--threads N] [--rounds N]
 
-Each case runs in a process of its own, and the processes take turns: one step of this, one of that, so that what else the machine
-does befalls all alike. The first steps warm up; a time is the median of the rounds, a ratio the median of the rounds' ratios.
-Memory is what the process's peak grows by from just before its first step. ``--quick`` takes a small geometry and the ratios alone.
+Each case runs in a process of its own, and the processes take turns: one step of this, one of that,
+so that what else the machine does befalls all alike. The first steps warm up; a time is the median
+of the rounds, a ratio the median of the rounds' ratios. Memory is what the process's peak grows by
+from just before its first step. ``--quick`` takes a small geometry and the ratios alone.
 
-What a machine can do at most is measured beside it, by products of large matrices in the precision and with the threads of the
-case: the arithmetic fraction is the rate at which a step does the multiply-adds that it cannot do without
-(:func:`multiply_adds`), over the rate of these products.
+What a machine can do at most is measured beside it, by products of large matrices in the precision
+and with the threads of the case: the arithmetic fraction is the rate at which a step does the
+multiply-adds that it cannot do without (:func:`multiply_adds`), over the rate of these products.
 """
 
 import argparse
@@ -32,16 +34,20 @@ from unittest import mock
 
 ROOT = Path(__file__).resolve().parents[1]
 OPTIMISATIONS = ("at_once", "native", "fixed_weights", "channels_last")
-PROCESSES = multiprocessing.get_context("forkserver")  # each begins where torch is imported, which takes longer than many a step
+PROCESSES = multiprocessing.get_context(
+    "forkserver"
+)  # each begins where torch is imported, which takes longer than many a step
 PROCESSES.set_forkserver_preload(["torch", "torch._dynamo"])
 SIDE, PRODUCTS = 1024, 4  # of the matrices whose products show what the machine can do
 
 
 @dataclass(frozen=True)
 class Case:
-    """What one process does: steps of ``network`` "ours", "textbook", "path" or "standalone", ``without`` an optimisation.
+    """What one process does: steps of ``network`` "ours", "textbook", "path" or "standalone",
+    ``without`` an optimisation.
 
-    Others are "search", the whole step of a search by ``method`` with its data pipeline, and "matrices", plain products of these.
+    Others are "search", the whole step of a search by ``method`` with its data pipeline, and
+    "matrices", plain products of these.
     """
 
     network: str
@@ -63,7 +69,9 @@ class Case:
 
 
 def serve(case: Case, asker: Connection) -> None:
-    """Answers each question: "step" with its seconds, "memory" with the bytes that the peak has grown by."""
+    """Answers each question: "step" with its seconds, "memory" with the bytes that the peak has
+    grown by.
+    """
     import torch
 
     from supernet.device import peak_memory_bytes, reset_peak_memory
@@ -71,7 +79,9 @@ def serve(case: Case, asker: Connection) -> None:
     use(case.threads)
     device, made = torch.device("cpu"), PREPARE.get(case.network, prepare)
     with ExitStack() as patches:
-        made(replace(case, cells=2, batch=2, pixels=8), patches)()  # brings the code into memory, which is not to count
+        made(
+            replace(case, cells=2, batch=2, pixels=8), patches
+        )()  # brings the code into memory, which is not to count
     with ExitStack() as patches, suppress(EOFError):
         step = made(case, patches)
         reset_peak_memory(device)
@@ -101,7 +111,10 @@ def space_of(case: Case):
     space = {"darts": darts.Darts, "nb201": nb201.NB201}[case.space](geometry, geometry)
     if case.space == "darts":
         slots = len(darts.edges_of(case.nodes))
-        space.nodes, space.groups = case.nodes, tuple(replace(group, slots=slots) for group in space.groups)
+        space.nodes, space.groups = (
+            case.nodes,
+            tuple(replace(group, slots=slots) for group in space.groups),
+        )
     return space
 
 
@@ -153,7 +166,10 @@ def prepare(case: Case, patches: ExitStack) -> Callable[[], object]:
         mixture = softmax_mixture(logits)
         if not case.options:
             return mixture
-        return {n: Choice((tuple(range(case.options)),) * len(c.active), c.weights) for n, c in mixture.items()}
+        return {
+            n: Choice((tuple(range(case.options)),) * len(c.active), c.weights)
+            for n, c in mixture.items()
+        }
 
     def update(loss) -> None:
         loss.backward()
@@ -171,7 +187,9 @@ def prepare(case: Case, patches: ExitStack) -> Callable[[], object]:
 
     def ours() -> None:
         batches = [(images[index], labels[index]) for index in (0, 1)]
-        problem = Bilevel(supernet, logits, relax, F.cross_entropy, weights, *batches, lambda logits: 0.0)
+        problem = Bilevel(
+            supernet, logits, relax, F.cross_entropy, weights, *batches, lambda logits: 0.0
+        )
         with autocast(device, case.precision):
             learner.step(problem)
         update(forward(0, detached(relax(logits))))
@@ -214,7 +232,9 @@ def search(case: Case, patches: ExitStack) -> Callable[[], object]:
         "device": "cpu",
         "tracker": "none",
     }
-    run = Run(composed([f"{name}={value}" for name, value in settings.items()]), Path(os.devnull))  # where it never writes
+    run = Run(
+        composed([f"{name}={value}" for name, value in settings.items()]), Path(os.devnull)
+    )  # where it never writes
     images = torch.randint(256, (40 * case.batch, 3, case.pixels, case.pixels), dtype=torch.uint8)
     images = TensorImages(images, torch.arange(len(images)) % 10)
     run.data = ImageData.of("noise", images, images)
@@ -224,10 +244,14 @@ def search(case: Case, patches: ExitStack) -> Callable[[], object]:
 
 
 def matrices(case: Case, patches: ExitStack) -> Callable[[], object]:
-    """A step of nothing but products of matrices, as fast as torch does multiply-adds on this machine."""
+    """A step of nothing but products of matrices, as fast as torch does multiply-adds on this
+    machine.
+    """
     import torch
 
-    matrix = torch.randn(SIDE, SIDE, dtype={"float32": torch.float32, "bf16": torch.bfloat16}[case.precision])
+    matrix = torch.randn(
+        SIDE, SIDE, dtype={"float32": torch.float32, "bf16": torch.bfloat16}[case.precision]
+    )
     return lambda: [matrix @ matrix for _ in range(PRODUCTS)]
 
 
@@ -252,7 +276,9 @@ class Worker:
             return self.pipe.recv()
         except (EOFError, OSError) as error:
             self.process.join()
-            raise SystemExit(f"bench: a case ended with exit code {self.process.exitcode}; see above") from error
+            raise SystemExit(
+                f"bench: a case ended with exit code {self.process.exitcode}; see above"
+            ) from error
 
     def close(self) -> None:
         self.pipe.close()
@@ -266,7 +292,9 @@ def alone(threads: int, function: Callable, *arguments):
 
 
 def measure(cases: dict[str, Case], rounds: int, warmup: int = 1) -> dict[str, dict]:
-    """Name -> ``seconds`` (median), ``rounds`` (all of them) and ``bytes`` (of memory) of each case, taking turns."""
+    """Name -> ``seconds`` (median), ``rounds`` (all of them) and ``bytes`` (of memory) of each
+    case, taking turns.
+    """
     workers = {name: Worker(case) for name, case in cases.items()}
     try:
         times = {name: [] for name in cases}
@@ -276,7 +304,11 @@ def measure(cases: dict[str, Case], rounds: int, warmup: int = 1) -> dict[str, d
                 if index >= warmup:
                     times[name].append(seconds)
         return {
-            name: {"seconds": statistics.median(times[name]), "rounds": times[name], "bytes": workers[name].ask("memory")}
+            name: {
+                "seconds": statistics.median(times[name]),
+                "rounds": times[name],
+                "bytes": workers[name].ask("memory"),
+            }
             for name in cases
         }
     finally:
@@ -286,21 +318,26 @@ def measure(cases: dict[str, Case], rounds: int, warmup: int = 1) -> dict[str, d
 
 def ratio(found: dict[str, dict], over: str, under: str) -> float:
     """The median of the rounds' ratios."""
-    return statistics.median(a / b for a, b in zip(found[over]["rounds"], found[under]["rounds"], strict=True))
+    return statistics.median(
+        a / b for a, b in zip(found[over]["rounds"], found[under]["rounds"], strict=True)
+    )
 
 
 def multiply_adds(case: Case) -> int:
     """Multiply-adds that a step of first order cannot do without, which limits its speed.
 
-    They are those of convolutions and linear layers, as in papers, of every option of every edge. Let F be those of one forward
-    pass, by the space's table of costs. A layer's gradient takes as many for its weights, and again for what it reads.
+    They are those of convolutions and linear layers, as in papers, of every option of every edge.
+    Let F be those of one forward pass, by the space's table of costs. A layer's gradient takes as
+    many for its weights, and again for what it reads.
 
-    The weights' step takes 3 F, less those of the stem once: nobody asks for the gradient of images. The logits' step needs no
-    gradient of a weight, and goes back only as far as anything depends on a logit: not into the stem, nor the operations that
-    read the first cell's inputs, nor what makes these. So it takes 2 F, less all of those; torch counts them (its counter is exact
+    The weights' step takes 3 F, less those of the stem once: nobody asks for the gradient of
+    images. The logits' step needs no gradient of a weight, and goes back only as far as anything
+    depends on a logit: not into the stem, nor the operations that read the first cell's inputs, nor
+    what makes these. So it takes 2 F, less all of those; torch counts them (its counter is exact
     for the gradients of what is read; for those of depthwise weights it is not, and is not asked).
 
-    What a program does beyond that counts for nothing, as the second moments in ours, and so does all that is no multiply-add.
+    What a program does beyond that counts for nothing, as the second moments in ours, and so does
+    all that is no multiply-add.
     """
     import torch
     from torch.utils.flop_counter import FlopCounterMode
@@ -313,50 +350,77 @@ def multiply_adds(case: Case) -> int:
     forward = round(table.fixed + sum(float(options.sum()) for options in table.options.values()))
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
         network = space.supernet(10, 3).eval().requires_grad_(False)
-        logits = {group.name: torch.zeros(group.shape, requires_grad=True) for group in space.groups}
+        logits = {
+            group.name: torch.zeros(group.shape, requires_grad=True) for group in space.groups
+        }
         network(torch.empty(1, *shape), softmax_mixture(logits)).sum().backward()
     stem = network.stem[0].weight.numel() * case.pixels**2
-    return case.batch * (counter.get_total_flops() // 2 + 3 * forward - stem)  # a multiply-add is two floating-point operations
+    return case.batch * (
+        counter.get_total_flops() // 2 + 3 * forward - stem
+    )  # a multiply-add is two floating-point operations
 
 
 def headline(base: Case, rounds: int) -> dict[str, float]:
-    """The ratios that count, textbook to ours (more is better), and path to standalone network (1 is best).
+    """The ratios that count, textbook to ours (more is better), and path to standalone network (1
+    is best).
 
     The arithmetic fractions say how near a step comes to the machine's limit.
     """
     figures = {"step_multiply_adds": alone(base.threads, multiply_adds, base)}
     for precision, short in (("float32", "fp32"), ("bf16", "bf16")):
         case = replace(base, precision=precision)
-        found = measure({name: replace(case, network=name) for name in ("textbook", "ours", "matrices")}, rounds)
+        found = measure(
+            {name: replace(case, network=name) for name in ("textbook", "ours", "matrices")}, rounds
+        )
         figures[f"step_ratio_{short}"] = ratio(found, "textbook", "ours")
         figures[f"textbook_seconds_{short}"] = found["textbook"]["seconds"]
         figures[f"ours_seconds_{short}"] = found["ours"]["seconds"]
         share = figures["step_multiply_adds"] / (PRODUCTS * SIDE**3)
         figures[f"arithmetic_fraction_{short}"] = share * ratio(found, "matrices", "ours")
-        figures[f"textbook_arithmetic_fraction_{short}"] = share * ratio(found, "matrices", "textbook")
-        figures[f"multiply_adds_per_second_{short}"] = PRODUCTS * SIDE**3 / found["matrices"]["seconds"]
+        figures[f"textbook_arithmetic_fraction_{short}"] = share * ratio(
+            found, "matrices", "textbook"
+        )
+        figures[f"multiply_adds_per_second_{short}"] = (
+            PRODUCTS * SIDE**3 / found["matrices"]["seconds"]
+        )
         if precision == "float32":
             figures["memory_ratio"] = found["textbook"]["bytes"] / found["ours"]["bytes"]
-            figures["textbook_bytes"], figures["ours_bytes"] = found["textbook"]["bytes"], found["ours"]["bytes"]
-    found = measure({name: replace(base, network=name) for name in ("path", "standalone")}, 2 * rounds + 3, warmup=2)
+            figures["textbook_bytes"], figures["ours_bytes"] = (
+                found["textbook"]["bytes"],
+                found["ours"]["bytes"],
+            )
+    found = measure(
+        {name: replace(base, network=name) for name in ("path", "standalone")},
+        2 * rounds + 3,
+        warmup=2,
+    )
     figures["path_ratio"] = ratio(found, "path", "standalone")
     return figures
 
 
 def ablations(base: Case, rounds: int) -> dict[str, dict[str, float]]:
-    """How many times as long the step takes without each optimisation alone, and how many times as much memory."""
+    """How many times as long the step takes without each optimisation alone, and how many times as
+    much memory.
+    """
     cases = {"ours": base} | {name: replace(base, without=name) for name in OPTIMISATIONS}
     found = measure(cases, rounds)
     return {
         "times_without": {name: ratio(found, name, "ours") for name in OPTIMISATIONS},
-        "memory_without": {name: found[name]["bytes"] / found["ours"]["bytes"] for name in OPTIMISATIONS},
+        "memory_without": {
+            name: found[name]["bytes"] / found["ours"]["bytes"] for name in OPTIMISATIONS
+        },
     }
 
 
 def recomputation(base: Case, rounds: int) -> dict[str, float]:
-    """How many times as long a step takes, and how many times the memory, where cheap activations are made again in backward."""
+    """How many times as long a step takes, and how many times the memory, where cheap activations
+    are made again in backward.
+    """
     found = measure({"kept": base, "again": replace(base, recompute=True)}, rounds)
-    return {"time": ratio(found, "again", "kept"), "memory": found["again"]["bytes"] / found["kept"]["bytes"]}
+    return {
+        "time": ratio(found, "again", "kept"),
+        "memory": found["again"]["bytes"] / found["kept"]["bytes"],
+    }
 
 
 GROWTH = {
@@ -370,7 +434,9 @@ GROWTH = {
 
 
 def growth(base: Case, rounds: int) -> dict[str, dict]:
-    """Seconds and bytes by each measure of size, and the exponents of the power laws through them (1: twice for twice the size)."""
+    """Seconds and bytes by each measure of size, and the exponents of the power laws through them
+    (1: twice for twice the size).
+    """
     result = {}
     for name, values in GROWTH.items():
         found = measure({str(value): replace(base, **{name: value}) for value in values}, rounds)
@@ -378,7 +444,9 @@ def growth(base: Case, rounds: int) -> dict[str, dict]:
         for what in ("seconds", "bytes"):
             result[name][what] = {value: one[what] for value, one in found.items()}
             points = [(math.log(value), math.log(found[str(value)][what])) for value in values]
-            result[name][f"{what}_exponent"] = statistics.linear_regression(*zip(*points, strict=True)).slope
+            result[name][f"{what}_exponent"] = statistics.linear_regression(
+                *zip(*points, strict=True)
+            ).slope
     return result
 
 
@@ -389,12 +457,22 @@ def draw(found: dict[str, dict], file: Path) -> None:
     from supernet.report.figures import CHANCE, FOUND, tidy
 
     figure = Figure(figsize=(2.4 * len(found), 5), layout="constrained")
-    for column, (name, measured) in zip(figure.subplots(2, len(found), squeeze=False).T, found.items(), strict=True):
+    for column, (name, measured) in zip(
+        figure.subplots(2, len(found), squeeze=False).T, found.items(), strict=True
+    ):
         for axes, what in zip(column, ("seconds", "bytes"), strict=True):
-            sizes, values, exponent = [int(size) for size in measured[what]], measured[what].values(), measured[f"{what}_exponent"]
-            middle = statistics.geometric_mean(values) / statistics.geometric_mean(sizes) ** exponent
+            sizes, values, exponent = (
+                [int(size) for size in measured[what]],
+                measured[what].values(),
+                measured[f"{what}_exponent"],
+            )
+            middle = (
+                statistics.geometric_mean(values) / statistics.geometric_mean(sizes) ** exponent
+            )
             tidy(axes, f"{what}: exponent {exponent:.2f}", 9)
-            axes.loglog(sizes, [middle * size**exponent for size in sizes], color=CHANCE, linewidth=1)
+            axes.loglog(
+                sizes, [middle * size**exponent for size in sizes], color=CHANCE, linewidth=1
+            )
             axes.loglog(sizes, list(values), "o", color=FOUND, markersize=4)
             axes.set_xticks(sizes, sizes)
             axes.set_xticks([], minor=True)
@@ -404,15 +482,25 @@ def draw(found: dict[str, dict], file: Path) -> None:
 
 
 def methods(base: Case, rounds: int) -> dict[str, dict[str, float]]:
-    """Steps of whole searches, with the data pipeline: seconds, bytes, and images a second of those that the weights train on.
+    """Steps of whole searches, with the data pipeline: seconds, bytes, and images a second of those
+    that the weights train on.
 
     Where a step runs a path, which differs from step to step, there are more of them.
     """
     found = {}
-    for names, count in ((("darts", "darts_2nd", "pc_darts"), rounds), (("gdas", "spos"), 4 * rounds)):
-        found |= measure({name: replace(base, network="search", method=name) for name in names}, count)
+    for names, count in (
+        (("darts", "darts_2nd", "pc_darts"), rounds),
+        (("gdas", "spos"), 4 * rounds),
+    ):
+        found |= measure(
+            {name: replace(base, network="search", method=name) for name in names}, count
+        )
     return {
-        name: {"seconds": one["seconds"], "bytes": one["bytes"], "images_per_second": base.batch / one["seconds"]}
+        name: {
+            "seconds": one["seconds"],
+            "bytes": one["bytes"],
+            "images_per_second": base.batch / one["seconds"],
+        }
         for name, one in found.items()
     }
 
@@ -424,7 +512,9 @@ def pipeline(batch: int = 64, steps: int = 50) -> float:
 
     from supernet.data import Augment, Batches, TensorImages
 
-    images = TensorImages(torch.zeros(5000, 3, 32, 32, dtype=torch.uint8), torch.zeros(5000, dtype=torch.long))
+    images = TensorImages(
+        torch.zeros(5000, 3, 32, 32, dtype=torch.uint8), torch.zeros(5000, dtype=torch.long)
+    )
     batches = Batches(
         images,
         torch.arange(5000),
@@ -444,7 +534,9 @@ def pipeline(batch: int = 64, steps: int = 50) -> float:
 
 
 def evaluations(base: Case, count: int = 10) -> float:
-    """Architectures a second that a searcher judges with inherited weights on one batch of 256 images."""
+    """Architectures a second that a searcher judges with inherited weights on one batch of 256
+    images.
+    """
     import numpy as np
     import torch
 
@@ -465,7 +557,12 @@ def startup(rounds: int = 3) -> float:
 
     def once() -> float:
         start = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "supernet.cli", "--cfg", "job"], cwd=ROOT, capture_output=True, check=True)
+        subprocess.run(
+            [sys.executable, "-m", "supernet.cli", "--cfg", "job"],
+            cwd=ROOT,
+            capture_output=True,
+            check=True,
+        )
         return time.perf_counter() - start
 
     return statistics.median(once() for _ in range(rounds))
@@ -479,7 +576,11 @@ def machine() -> dict[str, str | int | bool]:
 
     cpu = Path("/proc/cpuinfo")
     names = (
-        [line.partition(":")[2].strip() for line in cpu.read_text().splitlines() if line.startswith("model name")]
+        [
+            line.partition(":")[2].strip()
+            for line in cpu.read_text().splitlines()
+            if line.startswith("model name")
+        ]
         if cpu.exists()
         else []
     )
@@ -503,14 +604,26 @@ def lines(figures: dict, prefix: str = "") -> Iterator[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="a small geometry, and the ratios alone: within a minute on two cores")
-    parser.add_argument("--json", action="store_true", help="print one JSON object with every figure")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the growth into an SVG, PDF or PNG")
-    parser.add_argument("--threads", type=int, default=0, help="of each process; 0 is torch's own number")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="a small geometry, and the ratios alone: within a minute on two cores",
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON object with every figure"
+    )
+    parser.add_argument(
+        "--plot", type=Path, metavar="FILE", help="draw the growth into an SVG, PDF or PNG"
+    )
+    parser.add_argument(
+        "--threads", type=int, default=0, help="of each process; 0 is torch's own number"
+    )
     parser.add_argument("--rounds", type=int, default=0)
     options = parser.parse_args()
     if options.plot and options.quick:
-        parser.error("--plot draws the growth, which --quick does not measure; leave out one of them")
+        parser.error(
+            "--plot draws the growth, which --quick does not measure; leave out one of them"
+        )
     sys.path.insert(0, str(ROOT))  # of the processes too
     base = Case("ours", threads=options.threads)
     if options.quick:
@@ -519,7 +632,10 @@ def main() -> None:
         rounds = options.rounds or 5
         figures = headline(base, rounds)
         figures |= ablations(base, rounds) | {"recompute": recomputation(base, rounds)}
-        figures |= {"growth": growth(replace(base, cells=4), rounds), "methods": methods(base, rounds)}
+        figures |= {
+            "growth": growth(replace(base, cells=4), rounds),
+            "methods": methods(base, rounds),
+        }
         figures["images_per_second"] = alone(options.threads, pipeline)
         figures["evaluations_per_second"] = alone(options.threads, evaluations, base)
         figures["startup_seconds"] = startup()

@@ -2,9 +2,11 @@
 
     python tools/curves.py [--cells N] [--json FILE] [KEY=VALUE ...]
 
-Trains N random architectures from scratch by the recipe of the settings (as of ``supernet``; size=small unless told otherwise, and
-``data=npz data.source.path=FILE`` for a file of one's own), none of them ended, and looks after every epoch at held-out training
-images. On these curves the rule of ``shortlist`` is then played back, in many random orders, for each first look and confidence.
+Trains N random architectures from scratch by the recipe of the settings (as of ``supernet``;
+size=small unless told otherwise, and ``data=npz data.source.path=FILE`` for a file of one's own),
+none of them ended, and looks after every epoch at held-out training images. On these curves the
+rule of ``shortlist`` is then played back, in many random orders, for each first look and
+confidence.
 """
 
 import argparse
@@ -41,15 +43,28 @@ def trained(run: Run, count: int) -> list[dict[str, Any]]:
         cost = run_stage(stage)
         size = sum(weight.numel() for weight in stage.network.parameters())
         text = run.space.encode(architecture)
-        found[architecture] = {"text": text, "params": size, "seconds": cost.seconds, "curve": stage.curve}
-        print(f"{len(found)}/{count}  {cost.seconds:.1f} s  {stage.curve[-1]:.4f}  {text}", file=sys.stderr, flush=True)
+        found[architecture] = {
+            "text": text,
+            "params": size,
+            "seconds": cost.seconds,
+            "curve": stage.curve,
+        }
+        print(
+            f"{len(found)}/{count}  {cost.seconds:.1f} s  {stage.curve[-1]:.4f}  {text}",
+            file=sys.stderr,
+            flush=True,
+        )
     return list(found.values())
 
 
-def played(curves: np.ndarray, likely: np.ndarray, high: np.ndarray, first: int, bend: bool) -> dict[str, float]:
-    """The rule of :func:`supernet.evaluate.curves.hopeless`, from epoch ``first`` on, on ``curves`` [runs, epochs] in their order.
+def played(
+    curves: np.ndarray, likely: np.ndarray, high: np.ndarray, first: int, bend: bool
+) -> dict[str, float]:
+    """The rule of :func:`supernet.evaluate.curves.hopeless`, from epoch ``first`` on, on ``curves``
+    [runs, epochs] in their order.
 
-    ``likely`` and ``high`` [runs, epochs] are what was forecast after each epoch; without ``bend`` nothing is added to it.
+    ``likely`` and ``high`` [runs, epochs] are what was forecast after each epoch; without ``bend``
+    nothing is added to it.
     """
     epochs = curves.shape[1]
     finished, ended, wrong, spared = [], [], 0, 0
@@ -77,16 +92,26 @@ def played(curves: np.ndarray, likely: np.ndarray, high: np.ndarray, first: int,
 
 
 def table(curves: np.ndarray, shortlist: int, orders: int, seed: int) -> list[dict[str, Any]]:
-    """A row for each first look and confidence, with and without the bend: means over random draws of ``shortlist`` curves."""
+    """A row for each first look and confidence, with and without the bend: means over random draws
+    of ``shortlist`` curves.
+    """
     (count, epochs), rng, rows = curves.shape, np.random.default_rng(seed), []
     draws = [rng.permutation(count)[:shortlist] for _ in range(orders)]
     for confidence in CONFIDENCES:
-        forecasts = [[extrapolated(curve[: n + 1], epochs, confidence) for n in range(epochs)] for curve in curves]
-        likely, high = (np.array([[getattr(one, end) for one in row] for row in forecasts]) for end in ("likely", "high"))
+        forecasts = [
+            [extrapolated(curve[: n + 1], epochs, confidence) for n in range(epochs)]
+            for curve in curves
+        ]
+        likely, high = (
+            np.array([[getattr(one, end) for one in row] for row in forecasts])
+            for end in ("likely", "high")
+        )
         for look in LOOKS:
             first = int(np.ceil(look * epochs))
             for bend in (False, True):
-                each = [played(curves[draw], likely[draw], high[draw], first, bend) for draw in draws]
+                each = [
+                    played(curves[draw], likely[draw], high[draw], first, bend) for draw in draws
+                ]
                 total = {name: sum(one[name] for one in each) for name in each[0]}
                 runs = sum(len(draw) for draw in draws)
                 rows.append(
@@ -95,7 +120,9 @@ def table(curves: np.ndarray, shortlist: int, orders: int, seed: int) -> list[di
                         "confidence": confidence,
                         "bend": bend,
                         "ended": total["ended"] / runs,
-                        "wrong_of_ended": total["wrong"] / total["ended"] if total["ended"] else None,
+                        "wrong_of_ended": total["wrong"] / total["ended"]
+                        if total["ended"]
+                        else None,
                         "epochs_saved": total["spared"] / (runs * epochs),
                         "best_lost": total["best_lost"] / orders,
                         "regret": total["regret"] / orders,
@@ -106,12 +133,22 @@ def table(curves: np.ndarray, shortlist: int, orders: int, seed: int) -> list[di
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings, as of supernet")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="KEY=VALUE", help="settings, as of supernet"
+    )
     parser.add_argument("--cells", type=int, default=30, help="random architectures")
-    parser.add_argument("--shortlist", type=int, default=10, help="how many of them are compared with each other")
-    parser.add_argument("--orders", type=int, default=1000, help="random draws of so many, in random order")
+    parser.add_argument(
+        "--shortlist", type=int, default=10, help="how many of them are compared with each other"
+    )
+    parser.add_argument(
+        "--orders", type=int, default=1000, help="random draws of so many, in random order"
+    )
     parser.add_argument("--json", type=Path, help="where to write every figure")
-    parser.add_argument("--curves", type=Path, help="a file that --json wrote: its curves, instead of training again")
+    parser.add_argument(
+        "--curves",
+        type=Path,
+        help="a file that --json wrote: its curves, instead of training again",
+    )
     arguments = parser.parse_args()
     if arguments.curves:
         value = json.loads(arguments.curves.read_text(encoding="utf-8"))
@@ -119,14 +156,23 @@ def main() -> None:
         ConfigStore.instance().store("schema", Config)
         started = time.perf_counter()
         run = Run(composed(arguments.overrides), Path(os.devnull))
-        value = {"overrides": arguments.overrides, "seed": run.config.seed, "runs": trained(run, arguments.cells)}
+        value = {
+            "overrides": arguments.overrides,
+            "seed": run.config.seed,
+            "runs": trained(run, arguments.cells),
+        }
         value |= {"seconds": time.perf_counter() - started, "environment": environment(run.device)}
     curves = np.array([one["curve"] for one in value["runs"]])
-    value["rule"] = table(curves, min(arguments.shortlist, len(curves)), arguments.orders, value["seed"])
+    value["rule"] = table(
+        curves, min(arguments.shortlist, len(curves)), arguments.orders, value["seed"]
+    )
     if arguments.json:
         arguments.json.write_text(json.dumps(value, indent=1), encoding="utf-8")
     last = curves[:, -1]
-    print(f"{len(curves)} curves of {curves.shape[1]} epochs, accuracy at the end {last.min():.2%} to {last.max():.2%}")
+    print(
+        f"{len(curves)} curves of {curves.shape[1]} epochs, accuracy at the end {last.min():.2%} "
+        f"to {last.max():.2%}"
+    )
     print("first epoch  confidence  bend   ended  of these wrong  epochs saved  best lost  regret")
     for row in value["rule"]:
         bend, wrong = "yes" if row["bend"] else "no", row["wrong_of_ended"]

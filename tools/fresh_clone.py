@@ -1,4 +1,5 @@
-"""Tries the README's commands as a stranger would: in a fresh clone, with an empty home and empty caches, and times them.
+"""Tries the README's commands as a stranger would: in a fresh clone, with an empty home and empty
+caches, and times them.
 
     python tools/fresh_clone.py [--pytest]
 
@@ -20,19 +21,33 @@ HERE = Path(__file__).resolve().parent.parent
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("--pytest", action="store_true", help="run the tests after the main job")
-    commands = ["pip install uv && uv run supernet"] + ["uv run pytest"] * arguments.parse_args().pytest
+    commands = ["pip install uv && uv run supernet"] + [
+        "uv run pytest"
+    ] * arguments.parse_args().pytest
     with tempfile.TemporaryDirectory() as folder:
         home, clone = Path(folder) / "home", Path(folder) / "clone"
         home.mkdir()
         venv.create(Path(folder) / "python", with_pip=True)  # a Python with nothing installed
         path = f"{Path(folder) / 'python' / 'bin'}{os.pathsep}{os.environ['PATH']}"
-        ours = ("HOME", "PYTHONPATH", "VIRTUAL_ENV", "XDG_CACHE_HOME", "UV_CACHE_DIR", "PIP_CACHE_DIR")
-        environment = {k: v for k, v in os.environ.items() if k not in ours} | {"HOME": str(home), "PATH": path}
+        ours = (
+            "HOME",
+            "PYTHONPATH",
+            "VIRTUAL_ENV",
+            "XDG_CACHE_HOME",
+            "UV_CACHE_DIR",
+            "PIP_CACHE_DIR",
+        )
+        environment = {k: v for k, v in os.environ.items() if k not in ours} | {
+            "HOME": str(home),
+            "PATH": path,
+        }
         subprocess.run(["git", "clone", "-q", str(HERE), str(clone)], check=True)
         for command in commands:
             started = time.monotonic()
             code = subprocess.run(command, shell=True, cwd=clone, env=environment).returncode
-            print(f"{command}: exit code {code} after {time.monotonic() - started:.0f} s", flush=True)
+            print(
+                f"{command}: exit code {code} after {time.monotonic() - started:.0f} s", flush=True
+            )
             if code:
                 sys.exit(code)
 

@@ -1,11 +1,15 @@
-"""What a training step on one path of a supernet costs beside the same step of that architecture's own network.
+"""What a training step on one path of a supernet costs beside the same step of that architecture's
+own network.
 
-    python tools/path_step.py [--json] [--space nb201 darts] [--channels 8 16] [--architectures 5] [--rounds 15]
+    python tools/path_step.py [--json] [--space nb201 darts] [--channels 8 16] [--architectures 5]
+    [--rounds 15]
 
-Both networks have the search phase's geometry and the same weights, see the same images and do the same step: forward, backward,
-clipping, SGD with momentum. Time is the ratio of the medians over rounds in which both take turns. Memory is the peak of what a
-step has allocated at once beyond what was there before it: activations, gradients, what the optimiser needs on the way. Weights and
-momenta, which stay from step to step and of which a supernet has those of all options, are given apart (``resident_ratio``).
+Both networks have the search phase's geometry and the same weights, see the same images and do the
+same step: forward, backward, clipping, SGD with momentum. Time is the ratio of the medians over
+rounds in which both take turns. Memory is the peak of what a step has allocated at once beyond what
+was there before it: activations, gradients, what the optimiser needs on the way. Weights and
+momenta, which stay from step to step and of which a supernet has those of all options, are given
+apart (``resident_ratio``).
 """
 
 import argparse
@@ -16,7 +20,9 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else torch's profiler tells each time that it starts and stops
+os.environ.setdefault(
+    "KINETO_LOG_LEVEL", "99"
+)  # else torch's profiler tells each time that it starts and stops
 
 import numpy as np
 import torch
@@ -29,13 +35,20 @@ from supernet.spaces.darts import Darts
 from supernet.spaces.nb201 import NB201
 from supernet.spaces.space import Geometry, Space
 
-SPACES = {"nb201": (NB201, 1), "darts": (partial(Darts, auxiliary=False), 3)}  # with their cells at size=small
+SPACES = {
+    "nb201": (NB201, 1),
+    "darts": (partial(Darts, auxiliary=False), 3),
+}  # with their cells at size=small
 WARM_UP = 3
 CLASSES = 10
 
 
-def pair(space: Space, architecture: Architecture, images: Tensor, labels: Tensor) -> list[Callable[[], Tensor]]:
-    """The step of the supernet on the architecture's path, and that of its standalone network with the inherited weights."""
+def pair(
+    space: Space, architecture: Architecture, images: Tensor, labels: Tensor
+) -> list[Callable[[], Tensor]]:
+    """The step of the supernet on the architecture's path, and that of its standalone network with
+    the inherited weights.
+    """
     supernet = space.supernet(CLASSES, images.shape[1])
     standalone = space.standalone(architecture, CLASSES, images.shape[1], phase="search")
     standalone.load_state_dict(space.inherited(supernet.state_dict(), standalone, architecture))
@@ -43,7 +56,9 @@ def pair(space: Space, architecture: Architecture, images: Tensor, labels: Tenso
     return [stepper(supernet, images, labels, path), stepper(standalone, images, labels)]
 
 
-def stepper(network: nn.Module, images: Tensor, labels: Tensor, *mixture: object) -> Callable[[], Tensor]:
+def stepper(
+    network: nn.Module, images: Tensor, labels: Tensor, *mixture: object
+) -> Callable[[], Tensor]:
     """A step of training, as the search does it; it returns the loss."""
     network.to(memory_format=torch.channels_last).train()
     optimizer = optim.SGD(network.parameters(), 0.025, momentum=0.9, weight_decay=3e-4)
@@ -67,19 +82,28 @@ def seconds(step: Callable[[], Tensor]) -> float:
 
 
 def peak_bytes(step: Callable[[], Tensor]) -> int:
-    """The most that was allocated at once during the step, beyond what was there before, as torch's allocator reports it."""
+    """The most that was allocated at once during the step, beyond what was there before, as torch's
+    allocator reports it.
+    """
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
         step()
-    events = [event for event in record.profiler.kineto_results.events() if event.name() == "[memory]"]
+    events = [
+        event for event in record.profiler.kineto_results.events() if event.name() == "[memory]"
+    ]
     sizes = [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
     return int(max(np.cumsum(sizes), default=0))
 
 
-def compared(space: Space, architecture: Architecture, images: Tensor, labels: Tensor, rounds: int) -> dict[str, object]:
-    """Time and memory of both steps of one architecture, and their ratios, the supernet's over the standalone network's."""
+def compared(
+    space: Space, architecture: Architecture, images: Tensor, labels: Tensor, rounds: int
+) -> dict[str, object]:
+    """Time and memory of both steps of one architecture, and their ratios, the supernet's over the
+    standalone network's.
+    """
     steps = pair(space, architecture, images, labels)
     losses = [[float(step()) for step in steps] for _ in range(WARM_UP)]
-    # The same mathematics, or two different things are compared; at the first step only: rounding is amplified from then on.
+    # The same mathematics, or two different things are compared; at the first step only: rounding
+    # is amplified from then on.
     np.testing.assert_allclose(*losses[0], rtol=1e-4)
     times: list[list[float]] = [[], []]
     for turn in range(rounds):
@@ -99,24 +123,45 @@ def compared(space: Space, architecture: Architecture, images: Tensor, labels: T
     }
 
 
-def measured(name: str, channels: int, architectures: int, rounds: int, batch: int, size: int, seed: int = 0) -> dict[str, object]:
+def measured(
+    name: str, channels: int, architectures: int, rounds: int, batch: int, size: int, seed: int = 0
+) -> dict[str, object]:
     """All figures of one space and width: each architecture's, and the medians of their ratios."""
     kind, cells = SPACES[name]
     space = kind(Geometry(channels, cells), Geometry(channels, cells))
     torch.manual_seed(seed)
     images = torch.randn(batch, 3, size, size).to(memory_format=torch.channels_last)
     labels, rng = torch.randint(CLASSES, (batch,)), np.random.default_rng(seed)
-    each = [compared(space, space.random(rng), images, labels, rounds) for _ in range(architectures)]
-    medians = {ratio: statistics.median(one[ratio] for one in each) for ratio in ("time_ratio", "memory_ratio", "resident_ratio")}
-    return {"space": name, "channels": channels, "cells": cells, "batch": batch, "size": size} | medians | {"each": each}
+    each = [
+        compared(space, space.random(rng), images, labels, rounds) for _ in range(architectures)
+    ]
+    medians = {
+        ratio: statistics.median(one[ratio] for one in each)
+        for ratio in ("time_ratio", "memory_ratio", "resident_ratio")
+    }
+    return (
+        {"space": name, "channels": channels, "cells": cells, "batch": batch, "size": size}
+        | medians
+        | {"each": each}
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object and nothing else")
     parser.add_argument("--space", nargs="+", choices=SPACES, default=list(SPACES))
-    parser.add_argument("--channels", nargs="+", type=int, default=[8, 16], help="of the first cell; 8 is size=small")
-    parser.add_argument("--architectures", type=int, default=5, help="random ones, of each space and width")
+    parser.add_argument(
+        "--channels",
+        nargs="+",
+        type=int,
+        default=[8, 16],
+        help="of the first cell; 8 is size=small",
+    )
+    parser.add_argument(
+        "--architectures", type=int, default=5, help="random ones, of each space and width"
+    )
     parser.add_argument("--rounds", type=int, default=15, help="in each both steps are timed once")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--size", type=int, default=16, help="pixels a side of the images")
@@ -133,14 +178,20 @@ def main() -> None:
         return
     for case in cases:
         print(
-            f"{case['space']}, {case['channels']} channels, {case['cells']} cells, batch {case['batch']} of {case['size']} pixels"
+            f"{case['space']}, {case['channels']} channels, {case['cells']} cells, batch "
+            f"{case['batch']} of {case['size']} pixels"
         )
         for one in case["each"]:
             print(
-                f"  {one['path_ms']:8.1f} ms / {one['standalone_ms']:8.1f} ms = {one['time_ratio']:.3f}   "
-                f"{one['path_bytes'] / 2**20:7.1f} MiB / {one['standalone_bytes'] / 2**20:7.1f} MiB = {one['memory_ratio']:.3f}"
+                f"  {one['path_ms']:8.1f} ms / {one['standalone_ms']:8.1f} ms = "
+                f"{one['time_ratio']:.3f}   "
+                f"{one['path_bytes'] / 2**20:7.1f} MiB / {one['standalone_bytes'] / 2**20:7.1f} "
+                f"MiB = {one['memory_ratio']:.3f}"
             )
-        print(f"  medians: time {case['time_ratio']:.3f}, memory {case['memory_ratio']:.3f}; weights {case['resident_ratio']:.1f}")
+        print(
+            f"  medians: time {case['time_ratio']:.3f}, memory {case['memory_ratio']:.3f}; "
+            f"weights {case['resident_ratio']:.1f}"
+        )
 
 
 if __name__ == "__main__":

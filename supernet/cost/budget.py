@@ -1,4 +1,6 @@
-"""Hard limits on what an architecture may cost, and the best, the cheapest and random architectures within them."""
+"""Hard limits on what an architecture may cost, and the best, the cheapest and random architectures
+within them.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -27,12 +29,18 @@ class BudgetSettings:
     params: float | None = None
     madds: float | None = None  # multiply-adds of one image
     latency_ms: float | None = None  # of one forward pass, by the latency table
-    latency_table: str | None = None  # a CSV file of one's own, as supernet latency writes it; None measures on this device
+    latency_table: str | None = (
+        None  # a CSV file of one's own, as supernet latency writes it; None measures on this device
+    )
     latency_batch: int = 1  # images in that pass
-    skips: Any = None  # skip connections of each group, or of those that are named: {normal: 2}; below 1, a share of its edges
+    # skip connections of each group, or of those that are named: {normal: 2}; below 1, a share of
+    # its edges
+    skips: Any = None
 
     def limits(self) -> dict[str, float]:
-        """Metric -> limit, of those that are set; ``skips/GROUP`` is a metric, and ``skips`` stands for all groups."""
+        """Metric -> limit, of those that are set; ``skips/GROUP`` is a metric, and ``skips`` stands
+        for all groups.
+        """
         limits = {"params": self.params, "madds": self.madds, "latency_ms": self.latency_ms}
         if isinstance(self.skips, Mapping):
             limits |= {f"skips/{group}": limit for group, limit in self.skips.items()}
@@ -46,24 +54,29 @@ class BudgetSettings:
         return self.latency_ms is not None or self.latency_table is not None
 
     def require_cost(self, key: str, metric: str) -> None:
-        """Raises a UserError unless ``metric``, the setting ``key``, is one that there is a table of."""
+        """Raises a UserError unless ``metric``, the setting ``key``, is one that there is a table
+        of.
+        """
         if metric not in METRICS:
             raise UserError(f"{key}: {unknown(metric, METRICS)}")
         if metric not in COUNTED and not self.measures:
             raise UserError(
-                f"{key}={metric}: there is no latency table; set budget.latency_ms, or budget.latency_table to a file that "
+                f"{key}={metric}: there is no latency table; set budget.latency_ms, or "
+                "budget.latency_table to a file that "
                 "supernet latency wrote"
             )
 
 
 class Budget:
-    """The limits on a space's architectures; ``tables`` gives the cost of each metric, ``limits`` bounds some of them.
+    """The limits on a space's architectures; ``tables`` gives the cost of each metric, ``limits``
+    bounds some of them.
 
-    Parameters and multiply-adds are counted here; the tables of other metrics are ``measured``. Skip connections can be limited
-    too, as P-DARTS does (Chen et al., ICCV 2019, section 3.3: two of the normal cell's eight edges): ``skips/GROUP`` bounds their
-    number in a group, ``skips`` in each; a limit between 0 and 1 is a share, rounded down, of the edges that an architecture has
-    there. As in that paper the limit is one of architectures, not of mixtures: it adds nothing to the :meth:`excess`. (A penalty
-    on the logits of skips put ``none`` in their place.)
+    Parameters and multiply-adds are counted here; the tables of other metrics are ``measured``.
+    Skip connections can be limited too, as P-DARTS does (Chen et al., ICCV 2019, section 3.3: two
+    of the normal cell's eight edges): ``skips/GROUP`` bounds their number in a group, ``skips`` in
+    each; a limit between 0 and 1 is a share, rounded down, of the edges that an architecture has
+    there. As in that paper the limit is one of architectures, not of mixtures: it adds nothing to
+    the :meth:`excess`. (A penalty on the logits of skips put ``none`` in their place.)
     """
 
     def __init__(
@@ -74,31 +87,53 @@ class Budget:
         limits: Mapping[str, float] | None = None,
         measured: Mapping[str, CostTable] | None = None,
     ):
-        self.space, self.classes, self.input_shape, self.limits = space, classes, input_shape, dict(limits or {})
+        self.space, self.classes, self.input_shape, self.limits = (
+            space,
+            classes,
+            input_shape,
+            dict(limits or {}),
+        )
         self.measured = dict(measured or {})
         if (skips := self.limits.pop("skips", None)) is not None:
-            self.limits |= {f"skips/{name}": skips for name in skip_tables(space)} or {"skips": skips}
+            self.limits |= {f"skips/{name}": skips for name in skip_tables(space)} or {
+                "skips": skips
+            }
         for metric in list(self.limits):
             kind, _, group = metric.partition("/")
             if kind == "skips" and group not in skip_tables(space):
-                raise UserError(f"budget.skips: the space {space.name} has no such group with skip connections: {metric}")
+                raise UserError(
+                    f"budget.skips: the space {space.name} has no such group with skip "
+                    f"connections: {metric}"
+                )
             if kind == "skips" and 0 < self.limits[metric] < 1:
-                self.limits[metric] = int(self.limits[metric] * float(space.presence(group).sum()) + 1e-6)
+                self.limits[metric] = int(
+                    self.limits[metric] * float(space.presence(group).sum()) + 1e-6
+                )
         for metric, limit in self.limits.items():
             least = self.cheapest(metric)
             if self.tables[metric].of(least) > limit:
                 raise UserError(
-                    f"budget.{metric}={figure(limit)}: no architecture of the space {space.name} is that cheap; the cheapest, "
+                    f"budget.{metric}={figure(limit)}: no architecture of the space {space.name} "
+                    "is that cheap; the cheapest, "
                     f"{space.encode(least)}, needs {figure(self.tables[metric].of(least))}"
                 )
-        if len(self.limits) > 1 and self._solve({g.name: torch.zeros(g.shape) for g in space.groups}, self.limits) is None:
+        if (
+            len(self.limits) > 1
+            and self._solve({g.name: torch.zeros(g.shape) for g in space.groups}, self.limits)
+            is None
+        ):
             raise UserError(
-                f"budget: no architecture of the space {space.name} meets all of {self.limits} at once; raise one of them"
+                f"budget: no architecture of the space {space.name} meets all of {self.limits} at "
+                "once; raise one of them"
             )
 
     @cached_property
     def tables(self) -> dict[str, CostTable]:
-        skips = {f"skips/{name}": table for name, table in skip_tables(self.space).items() if f"skips/{name}" in self.limits}
+        skips = {
+            f"skips/{name}": table
+            for name, table in skip_tables(self.space).items()
+            if f"skips/{name}" in self.limits
+        }
         return counted(self.space, self.classes, self.input_shape) | self.measured | skips
 
     def costs(self, architecture: Architecture) -> dict[str, float]:
@@ -107,10 +142,14 @@ class Budget:
 
     def allows(self, architecture: Architecture) -> bool:
         """Whether an architecture keeps all limits."""
-        return all(self.tables[metric].of(architecture) <= limit for metric, limit in self.limits.items())
+        return all(
+            self.tables[metric].of(architecture) <= limit for metric, limit in self.limits.items()
+        )
 
     def excess(self, mixture: Mixture) -> Tensor:
-        """By what share the expected costs of a dense mixture pass the limits; 0 within them. Differentiable in the weights."""
+        """By what share the expected costs of a dense mixture pass the limits; 0 within them.
+        Differentiable in the weights.
+        """
         shares = [
             (self.tables[metric].expected(mixture) - limit) / limit
             for metric, limit in self.limits.items()
@@ -121,22 +160,29 @@ class Budget:
     def random(self, rng: np.random.Generator) -> Architecture:
         """An architecture drawn uniformly from those within the limits.
 
-        Where chance finds none in ten thousand draws, the best one for random scores: within the limits, no longer uniform.
+        Where chance finds none in ten thousand draws, the best one for random scores: within the
+        limits, no longer uniform.
         """
         for _ in range(TRIES if self.common else 0):
             architecture = self.space.random(rng)
             if self.allows(architecture):
                 return architecture
-        return self.best({group.name: torch.from_numpy(rng.random(group.shape)) for group in self.space.groups})
+        return self.best(
+            {group.name: torch.from_numpy(rng.random(group.shape)) for group in self.space.groups}
+        )
 
     @cached_property
     def common(self) -> bool:
-        """Whether ten thousand draws find an architecture within the limits: always the same ones, so that a resumed run agrees."""
+        """Whether ten thousand draws find an architecture within the limits: always the same ones,
+        so that a resumed run agrees.
+        """
         rng = np.random.default_rng(0)
         return any(self.allows(self.space.random(rng)) for _ in range(TRIES))
 
     def within(self, draw: Callable[[], Architecture], tries: int = 1000) -> Architecture:
-        """The first architecture of ``draw`` within the limits; where none of ``tries`` is, the nearest to the last."""
+        """The first architecture of ``draw`` within the limits; where none of ``tries`` is, the
+        nearest to the last.
+        """
         for _ in range(tries):
             architecture = draw()
             if self.allows(architecture):
@@ -147,12 +193,17 @@ class Budget:
         """The architecture within the limits that shares most choices with the given one."""
         path = self.space.path(architecture)
         return self.best(
-            {g.name: F.one_hot(torch.tensor(path[g.name].active)[:, 0], len(g.options)).double() for g in self.space.groups}
+            {
+                g.name: F.one_hot(torch.tensor(path[g.name].active)[:, 0], len(g.options)).double()
+                for g in self.space.groups
+            }
         )
 
     def cheapest(self, metric: str = "params") -> Architecture:
         """The architecture that costs least by one metric, whatever the limits say of others."""
-        return self._solve({name: -table for name, table in self.tables[metric].options.items()}, {}, raw=True)
+        return self._solve(
+            {name: -table for name, table in self.tables[metric].options.items()}, {}, raw=True
+        )
 
     def largest(self, metric: str = "params") -> Architecture:
         """The architecture within the limits that costs most by one metric."""
@@ -160,39 +211,69 @@ class Budget:
 
     def smallest(self, metric: str = "params") -> Architecture:
         """The architecture within the limits that costs least by one metric."""
-        return self._solve({name: -table for name, table in self.tables[metric].options.items()}, self.limits, raw=True)
+        return self._solve(
+            {name: -table for name, table in self.tables[metric].options.items()},
+            self.limits,
+            raw=True,
+        )
 
     def best(self, scores: Mapping[str, Tensor]) -> Architecture:
         """The valid architecture of the highest total score within the limits, proven optimal.
 
-        Without limits, or if it keeps them anyway, it is the space's own derivation; else the maximum of a linear program in zeros
-        and ones over (slot, option), found by branch and bound.
+        Without limits, or if it keeps them anyway, it is the space's own derivation; else the
+        maximum of a linear program in zeros and ones over (slot, option), found by branch and
+        bound.
         """
         derived = self.space.derive(scores)
         return derived if self.allows(derived) else self._solve(scores, self.limits)
 
-    def _solve(self, scores: Mapping[str, Tensor], limits: Mapping[str, float], raw: bool = False) -> Architecture | None:
-        """The best architecture within ``limits``, or ``None`` if there is none; ``raw`` scores count as they are."""
+    def _solve(
+        self, scores: Mapping[str, Tensor], limits: Mapping[str, float], raw: bool = False
+    ) -> Architecture | None:
+        """The best architecture within ``limits``, or ``None`` if there is none; ``raw`` scores
+        count as they are.
+        """
         from scipy.optimize import Bounds, LinearConstraint, milp  # half a second to import
 
         gains = scores if raw else self.space.gains(scores)
         groups = self.space.groups
-        starts = dict(zip((g.name for g in groups), np.cumsum([0, *(g.slots * len(g.options) for g in groups)]), strict=False))
+        starts = dict(
+            zip(
+                (g.name for g in groups),
+                np.cumsum([0, *(g.slots * len(g.options) for g in groups)]),
+                strict=False,
+            )
+        )
 
         def flat(tables: Mapping[str, Tensor]) -> np.ndarray:
-            return np.concatenate([np.asarray(tables[g.name], dtype=np.float64).ravel() for g in groups])
+            return np.concatenate(
+                [np.asarray(tables[g.name], dtype=np.float64).ravel() for g in groups]
+            )
 
         objective = flat(gains)
         constraints = []
         for rule in self.space.rules():
             width = next(len(g.options) for g in groups if g.name == rule.group)
             row = np.zeros((1, len(objective)))
-            row[0, [starts[rule.group] + slot * width + option for slot in rule.slots for option in rule.options]] = 1
+            row[
+                0,
+                [
+                    starts[rule.group] + slot * width + option
+                    for slot in rule.slots
+                    for option in rule.options
+                ],
+            ] = 1
             constraints.append(LinearConstraint(row, rule.count, rule.count))
         for metric, limit in limits.items():
             row = flat(self.tables[metric].options)[None]
-            unit = row.max() or 1.0  # the solver's tolerances are absolute, metrics range from fractions to thousands of millions
-            constraints.append(LinearConstraint(row / unit, -np.inf, (limit - self.tables[metric].fixed) / unit))
+            unit = (
+                row.max() or 1.0
+                # the solver's tolerances are absolute, metrics range from fractions to thousands of
+                # millions
+            )
+            constraints.append(
+                LinearConstraint(row / unit, -np.inf, (limit - self.tables[metric].fixed) / unit)
+            )
         while True:
             found = milp(
                 -objective / (np.abs(objective).max() or 1.0),
@@ -206,12 +287,17 @@ class Budget:
             chosen = np.rint(found.x)
             choices = {}
             for group in groups:
-                table = chosen[starts[group.name] :][: group.slots * len(group.options)].reshape(group.shape)
+                table = chosen[starts[group.name] :][: group.slots * len(group.options)].reshape(
+                    group.shape
+                )
                 choices[group.name] = [group.options[option] for option in table.argmax(axis=1)]
             architecture = Architecture.of(self.space.name, **choices)
-            if all(self.tables[metric].of(architecture) <= limit for metric, limit in limits.items()):
+            if all(
+                self.tables[metric].of(architecture) <= limit for metric, limit in limits.items()
+            ):
                 return architecture
-            # The solver's tolerance let a hair's breadth through: forbid this one architecture and go on.
+            # The solver's tolerance let a hair's breadth through: forbid this one architecture and
+            # go on.
             constraints.append(LinearConstraint(chosen[None], -np.inf, chosen.sum() - 1))
 
 

@@ -1,7 +1,9 @@
-"""Latency of architectures on one device: a table of measured operations, its error against whole networks, its form as CSV.
+"""Latency of architectures on one device: a table of measured operations, its error against whole
+networks, its form as CSV.
 
-A forward pass is taken to last as long as its operations one after the other, and a fixed part that all networks of the space
-share. That is a model (Cai et al., ProxylessNAS, ICLR 2019, section 3.3): :func:`latency_error` says how good it is.
+A forward pass is taken to last as long as its operations one after the other, and a fixed part that
+all networks of the space share. That is a model (Cai et al., ProxylessNAS, ICLR 2019, section 3.3):
+:func:`latency_error` says how good it is.
 """
 
 import csv
@@ -28,7 +30,8 @@ from supernet.spaces.space import Space
 
 ROUNDS = 15  # measurements of each thing, of which the median counts
 WARM_UP = 2  # rounds before them that do not count: caches, clocks and the choice of kernels settle
-REPEATS = 5  # runs of an operation a measurement: it is too short for a clock, and a device is waited for once
+# runs of an operation a measurement: it is too short for a clock, and a device is waited for once
+REPEATS = 5
 REFERENCES = 5  # whole networks that the fixed part is taken from
 COLUMNS = ("group", "slot", "option", "ms")
 FIXED = "fixed"  # the group, in a file, of the row that has no slot and no option
@@ -36,7 +39,9 @@ FIXED = "fixed"  # the group, in a file, of the row that has no slot and no opti
 
 @dataclass(frozen=True)
 class LatencyError:
-    """How a table's latencies relate to those measured on whole networks: Kendall's tau, mean of ``|table / measured - 1|``."""
+    """How a table's latencies relate to those measured on whole networks: Kendall's tau, mean of
+    ``|table / measured - 1|``.
+    """
 
     rank_correlation: float
     mean_relative_error: float
@@ -48,7 +53,8 @@ class LatencyError:
 
 @dataclass(frozen=True)
 class Bench:
-    """What is timed, on what: forward passes of ``batch_size`` images of ``input_shape`` (channels, height, width) on ``device``.
+    """What is timed, on what: forward passes of ``batch_size`` images of ``input_shape`` (channels,
+    height, width) on ``device``.
 
     ``streams`` gives weights, images and random architectures; ``clock`` counts seconds.
     """
@@ -63,7 +69,9 @@ class Bench:
     clock: Callable[[], float] = time.perf_counter
 
     def timed(self, jobs: Mapping[Hashable, Callable[[], object]]) -> dict[Hashable, float]:
-        """The median milliseconds of each job, over rounds in which every job has its turn: a slow moment meets all alike."""
+        """The median milliseconds of each job, over rounds in which every job has its turn: a slow
+        moment meets all alike.
+        """
         seconds: dict[Hashable, list[float]] = {name: [] for name in jobs}
         with torch.no_grad():
             for number in range(WARM_UP + self.rounds):
@@ -77,13 +85,18 @@ class Bench:
                         seconds[name].append(took)
         return {name: 1000 * statistics.median(values) for name, values in seconds.items()}
 
-    def networks(self, architectures: Iterable[Architecture]) -> dict[Architecture, Callable[[], Tensor]]:
+    def networks(
+        self, architectures: Iterable[Architecture]
+    ) -> dict[Architecture, Callable[[], Tensor]]:
         """A job for each distinct architecture: one pass through its standalone network."""
         with self.streams.initialising("latency"):
             images = torch.randn(self.batch_size, *self.input_shape).to(self.device)
             return {
                 architecture: partial(
-                    self.space.standalone(architecture, self.classes, self.input_shape[0]).to(self.device).eval(), images
+                    self.space.standalone(architecture, self.classes, self.input_shape[0])
+                    .to(self.device)
+                    .eval(),
+                    images,
                 )
                 for architecture in architectures
             }
@@ -92,23 +105,30 @@ class Bench:
 def measured(bench: Bench) -> CostTable:
     """The table of milliseconds, in the evaluation geometry.
 
-    Every distinct candidate operation (kind, width, stride, image size) is timed alone, together with the sum that its output
-    goes into. The fixed part (stem, reductions, preprocessing, head and all between) is what a few whole random networks take
-    beyond their operations, their median.
+    Every distinct candidate operation (kind, width, stride, image size) is timed alone, together
+    with the sum that its output goes into. The fixed part (stem, reductions, preprocessing, head
+    and all between) is what a few whole random networks take beyond their operations, their median.
     """
     space = bench.space
-    with torch.device("meta"):  # nothing is computed here: only the shapes that each operation meets are wanted
+    with torch.device(
+        "meta"
+    ):  # nothing is computed here: only the shapes that each operation meets are wanted
         network = space.supernet(bench.classes, bench.input_shape[0], phase="evaluation").eval()
         shapes = _shapes(network, torch.empty(bench.batch_size, *bench.input_shape), space)
     places = space.candidates(network)
-    kinds, jobs = {}, {}  # name of a candidate -> all that makes it another one; one job for each of these
+    kinds, jobs = (
+        {},
+        {},
+    )  # name of a candidate -> all that makes it another one; one job for each of these
     with bench.streams.initialising("latency"):
         for name in places:
             operation = network.get_submodule(name)
             kinds[name] = (name.rpartition(".")[2], str(operation), *shapes[name])
             if kinds[name] not in jobs:
                 source, target = (torch.randn(shape).to(bench.device) for shape in shapes[name])
-                jobs[kinds[name]] = _repeated(_materialised(operation, bench.device), source, target)
+                jobs[kinds[name]] = _repeated(
+                    _materialised(operation, bench.device), source, target
+                )
     rng = bench.streams.host("latency")
     references = bench.networks(space.random(rng) for _ in range(REFERENCES))
     times = bench.timed(jobs | references)
@@ -117,7 +137,9 @@ def measured(bench: Bench) -> CostTable:
         options[group][slot, option] += times[kinds[name]] / REPEATS
     alone = CostTable(space, 0.0, options)
     beyond = [times[reference] - alone.of(reference) for reference in references]
-    return CostTable(space, max(0.0, statistics.median(beyond)), options)  # noise can make the parts seem slower than the whole
+    return CostTable(
+        space, max(0.0, statistics.median(beyond)), options
+    )  # noise can make the parts seem slower than the whole
 
 
 def latency_error(table: CostTable, bench: Bench, architectures: int = 20) -> LatencyError:
@@ -127,12 +149,18 @@ def latency_error(table: CostTable, bench: Bench, architectures: int = 20) -> La
     rng = bench.streams.host("latency_error")
     times = bench.timed(bench.networks(bench.space.random(rng) for _ in range(architectures)))
     predicted, found = [table.of(architecture) for architecture in times], list(times.values())
-    error = statistics.fmean(abs(guess / truth - 1) for guess, truth in zip(predicted, found, strict=True))
+    error = statistics.fmean(
+        abs(guess / truth - 1) for guess, truth in zip(predicted, found, strict=True)
+    )
     return LatencyError(float(kendalltau(predicted, found).statistic), error, len(times))
 
 
-def _shapes(network: nn.Module, images: Tensor, space: Space) -> dict[str, tuple[torch.Size, torch.Size]]:
-    """The shapes of input and output of each candidate operation in a pass of ``images`` through all of a supernet."""
+def _shapes(
+    network: nn.Module, images: Tensor, space: Space
+) -> dict[str, tuple[torch.Size, torch.Size]]:
+    """The shapes of input and output of each candidate operation in a pass of ``images`` through
+    all of a supernet.
+    """
     shapes = {}
 
     def noting(name: str) -> Callable:
@@ -144,7 +172,9 @@ def _shapes(network: nn.Module, images: Tensor, space: Space) -> dict[str, tuple
     handles = []
     for name in space.candidates(network):
         operation = network.get_submodule(name)
-        inner = operation.body if isinstance(operation, Rectified) else operation  # a cell rectifies once for several
+        inner = (
+            operation.body if isinstance(operation, Rectified) else operation
+        )  # a cell rectifies once for several
         handles.append(inner.register_forward_hook(noting(name)))
     network(images, everything(space))
     for handle in handles:
@@ -173,14 +203,19 @@ def _repeated(operation: nn.Module, source: Tensor, total: Tensor) -> Callable[[
 
 
 def write_table(path: Path, table: CostTable) -> None:
-    """Writes a table of milliseconds as CSV: columns group, slot, option, ms; the row ``fixed`` has no slot and no option."""
+    """Writes a table of milliseconds as CSV: columns group, slot, option, ms; the row ``fixed`` has
+    no slot and no option.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
     writer.writerow([FIXED, "", "", repr(table.fixed)])
     for group in table.space.groups:
         for slot, row in enumerate(table.options[group.name].tolist()):
-            writer.writerows([group.name, slot, option, repr(ms)] for option, ms in zip(group.options, row, strict=True))
+            writer.writerows(
+                [group.name, slot, option, repr(ms)]
+                for option, ms in zip(group.options, row, strict=True)
+            )
     write_text(path, text.getvalue())
 
 
@@ -188,25 +223,42 @@ def read_table(path: Path, space: Space) -> CostTable:
     """The inverse of :func:`write_table`.
 
     Raises:
-        UserError: the file is missing, or is not a whole table of this space; the line says where and what is expected.
+        UserError: the file is missing, or is not a whole table of this space; the line says where
+        and what is expected.
     """
     try:
-        rows = list(csv.reader(io.StringIO(Path(path).read_text(encoding="utf-8-sig")), strict=True))
+        rows = list(
+            csv.reader(io.StringIO(Path(path).read_text(encoding="utf-8-sig")), strict=True)
+        )
     except OSError as error:
-        raise UserError(f"{path}: cannot read the latency table ({error.strerror}); supernet latency writes one") from error
+        raise UserError(
+            f"{path}: cannot read the latency table ({error.strerror}); supernet latency writes one"
+        ) from error
     except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path}: not CSV ({error}); expected the columns {','.join(COLUMNS)}") from error
+        raise UserError(
+            f"{path}: not CSV ({error}); expected the columns {','.join(COLUMNS)}"
+        ) from error
     if not rows or tuple(word.strip() for word in rows[0]) != COLUMNS:
-        raise UserError(f"{path}, line 1: {','.join(rows[0])[:80] if rows else ''!r}; expected the columns {','.join(COLUMNS)}")
+        raise UserError(
+            f"{path}, line 1: {','.join(rows[0])[:80] if rows else ''!r}; expected the columns "
+            f"{','.join(COLUMNS)}"
+        )
     places = {(FIXED, "", ""): None}
-    places |= {(g.name, str(s), o): (g.name, s, i) for g in space.groups for s in range(g.slots) for i, o in enumerate(g.options)}
+    places |= {
+        (g.name, str(s), o): (g.name, s, i)
+        for g in space.groups
+        for s in range(g.slots)
+        for i, o in enumerate(g.options)
+    }
     found: dict[tuple[str, ...], float] = {}
     for number, row in enumerate(rows[1:], start=2):
         if not row:
             continue
         where = f"{path}, line {number}"
         if len(row) != len(COLUMNS):
-            raise UserError(f"{where}: {len(row)} values; expected {len(COLUMNS)}: {','.join(COLUMNS)}")
+            raise UserError(
+                f"{where}: {len(row)} values; expected {len(COLUMNS)}: {','.join(COLUMNS)}"
+            )
         *place, text = (word.strip() for word in row)
         place = tuple(place)
         if place not in places:
@@ -218,10 +270,13 @@ def read_table(path: Path, space: Space) -> CostTable:
         except ValueError:
             found[place] = math.nan
         if not 0 <= found[place] < math.inf:
-            raise UserError(f"{where}: ms is {text!r}; expected milliseconds, a number of at least 0")
+            raise UserError(
+                f"{where}: ms is {text!r}; expected milliseconds, a number of at least 0"
+            )
     if missing := [place for place in places if place not in found]:
         raise UserError(
-            f"{path}: no row {','.join(missing[0])} ({len(missing)} of {len(places)} missing); expected all of {space.name}"
+            f"{path}: no row {','.join(missing[0])} ({len(missing)} of {len(places)} missing); "
+            f"expected all of {space.name}"
         )
     options = {group.name: torch.zeros(group.shape, dtype=torch.float64) for group in space.groups}
     for place, entry in places.items():

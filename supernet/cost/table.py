@@ -1,4 +1,6 @@
-"""What an architecture costs, as a sum over its choices: exact for parameters and multiply-adds, a model for latency."""
+"""What an architecture costs, as a sum over its choices: exact for parameters and multiply-adds, a
+model for latency.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +16,9 @@ from supernet.spaces.space import Space
 
 @dataclass(frozen=True)
 class CostTable:
-    """``fixed`` is what every network of the space costs, ``options[group]`` (float64 [slots, options]) what each choice adds."""
+    """``fixed`` is what every network of the space costs, ``options[group]`` (float64 [slots,
+    options]) what each choice adds.
+    """
 
     space: Space
     fixed: float
@@ -24,18 +28,24 @@ class CostTable:
         """The cost of an architecture."""
         total = self.fixed
         for name, choice in self.space.path(architecture).items():
-            total += sum(row[option] for row, (option,) in zip(self._rows[name], choice.active, strict=True))
+            total += sum(
+                row[option] for row, (option,) in zip(self._rows[name], choice.active, strict=True)
+            )
         return total
 
     @cached_property
     def _rows(self) -> dict[str, list[list[float]]]:
-        """The same numbers as ``options``, which are looked up thirty times as fast: budgets draw thousands of architectures."""
+        """The same numbers as ``options``, which are looked up thirty times as fast: budgets draw
+        thousands of architectures.
+        """
         return {name: table.tolist() for name, table in self.options.items()}
 
     def expected(self, mixture: Mixture) -> Tensor:
-        """The mean cost of architectures drawn by a dense mixture, differentiable in its weights (Cai et al., ICLR 2019, eq. 8).
+        """The mean cost of architectures drawn by a dense mixture, differentiable in its weights
+        (Cai et al., ICLR 2019, eq. 8).
 
-        A slot counts as often as the space keeps it (:meth:`Space.presence`): in DARTS's cells 2 of a node's in-edges.
+        A slot counts as often as the space keeps it (:meth:`Space.presence`): in DARTS's cells 2 of
+        a node's in-edges.
         """
         total = torch.zeros(())
         for name, choice in mixture.items():
@@ -45,7 +55,9 @@ class CostTable:
 
 
 def counted(space: Space, classes: int, input_shape: tuple[int, int, int]) -> dict[str, CostTable]:
-    """The tables of ``params`` and ``madds`` (multiply-adds an image, as :func:`supernet.cost.count.count` has them)."""
+    """The tables of ``params`` and ``madds`` (multiply-adds an image, as
+    :func:`supernet.cost.count.count` has them).
+    """
     with torch.device("meta"):
         network = space.supernet(classes, input_shape[0], phase="evaluation").eval()
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
@@ -56,7 +68,9 @@ def counted(space: Space, classes: int, input_shape: tuple[int, int, int]) -> di
     def params(name: str, module: nn.Module) -> int:
         return sum(parameter.numel() for parameter in module.parameters(recurse=False))
 
-    def madds(name: str, module: nn.Module) -> int:  # of leaves: the counter books a module's flops with its parents too
+    def madds(
+        name: str, module: nn.Module
+    ) -> int:  # of leaves: the counter books a module's flops with its parents too
         leaf = not any(True for _ in module.children())
         return sum(flops.get(f"{root}.{name}", {}).values()) // 2 if leaf else 0
 
@@ -68,14 +82,19 @@ def everything(space: Space) -> Mixture:
     return {group.name: Choice.dense(torch.ones(group.shape)) for group in space.groups}
 
 
-def tabulated(space: Space, network: nn.Module, cost: Callable[[str, nn.Module], float]) -> CostTable:
+def tabulated(
+    space: Space, network: nn.Module, cost: Callable[[str, nn.Module], float]
+) -> CostTable:
     """A table from the cost of each single module of a supernet, its children not counted."""
     options = {group.name: torch.zeros(group.shape, dtype=torch.float64) for group in space.groups}
     places = space.candidates(network)
     fixed = 0.0
     for name, module in network.named_modules():
         parts = name.split(".")
-        place = next((places[p] for i in range(len(parts), 0, -1) if (p := ".".join(parts[:i])) in places), None)
+        place = next(
+            (places[p] for i in range(len(parts), 0, -1) if (p := ".".join(parts[:i])) in places),
+            None,
+        )
         if place is None:
             fixed += cost(name, module)
         else:

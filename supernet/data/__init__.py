@@ -1,4 +1,6 @@
-"""Data sets as uint8 images, their splits, and endless streams of augmented batches that resume bit for bit."""
+"""Data sets as uint8 images, their splits, and endless streams of augmented batches that resume bit
+for bit.
+"""
 
 from supernet.data.augment import Augment
 from supernet.data.batches import Batches, evaluation_batches

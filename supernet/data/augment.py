@@ -13,10 +13,10 @@ from supernet.errors import UserError
 class Augment:
     """How training images are varied; every image of a batch gets its own draw.
 
-    Attributes:
-        crop_padding: pixels of zeros put on each side before a crop of the old size is cut out at random.
-        flip: whether half of the images are mirrored left to right.
-        cutout: side, in pixels, of a square that is blanked at a random place; its centre lies in the image, so that the border
+    Attributes: crop_padding: pixels of zeros put on each side before a crop of the old size is cut
+        out at random. flip: whether half of the images are mirrored left to right. cutout: side, in
+        pixels, of a square that is blanked at a random place; its centre lies in the image, so that
+        the border
             may clip it (DeVries & Taylor 2017).
     """
 
@@ -27,19 +27,26 @@ class Augment:
     def __post_init__(self):
         for field in fields(self):
             if getattr(self, field.name) < 0:
-                raise UserError(f"augment: {field.name}={getattr(self, field.name)}; must be 0 (off) or more")
+                raise UserError(
+                    f"augment: {field.name}={getattr(self, field.name)}; must be 0 (off) or more"
+                )
 
     def check(self, size: tuple[int, int]) -> None:
-        """Raises a UserError if images of ``size`` (height, width) are too small for these settings to leave anything of them."""
+        """Raises a UserError if images of ``size`` (height, width) are too small for these settings
+        to leave anything of them.
+        """
         for name in ("crop_padding", "cutout"):
             if getattr(self, name) >= min(size):
                 raise UserError(
-                    f"augment: {name}={getattr(self, name)} is too large for images of {size[0]}×{size[1]} pixels; "
+                    f"augment: {name}={getattr(self, name)} is too large for images of "
+                    f"{size[0]}×{size[1]} pixels; "
                     f"choose at most {min(size) - 1}"
                 )
 
     def move(self, images: Tensor, noise: torch.Generator) -> Tensor:
-        """Crops and flips a batch [B, C, H, W] of raw pixels (any dtype); ``noise`` lives on the same device."""
+        """Crops and flips a batch [B, C, H, W] of raw pixels (any dtype); ``noise`` lives on the
+        same device.
+        """
         if not self.crop_padding and not self.flip:
             return images
         count, channels, height, width = images.shape
@@ -52,13 +59,19 @@ class Augment:
         if pad:
             top, left = torch.randint(0, 2 * pad + 1, (2, count, 1), generator=noise, device=device)
         rows = torch.arange(height, device=device) + top
-        # One gather does both: the places to read from, in the padded image laid out flat, are the same for all channels.
-        places = (rows.expand(count, height)[:, :, None] * (width + 2 * pad) + (columns + left)[:, None, :]).view(count, 1, -1)
+        # One gather does both: the places to read from, in the padded image laid out flat, are the
+        # same for all channels.
+        places = (
+            rows.expand(count, height)[:, :, None] * (width + 2 * pad)
+            + (columns + left)[:, None, :]
+        ).view(count, 1, -1)
         padded = F.pad(images, (pad, pad, pad, pad)).flatten(2)
         return padded.gather(2, places.expand(count, channels, -1)).view_as(images)
 
     def erase(self, images: Tensor, noise: torch.Generator) -> Tensor:
-        """Sets a square of each image in a batch [B, C, H, W] to 0: after normalisation that is the mean colour."""
+        """Sets a square of each image in a batch [B, C, H, W] to 0: after normalisation that is the
+        mean colour.
+        """
         if not self.cutout:
             return images
         count, _, height, width = images.shape

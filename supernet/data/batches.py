@@ -13,21 +13,22 @@ from supernet.errors import UserError
 
 
 class Batches(Iterator[tuple[Tensor, Tensor]]):
-    """An endless stream of training batches: ``next`` gives images (float32 [B, C, H, W]) and labels (int64 [B]) on ``device``.
+    """An endless stream of training batches: ``next`` gives images (float32 [B, C, H, W]) and
+    labels (int64 [B]) on ``device``.
 
-    Every epoch visits the images in a new order and drops what does not fill a batch; fewer images than ``batch_size`` make one
-    batch of all of them. The state holds the order of the running epoch and the place in it, so that a stream restored anywhere,
-    together with its two generators, goes on bit for bit. The generators belong to the caller, who saves them.
+    Every epoch visits the images in a new order and drops what does not fill a batch; fewer images
+    than ``batch_size`` make one batch of all of them. The state holds the order of the running
+    epoch and the place in it, so that a stream restored anywhere, together with its two generators,
+    goes on bit for bit. The generators belong to the caller, who saves them.
 
-    Args:
-        images: what to draw from.
-        indices: which of them, int64 [N].
-        mean, std: of the pixels in 0 to 1, float [C].
-        order: the host generator that shuffles; asked once an epoch, when its first batch is.
-        noise: the generator of the augmentation, on ``device``; asked for the batch that is given out, never ahead.
+    Args: images: what to draw from. indices: which of them, int64 [N]. mean, std: of the pixels in
+        0 to 1, float [C]. order: the host generator that shuffles; asked once an epoch, when its
+        first batch is. noise: the generator of the augmentation, on ``device``; asked for the batch
+        that is given out, never ahead.
 
     Raises:
-        UserError: there are no images, the augmentation does not fit their size; while iterating: a file cannot be read.
+        UserError: there are no images, the augmentation does not fit their size; while iterating: a
+        file cannot be read.
     """
 
     def __init__(
@@ -63,14 +64,21 @@ class Batches(Iterator[tuple[Tensor, Tensor]]):
 
     def __next__(self) -> tuple[Tensor, Tensor]:
         if self._epoch is None or self._position == self.steps_per_epoch:
-            self._epoch, self._position = torch.from_numpy(self.order.permutation(len(self.indices))), 0
+            self._epoch, self._position = (
+                torch.from_numpy(self.order.permutation(len(self.indices))),
+                0,
+            )
             self._stream = None
         if self._stream is None:
-            left = self._epoch[self._position * self.batch_size : self.steps_per_epoch * self.batch_size]
+            left = self._epoch[
+                self._position * self.batch_size : self.steps_per_epoch * self.batch_size
+            ]
             self._stream = self.images.stream(self.indices[left], self.batch_size)
         pixels, labels = next(self._stream)
         self._position += 1
-        return self.augment.erase(self.normalise(self.augment.move(pixels, self.noise)), self.noise), labels
+        return self.augment.erase(
+            self.normalise(self.augment.move(pixels, self.noise)), self.noise
+        ), labels
 
     def state_dict(self) -> dict[str, Any]:
         return {"epoch": self._epoch, "position": self._position}
@@ -83,7 +91,10 @@ class Batches(Iterator[tuple[Tensor, Tensor]]):
         """
         epoch = state["epoch"]
         if epoch is not None and len(epoch) != len(self.indices):
-            raise UserError(f"the saved order is of {len(epoch)} images, but there are {len(self.indices)}; use the same data")
+            raise UserError(
+                f"the saved order is of {len(epoch)} images, but there are {len(self.indices)}; "
+                "use the same data"
+            )
         self._epoch, self._position, self._stream = epoch, state["position"], None
 
 
@@ -99,9 +110,15 @@ class Normalise:
 
 
 def evaluation_batches(
-    images: Images, indices: Tensor, batch_size: int, mean: Tensor, std: Tensor, device: torch.device | str = "cpu"
+    images: Images,
+    indices: Tensor,
+    batch_size: int,
+    mean: Tensor,
+    std: Tensor,
+    device: torch.device | str = "cpu",
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """All of ``indices`` once, in their order, normalised and not augmented, as :class:`Batches` does; the last may be smaller.
+    """All of ``indices`` once, in their order, normalised and not augmented, as :class:`Batches`
+    does; the last may be smaller.
 
     Raises:
         UserError: a file cannot be read.

@@ -19,7 +19,8 @@ from supernet.errors import UserError
 
 
 class Images(ABC):
-    """Labelled images of one size. The kinds differ only in how the pixels of a list of indices are got.
+    """Labelled images of one size. The kinds differ only in how the pixels of a list of indices are
+    got.
 
     Attributes:
         labels: int64 [N], on the device.
@@ -35,7 +36,9 @@ class Images(ABC):
 
     @abstractmethod
     def stream(self, indices: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Pixels (uint8 [B, C, H, W]) and labels (int64 [B]) of ``indices`` in their order, so many at a time, on the device."""
+        """Pixels (uint8 [B, C, H, W]) and labels (int64 [B]) of ``indices`` in their order, so many
+        at a time, on the device.
+        """
 
     @abstractmethod
     def to(self, device: torch.device | str) -> Self:
@@ -66,7 +69,8 @@ class TensorImages(Images):
         return tuple(self.pixels.shape[2:])
 
     def stream(self, indices: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        # All indices travel at once: a copy a batch would make the host wait for the device in every step.
+        # All indices travel at once: a copy a batch would make the host wait for the device in
+        # every step.
         for part in indices.to(self.labels.device).split(batch_size):
             yield self.pixels[part], self.labels[part]
 
@@ -74,12 +78,15 @@ class TensorImages(Images):
         return replace(self, pixels=self.pixels.to(device), labels=self.labels.to(device))
 
     def averaged(self, size: tuple[int, int]) -> Self:
-        return replace(self, pixels=torch.cat([area_average(part, size) for part in self.pixels.split(1024)]))
+        return replace(
+            self, pixels=torch.cat([area_average(part, size) for part in self.pixels.split(1024)])
+        )
 
 
 @dataclass(frozen=True)
 class Decoder(Dataset):
-    """Image files as RGB, the shorter side resized to ``side`` and the centre cut out, [3, side, side]; an item is a batch.
+    """Image files as RGB, the shorter side resized to ``side`` and the centre cut out, [3, side,
+    side]; an item is a batch.
 
     With ``size`` (height, width) they are averaged down to that.
     """
@@ -90,10 +97,16 @@ class Decoder(Dataset):
     def decode(self, path: str) -> Tensor:
         try:
             with Image.open(path) as image:
-                square = ImageOps.fit(image.convert("RGB"), (self.side, self.side), Image.Resampling.BILINEAR)
+                square = ImageOps.fit(
+                    image.convert("RGB"), (self.side, self.side), Image.Resampling.BILINEAR
+                )
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            reason = "missing" if isinstance(error, FileNotFoundError) else "not an image, or damaged"
-            raise UserError(f"{path}: cannot be read ({reason}); replace it or remove it") from error
+            reason = (
+                "missing" if isinstance(error, FileNotFoundError) else "not an image, or damaged"
+            )
+            raise UserError(
+                f"{path}: cannot be read ({reason}); replace it or remove it"
+            ) from error
         return torch.from_numpy(np.array(square)).permute(2, 0, 1)
 
     def __getitem__(self, paths: Sequence[str]) -> Tensor | UserError:
@@ -101,18 +114,17 @@ class Decoder(Dataset):
             pixels = torch.stack([self.decode(path) for path in paths])
             return pixels if self.size is None else area_average(pixels, self.size)
         except UserError as error:
-            return error  # raised in a worker, it would arrive with the worker's traceback inside its text
+            # raised in a worker, it would arrive with the worker's traceback inside its text
+            return error
 
 
 @dataclass(frozen=True, eq=False)
 class FileImages(Images):
     """A large set: files that are decoded when they are needed, ahead of time in worker processes.
 
-    Attributes:
-        paths: one file an image.
-        side: height and width, in pixels, that every image is brought to.
-        workers: at most so many processes, and no more than there are cores; 0 decodes in this process.
-        smaller: height and width that they are averaged down to after that.
+    Attributes: paths: one file an image. side: height and width, in pixels, that every image is
+        brought to. workers: at most so many processes, and no more than there are cores; 0 decodes
+        in this process. smaller: height and width that they are averaged down to after that.
     """
 
     paths: Sequence[str]
@@ -133,7 +145,9 @@ class FileImages(Images):
         Raises:
             UserError: a file cannot be read.
         """
-        batches = [[self.paths[i] for i in part] for part in map(Tensor.tolist, indices.split(batch_size))]
+        batches = [
+            [self.paths[i] for i in part] for part in map(Tensor.tolist, indices.split(batch_size))
+        ]
         workers = min(self.workers, cores(), len(batches))
         loader = DataLoader(
             Decoder(self.side, self.smaller),
@@ -142,7 +156,8 @@ class FileImages(Images):
             num_workers=workers,
             multiprocessing_context=worker_context() if workers else None,
             worker_init_fn=leave_interrupts_to_the_parent,
-            generator=torch.Generator(),  # else it draws the workers' seeds, which nobody uses, from torch's global one
+            # else it draws the workers' seeds, which nobody uses, from torch's global one
+            generator=torch.Generator(),
         )
         labels = self.labels[indices.to(self.labels.device)].split(batch_size)
         for pixels, part in zip(loader, labels, strict=True):
@@ -158,7 +173,9 @@ class FileImages(Images):
 
 
 def area_average(pixels: Tensor, size: tuple[int, int]) -> Tensor:
-    """Images [N, C, H, W] averaged down to ``size`` (height, width) over areas of nearly equal size, and rounded to uint8."""
+    """Images [N, C, H, W] averaged down to ``size`` (height, width) over areas of nearly equal
+    size, and rounded to uint8.
+    """
     return F.adaptive_avg_pool2d(pixels.float(), size).round().to(torch.uint8)
 
 
@@ -177,7 +194,9 @@ def worker_context() -> multiprocessing.context.BaseContext:
 
 
 def leave_interrupts_to_the_parent(worker: int) -> None:
-    """Ctrl-C reaches all processes; the parent finishes its step and writes a checkpoint, and needs its workers for that."""
+    """Ctrl-C reaches all processes; the parent finishes its step and writes a checkpoint, and needs
+    its workers for that.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
@@ -213,20 +232,35 @@ class ImageData:
             if 0 in images.size or not images.channels:
                 raise UserError(f"{name}: the {part} images are empty ({shape(images)})")
         if shape(train) != shape(test):
-            raise UserError(f"{name}: training images are {shape(train)} but test images {shape(test)}; make them equal")
+            raise UserError(
+                f"{name}: training images are {shape(train)} but test images {shape(test)}; make "
+                "them equal"
+            )
         present = train.labels.unique()
         classes = int(present[-1]) + 1
         for part, labels in (("training", train.labels), ("test", test.labels)):
             wrong = ((labels < 0) | (labels >= classes)).nonzero()
             if len(wrong):
                 index = int(wrong[0])
-                expected = "0 or more" if part == "training" else f"0 to {classes - 1} as in the training images"
-                raise UserError(f"{name}: {part} label {index} (counted from 0) is {int(labels[index])}; must be {expected}")
+                expected = (
+                    "0 or more"
+                    if part == "training"
+                    else f"0 to {classes - 1} as in the training images"
+                )
+                raise UserError(
+                    f"{name}: {part} label {index} (counted from 0) is {int(labels[index])}; must "
+                    f"be {expected}"
+                )
         if len(present) < classes:
             missing = next(i for i, label in enumerate(present.tolist()) if i != label)
-            raise UserError(f"{name}: no training image has label {missing}, though labels go up to {classes - 1}; close the gap")
+            raise UserError(
+                f"{name}: no training image has label {missing}, though labels go up to "
+                f"{classes - 1}; close the gap"
+            )
         if classes < 2:
-            raise UserError(f"{name}: all training labels are 0; there must be at least two classes")
+            raise UserError(
+                f"{name}: all training labels are 0; there must be at least two classes"
+            )
         mean, std = statistics(train)
         return cls(name, classes, train, test, mean, std)
 
@@ -244,7 +278,8 @@ class ImageData:
         return replace(self, train=self.train.to(device), test=self.test.to(device))
 
     def averaged(self, side: int) -> Self:
-        """The same data set, its images averaged down until their shorter side has ``side`` pixels; the other side in proportion.
+        """The same data set, its images averaged down until their shorter side has ``side`` pixels;
+        the other side in proportion.
 
         Raises:
             UserError: the images are smaller than that.
@@ -252,7 +287,8 @@ class ImageData:
         short = min(self.size)
         if side > short:
             raise UserError(
-                f"data.image_size={side}: the images of {self.name} have {shape(self.train)}, and are only ever made smaller; "
+                f"data.image_size={side}: the images of {self.name} have {shape(self.train)}, and "
+                "are only ever made smaller; "
                 f"choose at most {short}, or null to leave them as they are"
             )
         size = tuple(round(length * side / short) for length in self.size)
@@ -267,7 +303,8 @@ def shape(images: Images) -> str:
 def statistics(images: Images, decoded: int = 2048) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of each channel, float32 [C], of pixels scaled to 0..1.
 
-    Of images in files only ``decoded``, evenly spread, are looked at: that is exact enough to normalise by, and takes seconds.
+    Of images in files only ``decoded``, evenly spread, are looked at: that is exact enough to
+    normalise by, and takes seconds.
     """
     count = len(images) if isinstance(images, TensorImages) else min(len(images), decoded)
     indices = torch.linspace(0, len(images) - 1, count, dtype=torch.float64).round().long()
@@ -278,5 +315,7 @@ def statistics(images: Images, decoded: int = 2048) -> tuple[Tensor, Tensor]:
         squares = squares + pixels.square().sum((0, 2, 3))
     pixels_each = count * images.size[0] * images.size[1]
     mean = total / pixels_each
-    std = (squares / pixels_each - mean.square()).clamp(min=1).sqrt()  # a channel that never varies must not divide by zero
+    std = (
+        (squares / pixels_each - mean.square()).clamp(min=1).sqrt()
+    )  # a channel that never varies must not divide by zero
     return (mean / 255).float(), (std / 255).float()

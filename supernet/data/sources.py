@@ -1,6 +1,8 @@
-"""Where data sets come from. Each source is a dataclass of settings whose ``load`` reads, checks and returns the data.
+"""Where data sets come from. Each source is a dataclass of settings whose ``load`` reads, checks
+and returns the data.
 
-scikit-learn and torchvision take seconds to import, in every process; only the source that needs one of them imports it.
+scikit-learn and torchvision take seconds to import, in every process; only the source that needs
+one of them imports it.
 """
 
 import difflib
@@ -21,7 +23,9 @@ from supernet.errors import UserError, unknown
 
 @dataclass(frozen=True)
 class Digits:
-    """scikit-learn's handwritten digits: 1,797 images of 8×8, one channel; a fixed, stratified fifth is the test set."""
+    """scikit-learn's handwritten digits: 1,797 images of 8×8, one channel; a fixed, stratified
+    fifth is the test set.
+    """
 
     def load(self) -> ImageData:
         from sklearn.datasets import load_digits
@@ -69,14 +73,20 @@ class Torchvision:
 
         name, files, address = KINDS[self.dataset]
         root = Path(self.root).expanduser()
-        which: dict[str, Any] = {"split": "train" if train else "test"} if name == "SVHN" else {"train": train}
+        which: dict[str, Any] = (
+            {"split": "train" if train else "test"} if name == "SVHN" else {"train": train}
+        )
         try:
             part = getattr(datasets, name)(root, download=self.download, **which)
-        except Exception as error:  # torchvision raises many kinds: of networks, archives, pickles, tensors
+        except (
+            Exception
+        ) as error:  # torchvision raises many kinds: of networks, archives, pickles, tensors
             reason = str(error).strip().splitlines() or [type(error).__name__]
             raise UserError(
-                f"cannot load {self.dataset} from {root} ({reason[0].rstrip(': ')}); put {files} there by hand, "
-                f"from {address}, or remove what is damaged and allow the download (data.source.download=true)"
+                f"cannot load {self.dataset} from {root} ({reason[0].rstrip(': ')}); put {files} "
+                "there by hand, "
+                f"from {address}, or remove what is damaged and allow the download "
+                "(data.source.download=true)"
             ) from error
         if name == "SVHN":
             return part.data.transpose(0, 2, 3, 1), part.labels
@@ -85,14 +95,26 @@ class Torchvision:
 
 KINDS = {  # torchvision's class; what to put under its root by hand; where that is published
     "cifar10": ("CIFAR10", "cifar-10-python.tar.gz", "https://www.cs.toronto.edu/~kriz/cifar.html"),
-    "cifar100": ("CIFAR100", "cifar-100-python.tar.gz", "https://www.cs.toronto.edu/~kriz/cifar.html"),
-    "mnist": ("MNIST", "the four *-ubyte.gz files, in MNIST/raw,", "https://ossci-datasets.s3.amazonaws.com/mnist"),
+    "cifar100": (
+        "CIFAR100",
+        "cifar-100-python.tar.gz",
+        "https://www.cs.toronto.edu/~kriz/cifar.html",
+    ),
+    "mnist": (
+        "MNIST",
+        "the four *-ubyte.gz files, in MNIST/raw,",
+        "https://ossci-datasets.s3.amazonaws.com/mnist",
+    ),
     "fashion_mnist": (
         "FashionMNIST",
         "the four *-ubyte.gz files, in FashionMNIST/raw,",
         "https://github.com/zalandoresearch/fashion-mnist",
     ),
-    "svhn": ("SVHN", "train_32x32.mat and test_32x32.mat", "http://ufldl.stanford.edu/housenumbers"),
+    "svhn": (
+        "SVHN",
+        "train_32x32.mat and test_32x32.mat",
+        "http://ufldl.stanford.edu/housenumbers",
+    ),
 }
 
 
@@ -122,7 +144,9 @@ class Npz:
             with open(path, "rb") as handle:  # numpy leaves a damaged file open
                 file = np.load(handle, allow_pickle=False)
                 if not isinstance(file, np.lib.npyio.NpzFile):
-                    raise UserError(f"{path}: holds a single array; save {', '.join(ARRAYS)} with numpy.savez")
+                    raise UserError(
+                        f"{path}: holds a single array; save {', '.join(ARRAYS)} with numpy.savez"
+                    )
                 arrays = {key: array_of(file, key, path) for key in ARRAYS}
         except FileNotFoundError as error:
             raise UserError(f"{path}: no such file; set data.source.path to an npz file") from error
@@ -130,9 +154,14 @@ class Npz:
             raise
         except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise UserError(f"{path}: not a readable npz file, or damaged ({reason}); write it anew with numpy.savez") from error
+            raise UserError(
+                f"{path}: not a readable npz file, or damaged ({reason}); write it anew with "
+                "numpy.savez"
+            ) from error
         train, test = (
-            tensor_images(arrays[f"x_{part}"], arrays[f"y_{part}"], str(path), (f"x_{part}", f"y_{part}"))
+            tensor_images(
+                arrays[f"x_{part}"], arrays[f"y_{part}"], str(path), (f"x_{part}", f"y_{part}")
+            )
             for part in ("train", "test")
         )
         return ImageData.of(str(path), train, test)
@@ -140,17 +169,17 @@ class Npz:
 
 @dataclass(frozen=True)
 class Folder:
-    """Image files in one folder a class, as RGB; the shorter side is resized to ``size`` pixels and the centre cut out.
+    """Image files in one folder a class, as RGB; the shorter side is resized to ``size`` pixels and
+    the centre cut out.
 
-    The class folders lie in ``root``, and a fixed, stratified share of the images is the test set; or in ``root/train``, with
-    those of the test images in ``root/test`` or, where there is none, in ``root/val``. Classes are numbered by name.
+    The class folders lie in ``root``, and a fixed, stratified share of the images is the test set;
+    or in ``root/train``, with those of the test images in ``root/test`` or, where there is none, in
+    ``root/val``. Classes are numbered by name.
 
-    Attributes:
-        root: the folder.
-        size: height and width in pixels.
-        test_share: of the images, where they have no folder of their own.
-        workers: processes that decode; no more than there are cores are started.
-        memory_limit: bytes; what fits is decoded once and kept in memory, what does not is decoded anew whenever it is needed.
+    Attributes: root: the folder. size: height and width in pixels. test_share: of the images, where
+        they have no folder of their own. workers: processes that decode; no more than there are
+        cores are started. memory_limit: bytes; what fits is decoded once and kept in memory, what
+        does not is decoded anew whenever it is needed.
     """
 
     root: str
@@ -163,7 +192,9 @@ class Folder:
         if self.size < 1:
             raise UserError(f"data.source.size={self.size}: must be at least 1 pixel")
         if self.workers < 0:
-            raise UserError(f"data.source.workers={self.workers}: must be 0 (decode in this process) or more")
+            raise UserError(
+                f"data.source.workers={self.workers}: must be 0 (decode in this process) or more"
+            )
         if not 0 < self.test_share < 1:
             raise UserError(f"data.source.test_share={self.test_share}: must lie between 0 and 1")
 
@@ -175,7 +206,10 @@ class Folder:
         """
         root = Path(self.root).expanduser()
         if not root.is_dir():
-            raise UserError(f"{root}: no such folder; set data.source.root to a folder with one folder of images a class")
+            raise UserError(
+                f"{root}: no such folder; set data.source.root to a folder with one folder of "
+                "images a class"
+            )
         own_test = next((root / part for part in ("test", "val") if (root / part).is_dir()), None)
         if (root / "train").is_dir():
             files, classes = self._list(root / "train")
@@ -191,18 +225,27 @@ class Folder:
         keep = (len(files) + len(test_files)) * 3 * self.size**2 <= self.memory_limit
         return ImageData.of(str(root), self._images(files, keep), self._images(test_files, keep))
 
-    def _list(self, folder: Path, known: dict[str, int] | None = None) -> tuple[list[tuple[str, int]], dict[str, int]]:
+    def _list(
+        self, folder: Path, known: dict[str, int] | None = None
+    ) -> tuple[list[tuple[str, int]], dict[str, int]]:
         from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes, make_dataset
 
         try:
             names, classes = find_classes(str(folder))
             for name in names:
                 if known is not None and name not in known:
-                    raise UserError(f"{folder / name}: a class without training images ({unknown(name, list(known))})")
+                    raise UserError(
+                        f"{folder / name}: a class without training images "
+                        f"({unknown(name, list(known))})"
+                    )
             classes = known or classes
-            return make_dataset(folder, classes, IMG_EXTENSIONS, allow_empty=known is not None), classes
+            return make_dataset(
+                folder, classes, IMG_EXTENSIONS, allow_empty=known is not None
+            ), classes
         except FileNotFoundError as error:
-            raise UserError(f"{folder}: {error}; put the images of each class into one folder there") from error
+            raise UserError(
+                f"{folder}: {error}; put the images of each class into one folder there"
+            ) from error
 
     def _images(self, files: list[tuple[str, int]], keep: bool) -> Images:
         labels = torch.tensor([label for _, label in files], dtype=torch.int64)
@@ -214,7 +257,9 @@ class Folder:
 
 
 def held_out(labels: Tensor, share: float) -> tuple[Tensor, Tensor]:
-    """Sorted indices of the training and of the test images: always the same, whatever the seed of the run, and stratified."""
+    """Sorted indices of the training and of the test images: always the same, whatever the seed of
+    the run, and stratified.
+    """
     parts = split(labels, 1 - share, np.random.default_rng(0), parts=("training set", "test set"))
     return parts.weights.sort().values, parts.architecture.sort().values
 
@@ -224,29 +269,47 @@ def array_of(file: np.lib.npyio.NpzFile, key: str, path: Path) -> np.ndarray:
         others = {name.lower(): name for name in file.files if name not in ARRAYS}
         near = [others[name] for name in difflib.get_close_matches(key, others, n=1)]
         hint = f" (is {near[0]!r} meant?)" if near else ""
-        raise UserError(f"{path}: no array {key!r}{hint}; it holds {', '.join(file.files) or 'none'}; save that one too")
+        raise UserError(
+            f"{path}: no array {key!r}{hint}; it holds {', '.join(file.files) or 'none'}; save "
+            "that one too"
+        )
     return file[key]
 
 
-def tensor_images(x: np.ndarray, y: np.ndarray, where: str, names: tuple[str, str] = ("images", "labels")) -> TensorImages:
+def tensor_images(
+    x: np.ndarray, y: np.ndarray, where: str, names: tuple[str, str] = ("images", "labels")
+) -> TensorImages:
     """Checks arrays (images [N, H, W, C] or [N, H, W], labels [N]) and turns them into images.
 
     Raises:
-        UserError: a type, a shape or a count is wrong; the line calls the arrays ``names``, in ``where``.
+        UserError: a type, a shape or a count is wrong; the line calls the arrays ``names``, in
+        ``where``.
     """
     images, labels = names
     if x.dtype != np.uint8:
         raise UserError(f"{where}: {images} is {x.dtype}; must be uint8 (0 to 255)")
     if x.ndim not in (3, 4):
-        raise UserError(f"{where}: {images} has shape {list(x.shape)}; must be [N, H, W, C] or [N, H, W]")
+        raise UserError(
+            f"{where}: {images} has shape {list(x.shape)}; must be [N, H, W, C] or [N, H, W]"
+        )
     if y.dtype.kind not in "iu":
         raise UserError(f"{where}: {labels} is {y.dtype}; must be whole numbers (an integer type)")
     if y.ndim != 1:
-        raise UserError(f"{where}: {labels} has shape {list(y.shape)}; must be [N], one number an image")
+        raise UserError(
+            f"{where}: {labels} has shape {list(y.shape)}; must be [N], one number an image"
+        )
     if len(x) != len(y):
-        raise UserError(f"{where}: {images} holds {len(x)} but {labels} holds {len(y)}; must be as many")
+        raise UserError(
+            f"{where}: {images} holds {len(x)} but {labels} holds {len(y)}; must be as many"
+        )
     if x.ndim == 3:
         x = x[..., None]
     if x.shape[3] > 4 >= x.shape[1]:
-        raise UserError(f"{where}: {images} has shape {list(x.shape)}, channels first; transpose it to [N, H, W, C]")
-    return TensorImages(torch.from_numpy(np.ascontiguousarray(x.transpose(0, 3, 1, 2))), torch.from_numpy(y.astype(np.int64)))
+        raise UserError(
+            f"{where}: {images} has shape {list(x.shape)}, channels first; transpose it to [N, H, "
+            "W, C]"
+        )
+    return TensorImages(
+        torch.from_numpy(np.ascontiguousarray(x.transpose(0, 3, 1, 2))),
+        torch.from_numpy(y.astype(np.int64)),
+    )

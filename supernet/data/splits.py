@@ -1,4 +1,6 @@
-"""Which training images train the weights and which the architecture; the test images are in neither."""
+"""Which training images train the weights and which the architecture; the test images are in
+neither.
+"""
 
 from dataclasses import dataclass
 
@@ -24,20 +26,28 @@ def split(
     limit: int | None = None,
     parts: tuple[str, str] = ("split for the weights", "split for the architecture"),
 ) -> Splits:
-    """Splits the images that have ``labels`` (int64 [N]): ``weights_share`` of them train the weights, the rest the architecture.
+    """Splits the images that have ``labels`` (int64 [N]): ``weights_share`` of them train the
+    weights, the rest the architecture.
 
-    Every class is divided in this proportion, up to one image. With ``limit`` only so many images are used, each class in
-    proportion; without, every image is in one of the two. ``parts`` is what errors call the two.
+    Every class is divided in this proportion, up to one image. With ``limit`` only so many images
+    are used, each class in proportion; without, every image is in one of the two. ``parts`` is what
+    errors call the two.
 
     Raises:
-        UserError: the share or the limit is out of range, or a class would have no image in one of the parts.
+        UserError: the share or the limit is out of range, or a class would have no image in one of
+        the parts.
     """
     labels = labels.cpu().numpy()
     count = len(labels)
     if not 0 < weights_share < 1:
-        raise UserError(f"the {parts[0]} has a share of {weights_share:g}; must lie between 0 and 1")
+        raise UserError(
+            f"the {parts[0]} has a share of {weights_share:g}; must lie between 0 and 1"
+        )
     if limit is not None and not 1 <= limit <= count:
-        raise UserError(f"train_limit={limit}: there are {count} training images; choose 1 to {count}, or null for all")
+        raise UserError(
+            f"train_limit={limit}: there are {count} training images; choose 1 to {count}, or "
+            "null for all"
+        )
     used = apportion(np.bincount(labels), limit or count)
     weights = apportion(used, round(weights_share * used.sum()))
     for part, counts in zip(parts, (weights, used - weights), strict=True):
@@ -58,7 +68,9 @@ def split(
 
 
 def apportion(counts: np.ndarray, total: int) -> np.ndarray:
-    """Scales integer ``counts`` so that they sum to ``total``, each to within one of its exact share (largest remainders)."""
+    """Scales integer ``counts`` so that they sum to ``total``, each to within one of its exact
+    share (largest remainders).
+    """
     floors, remainders = np.divmod(counts.astype(np.int64) * total, counts.sum())
     floors[np.argsort(-remainders, kind="stable")[: total - floors.sum()]] += 1
     return floors

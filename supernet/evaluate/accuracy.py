@@ -1,4 +1,6 @@
-"""Accuracy and loss of a network, or of a subnet with inherited weights, over a fixed list of images."""
+"""Accuracy and loss of a network, or of a subnet with inherited weights, over a fixed list of
+images.
+"""
 
 import math
 from collections.abc import Callable, Iterable
@@ -25,7 +27,9 @@ class Judgement:
         return math.sqrt(self.accuracy * (1 - self.accuracy) / self.images)
 
 
-def evaluate(network: Callable[[Tensor], Tensor], batches: Iterable[tuple[Tensor, Tensor]]) -> Judgement:
+def evaluate(
+    network: Callable[[Tensor], Tensor], batches: Iterable[tuple[Tensor, Tensor]]
+) -> Judgement:
     """Judges ``network``, which is to be in the mode that it is to be judged in."""
     right, losses, count = [], [], 0  # summed on the host at the end: not every device has float64
     with torch.no_grad():
@@ -34,14 +38,19 @@ def evaluate(network: Callable[[Tensor], Tensor], batches: Iterable[tuple[Tensor
             right.append((outputs.argmax(dim=1) == labels).sum())
             losses.append(F.cross_entropy(outputs, labels, reduction="sum"))
             count += len(labels)
-    return Judgement(float(torch.stack(right).sum()) / count, float(torch.stack(losses).cpu().double().sum()) / count, count)
+    return Judgement(
+        float(torch.stack(right).sum()) / count,
+        float(torch.stack(losses).cpu().double().sum()) / count,
+        count,
+    )
 
 
 def recalibrate(supernet: nn.Module, mixture: Mixture, batches: Iterable[Tensor]) -> None:
-    """Sets the BatchNorm statistics to those of ``mixture`` over ``batches`` of images (Guo et al. 2020, section 3.3).
+    """Sets the BatchNorm statistics to those of ``mixture`` over ``batches`` of images (Guo et al.
+    2020, section 3.3).
 
-    The statistics left by training are those of many paths at once and fit no single one. They are replaced by the plain mean
-    over the batches; what this mixture does not run keeps what it had.
+    The statistics left by training are those of many paths at once and fit no single one. They are
+    replaced by the plain mean over the batches; what this mixture does not run keeps what it had.
     """
     norms = [module for module in supernet.modules() if isinstance(module, nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]
@@ -66,9 +75,11 @@ def inherited_accuracy(
     batches: Iterable[tuple[Tensor, Tensor]],
     calibration: Iterable[Tensor] | None = None,
 ) -> Judgement:
-    """Judges a mixture (of one architecture: a path) with the supernet's weights, and leaves the supernet as it was.
+    """Judges a mixture (of one architecture: a path) with the supernet's weights, and leaves the
+    supernet as it was.
 
-    ``calibration`` gives batches of training images to recalibrate BatchNorm on; ``None`` takes the statistics as they are.
+    ``calibration`` gives batches of training images to recalibrate BatchNorm on; ``None`` takes the
+    statistics as they are.
     """
     before = {name: buffer.clone() for name, buffer in supernet.named_buffers()}
     mode = supernet.training

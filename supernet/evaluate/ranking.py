@@ -1,4 +1,6 @@
-"""How well a cheap judgement orders architectures: its rank correlation with a truth that costs more."""
+"""How well a cheap judgement orders architectures: its rank correlation with a truth that costs
+more.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -16,11 +18,13 @@ Statistic = Callable[[np.ndarray, np.ndarray], float]
 
 @dataclass
 class RankSettings:
-    """What ``supernet rank`` compares: random architectures, judged with inherited weights and in truth.
+    """What ``supernet rank`` compares: random architectures, judged with inherited weights and in
+    truth.
 
-    The truth is the accuracy of the first ``scratch`` of them after training from scratch, and that of a table of ``published``
-    ones: an npz file with ``arch``, in the space's notation, and ``target``, a column of accuracies. Its other columns of numbers
-    are compared as well, as other people's predictions. ``beside`` names folders of runs whose supernets judge the same.
+    The truth is the accuracy of the first ``scratch`` of them after training from scratch, and that
+    of a table of ``published`` ones: an npz file with ``arch``, in the space's notation, and
+    ``target``, a column of accuracies. Its other columns of numbers are compared as well, as other
+    people's predictions. ``beside`` names folders of runs whose supernets judge the same.
     """
 
     architectures: int = 200
@@ -30,27 +34,46 @@ class RankSettings:
     beside: list[str] = field(default_factory=list)
 
     def __post_init__(self):
-        require("rank.architectures", self.architectures, least=FEWEST)  # no correlation of fewer says anything
+        require(
+            "rank.architectures", self.architectures, least=FEWEST
+        )  # no correlation of fewer says anything
         require("rank.scratch", self.scratch, least=0)
         if self.scratch > self.architectures:
-            raise UserError(f"rank.scratch={self.scratch}: there are only rank.architectures={self.architectures} to train")
+            raise UserError(
+                f"rank.scratch={self.scratch}: there are only "
+                f"rank.architectures={self.architectures} to train"
+            )
         if 0 < self.scratch < FEWEST:
-            raise UserError(f"rank.scratch={self.scratch}: no correlation of fewer than 3 says anything; take 30 or more, or 0")
+            raise UserError(
+                f"rank.scratch={self.scratch}: no correlation of fewer than 3 says anything; take "
+                "30 or more, or 0"
+            )
 
 
-def correlations(predicted: Sequence[float], truth: Sequence[float], rng: np.random.Generator) -> dict[str, Any]:
-    """Kendall's tau (b) and Spearman's rho, overall (``all``) and among the tenth that is best in truth (``best_tenth``).
+def correlations(
+    predicted: Sequence[float], truth: Sequence[float], rng: np.random.Generator
+) -> dict[str, Any]:
+    """Kendall's tau (b) and Spearman's rho, overall (``all``) and among the tenth that is best in
+    truth (``best_tenth``).
 
-    Each has a 95% interval by the bootstrap over architectures. A best tenth of fewer than ten, and a group
-    in which all are equal, has none: ``None``. Ties in the truth at the edge of the best tenth are in it.
+    Each has a 95% interval by the bootstrap over architectures. A best tenth of fewer than ten, and
+    a group in which all are equal, has none: ``None``. Ties in the truth at the edge of the best
+    tenth are in it.
     """
     x, y = np.asarray(predicted, dtype=float), np.asarray(truth, dtype=float)
     best = y >= np.sort(y)[-max(1, round(len(y) / 10))]
-    return {"all": correlation(x, y, rng), "best_tenth": correlation(x[best], y[best], rng, FEWEST_BEST)}
+    return {
+        "all": correlation(x, y, rng),
+        "best_tenth": correlation(x[best], y[best], rng, FEWEST_BEST),
+    }
 
 
-def correlation(x: np.ndarray, y: np.ndarray, rng: np.random.Generator, fewest: int = FEWEST) -> dict[str, Any]:
-    """Tau and rho of one group, with their intervals; none if it has fewer than ``fewest`` architectures."""
+def correlation(
+    x: np.ndarray, y: np.ndarray, rng: np.random.Generator, fewest: int = FEWEST
+) -> dict[str, Any]:
+    """Tau and rho of one group, with their intervals; none if it has fewer than ``fewest``
+    architectures.
+    """
     from scipy.stats import kendalltau, spearmanr  # scipy.stats takes a second to import
 
     found: dict[str, Any] = {"architectures": len(x)}

@@ -1,4 +1,5 @@
-"""The folder that is exported: written, checked form by form against the original, and only then put in place.
+"""The folder that is exported: written, checked form by form against the original, and only then
+put in place.
 
 | file | what | to load it |
 |---|---|---|
@@ -50,12 +51,15 @@ def export_network(
     folder: str | os.PathLike,
     metadata: dict[str, Any],
 ) -> dict[str, Any]:
-    """Writes the standalone ``network`` of ``architecture`` into ``folder`` in every form; returns what ``bundle.json`` holds.
+    """Writes the standalone ``network`` of ``architecture`` into ``folder`` in every form; returns
+    what ``bundle.json`` holds.
 
-    Each form is loaded back from its file and gives the network's output in evaluation mode, on batches of two sizes, before
-    the folder is put in place; until then, and if anything fails, an earlier export there stays as it was. Files there that no
-    export writes are kept. An auxiliary head is left behind. ``input_shape`` is (channels, height, width); of ``metadata`` (JSON
-    values), ``mean`` and ``std`` normalise the images (per channel, of pixels from 0 to 1; without them: 0 and 1).
+    Each form is loaded back from its file and gives the network's output in evaluation mode, on
+    batches of two sizes, before the folder is put in place; until then, and if anything fails, an
+    earlier export there stays as it was. Files there that no export writes are kept. An auxiliary
+    head is left behind. ``input_shape`` is (channels, height, width); of ``metadata`` (JSON
+    values), ``mean`` and ``std`` normalise the images (per channel, of pixels from 0 to 1; without
+    them: 0 and 1).
 
     Raises:
         UserError: the network's output is not finite, or the folder cannot be written.
@@ -63,13 +67,20 @@ def export_network(
     """
     settings = {name: value for name, value in network.settings.items() if name != "auxiliary"}
     original = copy.deepcopy(network).cpu().eval()
-    state = {k: v.contiguous() for k, v in original.state_dict().items() if not k.startswith("auxiliary.")}
+    state = {
+        k: v.contiguous()
+        for k, v in original.state_dict().items()
+        if not k.startswith("auxiliary.")
+    }
     noise = torch.Generator().manual_seed(0)
     samples = [torch.randn(size, *input_shape, generator=noise) for size in BATCHES]
     with torch.no_grad():
         expected = [original(images) for images in samples]
     if not all(bool(output.isfinite().all()) for output in expected):
-        raise UserError("cannot export the network: its output is not finite; retrain it, with a lower lr or with clipping")
+        raise UserError(
+            "cannot export the network: its output is not finite; retrain it, with a lower lr or "
+            "with clipping"
+        )
 
     text = space.encode(architecture)
     mean = list(metadata.get("mean", [0.0] * input_shape[0]))
@@ -77,7 +88,12 @@ def export_network(
     source = network_source(
         type(network),
         settings,
-        {operation for module in original.modules() if isinstance(module, Cell) for operation in module.operations.values()},
+        {
+            operation
+            for module in original.modules()
+            if isinstance(module, Cell)
+            for operation in module.operations.values()
+        },
         architecture=text,
         version=importlib.metadata.version("supernet"),
         input_shape=input_shape,
@@ -99,9 +115,15 @@ def export_network(
         write_text(new / "network.py", source)
         _write(new / "model.safetensors", safetensors.torch.save(state))
         plain = _rebuild(new)
-        differences = {"model.safetensors": _difference("network.py with model.safetensors", plain, samples, expected)}
+        differences = {
+            "model.safetensors": _difference(
+                "network.py with model.safetensors", plain, samples, expected
+            )
+        }
 
-        program = torch.export.export(plain, (samples[-1],), dynamic_shapes=({0: torch.export.Dim("batch")},))
+        program = torch.export.export(
+            plain, (samples[-1],), dynamic_shapes=({0: torch.export.Dim("batch")},)
+        )
         buffer = io.BytesIO()
         torch.export.save(program, buffer)
         _write(new / "model.pt2", buffer.getvalue())
@@ -117,7 +139,9 @@ def export_network(
             dynamic_shapes=({0: "batch"},),
         )
         _write(new / "model.onnx", onnx.model_proto.SerializeToString())
-        differences["model.onnx"] = _difference("model.onnx", _onnx(new / "model.onnx"), samples, expected)
+        differences["model.onnx"] = _difference(
+            "model.onnx", _onnx(new / "model.onnx"), samples, expected
+        )
 
         bundle = {
             "schema": SCHEMA,
@@ -125,14 +149,16 @@ def export_network(
             "architecture": text,
             "files": {path.name: _sha256(path) for path in sorted(new.iterdir())},
             "largest_relative_difference": differences,
-            "versions": {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in PACKAGES},
+            "versions": {"python": platform.python_version()}
+            | {name: importlib.metadata.version(name) for name in PACKAGES},
         }
         write_json(new / "bundle.json", bundle)
     return bundle
 
 
 def load_bundle(folder: str | os.PathLike) -> nn.Module:
-    """The exported network with its weights, in evaluation mode, from ``network.py`` and ``model.safetensors``.
+    """The exported network with its weights, in evaluation mode, from ``network.py`` and
+    ``model.safetensors``.
 
     It runs ``network.py``: load only folders that you trust.
 
@@ -146,25 +172,40 @@ def load_bundle(folder: str | os.PathLike) -> nn.Module:
         if not path.is_file():
             raise UserError(f"no such file: {path}; export the network again")
         if _sha256(path) != files.get(name):
-            raise UserError(f"{path} is not the file that was exported (its checksum differs); export the network again")
+            raise UserError(
+                f"{path} is not the file that was exported (its checksum differs); export the "
+                "network again"
+            )
     return _rebuild(folder)
 
 
 def _described(folder: Path) -> dict[str, str]:
     """The files and checksums that ``bundle.json`` lists."""
     bundle = read_json(folder / "bundle.json")
-    if not isinstance(bundle, dict) or bundle.get("schema") != SCHEMA or not isinstance(bundle.get("files"), dict):
-        raise UserError(f"{folder / 'bundle.json'} does not describe an export of schema {SCHEMA}; export the network again")
+    if (
+        not isinstance(bundle, dict)
+        or bundle.get("schema") != SCHEMA
+        or not isinstance(bundle.get("files"), dict)
+    ):
+        raise UserError(
+            f"{folder / 'bundle.json'} does not describe an export of schema {SCHEMA}; export the "
+            "network again"
+        )
     return bundle["files"]
 
 
 def _rebuild(folder: Path) -> nn.Module:
     network = run_source(folder / "network.py").network()
     try:
-        network.load_state_dict(safetensors.torch.load_file(folder / "model.safetensors"), strict=True)
+        network.load_state_dict(
+            safetensors.torch.load_file(folder / "model.safetensors"), strict=True
+        )
     except (SafetensorError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
-        raise UserError(f"{folder / 'model.safetensors'} does not fit network.py ({reason}); export the network again") from error
+        raise UserError(
+            f"{folder / 'model.safetensors'} does not fit network.py ({reason}); export the "
+            "network again"
+        ) from error
     return network.eval()
 
 
@@ -175,18 +216,30 @@ def _onnx(path: Path) -> Callable[[Tensor], Tensor]:
     return lambda images: torch.from_numpy(session.run(["logits"], {"images": images.numpy()})[0])
 
 
-def _difference(form: str, run: Callable[[Tensor], Tensor], samples: list[Tensor], expected: list[Tensor]) -> float:
-    """The largest difference of ``run`` from what is expected, relative to the largest output expected of that batch."""
+def _difference(
+    form: str, run: Callable[[Tensor], Tensor], samples: list[Tensor], expected: list[Tensor]
+) -> float:
+    """The largest difference of ``run`` from what is expected, relative to the largest output
+    expected of that batch.
+    """
     found = []
     with torch.no_grad():
         for images, wanted in zip(samples, expected, strict=True):
             output = run(images)
             if output.shape != wanted.shape:
-                raise RuntimeError(f"export: {form} gives shape {tuple(output.shape)}, the network {tuple(wanted.shape)}")
+                raise RuntimeError(
+                    f"export: {form} gives shape {tuple(output.shape)}, the network "
+                    f"{tuple(wanted.shape)}"
+                )
             scale = wanted.abs().max().clamp_min(torch.finfo(wanted.dtype).tiny)
             found.append(float((output - wanted).abs().max() / scale))
-    if not all(difference <= TOLERANCE for difference in found):  # a NaN is no small difference either
-        raise RuntimeError(f"export: {form} differs from the network by {max(found):.1e} of its output, above {TOLERANCE:.0e}")
+    if not all(
+        difference <= TOLERANCE for difference in found
+    ):  # a NaN is no small difference either
+        raise RuntimeError(
+            f"export: {form} differs from the network by {max(found):.1e} of its output, above "
+            f"{TOLERANCE:.0e}"
+        )
     return max(found)
 
 
@@ -201,10 +254,12 @@ def _sha256(path: Path) -> str:
 
 @contextmanager
 def _replacing(folder: Path) -> Iterator[Path]:
-    """Yields a new folder beside ``folder`` that takes its place when the block ends well; else ``folder`` is as it was.
+    """Yields a new folder beside ``folder`` that takes its place when the block ends well; else
+    ``folder`` is as it was.
 
-    What the new folder lacks of the old one's files is copied over. A stop at any moment leaves one of the two complete: between
-    the two renames the old one lies beside, and the next export puts it back first.
+    What the new folder lacks of the old one's files is copied over. A stop at any moment leaves one
+    of the two complete: between the two renames the old one lies beside, and the next export puts
+    it back first.
     """
     folder = folder.resolve()
     new, old = folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")
@@ -226,7 +281,8 @@ def _replacing(folder: Path) -> Iterator[Path]:
         if old.exists() and not folder.exists():
             os.replace(old, folder)
         raise UserError(
-            f"cannot write {folder}: {error.strerror or error}; free some space or choose another folder "
+            f"cannot write {folder}: {error.strerror or error}; free some space or choose another "
+            "folder "
             "(what was there before is untouched)"
         ) from error
     finally:

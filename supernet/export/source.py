@@ -1,8 +1,9 @@
 """Writes the source of a network as one file that needs PyTorch alone, and runs such a file.
 
-The classes are those that trained the network, copied word for word: starting from the network's class, the names that a
-definition uses are followed through the imports of its module, and whatever the project defines is taken over, each definition
-after those that it needs. Of the table of operations only the entries in use stay.
+The classes are those that trained the network, copied word for word: starting from the network's
+class, the names that a definition uses are followed through the imports of its module, and whatever
+the project defines is taken over, each definition after those that it needs. Of the table of
+operations only the entries in use stay.
 """
 
 import ast
@@ -21,7 +22,9 @@ PROJECT = __name__.partition(".")[0]
 
 
 class Definitions:
-    """What one class needs to stand in a file of its own: imports, and ``texts``, from name to source, in order."""
+    """What one class needs to stand in a file of its own: imports, and ``texts``, from name to
+    source, in order.
+    """
 
     def __init__(self, kind: type, keys: Collection[str]):
         self.keys = keys  # of tables, the entries to keep
@@ -32,7 +35,9 @@ class Definitions:
         self._add(kind.__name__, kind.__module__)
 
     def _add(self, name: str, module: str) -> None:
-        """Adds what ``name`` means at the top level of ``module``, unless it means nothing there (a local name, a builtin)."""
+        """Adds what ``name`` means at the top level of ``module``, unless it means nothing there (a
+        local name, a builtin).
+        """
         source, statements = _parsed(module)
         for statement in statements:
             match statement:
@@ -42,7 +47,9 @@ class Definitions:
                             self._import(alias, getattr(statement, "module", None))
                 case ast.ClassDef() | ast.FunctionDef() if statement.name == name:
                     self._define(name, module, statement, _text(source, statement))
-                case ast.Assign(targets=[ast.Name(id=target)], value=ast.Dict() as table) if target == name:
+                case ast.Assign(targets=[ast.Name(id=target)], value=ast.Dict() as table) if (
+                    target == name
+                ):
                     self._define(name, module, *self._cut(source, statement, table))
 
     def _import(self, alias: ast.alias, module: str | None) -> None:
@@ -57,7 +64,10 @@ class Definitions:
 
     def _define(self, name: str, module: str, node: ast.AST, text: str) -> None:
         if self._origin.setdefault(name, module) != module:
-            raise ValueError(f"{name} is defined in {module} and in {self._origin[name]}; one file cannot hold both: rename one")
+            raise ValueError(
+                f"{name} is defined in {module} and in {self._origin[name]}; one file cannot hold "
+                "both: rename one"
+            )
         if name in self.texts:
             return
         for used in ast.walk(node):
@@ -71,14 +81,29 @@ class Definitions:
         first = statement.lineno - 1
         while first and lines[first - 1].startswith("#"):
             first -= 1
-        kept = [(k, v) for k, v in zip(table.keys, table.values, strict=True) if ast.literal_eval(k) in self.keys]
-        entries = [f"    {ast.get_source_segment(source, k)}: {ast.get_source_segment(source, v)}," for k, v in kept]
-        text = [*lines[first : statement.lineno - 1], f"{statement.targets[0].id} = {{", *entries, "}"]
+        kept = [
+            (k, v)
+            for k, v in zip(table.keys, table.values, strict=True)
+            if ast.literal_eval(k) in self.keys
+        ]
+        entries = [
+            f"    {ast.get_source_segment(source, k)}: {ast.get_source_segment(source, v)},"
+            for k, v in kept
+        ]
+        text = [
+            *lines[first : statement.lineno - 1],
+            f"{statement.targets[0].id} = {{",
+            *entries,
+            "}",
+        ]
         return ast.Dict([k for k, _ in kept], [v for _, v in kept]), "\n".join(text)
 
     def import_lines(self) -> list[str]:
         whole = [f"import {module}" for module in sorted(self.modules)]
-        return whole + [f"from {module} import {', '.join(sorted(names))}" for module, names in sorted(self.names.items())]
+        return whole + [
+            f"from {module} import {', '.join(sorted(names))}"
+            for module, names in sorted(self.names.items())
+        ]
 
 
 @cache
@@ -103,14 +128,20 @@ def network_source(
     mean: list[float],
     std: list[float],
 ) -> str:
-    """The text of ``network.py``: ``kind(**settings)`` with every definition that it needs, as a person would lay it out.
+    """The text of ``network.py``: ``kind(**settings)`` with every definition that it needs, as a
+    person would lay it out.
 
-    ``operations`` names the operations in use, ``architecture`` is the architecture in its papers' notation, ``mean`` and ``std``
-    (per channel, of pixels from 0 to 1) normalise the images.
+    ``operations`` names the operations in use, ``architecture`` is the architecture in its papers'
+    notation, ``mean`` and ``std`` (per channel, of pixels from 0 to 1) normalise the images.
     """
     definitions = Definitions(kind, operations)
     wrapped = textwrap.fill(
-        architecture, 120, initial_indent="    ", subsequent_indent="        ", break_long_words=False, break_on_hyphens=False
+        architecture,
+        120,
+        initial_indent="    ",
+        subsequent_indent="        ",
+        break_long_words=False,
+        break_on_hyphens=False,
     )
     shape = ", ".join(str(size) for size in input_shape)
     header = f'''"""A network that was found and trained by {PROJECT} {version}. This file needs PyTorch alone.
@@ -133,7 +164,12 @@ SETTINGS = {_literal(settings)}"""
     build = f'''def network() -> {kind.__name__}:
     """The network with fresh weights."""
     return {kind.__name__}(**SETTINGS)'''
-    parts = [header + "\n\n" + "\n".join(definitions.import_lines()), *definitions.texts.values(), data, build]
+    parts = [
+        header + "\n\n" + "\n".join(definitions.import_lines()),
+        *definitions.texts.values(),
+        data,
+        build,
+    ]
     return "\n\n\n".join(parts) + "\n"
 
 
@@ -156,9 +192,11 @@ def _value(value: Any) -> str:
 
 
 def run_source(path: Path) -> ModuleType:
-    """Runs the file at ``path`` in a module of its own, which may import PyTorch and the standard library but nothing else.
+    """Runs the file at ``path`` in a module of its own, which may import PyTorch and the standard
+    library but nothing else.
 
-    So the file is proven to stand alone, even where this project can be imported. It is code: run only files that you trust.
+    So the file is proven to stand alone, even where this project can be imported. It is code: run
+    only files that you trust.
 
     Raises:
         ImportError: the file imports something else.
@@ -172,6 +210,7 @@ def run_source(path: Path) -> ModuleType:
 
     module = ModuleType(path.stem)
     module.__dict__["__builtins__"] = vars(builtins) | {"__import__": import_torch_alone}
-    # The bare name, so that exported programs, which note where each operation came from, hold no path of this machine.
+    # The bare name, so that exported programs, which note where each operation came from, hold no
+    # path of this machine.
     exec(compile(path.read_text(encoding="utf-8"), path.name, "exec"), module.__dict__)
     return module

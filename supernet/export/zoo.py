@@ -11,17 +11,22 @@ from supernet.errors import UserError
 from supernet.export.bundle import load_bundle
 from supernet.files import read_json
 
-default_cfgs: dict[str, Any] = {}  # where timm's register_model looks for the configurations of this module's models
+default_cfgs: dict[
+    str, Any
+] = {}  # where timm's register_model looks for the configurations of this module's models
 
 
 def register_timm(folder: str | os.PathLike, name: str) -> None:
-    """Makes ``timm.create_model(name)`` give the network exported to ``folder``, always with its trained weights.
+    """Makes ``timm.create_model(name)`` give the network exported to ``folder``, always with its
+    trained weights.
 
-    Its ``pretrained_cfg`` says how to prepare images, for ``timm.data.resolve_model_data_config`` and what builds on it.
+    Its ``pretrained_cfg`` says how to prepare images, for ``timm.data.resolve_model_data_config``
+    and what builds on it.
 
     Raises:
-        UserError: the folder holds no sound export (also later, from ``create_model``, if it was damaged since), or
-            ``create_model`` is asked for another number of classes or input channels than the network has.
+        UserError: the folder holds no sound export (also later, from ``create_model``, if it was
+            damaged since), or ``create_model`` is asked for another number of classes or input
+            channels than the network has.
     """
     folder = Path(folder).resolve()
     load_bundle(folder)
@@ -40,15 +45,22 @@ def register_timm(folder: str | os.PathLike, name: str) -> None:
         num_classes: int | None = None,
         in_chans: int | None = None,
         *,
-        # These are what timm itself hands over; there is one set of weights, so that they choose nothing.
+        # These are what timm itself hands over; there is one set of weights, so that they choose
+        # nothing.
         pretrained: Any = None,
         pretrained_cfg: Any = None,
         pretrained_cfg_overlay: Any = None,
         cache_dir: Any = None,
     ) -> nn.Module:
-        for what, wanted, has in (("num_classes", num_classes, about["classes"]), ("in_chans", in_chans, about["input_shape"][0])):
+        for what, wanted, has in (
+            ("num_classes", num_classes, about["classes"]),
+            ("in_chans", in_chans, about["input_shape"][0]),
+        ):
             if wanted not in (None, has):
-                raise UserError(f"timm.create_model({name!r}, {what}={wanted}): the exported network has {what}={has}")
+                raise UserError(
+                    f"timm.create_model({name!r}, {what}={wanted}): the exported network has "
+                    f"{what}={has}"
+                )
         network = load_bundle(folder)
         network.pretrained_cfg = network.default_cfg = {"architecture": name} | settings
         network.num_classes = about["classes"]

@@ -1,1 +1,3 @@
-"""What acts on a search that is about to collapse. Off unless a method's paper has it, or somebody switches it on."""
+"""What acts on a search that is about to collapse. Off unless a method's paper has it, or somebody
+switches it on.
+"""

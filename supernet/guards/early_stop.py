@@ -15,13 +15,16 @@ from supernet.spaces.space import Space
 
 @dataclass
 class EarlyStop(Guard):
-    """DARTS-ES (Zela et al., ICLR 2020, section 4.3): the largest eigenvalue of the Hessian in the logits foretells the collapse.
+    """DARTS-ES (Zela et al., ICLR 2020, section 4.3): the largest eigenvalue of the Hessian in the
+    logits foretells the collapse.
 
-    It is read every ``every`` epochs. With m(t) the mean of the last ``window`` readings, the search ends at the first t with
-    ``m(t - k) / m(t) < ratio``, and the logits are those of t - k. The first reading that can end it is number window + k.
+    It is read every ``every`` epochs. With m(t) the mean of the last ``window`` readings, the
+    search ends at the first t with ``m(t - k) / m(t) < ratio``, and the logits are those of t - k.
+    The first reading that can end it is number window + k.
 
-    Departures: the authors' window lies around the epoch that it stands for, so that they go back ``window // 2`` readings
-    further than these; the weights stay those of t, for only the derivation, not the retraining, reads them.
+    Departures: the authors' window lies around the epoch that it stands for, so that they go back
+    ``window // 2`` readings further than these; the weights stay those of t, for only the
+    derivation, not the retraining, reads them.
     """
 
     every: int = 1
@@ -49,7 +52,10 @@ class EarlyStop(Guard):
         self.history = [*self.history, logits][-self.k - 1 :]
         if len(self.readings) < self.window + self.k:
             return None
-        now, before = fmean(self.readings[-self.window :]), fmean(self.readings[: -self.k][-self.window :])
+        now, before = (
+            fmean(self.readings[-self.window :]),
+            fmean(self.readings[: -self.k][-self.window :]),
+        )
         if not (now > 0 and before < self.ratio * now):
             return None
         epoch = snapshot.epoch - self.k * self.every

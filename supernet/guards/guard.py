@@ -15,7 +15,9 @@ Gradients = Callable[[Sequence[nn.Parameter]], Sequence[Tensor | None]]
 
 @dataclass
 class Fired:
-    """What a guard has done, in words, and what it asks the search to do: to end, to go back to earlier logits."""
+    """What a guard has done, in words, and what it asks the search to do: to end, to go back to
+    earlier logits.
+    """
 
     what: str
     stops: bool = False
@@ -35,10 +37,11 @@ class Guard:
         self.figures: dict[str, float] = {}  # what :meth:`end_of_epoch` has measured, for the log
 
     def step(self, validation: Gradients | None) -> None:
-        """Called in every step, when the weights have their gradients and have not moved yet: the place to keep some from moving.
+        """Called in every step, when the weights have their gradients and have not moved yet: the
+        place to keep some from moving.
 
-        ``validation`` gives the gradients of weights on the images of the architecture split that the logits have just learnt
-        from, if they did, in the same mixture.
+        ``validation`` gives the gradients of weights on the images of the architecture split that
+        the logits have just learnt from, if they did, in the same mixture.
         """
 
     def end_of_epoch(self, snapshot: Snapshot) -> Fired | None:

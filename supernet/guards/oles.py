@@ -17,15 +17,17 @@ from supernet.spaces.space import Space
 class OLES(Guard):
     """Operation-level early stopping (Jiang et al., NeurIPS 2023, algorithm 1).
 
-    Skips win because operations with weights overfit the images that train them, while the logits learn from others. For every
-    operation of every cell the cosine between the gradients of its weights on training and on validation images is taken; where
-    its mean over ``window`` looks falls below ``threshold``, its weights never move again. The defaults are the authors' code's.
+    Skips win because operations with weights overfit the images that train them, while the logits
+    learn from others. For every operation of every cell the cosine between the gradients of its
+    weights on training and on validation images is taken; where its mean over ``window`` looks
+    falls below ``threshold``, its weights never move again. The defaults are the authors' code's.
 
-    Departures: both gradients are of one step and the same weights, where the authors' code compares the validation gradient
-    with the training gradient of the step before; the cosine is that of all weights of the operation as one vector, as in the
-    paper, where the code averages over slices. The authors get the validation gradient for nothing from the step of the logits,
-    which here asks for no gradients of weights: a look costs one more forward and backward pass. ``every`` says how many steps
-    lie between two looks.
+    Departures: both gradients are of one step and the same weights, where the authors' code
+    compares the validation gradient with the training gradient of the step before; the cosine is
+    that of all weights of the operation as one vector, as in the paper, where the code averages
+    over slices. The authors get the validation gradient for nothing from the step of the logits,
+    which here asks for no gradients of weights: a look costs one more forward and backward pass.
+    ``every`` says how many steps lie between two looks.
     """
 
     window: int = 20
@@ -40,10 +42,15 @@ class OLES(Guard):
     def begin(self, space: Space, supernet: nn.Module) -> None:
         super().begin(space, supernet)
         modules = dict(supernet.named_modules())
-        self.weights = {name: list(modules[name].parameters()) for name in space.candidates(supernet)}
+        self.weights = {
+            name: list(modules[name].parameters()) for name in space.candidates(supernet)
+        }
         self.weights = {name: weights for name, weights in self.weights.items() if weights}
         if not self.weights:
-            raise UserError(f"guard=[oles]: no option of the space {space.name} has weights; leave this guard out")
+            raise UserError(
+                f"guard=[oles]: no option of the space {space.name} has weights; leave this guard "
+                "out"
+            )
         self.totals = {name: 0.0 for name in self.weights}
         self.looks = {name: 0 for name in self.weights}
         self.frozen: list[str] = []
@@ -59,13 +66,21 @@ class OLES(Guard):
                 weight.grad = None  # neither its gradient nor momentum nor weight decay moves it
 
     def look(self, validation: Gradients) -> None:
-        learning = [name for name in self.weights if name not in self.frozen and self.weights[name][0].grad is not None]
+        learning = [
+            name
+            for name in self.weights
+            if name not in self.frozen and self.weights[name][0].grad is not None
+        ]
         if not learning:
             return
         found = iter(validation([weight for name in learning for weight in self.weights[name]]))
         cosines = []
         for name in learning:
-            pairs = [(weight.grad, gradient) for weight in self.weights[name] if (gradient := next(found)) is not None]
+            pairs = [
+                (weight.grad, gradient)
+                for weight in self.weights[name]
+                if (gradient := next(found)) is not None
+            ]
             cosines.append(cosine(pairs))
         for name, value in zip(learning, torch.stack(cosines).tolist(), strict=True):
             self.totals[name] += value
@@ -81,7 +96,10 @@ class OLES(Guard):
         if not new:
             return None
         names = ", ".join(new[:3]) + (f" and {len(new) - 3} more" if len(new) > 3 else "")
-        return Fired(f"{names} overfit and learn no more ({len(self.frozen)} of {len(self.weights)} operations in all)")
+        return Fired(
+            f"{names} overfit and learn no more ({len(self.frozen)} of {len(self.weights)} "
+            "operations in all)"
+        )
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -93,7 +111,11 @@ class OLES(Guard):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.totals, self.looks, self.frozen = dict(state["totals"]), dict(state["looks"]), list(state["frozen"])
+        self.totals, self.looks, self.frozen = (
+            dict(state["totals"]),
+            dict(state["looks"]),
+            list(state["frozen"]),
+        )
         self.reported, self.steps = state["reported"], state["steps"]
 
 

@@ -19,10 +19,12 @@ Batch = tuple[Tensor, Tensor]  # images [B, C, H, W] and labels [B]
 
 @dataclass
 class Snapshot:
-    """A search at the end of an epoch. What is dear is computed when somebody asks for it, and then once.
+    """A search at the end of an epoch. What is dear is computed when somebody asks for it, and then
+    once.
 
-    ``mixture`` is the one without chance (:meth:`~supernet.samplers.sampler.Sampler.mean`), differentiable in the logits; the
-    images are always the same: ``validation`` those of the architecture split, ``calibration`` those of the weight split.
+    ``mixture`` is the one without chance (:meth:`~supernet.samplers.sampler.Sampler.mean`),
+    differentiable in the logits; the images are always the same: ``validation`` those of the
+    architecture split, ``calibration`` those of the weight split.
     """
 
     space: Space
@@ -44,18 +46,26 @@ class Snapshot:
 
     @cached_property
     def eigenvalue(self) -> float:
-        """The largest eigenvalue of the validation loss's Hessian in the logits, on the first batch."""
-        return dominant_eigenvalue(self.supernet, self.logits, self.mixture, self.loss, self.validation[:1], self.start)
+        """The largest eigenvalue of the validation loss's Hessian in the logits, on the first
+        batch.
+        """
+        return dominant_eigenvalue(
+            self.supernet, self.logits, self.mixture, self.loss, self.validation[:1], self.start
+        )
 
     def judged(self, mixture: Mixture) -> Judgement:
         """A mixture by the weights of now, with BatchNorm statistics of its own."""
-        return inherited_accuracy(self.supernet, detached(mixture), self.validation, self.calibration)
+        return inherited_accuracy(
+            self.supernet, detached(mixture), self.validation, self.calibration
+        )
 
 
 class Instrument:
     """Measures something of a search and leaves it as it was."""
 
-    dear = False  # whether a reading costs more than a step or two: then it is taken every ``instruments.every`` epochs
+    # whether a reading costs more than a step or two: then it is taken every ``instruments.every``
+    # epochs
+    dear = False
 
     def begin(self, space: Space, supernet: nn.Module) -> None:
         """Called once before the first step."""

@@ -16,15 +16,22 @@ from supernet.spaces.space import Space
 
 
 class Shares(Instrument):
-    """Of the decisions of the architecture that would be derived now, the share of skips and of options without weights."""
+    """Of the decisions of the architecture that would be derived now, the share of skips and of
+    options without weights.
+    """
 
     def read(self, snapshot: Snapshot) -> dict[str, float]:
         shares = {"skip_connect": {"skip_connect"}, "parameter_free": PARAMETER_FREE}
-        return {f"share/{name}": self.space.share(snapshot.derived, options) for name, options in shares.items()}
+        return {
+            f"share/{name}": self.space.share(snapshot.derived, options)
+            for name, options in shares.items()
+        }
 
 
 class Gap(Instrument):
-    """The accuracy of the whole mixture less that of the architecture derived from it, on the same weights and images."""
+    """The accuracy of the whole mixture less that of the architecture derived from it, on the same
+    weights and images.
+    """
 
     dear = True
 
@@ -44,7 +51,9 @@ class Eigenvalue(Instrument):
 
 
 class GradientCosine(Instrument):
-    """The cosine between the gradients that the logits followed in successive steps, its mean over the epoch."""
+    """The cosine between the gradients that the logits followed in successive steps, its mean over
+    the epoch.
+    """
 
     def begin(self, space: Space, supernet: nn.Module) -> None:
         super().begin(space, supernet)
@@ -56,7 +65,10 @@ class GradientCosine(Instrument):
             return
         now = flat(list(gradient.values()))
         if self.before is not None:
-            self.total = self.total.to(now.device) + torch.cosine_similarity(now, self.before.to(now.device), dim=0).float()
+            self.total = (
+                self.total.to(now.device)
+                + torch.cosine_similarity(now, self.before.to(now.device), dim=0).float()
+            )
             self.count += 1
         self.before = now
 
@@ -73,7 +85,9 @@ class GradientCosine(Instrument):
 
 
 class GradientNorms(Instrument):
-    """The norm of the gradient in all weights of an option, over all slots and cells, its mean over the steps that it ran in."""
+    """The norm of the gradient in all weights of an option, over all slots and cells, its mean over
+    the steps that it ran in.
+    """
 
     def begin(self, space: Space, supernet: nn.Module) -> None:
         super().begin(space, supernet)
@@ -81,7 +95,9 @@ class GradientNorms(Instrument):
         modules = dict(supernet.named_modules())
         for name, (group, _, option) in space.candidates(supernet).items():
             options = next(g.options for g in space.groups if g.name == group)
-            self.weights.setdefault(f"{group}/{options[option]}", []).extend(modules[name].parameters())
+            self.weights.setdefault(f"{group}/{options[option]}", []).extend(
+                modules[name].parameters()
+            )
         self.weights = {name: weights for name, weights in self.weights.items() if weights}
         self.totals, self.counts = self.nothing()
 
@@ -96,7 +112,11 @@ class GradientNorms(Instrument):
                 self.counts[name] += 1
 
     def read(self, snapshot: Snapshot) -> dict[str, float]:
-        means = {f"gradient_norm/{n}": float(self.totals[n]) / count for n, count in self.counts.items() if count}
+        means = {
+            f"gradient_norm/{n}": float(self.totals[n]) / count
+            for n, count in self.counts.items()
+            if count
+        }
         self.totals, self.counts = self.nothing()
         return means
 
@@ -121,8 +141,12 @@ class InstrumentSettings:
     """What is measured of a search that moves logits. It changes nothing of the search itself."""
 
     use: list[str] = field(default_factory=lambda: list(INSTRUMENTS))
-    every: int = 0  # epochs between two readings of those that cost more than a step, gap and eigenvalue; 0 leaves them out
-    images: int = 512  # validation images, always the same, that these look at; the eigenvalue at the first batch alone
+    # epochs between two readings of those that cost more than a step, gap and eigenvalue; 0 leaves
+    # them out
+    every: int = 0
+    # validation images, always the same, that these look at; the eigenvalue at the first batch
+    # alone
+    images: int = 512
 
     def __post_init__(self):
         for name in self.use:
@@ -133,7 +157,11 @@ class InstrumentSettings:
 
     def built(self) -> dict[str, Instrument]:
         """The instruments by name."""
-        return {name: INSTRUMENTS[name]() for name in self.use if self.every or not INSTRUMENTS[name].dear}
+        return {
+            name: INSTRUMENTS[name]()
+            for name in self.use
+            if self.every or not INSTRUMENTS[name].dear
+        }
 
     def due(self, instrument: Instrument, epoch: int) -> bool:
         return not instrument.dear or epoch % self.every == 0

@@ -1,4 +1,6 @@
-"""The logits follow the gradient of the validation loss, to first or second order (DARTS, Liu et al., ICLR 2019)."""
+"""The logits follow the gradient of the validation loss, to first or second order (DARTS, Liu et
+al., ICLR 2019).
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,7 +12,14 @@ from torch import Tensor, optim
 from torch.func import functional_call
 
 from supernet.errors import UserError, require
-from supernet.learners.learner import Batch, Bilevel, Learner, fixed, require_warmups, statistics_kept
+from supernet.learners.learner import (
+    Batch,
+    Bilevel,
+    Learner,
+    fixed,
+    require_warmups,
+    statistics_kept,
+)
 from supernet.mixture import Logits
 from supernet.samplers.sampler import Sampler
 
@@ -24,11 +33,12 @@ ORDERS = ("first", "second", "second_finite_difference")
 class Gradient(Learner):
     """Adam on the logits with DARTS's settings (section 3.1.1).
 
-    ``order`` "first" takes the weights as they are (xi = 0); "second" differentiates through one step of the weights' SGD,
-    exactly, by a Hessian-vector product (eq. 7); "second_finite_difference" is the paper's approximation of it (eq. 8), whose
-    step is ``difference`` over the norm of the vector. Under a budget the outer loss has ``cost_weight`` times the share by which
-    the expected cost passes the limits, and in any case what the sampler adds. In the shares ``warmups`` of the search, pairs of
-    start and end, the weights learn alone.
+    ``order`` "first" takes the weights as they are (xi = 0); "second" differentiates through one
+    step of the weights' SGD, exactly, by a Hessian-vector product (eq. 7);
+    "second_finite_difference" is the paper's approximation of it (eq. 8), whose step is
+    ``difference`` over the norm of the vector. Under a budget the outer loss has ``cost_weight``
+    times the share by which the expected cost passes the limits, and in any case what the sampler
+    adds. In the shares ``warmups`` of the search, pairs of start and end, the weights learn alone.
     """
 
     order: str = "first"
@@ -52,14 +62,25 @@ class Gradient(Learner):
         require_warmups(self.warmups)
 
     def begin(self, logits: Logits, sampler: Sampler) -> None:
-        self.optimizer = optim.Adam(logits.values(), lr=self.lr, betas=(self.beta1, self.beta2), weight_decay=self.weight_decay)
+        self.optimizer = optim.Adam(
+            logits.values(),
+            lr=self.lr,
+            betas=(self.beta1, self.beta2),
+            weight_decay=self.weight_decay,
+        )
 
     def step(self, problem: Bilevel) -> dict[str, Tensor]:
         if self.order == "first":
             with fixed(problem.supernet):
-                loss = outer_loss(problem, self.cost_weight)({}, problem.logits)  # {}: its own weights
-            with torch.autocast(loss.device.type, enabled=False):  # each operation's gradient is of the operation's own type
-                gradient = torch.autograd.grad(loss, list(problem.logits.values()), materialize_grads=True)
+                loss = outer_loss(problem, self.cost_weight)(
+                    {}, problem.logits
+                )  # {}: its own weights
+            with torch.autocast(
+                loss.device.type, enabled=False
+            ):  # each operation's gradient is of the operation's own type
+                gradient = torch.autograd.grad(
+                    loss, list(problem.logits.values()), materialize_grads=True
+                )
         else:
             loss, gradient = self._second_order(problem)
         self.followed = dict(zip(problem.logits, gradient, strict=True))
@@ -81,7 +102,9 @@ class Gradient(Learner):
 
         def inner_step(weights: Weights, gradient: Weights) -> Weights:
             return {
-                name: w - group["lr"] * (group["momentum"] * velocity[name] + gradient[name] + group["weight_decay"] * w)
+                name: w
+                - group["lr"]
+                * (group["momentum"] * velocity[name] + gradient[name] + group["weight_decay"] * w)
                 for name, w in weights.items()
             }
 
@@ -112,21 +135,32 @@ def functional_loss(problem: Bilevel, batch: Batch) -> Loss:
     def loss(weights: Weights, logits: Logits) -> Tensor:
         with statistics_kept(problem.supernet):
             told = images, problem.relax(logits)
-            outputs = functional_call(problem.supernet, weights, told) if weights else problem.supernet(*told)
+            outputs = (
+                functional_call(problem.supernet, weights, told)
+                if weights
+                else problem.supernet(*told)
+            )
             return problem.loss(outputs, labels)
 
     return loss
 
 
 def outer_loss(problem: Bilevel, cost_weight: float) -> Loss:
-    """What the logits are to minimise: the validation loss, the cost beyond the budget and the sampler's penalty."""
+    """What the logits are to minimise: the validation loss, the cost beyond the budget and the
+    sampler's penalty.
+    """
     validation = functional_loss(problem, problem.architecture_batch)
 
     def loss(weights: Weights, logits: Logits) -> Tensor:
         nothing = 0.0 * sum(
             table.sum() for table in logits.values()
         )  # a path of "none" alone depends on no logit: its slope is zero
-        return validation(weights, logits) + cost_weight * problem.excess(logits) + problem.penalty(logits) + nothing
+        return (
+            validation(weights, logits)
+            + cost_weight * problem.excess(logits)
+            + problem.penalty(logits)
+            + nothing
+        )
 
     return loss
 
@@ -140,13 +174,17 @@ def unrolled_gradient(
     lr: float,
     product: Callable[[Loss, Weights, Logits, Weights], list[Tensor]],
 ) -> tuple[Tensor, list[Tensor]]:
-    """The gradient in the logits a of ``L_val(w'(a), a)`` with ``w'(a) = inner_step(w, grad_w L_train(w, a))`` (eqs. 6 and 7).
+    """The gradient in the logits a of ``L_val(w'(a), a)`` with ``w'(a) = inner_step(w, grad_w
+    L_train(w, a))`` (eqs. 6 and 7).
 
-    It is ``grad_a L_val(w', a) - lr * grad_a <grad_w L_train(w, a), v>`` with ``v = grad_w' L_val(w', a)``; the second term is
-    ``product``'s work. Returns the validation loss at ``w'`` and one gradient a group.
+    It is ``grad_a L_val(w', a) - lr * grad_a <grad_w L_train(w, a), v>`` with ``v = grad_w'
+    L_val(w', a)``; the second term is ``product``'s work. Returns the validation loss at ``w'`` and
+    one gradient a group.
     """
     weights = {name: w.detach().requires_grad_() for name, w in weights.items()}
-    gradient = torch.autograd.grad(training_loss(weights, logits), list(weights.values()), materialize_grads=True)
+    gradient = torch.autograd.grad(
+        training_loss(weights, logits), list(weights.values()), materialize_grads=True
+    )
     stepped = inner_step(weights, dict(zip(weights, gradient, strict=True)))
     stepped = {name: w.detach().requires_grad_() for name, w in stepped.items()}
     loss = validation_loss(stepped, logits)
@@ -157,22 +195,36 @@ def unrolled_gradient(
     return loss, [d - lr * i for d, i in zip(direct, implicit, strict=True)]
 
 
-def hessian_vector_product(loss: Loss, weights: Weights, logits: Logits, vector: Weights) -> list[Tensor]:
+def hessian_vector_product(
+    loss: Loss, weights: Weights, logits: Logits, vector: Weights
+) -> list[Tensor]:
     """``grad_a <grad_w loss(w, a), vector>``, exactly, by differentiating twice."""
-    gradient = torch.autograd.grad(loss(weights, logits), list(weights.values()), create_graph=True, materialize_grads=True)
-    return torch.autograd.grad(gradient, list(logits.values()), grad_outputs=list(vector.values()), materialize_grads=True)
+    gradient = torch.autograd.grad(
+        loss(weights, logits), list(weights.values()), create_graph=True, materialize_grads=True
+    )
+    return torch.autograd.grad(
+        gradient, list(logits.values()), grad_outputs=list(vector.values()), materialize_grads=True
+    )
 
 
-def finite_difference_product(loss: Loss, weights: Weights, logits: Logits, vector: Weights, scale: float = 0.01) -> list[Tensor]:
-    """The same by a central difference of ``grad_a loss`` along ``vector``, with a step of ``scale / ||vector||`` (eq. 8).
+def finite_difference_product(
+    loss: Loss, weights: Weights, logits: Logits, vector: Weights, scale: float = 0.01
+) -> list[Tensor]:
+    """The same by a central difference of ``grad_a loss`` along ``vector``, with a step of ``scale
+    / ||vector||`` (eq. 8).
 
-    The paper's scale of 0.01 is a coarse step where the loss is curved: a smaller one comes closer, down to rounding.
+    The paper's scale of 0.01 is a coarse step where the loss is curved: a smaller one comes closer,
+    down to rounding.
     """
-    norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(v) for v in vector.values()]))
+    norm = torch.linalg.vector_norm(
+        torch.stack([torch.linalg.vector_norm(v) for v in vector.values()])
+    )
     step = scale / norm
 
     def at(sign: int) -> list[Tensor]:
         moved = {name: (w + sign * step * vector[name]).detach() for name, w in weights.items()}
-        return torch.autograd.grad(loss(moved, logits), list(logits.values()), materialize_grads=True)
+        return torch.autograd.grad(
+            loss(moved, logits), list(logits.values()), materialize_grads=True
+        )
 
     return [(plus - minus) / (2 * step) for plus, minus in zip(at(+1), at(-1), strict=True)]

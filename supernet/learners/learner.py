@@ -28,14 +28,20 @@ class Bilevel:
     weight_batch: Batch  # the inner problem's data
     architecture_batch: Batch  # the outer problem's data
     excess: Callable[[Logits], Tensor]  # by what share the expected costs pass the budget
-    penalty: Callable[[Logits], Tensor] = lambda logits: torch.zeros(())  # what the sampler adds to the outer problem's loss
+    penalty: Callable[[Logits], Tensor] = lambda logits: torch.zeros(
+        ()
+    )  # what the sampler adds to the outer problem's loss
 
 
 class Learner:
-    """Moves architecture parameters, once a step, before the weights move. A subclass is a dataclass; its fields are settings."""
+    """Moves architecture parameters, once a step, before the weights move. A subclass is a
+    dataclass; its fields are settings.
+    """
 
     moves = "logits"  # or "policy": that of the sampler; or "", nothing
-    warmups: Sequence[Sequence[float]] = ()  # shares of the search, [start, end), in which the weights learn alone
+    warmups: Sequence[
+        Sequence[float]
+    ] = ()  # shares of the search, [start, end), in which the weights learn alone
     followed: Logits | None = None  # the gradient that the last step of the logits followed
 
     @property
@@ -51,7 +57,9 @@ class Learner:
         """Called once before the first step; a learner of a policy finds it in the ``sampler``."""
 
     def step(self, problem: Bilevel) -> dict[str, Tensor]:
-        """Updates in place what the learner :attr:`moves` and leaves everything else as it was; returns figures for the log."""
+        """Updates in place what the learner :attr:`moves` and leaves everything else as it was;
+        returns figures for the log.
+        """
         raise NotImplementedError
 
     def state_dict(self) -> dict[str, Any]:
@@ -64,13 +72,20 @@ class Learner:
 def require_warmups(warmups: Sequence[Any]) -> None:
     """Raises a UserError unless ``warmups``, the setting of that name, are shares of the search."""
     for warmup in warmups:
-        pair = isinstance(warmup, list | tuple) and [isinstance(n, int | float) for n in warmup] == [True, True]
+        pair = isinstance(warmup, list | tuple) and [
+            isinstance(n, int | float) for n in warmup
+        ] == [True, True]
         if not (pair and 0 <= warmup[0] < warmup[1] <= 1):
-            raise UserError(f"learner.warmups: {warmup}: must be a pair of rising shares of the search, as in [[0,0.3]]")
+            raise UserError(
+                f"learner.warmups: {warmup}: must be a pair of rising shares of the search, as in "
+                "[[0,0.3]]"
+            )
 
 
 class Parts(NamedTuple):
-    """What a step asks a network for again and again: to walk through its thousands of modules takes a twentieth of a step."""
+    """What a step asks a network for again and again: to walk through its thousands of modules
+    takes a twentieth of a step.
+    """
 
     parameters: list[nn.Parameter]
     norms: list[nn.BatchNorm2d]
@@ -89,7 +104,9 @@ def parts(network: nn.Module) -> Parts:
 
 @contextmanager
 def statistics_kept(network: nn.Module) -> Iterator[None]:
-    """Inside, the forward passes of training leave no trace of their images in the running statistics of the BatchNorms."""
+    """Inside, the forward passes of training leave no trace of their images in the running
+    statistics of the BatchNorms.
+    """
     norms = parts(network).norms
     for norm in norms:
         norm.track_running_stats = False
@@ -102,7 +119,9 @@ def statistics_kept(network: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def fixed(network: nn.Module) -> Iterator[None]:
-    """Inside, nothing is kept for gradients of the weights, which then cost neither time nor memory."""
+    """Inside, nothing is kept for gradients of the weights, which then cost neither time nor
+    memory.
+    """
     moving = [parameter for parameter in parts(network).parameters if parameter.requires_grad]
     for parameter in moving:
         parameter.requires_grad_(False)

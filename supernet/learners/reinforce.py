@@ -1,4 +1,6 @@
-"""The policy follows the gradient of the expected reward: what it draws, judged with the shared weights."""
+"""The policy follows the gradient of the expected reward: what it draws, judged with the shared
+weights.
+"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -14,19 +16,22 @@ from supernet.samplers.sampler import Sampler
 
 @dataclass
 class Reinforce(Learner):
-    """ENAS's learning of its controller (Pham et al., ICML 2018, sections 2.2 and 3.2): REINFORCE (Williams, 1992) with Adam.
+    """ENAS's learning of its controller (Pham et al., ICML 2018, sections 2.2 and 3.2): REINFORCE
+    (Williams, 1992) with Adam.
 
-    The reward R of an architecture is its accuracy on the batch of the architecture split, with the statistics of that batch. With
-    H the entropy of the policy's decisions on the way to it, each of ``samples`` draws gives one estimate of the gradient of
-    E[R + ``entropy_weight`` H]: ``(R + w H - b) grad log p + w grad H``. The baseline b is the moving average of R + w H over
-    earlier steps, which starts from zero and keeps ``baseline_decay`` of itself a step; as it does not depend on this step's draws,
-    it leaves the mean as it is.
+    The reward R of an architecture is its accuracy on the batch of the architecture split, with the
+    statistics of that batch. With H the entropy of the policy's decisions on the way to it, each of
+    ``samples`` draws gives one estimate of the gradient of E[R + ``entropy_weight`` H]: ``(R + w H
+    - b) grad log p + w grad H``. The baseline b is the moving average of R + w H over earlier
+    steps, which starts from zero and keeps ``baseline_decay`` of itself a step; as it does not
+    depend on this step's draws, it leaves the mean as it is.
 
-    The defaults are those of the authors' search of CNN cells on CIFAR-10 (melodyguan/enas, scripts/cifar10_micro_search.sh and
-    src/cifar10/main.py). Departures: the controller moves once a step beside the weights, by one draw; theirs 30 times after each
-    epoch of 281 steps, by 10 draws each, so about as many draws in all. The baseline is that of earlier steps; theirs has taken in
-    the reward that it is subtracted from. The term w grad H, which their code drops, makes the mean of the estimates that very
-    gradient.
+    The defaults are those of the authors' search of CNN cells on CIFAR-10 (melodyguan/enas,
+    scripts/cifar10_micro_search.sh and src/cifar10/main.py). Departures: the controller moves once
+    a step beside the weights, by one draw; theirs 30 times after each epoch of 281 steps, by 10
+    draws each, so about as many draws in all. The baseline is that of earlier steps; theirs has
+    taken in the reward that it is subtracted from. The term w grad H, which their code drops, makes
+    the mean of the estimates that very gradient.
     """
 
     samples: int = 1
@@ -44,20 +49,26 @@ class Reinforce(Learner):
 
     def begin(self, logits: Logits, sampler: Sampler) -> None:
         if sampler.scores_from != self.moves:
-            raise UserError("learner=reinforce moves a policy, and this sampler has none; choose sampler=policy")
+            raise UserError(
+                "learner=reinforce moves a policy, and this sampler has none; choose sampler=policy"
+            )
         self.policy, self.baseline = sampler, 0.0
         self.optimizer = optim.Adam(sampler.controller.parameters(), lr=self.lr)
 
     def step(self, problem: Bilevel) -> dict[str, Tensor]:
         architectures, log_probability, entropy = self.policy.sample(self.samples)
         paths = [self.policy.space.path(architecture) for architecture in architectures]
-        rewards = torch.stack([accuracy(problem, path) for path in paths]).cpu()  # the one time that a step waits for the device
+        rewards = torch.stack(
+            [accuracy(problem, path) for path in paths]
+        ).cpu()  # the one time that a step waits for the device
         returns = rewards + self.entropy_weight * entropy.detach()
         gain = (returns - self.baseline) * log_probability + self.entropy_weight * entropy
         (-gain.mean()).backward()
         self.optimizer.step()
         self.optimizer.zero_grad()
-        self.baseline = self.baseline_decay * self.baseline + (1 - self.baseline_decay) * float(returns.mean())
+        self.baseline = self.baseline_decay * self.baseline + (1 - self.baseline_decay) * float(
+            returns.mean()
+        )
         return {"reward": rewards.mean(), "entropy/policy": entropy.detach().mean()}
 
     def state_dict(self) -> dict[str, Any]:

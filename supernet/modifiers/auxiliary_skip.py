@@ -16,14 +16,16 @@ DECAYS = ("linear", "cosine")
 
 @dataclass
 class AuxiliarySkip(Modifier):
-    """The auxiliary skip connection of DARTS- (Chu et al., ICLR 2021, section 3.2, eq. 4), whose weight beta falls to zero.
+    """The auxiliary skip connection of DARTS- (Chu et al., ICLR 2021, section 3.2, eq. 4), whose
+    weight beta falls to zero.
 
-    A skip steadies the training of whatever stands beside it, and is credited for it; a second one, outside the competition,
-    takes over that service. Its weight falls from ``start`` to 0 over the search, on a line or half a cosine.
+    A skip steadies the training of whatever stands beside it, and is credited for it; a second one,
+    outside the competition, takes over that service. Its weight falls from ``start`` to 0 over the
+    search, on a line or half a cosine.
 
-    Where the skip option is an identity, a second one with the weight beta is the same as beta added to the weight of the first:
-    this is what is done, in every mixture. Where it is none, at stride 2, the paper's second skip has a convolution of its own;
-    here both use the same.
+    Where the skip option is an identity, a second one with the weight beta is the same as beta
+    added to the weight of the first: this is what is done, in every mixture. Where it is none, at
+    stride 2, the paper's second skip has a convolution of its own; here both use the same.
     """
 
     start: float = 1.0
@@ -39,9 +41,13 @@ class AuxiliarySkip(Modifier):
         self.skips = skips(space, "auxiliary_skip")
 
     def beta(self, progress: float) -> float:
-        return self.start * (1 - progress if self.decay == "linear" else (1 + math.cos(math.pi * progress)) / 2)
+        return self.start * (
+            1 - progress if self.decay == "linear" else (1 + math.cos(math.pi * progress)) / 2
+        )
 
-    def applied(self, mixture: Mixture, logits: Logits, progress: float, noise: torch.Generator) -> Mixture:
+    def applied(
+        self, mixture: Mixture, logits: Logits, progress: float, noise: torch.Generator
+    ) -> Mixture:
         changed = dict(mixture)
         for group in self.space.groups:
             if (skip := self.skips.get(group.name)) is None:

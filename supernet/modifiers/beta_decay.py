@@ -12,11 +12,13 @@ from supernet.modifiers.modifier import Modifier
 
 @dataclass
 class BetaDecay(Modifier):
-    """The regularisation of beta-DARTS (Ye et al., CVPR 2022), of the softmax's values in place of the logits'.
+    """The regularisation of beta-DARTS (Ye et al., CVPR 2022), of the softmax's values in place of
+    the logits'.
 
-    The loss of the logits gets ``weight`` times the mean over all slots of ``logsumexp(logits)``, whose gradient is the softmax: an
-    option pays in proportion to its own share, so that no option runs ahead for having been of use first, and what decides is the
-    gradient at nearly equal shares when the weights have learnt. The factor grows on a line from zero to ``weight``, as in the
+    The loss of the logits gets ``weight`` times the mean over all slots of ``logsumexp(logits)``,
+    whose gradient is the softmax: an option pays in proportion to its own share, so that no option
+    runs ahead for having been of use first, and what decides is the gradient at nearly equal shares
+    when the weights have learnt. The factor grows on a line from zero to ``weight``, as in the
     authors' code, which has 50.
     """
 

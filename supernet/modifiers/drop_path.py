@@ -13,12 +13,15 @@ KEPT = ("none", "skip_connect")
 
 @dataclass
 class DropPath(Modifier):
-    """Drop-path in the supernet, a regularisation of the inner problem (Zela et al., ICLR 2020, section 5.1).
+    """Drop-path in the supernet, a regularisation of the inner problem (Zela et al., ICLR 2020,
+    section 5.1).
 
-    Every option but a skip is left out with a probability that grows on a line to ``probability`` at the end of the search, and
-    scaled up to the same mean where it stays; what is left out is not computed. The paper tries 0 to 0.6.
+    Every option but a skip is left out with a probability that grows on a line to ``probability``
+    at the end of the search, and scaled up to the same mean where it stays; what is left out is not
+    computed. The paper tries 0 to 0.6.
 
-    Departure: an option is left out for all images of a step and in all cells that read its slot, not image by image.
+    Departure: an option is left out for all images of a step and in all cells that read its slot,
+    not image by image.
     """
 
     probability: float = 0.2
@@ -28,7 +31,9 @@ class DropPath(Modifier):
     def __post_init__(self):
         require("modifier.drop_path.probability", self.probability, least=0, below=1)
 
-    def applied(self, mixture: Mixture, logits: Logits, progress: float, noise: torch.Generator) -> Mixture:
+    def applied(
+        self, mixture: Mixture, logits: Logits, progress: float, noise: torch.Generator
+    ) -> Mixture:
         if not (probability := self.probability * progress):
             return mixture
         changed = dict(mixture)
@@ -36,7 +41,10 @@ class DropPath(Modifier):
             choice = mixture[group.name]
             drops = torch.tensor([option not in KEPT for option in group.options])
             stays = ((torch.rand(group.shape, generator=noise) >= probability) | ~drops).tolist()
-            active = tuple(tuple(o for o in slot if stay[o]) for slot, stay in zip(choice.active, stays, strict=True))
+            active = tuple(
+                tuple(o for o in slot if stay[o])
+                for slot, stay in zip(choice.active, stays, strict=True)
+            )
             weights = weights_of(choice, group, next(iter(logits.values())))
             scale = torch.where(drops, 1 / (1 - probability), 1.0).to(weights)
             changed[group.name] = Choice(active, weights * scale)

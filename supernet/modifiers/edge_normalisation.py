@@ -16,17 +16,22 @@ from supernet.spaces.space import Space
 class EdgeNormalisation(Modifier):
     """Edge normalisation of PC-DARTS (Xu et al., ICLR 2020, section 3.3, eq. 3).
 
-    Each node has logits beta for its in-edges; the weights of an edge's options are multiplied by its share, the softmax of beta
-    over the edges into its node. The derivation maximises the products alpha * beta, so that in the DARTS space the shares decide
-    with which two edges a node keeps. A node of one in-edge has none: its share is one.
+    Each node has logits beta for its in-edges; the weights of an edge's options are multiplied by
+    its share, the softmax of beta over the edges into its node. The derivation maximises the
+    products alpha * beta, so that in the DARTS space the shares decide with which two edges a node
+    keeps. A node of one in-edge has none: its share is one.
 
-    The betas are architecture parameters as the others: the learner moves them with the same settings.
+    The betas are architecture parameters as the others: the learner moves them with the same
+    settings.
     """
 
     def begin(self, space: Space, streams: Streams) -> None:
         super().begin(space, streams)
         if not any(len(slots) > 1 for group in space.groups for slots in space.sums(group.name)):
-            raise UserError(f"modifier=edge_normalisation: no node of the space {space.name} has several in-edges; leave it out")
+            raise UserError(
+                f"modifier=edge_normalisation: no node of the space {space.name} has several "
+                "in-edges; leave it out"
+            )
 
     def nodes(self, group: str) -> Iterator[tuple[str, list[int]]]:
         """The name of the logits of each node of several in-edges, and the slots of these."""
@@ -35,18 +40,26 @@ class EdgeNormalisation(Modifier):
                 yield f"{group}/edges/{node}", slots
 
     def tables(self) -> dict[str, tuple[int, int]]:
-        return {name: (1, len(slots)) for group in self.space.groups for name, slots in self.nodes(group.name)}
+        return {
+            name: (1, len(slots))
+            for group in self.space.groups
+            for name, slots in self.nodes(group.name)
+        }
 
     def shares(self, group: str, slots: int, logits: Logits) -> torch.Tensor:
         """The share of each slot in its node ``[slots, 1]``."""
         shares = [None] * slots
         for name, members in self.nodes(group):
-            for slot, share in zip(members, torch.softmax(logits[name][0], dim=-1).unbind(), strict=True):
+            for slot, share in zip(
+                members, torch.softmax(logits[name][0], dim=-1).unbind(), strict=True
+            ):
                 shares[slot] = share
         one = torch.ones((), device=next(iter(logits.values())).device)
         return torch.stack([one if share is None else share for share in shares])[:, None]
 
-    def applied(self, mixture: Mixture, logits: Logits, progress: float, noise: torch.Generator) -> Mixture:
+    def applied(
+        self, mixture: Mixture, logits: Logits, progress: float, noise: torch.Generator
+    ) -> Mixture:
         changed = dict(mixture)
         for group in self.space.groups:
             choice, share = mixture[group.name], self.shares(group.name, group.slots, logits)
@@ -56,4 +69,7 @@ class EdgeNormalisation(Modifier):
 
     def scored(self, scores: Logits, logits: Logits) -> Logits:
         given = {name: table.detach() for name, table in logits.items()}
-        return {name: table * self.shares(name, len(table), given).to(table) for name, table in scores.items()}
+        return {
+            name: table * self.shares(name, len(table), given).to(table)
+            for name, table in scores.items()
+        }

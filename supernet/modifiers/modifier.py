@@ -15,9 +15,13 @@ from supernet.spaces.space import Space
 
 
 class Modifier:
-    """Changes what any sampler gives. A subclass is a dataclass whose fields are its settings; it overrides what it changes."""
+    """Changes what any sampler gives. A subclass is a dataclass whose fields are its settings; it
+    overrides what it changes.
+    """
 
-    draws = False  # whether :meth:`applied` is a matter of chance: the mixture by which a search is measured goes without
+    # whether :meth:`applied` is a matter of chance: the mixture by which a search is measured goes
+    # without
+    draws = False
 
     def begin(self, space: Space, streams: Streams) -> None:
         """Called once before the first step.
@@ -38,8 +42,12 @@ class Modifier:
         """The logits as the sampler sees them, differentiable."""
         return logits
 
-    def applied(self, mixture: Mixture, logits: Logits, progress: float, noise: torch.Generator) -> Mixture:
-        """A mixture changed for both steps, that of the logits and that of the weights; differentiable."""
+    def applied(
+        self, mixture: Mixture, logits: Logits, progress: float, noise: torch.Generator
+    ) -> Mixture:
+        """A mixture changed for both steps, that of the logits and that of the weights;
+        differentiable.
+        """
         return mixture
 
     def trained(self, mixture: Mixture, progress: float, loss: Loss) -> Mixture:
@@ -94,7 +102,9 @@ class Modified(Sampler):
         own = [*(group.name for group in self.space.groups), *self.sampler.tables()]
         return {name: logits[name] for name in own if name in logits}
 
-    def applied(self, mixture: Mixture, logits: Logits, progress: float, noise: torch.Generator) -> Mixture:
+    def applied(
+        self, mixture: Mixture, logits: Logits, progress: float, noise: torch.Generator
+    ) -> Mixture:
         for modifier in self.modifiers:
             mixture = modifier.applied(mixture, logits, progress, noise)
         return mixture
@@ -114,7 +124,9 @@ class Modified(Sampler):
         return changed
 
     def relaxation(self, logits: Logits, progress: float, noise: torch.Generator) -> Mixture:
-        return self.applied(self.sampler.relaxation(self.seen(logits), progress, noise), logits, progress, noise)
+        return self.applied(
+            self.sampler.relaxation(self.seen(logits), progress, noise), logits, progress, noise
+        )
 
     def mean(self, logits: Logits, progress: float) -> Mixture:
         mixture, noise = self.sampler.mean(self.seen(logits), progress), torch.Generator()
@@ -128,11 +140,15 @@ class Modified(Sampler):
 
     def penalty(self, logits: Logits, progress: float) -> Tensor:
         seen = self.seen(logits)
-        return self.sampler.penalty(seen, progress) + sum(modifier.penalty(seen, progress) for modifier in self.modifiers)
+        return self.sampler.penalty(seen, progress) + sum(
+            modifier.penalty(seen, progress) for modifier in self.modifiers
+        )
 
     def settle(self, logits: Logits, before: Logits) -> None:
         groups = [group.name for group in self.space.groups]
-        self.sampler.settle({name: logits[name] for name in groups}, {name: before[name] for name in groups})
+        self.sampler.settle(
+            {name: logits[name] for name in groups}, {name: before[name] for name in groups}
+        )
 
     def scores(self, logits: Logits) -> Logits:
         scores = self.sampler.scores(self.seen(logits))
@@ -141,7 +157,10 @@ class Modified(Sampler):
         return scores
 
     def state_dict(self) -> dict[str, Any]:
-        return {"sampler": self.sampler.state_dict(), "modifiers": [modifier.state_dict() for modifier in self.modifiers]}
+        return {
+            "sampler": self.sampler.state_dict(),
+            "modifiers": [modifier.state_dict() for modifier in self.modifiers],
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.sampler.load_state_dict(state["sampler"])
@@ -150,8 +169,12 @@ class Modified(Sampler):
 
 
 def weights_of(choice: Choice, group: ChoiceGroup, like: Tensor | None = None) -> Tensor:
-    """The weights of a choice ``[slots, options]``, zero for what does not run: those of a path are ones."""
-    runs = torch.tensor([[option in slot for option in range(len(group.options))] for slot in choice.active])
+    """The weights of a choice ``[slots, options]``, zero for what does not run: those of a path are
+    ones.
+    """
+    runs = torch.tensor(
+        [[option in slot for option in range(len(group.options))] for slot in choice.active]
+    )
     if choice.weights is not None:
         return torch.where(runs.to(choice.weights.device), choice.weights, 0.0)
     return runs.to(torch.get_default_dtype()) if like is None else runs.to(like)
@@ -163,7 +186,14 @@ def skips(space: Space, modifier: str) -> dict[str, int]:
     Raises:
         UserError: no group has one.
     """
-    found = {group.name: group.options.index("skip_connect") for group in space.groups if "skip_connect" in group.options}
+    found = {
+        group.name: group.options.index("skip_connect")
+        for group in space.groups
+        if "skip_connect" in group.options
+    }
     if not found:
-        raise UserError(f"modifier={modifier}: the space {space.name} has no option skip_connect; leave this modifier out")
+        raise UserError(
+            f"modifier={modifier}: the space {space.name} has no option skip_connect; leave this "
+            "modifier out"
+        )
     return found

@@ -15,17 +15,18 @@ MODES = ("random", "adversarial")
 
 @dataclass
 class Perturbation(Modifier):
-    """SmoothDARTS (Chen & Hsieh, ICML 2020, section 3): the weights train on perturbed mixtures, so that the loss is flat around.
+    """SmoothDARTS (Chen & Hsieh, ICML 2020, section 3): the weights train on perturbed mixtures, so
+    that the loss is flat around.
 
-    "random" (SDARTS-RS, eq. 7) adds uniform noise from [-epsilon, epsilon] to every weight of the mixture; "adversarial"
-    (SDARTS-ADV, eq. 8) starts from there and takes ``steps`` steps of projected gradient ascent on the loss of the step's images,
-    of the sign of the gradient times ``2 epsilon / steps``. After each move the weights are cut to be neither negative nor above
-    the sum of their slot, which is one for a distribution, and scaled to that sum. Epsilon grows linearly from ``start`` to
-    ``end`` over the search.
-    The logits learn on the mixture as it is.
+    "random" (SDARTS-RS, eq. 7) adds uniform noise from [-epsilon, epsilon] to every weight of the
+    mixture; "adversarial" (SDARTS-ADV, eq. 8) starts from there and takes ``steps`` steps of
+    projected gradient ascent on the loss of the step's images, of the sign of the gradient times
+    ``2 epsilon / steps``. After each move the weights are cut to be neither negative nor above the
+    sum of their slot, which is one for a distribution, and scaled to that sum. Epsilon grows
+    linearly from ``start`` to ``end`` over the search. The logits learn on the mixture as it is.
 
-    Only options that run are perturbed. The ascent reads the statistics of the batch, where the authors' code runs in evaluation
-    mode; either leaves no trace.
+    Only options that run are perturbed. The ascent reads the statistics of the batch, where the
+    authors' code runs in evaluation mode; either leaves no trace.
     """
 
     mode: str = "random"
@@ -46,19 +47,28 @@ class Perturbation(Modifier):
     def trained(self, mixture: Mixture, progress: float, loss: Loss) -> Mixture:
         epsilon, noise = self.epsilon(progress), self.streams.tensor("perturbation")
         active = {group.name: mixture[group.name].active for group in self.space.groups}
-        plain = {group.name: weights_of(mixture[group.name], group).detach() for group in self.space.groups}
-        runs = {g.name: weights_of(Choice(active[g.name]), g, plain[g.name]) for g in self.space.groups}
+        plain = {
+            group.name: weights_of(mixture[group.name], group).detach()
+            for group in self.space.groups
+        }
+        runs = {
+            g.name: weights_of(Choice(active[g.name]), g, plain[g.name]) for g in self.space.groups
+        }
 
         def made(weights: dict[str, Tensor]) -> Mixture:
             return {name: Choice(active[name], table) for name, table in weights.items()}
 
         def projected(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-            """Into the cube around the plain weights, where the options run, and to the sums that these had."""
+            """Into the cube around the plain weights, where the options run, and to the sums that
+            these had.
+            """
             result = {}
             for name, table in weights.items():
                 before = plain[name]
                 whole = before.sum(dim=-1, keepdim=True)
-                near = (before + (table - before).clamp(-epsilon, epsilon)).clamp_min(0).minimum(whole) * runs[name]
+                near = (before + (table - before).clamp(-epsilon, epsilon)).clamp_min(0).minimum(
+                    whole
+                ) * runs[name]
                 total = near.sum(dim=-1, keepdim=True)
                 result[name] = torch.where(total > 0, near * whole / total.clamp_min(1e-12), before)
             return result
@@ -66,10 +76,19 @@ class Perturbation(Modifier):
         def uniform(table: Tensor) -> Tensor:
             return (2 * torch.rand(table.shape, generator=noise) - 1).to(table)
 
-        weights = projected({name: table + epsilon * uniform(table) for name, table in plain.items()})
+        weights = projected(
+            {name: table + epsilon * uniform(table) for name, table in plain.items()}
+        )
         for _ in range(self.steps if self.mode == "adversarial" else 0):
             leaves = {name: table.requires_grad_() for name, table in weights.items()}
-            slopes = torch.autograd.grad(loss(made(leaves)), list(leaves.values()), materialize_grads=True)
+            slopes = torch.autograd.grad(
+                loss(made(leaves)), list(leaves.values()), materialize_grads=True
+            )
             stride = 2 * epsilon / self.steps
-            weights = projected({n: t.detach() + stride * s.sign() for (n, t), s in zip(leaves.items(), slopes, strict=True)})
+            weights = projected(
+                {
+                    n: t.detach() + stride * s.sign()
+                    for (n, t), s in zip(leaves.items(), slopes, strict=True)
+                }
+            )
         return made(weights)

@@ -14,14 +14,16 @@ from supernet.spaces.space import Space
 
 @dataclass
 class SkipDropout(Modifier):
-    """Search-space regularisation of P-DARTS (Chen et al., ICCV 2019, section 3.3): dropout behind each skip option.
+    """Search-space regularisation of P-DARTS (Chen et al., ICCV 2019, section 3.3): dropout behind
+    each skip option.
 
-    ``stages`` are pairs [share of the search, probability]: from that share on a skip is left out with this probability, which
-    falls on a line to zero at the end of the stage; those that stay are scaled up to the same mean. A skip that is left out is
-    not computed.
+    ``stages`` are pairs [share of the search, probability]: from that share on a skip is left out
+    with this probability, which falls on a line to zero at the end of the stage; those that stay
+    are scaled up to the same mean. A skip that is left out is not computed.
 
-    Departures: a whole skip is left out for one step, in all cells that read its slot, not single numbers of its output; the
-    authors' code lets the probability fall exponentially once the logits learn.
+    Departures: a whole skip is left out for one step, in all cells that read its slot, not single
+    numbers of its output; the authors' code lets the probability fall exponentially once the logits
+    learn.
     """
 
     stages: list[Any] = field(default_factory=lambda: [[0.0, 0.0], [0.333, 0.4], [0.667, 0.7]])
@@ -44,7 +46,9 @@ class SkipDropout(Modifier):
                 return probability * (1 - (progress - start) / (end - start))
         return 0.0
 
-    def applied(self, mixture: Mixture, logits: Logits, progress: float, noise: torch.Generator) -> Mixture:
+    def applied(
+        self, mixture: Mixture, logits: Logits, progress: float, noise: torch.Generator
+    ) -> Mixture:
         if not (probability := self.probability(progress)):
             return mixture
         changed = dict(mixture)
@@ -53,7 +57,10 @@ class SkipDropout(Modifier):
                 continue
             choice = mixture[group.name]
             stays = (torch.rand(group.slots, generator=noise) >= probability).tolist()
-            active = tuple(tuple(o for o in slot if o != skip or stay) for slot, stay in zip(choice.active, stays, strict=True))
+            active = tuple(
+                tuple(o for o in slot if o != skip or stay)
+                for slot, stay in zip(choice.active, stays, strict=True)
+            )
             weights = weights_of(choice, group, next(iter(logits.values())))
             scale = torch.ones_like(weights)
             scale[:, skip] = 1 / (1 - probability)

@@ -8,12 +8,14 @@ from torch import nn
 from supernet.ops.convolution import DilConv, FactorizedReduce, Rectified, ReLUConvBN, SepConv
 from supernet.ops.plain import DropPath, Pool
 
-# name -> (channels, stride, affine, pool_norm) -> module from channels to channels.
-# ``affine``: BatchNorms have a learnt scale and shift; ``pool_norm``: a BatchNorm follows a pooling.
+# name -> (channels, stride, affine, pool_norm) -> module from channels to channels. ``affine``:
+# BatchNorms have a learnt scale and shift; ``pool_norm``: a BatchNorm follows a pooling.
 OPERATIONS = {
     "max_pool_3x3": lambda c, stride, affine, pool_norm: Pool(c, "max", stride, affine, pool_norm),
     "avg_pool_3x3": lambda c, stride, affine, pool_norm: Pool(c, "avg", stride, affine, pool_norm),
-    "skip_connect": lambda c, stride, affine, _: nn.Identity() if stride == 1 else FactorizedReduce(c, c, affine),
+    "skip_connect": lambda c, stride, affine, _: (
+        nn.Identity() if stride == 1 else FactorizedReduce(c, c, affine)
+    ),
     "sep_conv_3x3": lambda c, stride, affine, _: SepConv(c, 3, stride, affine),
     "sep_conv_5x5": lambda c, stride, affine, _: SepConv(c, 5, stride, affine),
     "dil_conv_3x3": lambda c, stride, affine, _: DilConv(c, 3, stride, affine),

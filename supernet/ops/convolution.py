@@ -1,6 +1,7 @@
 """Candidate operations that convolve. All rectify their input first: ReLU, convolution, BatchNorm.
 
-A rectifying operation is ``body(relu(x))``, so that a cell can rectify a tensor once for all operations that read it.
+A rectifying operation is ``body(relu(x))``, so that a cell can rectify a tensor once for all
+operations that read it.
 """
 
 import torch
@@ -18,7 +19,9 @@ class Rectified(nn.Module):
 class ReLUConvBN(Rectified):
     """ReLU, dense convolution, BatchNorm."""
 
-    def __init__(self, inputs: int, outputs: int, kernel_size: int = 1, stride: int = 1, affine: bool = True):
+    def __init__(
+        self, inputs: int, outputs: int, kernel_size: int = 1, stride: int = 1, affine: bool = True
+    ):
         super().__init__()
         self.body = nn.Sequential(
             nn.Conv2d(inputs, outputs, kernel_size, stride, padding=kernel_size // 2, bias=False),
@@ -32,7 +35,16 @@ class DilConv(Rectified):
     def __init__(self, channels: int, kernel_size: int, stride: int = 1, affine: bool = True):
         super().__init__()
         self.body = nn.Sequential(
-            nn.Conv2d(channels, channels, kernel_size, stride, padding=kernel_size - 1, dilation=2, groups=channels, bias=False),
+            nn.Conv2d(
+                channels,
+                channels,
+                kernel_size,
+                stride,
+                padding=kernel_size - 1,
+                dilation=2,
+                groups=channels,
+                bias=False,
+            ),
             nn.Conv2d(channels, channels, 1, bias=False),
             nn.BatchNorm2d(channels, affine=affine),
         )
@@ -45,7 +57,15 @@ class SepConv(Rectified):
         super().__init__()
 
         def depthwise(stride: int) -> nn.Module:
-            return nn.Conv2d(channels, channels, kernel_size, stride, padding=kernel_size // 2, groups=channels, bias=False)
+            return nn.Conv2d(
+                channels,
+                channels,
+                kernel_size,
+                stride,
+                padding=kernel_size // 2,
+                groups=channels,
+                bias=False,
+            )
 
         self.body = nn.Sequential(
             depthwise(stride),
@@ -59,7 +79,9 @@ class SepConv(Rectified):
 
 
 class FactorizedReduce(Rectified):
-    """Halves the resolution without losing every second pixel: two strided 1×1 convolutions, one shifted by a pixel."""
+    """Halves the resolution without losing every second pixel: two strided 1×1 convolutions, one
+    shifted by a pixel.
+    """
 
     def __init__(self, inputs: int, outputs: int, affine: bool = True):
         super().__init__()
@@ -75,7 +97,9 @@ class _ShiftedPair(nn.Module):
 
     def halves(self, x: Tensor) -> Tensor:
         height, width = x.shape[2:]
-        shifted = F.pad(x, (-1, width % 2, -1, height % 2))  # an odd size is padded, so that both halves agree
+        shifted = F.pad(
+            x, (-1, width % 2, -1, height % 2)
+        )  # an odd size is padded, so that both halves agree
         return torch.cat([self.even(x), self.odd(shifted)], dim=1)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,8 +1,10 @@
-"""The small algebra of a combination (:mod:`supernet.ops.combination`), on matrices of channels and never on pixels.
+"""The small algebra of a combination (:mod:`supernet.ops.combination`), on matrices of channels and
+never on pixels.
 
-From the moments of the images that T terms read, the 1×1 convolutions, the BatchNorms and the weights of the mixture follow the
-matrix by which the image of each term is multiplied, and the shift of each target. Its gradient is worked out in ``folding.c``, in
-one call where torch's would be some fifty; :func:`plain` is the same for torch to differentiate, as often as asked.
+From the moments of the images that T terms read, the 1×1 convolutions, the BatchNorms and the
+weights of the mixture follow the matrix by which the image of each term is multiplied, and the
+shift of each target. Its gradient is worked out in ``folding.c``, in one call where torch's would
+be some fifty; :func:`plain` is the same for torch to differentiate, as often as asked.
 """
 
 import ctypes
@@ -16,12 +18,13 @@ from supernet.ops.native import library, numbers, place, places
 
 
 class Layout:
-    """What is the same in every step: T terms, of which the first ``full`` have a 1×1 convolution and a norm, and the first
-    ``normed`` a norm.
+    """What is the same in every step: T terms, of which the first ``full`` have a 1×1 convolution
+    and a norm, and the first ``normed`` a norm.
 
-    ``images`` is for each normed term the place of the image that it reads: of full terms among those whose second moments are
-    known, ``wholes`` of them; of others among those of which the diagonal is, ``diagonals`` of them. ``targets`` is where each term
-    adds to, one of ``nodes``, and ``positions`` the place of its weight. ``slots`` is where, of so many ``places``, each image
+    ``images`` is for each normed term the place of the image that it reads: of full terms among
+    those whose second moments are known, ``wholes`` of them; of others among those of which the
+    diagonal is, ``diagonals`` of them. ``targets`` is where each term adds to, one of ``nodes``,
+    and ``positions`` the place of its weight. ``slots`` is where, of so many ``places``, each image
     is whose moments are known.
     """
 
@@ -40,10 +43,22 @@ class Layout:
         device: torch.device,
     ):
         def order(places: Sequence[int], count: int) -> Tensor | None:  # None: as they are
-            return None if list(places) == list(range(count)) else torch.tensor(places, device=device)
+            return (
+                None if list(places) == list(range(count)) else torch.tensor(places, device=device)
+            )
 
-        self.terms, self.full, self.normed, self.wholes, self.nodes, self.eps = len(targets), full, len(images), wholes, nodes, eps
-        self.of_whole, self.of_diagonal = order(images[:full], wholes), order(images[full:], diagonals)
+        self.terms, self.full, self.normed, self.wholes, self.nodes, self.eps = (
+            len(targets),
+            full,
+            len(images),
+            wholes,
+            nodes,
+            eps,
+        )
+        self.of_whole, self.of_diagonal = (
+            order(images[:full], wholes),
+            order(images[full:], diagonals),
+        )
         self.of_weights = order(positions, self.terms)
         self.of_targets = torch.tensor(targets, device=device)
         rest = [0] * (self.terms - self.normed)
@@ -52,7 +67,9 @@ class Layout:
 
 
 class Statistics(NamedTuple):
-    """Of images: second moments [K, C, C], diagonals of them [k, C], and the means [K + k, C] of both."""
+    """Of images: second moments [K, C, C], diagonals of them [k, C], and the means [K + k, C] of
+    both.
+    """
 
     second: Tensor
     squares: Tensor
@@ -60,7 +77,9 @@ class Statistics(NamedTuple):
 
 
 class Small(NamedTuple):
-    """Weights of the mixture [T] (none: 1), 1×1 convolutions [C, C, 1, 1], gains and biases [C] of norms (none: 1 and 0)."""
+    """Weights of the mixture [T] (none: 1), 1×1 convolutions [C, C, 1, 1], gains and biases [C] of
+    norms (none: 1 and 0).
+    """
 
     weights: Tensor | None
     pointwise: Sequence[Tensor]
@@ -76,14 +95,18 @@ class Small(NamedTuple):
 
 
 class Parts(NamedTuple):
-    """What rows are multiplied by, ``matrices`` [full, in, out] and ``diagonals`` [T - full, C], and ``shifts`` [nodes, C]."""
+    """What rows are multiplied by, ``matrices`` [full, in, out] and ``diagonals`` [T - full, C],
+    and ``shifts`` [nodes, C].
+    """
 
     matrices: Tensor
     diagonals: Tensor
     shifts: Tensor
 
 
-def plain(layout: Layout, statistics: Statistics, small: Small) -> tuple[Parts, tuple[Tensor, Tensor]]:
+def plain(
+    layout: Layout, statistics: Statistics, small: Small
+) -> tuple[Parts, tuple[Tensor, Tensor]]:
     """The parts, and the means and variances [normed, C] that BatchNorms see."""
     second, squares, first = statistics
     full, wholes = layout.full, layout.wholes
@@ -119,21 +142,29 @@ def taken(table: Tensor, order: Tensor | None) -> Tensor:
     return table if order is None else table[order]
 
 
-def fold(layout: Layout, size: int, statistics: Tensor, small: Small, channels: int) -> tuple[Tensor, Tensor]:
-    """The same by the compiled kernels, not differentiable: the parts, ``size`` numbers in a row, and the means and variances
-    [2, normed, C], from the statistics, which are in a row too."""
+def fold(
+    layout: Layout, size: int, statistics: Tensor, small: Small, channels: int
+) -> tuple[Tensor, Tensor]:
+    """The same by the compiled kernels, not differentiable: the parts, ``size`` numbers in a row,
+    and the means and variances [2, normed, C], from the statistics, which are in a row too.
+    """
     parts, observed = statistics.new_empty(size), statistics.new_empty(2, layout.normed, channels)
     weights, *pointers, _kept = _told(small)
     sizes = ctypes.c_long(channels), ctypes.c_double(layout.eps)
-    library().fold(place(parts), place(observed), place(statistics), weights, *pointers, layout.numbers, *sizes)
+    library().fold(
+        place(parts), place(observed), place(statistics), weights, *pointers, layout.numbers, *sizes
+    )
     return parts, observed
 
 
-def unfold(layout: Layout, work: Tensor, statistics: Tensor, small: Small, channels: int, pixels: int) -> list[Tensor]:
+def unfold(
+    layout: Layout, work: Tensor, statistics: Tensor, small: Small, channels: int, pixels: int
+) -> list[Tensor]:
     """The gradients of all in ``small``, from those of the parts, with which ``work`` begins.
 
-    What follows there is filled in: matrices [full, out, in] and diagonals for what comes back; matrices, diagonals and shifts that
-    are the gradient of the images by way of their moments over so many ``pixels``.
+    What follows there is filled in: matrices [full, out, in] and diagonals for what comes back;
+    matrices, diagonals and shifts that are the gradient of the images by way of their moments over
+    so many ``pixels``.
     """
     of_weights, of_norms = work.new_empty(layout.terms), work.new_empty(2, layout.normed, channels)
     of_pointwise = work.new_empty(layout.full, channels, channels, 1, 1)
@@ -141,11 +172,18 @@ def unfold(layout: Layout, work: Tensor, statistics: Tensor, small: Small, chann
     sizes = ctypes.c_long(channels), ctypes.c_double(layout.eps), ctypes.c_long(pixels)
     results = map(place, (work, of_weights, of_pointwise, of_norms, statistics))
     library().unfold(*results, weights, *pointers, layout.numbers, *sizes)
-    return [of_weights, *of_pointwise.unbind(), *(of_norms.flatten(0, 1).unbind() if small.gains else ())]
+    return [
+        of_weights,
+        *of_pointwise.unbind(),
+        *(of_norms.flatten(0, 1).unbind() if small.gains else ()),
+    ]
 
 
 def _told(small: Small) -> tuple:
     """All in ``small`` as the kernels want it, and last what these point to."""
     weights, *rest = small
-    weights, kept = weights if weights is None else weights.contiguous(), [[one.contiguous() for one in some] for some in rest]
+    weights, kept = (
+        weights if weights is None else weights.contiguous(),
+        [[one.contiguous() for one in some] for some in rest],
+    )
     return place(weights), *(places(some) if some else None for some in kept), (weights, kept)

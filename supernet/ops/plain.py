@@ -1,4 +1,6 @@
-"""Candidate operations without weights of their own (but for the normalisation that some spaces put after a pooling)."""
+"""Candidate operations without weights of their own (but for the normalisation that some spaces put
+after a pooling).
+"""
 
 import torch
 from torch import Tensor, nn
@@ -13,9 +15,13 @@ def pooled(x: Tensor, kind: str, stride: int) -> Tensor:
 
 
 class Pool(nn.Module):
-    """3×3 pooling, ``kind`` "max" or "avg" (padding not counted); BatchNorm behind it where ``norm`` is true."""
+    """3×3 pooling, ``kind`` "max" or "avg" (padding not counted); BatchNorm behind it where
+    ``norm`` is true.
+    """
 
-    def __init__(self, channels: int, kind: str, stride: int = 1, affine: bool = True, norm: bool = False):
+    def __init__(
+        self, channels: int, kind: str, stride: int = 1, affine: bool = True, norm: bool = False
+    ):
         super().__init__()
         self.kind, self.stride = kind, stride
         self.norm = nn.BatchNorm2d(channels, affine=affine) if norm else nn.Identity()
@@ -28,7 +34,8 @@ class Pool(nn.Module):
 
 
 class DropPath(nn.Module):
-    """Zeroes a branch of a sample with ``probability``, scaling the rest up to the same mean (Larsson et al. 2017).
+    """Zeroes a branch of a sample with ``probability``, scaling the rest up to the same mean
+    (Larsson et al. 2017).
 
     Active in training only. Draws come from ``generator``; ``None`` is torch's own.
     """

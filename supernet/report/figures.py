@@ -1,4 +1,6 @@
-"""The plots of the report, each a matplotlib figure from plain values, and their form as inline SVG."""
+"""The plots of the report, each a matplotlib figure from plain values, and their form as inline
+SVG.
+"""
 
 import io
 import re
@@ -22,18 +24,26 @@ POINTS = 1000  # of a curve at most; more cannot be seen
 
 
 def svg(figure: Figure, name: str) -> str:
-    """The figure as an ``<svg>`` element; every id in it begins with ``name``, so that several fit into one page."""
+    """The figure as an ``<svg>`` element; every id in it begins with ``name``, so that several fit
+    into one page.
+    """
     file = io.BytesIO()
     settings = {"svg.fonttype": "none", "svg.hashsalt": name}
     with matplotlib.rc_context(settings):
-        FigureCanvasSVG(figure).print_svg(file, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+        FigureCanvasSVG(figure).print_svg(
+            file, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        )
     text = file.getvalue().decode()
     return re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", text[text.index("<svg") :])
 
 
 def curve(axes: Axes, rows: Rows, name: str, gid: str, **style: Any) -> None:
-    """One metric over the epochs (or steps, where the rows have none); long ones as the means of equal groups."""
-    points = [(row.get("epoch", row["step"]), row[name]) for row in rows if row.get(name) is not None]
+    """One metric over the epochs (or steps, where the rows have none); long ones as the means of
+    equal groups.
+    """
+    points = [
+        (row.get("epoch", row["step"]), row[name]) for row in rows if row.get(name) is not None
+    ]
     if not points:
         return
     if len(points) > POINTS:
@@ -65,12 +75,16 @@ def tidy(axes: Axes, title: str, size: float = 10) -> None:
 
 
 def search_curves(rows: Rows) -> Figure:
-    """Loss and accuracy of the search, and the entropy of the logits or of the policy, if there are any."""
+    """Loss and accuracy of the search, and the entropy of the logits or of the policy, if there are
+    any.
+    """
     names = list(dict.fromkeys(name for row in rows for name in row))
     kinds = {
         "loss": [n for n in names if n.endswith("loss")],
         "accuracy": [n for n in names if n.endswith("accuracy")],
-        "entropy of the logits (nats)": [n for n in names if n.startswith("entropy/") and n != "entropy/policy"],
+        "entropy of the logits (nats)": [
+            n for n in names if n.startswith("entropy/") and n != "entropy/policy"
+        ],
         "entropy of the policy (nats)": [n for n in names if n == "entropy/policy"],
     }
     kinds = {title: found for title, found in kinds.items() if found}
@@ -78,7 +92,15 @@ def search_curves(rows: Rows) -> Figure:
     for one, found in zip(axes, kinds.values(), strict=False):
         for name, colour in zip(found, COLOURS, strict=False):
             label = name.removeprefix("entropy/")
-            curve(one, rows, name, f"curve-{name.replace('/', '-')}", color=colour, linewidth=1.2, label=label)
+            curve(
+                one,
+                rows,
+                name,
+                f"curve-{name.replace('/', '-')}",
+                color=colour,
+                linewidth=1.2,
+                label=label,
+            )
         if len(found) > 1:
             one.legend(fontsize=8, frameon=False)
         one.set_xlabel("epoch", fontsize=8)
@@ -86,19 +108,40 @@ def search_curves(rows: Rows) -> Figure:
 
 
 COLLAPSE = {  # title -> how the names of its figures begin, and what it says
-    "share of the derivation": ("share/skip_connect share/parameter_free", "skips, or options without weights, take over"),
-    "dominant eigenvalue": ("eigenvalue", "growth: the search has come to a sharp place, and what is derived there is poor"),
-    "accuracy, mixture and derived": ("gap/", "far apart: the mixture is not what is derived from it"),
-    "cosine of logit gradients": ("gradient_cosine", "near 1: step after step pushes the same way; near 0: only noise is left"),
-    "gradient norm of an option's weights": ("gradient_norm/", "near 0: the option no longer learns"),
-    "share of operations that are frozen": ("share/frozen", "these overfit, and no longer learn (OLES)"),
+    "share of the derivation": (
+        "share/skip_connect share/parameter_free",
+        "skips, or options without weights, take over",
+    ),
+    "dominant eigenvalue": (
+        "eigenvalue",
+        "growth: the search has come to a sharp place, and what is derived there is poor",
+    ),
+    "accuracy, mixture and derived": (
+        "gap/",
+        "far apart: the mixture is not what is derived from it",
+    ),
+    "cosine of logit gradients": (
+        "gradient_cosine",
+        "near 1: step after step pushes the same way; near 0: only noise is left",
+    ),
+    "gradient norm of an option's weights": (
+        "gradient_norm/",
+        "near 0: the option no longer learns",
+    ),
+    "share of operations that are frozen": (
+        "share/frozen",
+        "these overfit, and no longer learn (OLES)",
+    ),
 }
 
 
 def collapse_figures(rows: Rows) -> dict[str, list[str]]:
     """Title -> the figures of a search that are drawn under it, of those that were logged."""
     names = list(dict.fromkeys(name for row in rows for name in row))
-    found = {title: [n for n in names if n.startswith(tuple(starts.split()))] for title, (starts, _) in COLLAPSE.items()}
+    found = {
+        title: [n for n in names if n.startswith(tuple(starts.split()))]
+        for title, (starts, _) in COLLAPSE.items()
+    }
     return {title: figures for title, figures in found.items() if figures}
 
 
@@ -118,7 +161,9 @@ def collapse_curves(rows: Rows, guards: Rows = ()) -> Figure:
             style = {"color": colour, "linewidth": 1.2, "marker": ".", "markersize": 3}
             curve(axes, rows, name, f"curve-{name.replace('/', '-')}", label=label, **style)
         for epoch in dict.fromkeys(one["epoch"] for one in guards):
-            axes.axvline(epoch, color=CHANCE, linewidth=0.8, linestyle="--").set_gid(f"guard-{title.replace(' ', '-')}-{epoch}")
+            axes.axvline(epoch, color=CHANCE, linewidth=0.8, linestyle="--").set_gid(
+                f"guard-{title.replace(' ', '-')}-{epoch}"
+            )
         if len(names) > 1:
             axes.legend(fontsize=7, frameon=False)
         axes.set_xlabel("epoch", fontsize=8)
@@ -126,11 +171,15 @@ def collapse_curves(rows: Rows, guards: Rows = ()) -> Figure:
 
 
 def retrain_curves(stages: Mapping[str, Rows]) -> Figure:
-    """Loss and accuracy of every retraining: the found architecture in colour, the random ones in grey."""
+    """Loss and accuracy of every retraining: the found architecture in colour, the random ones in
+    grey.
+    """
     figure, axes = panels(["loss on the training images", "accuracy on the training images"])
     for one, name in zip(axes, ("loss", "accuracy"), strict=True):
         labelled = set()
-        for stage, rows in sorted(stages.items()):  # random before retrain, so that the found one lies on top
+        for stage, rows in sorted(
+            stages.items()
+        ):  # random before retrain, so that the found one lies on top
             kind = "found" if stage.startswith("retrain") else "random"
             style = {"color": FOUND if kind == "found" else CHANCE, "linewidth": 1.2, "alpha": 0.85}
             label = None if kind in labelled else kind
@@ -143,7 +192,9 @@ def retrain_curves(stages: Mapping[str, Rows]) -> Figure:
 
 
 def logit_shares(rows: Rows, group: str) -> dict[int, tuple[np.ndarray, dict[str, np.ndarray]]]:
-    """For each slot of a group: the epochs, and for each option its share by softmax at these epochs."""
+    """For each slot of a group: the epochs, and for each option its share by softmax at these
+    epochs.
+    """
     logged = [row for row in rows if any(name.startswith(f"logits/{group}/") for name in row)]
     slots: dict[int, list[str]] = {}
     for name in logged[0] if logged else ():
@@ -153,15 +204,22 @@ def logit_shares(rows: Rows, group: str) -> dict[int, tuple[np.ndarray, dict[str
     epochs = np.array([row.get("epoch", row["step"]) for row in logged], dtype=float)
     result = {}
     for slot, options in sorted(slots.items()):
-        table = np.array([[row.get(f"logits/{group}/{slot}/{o}") for o in options] for row in logged], dtype=float)
+        table = np.array(
+            [[row.get(f"logits/{group}/{slot}/{o}") for o in options] for row in logged],
+            dtype=float,
+        )
         table = np.exp(table - table.max(axis=1, keepdims=True))
         table /= table.sum(axis=1, keepdims=True)
         result[slot] = (epochs, dict(zip(options, table.T, strict=True)))
     return result
 
 
-def logit_curves(rows: Rows, group: str, colours: Mapping[str, str], chosen: Sequence[str] | None = None) -> Figure:
-    """Small multiples, one a slot: the shares of the options over the epochs; ``chosen`` are the options derived."""
+def logit_curves(
+    rows: Rows, group: str, colours: Mapping[str, str], chosen: Sequence[str] | None = None
+) -> Figure:
+    """Small multiples, one a slot: the shares of the options over the epochs; ``chosen`` are the
+    options derived.
+    """
     shares = logit_shares(rows, group)
     columns = min(len(shares), 6 if len(shares) <= 6 else 5)
     height = -(-len(shares) // columns)
@@ -178,7 +236,9 @@ def logit_curves(rows: Rows, group: str, colours: Mapping[str, str], chosen: Seq
             (line,) = axes.plot(epochs, share, color=colours[option], linewidth=width, label=option)
             line.set_gid(f"share-{slot}-{option}")
             handles.setdefault(option, Line2D([], [], color=colours[option], linewidth=2))
-    figure.legend(handles.values(), handles, loc="outside upper left", ncols=8, fontsize=8, frameon=False)
+    figure.legend(
+        handles.values(), handles, loc="outside upper left", ncols=8, fontsize=8, frameon=False
+    )
     return figure
 
 
@@ -192,13 +252,23 @@ def cost_scatter(results: Mapping[str, Any]) -> Figure:
     if chance and chance.get("architectures"):
         each = chance["architectures"]
         params = [one["params"] for one in each]
-        dots = axes.scatter(params, [100 * one["accuracy"] for one in each], color=CHANCE, s=16, label="random, one dot each")
+        dots = axes.scatter(
+            params,
+            [100 * one["accuracy"] for one in each],
+            color=CHANCE,
+            s=16,
+            label="random, one dot each",
+        )
         dots.set_gid("dots-random")
-        mean_with_interval(axes, float(np.mean(params)), chance, CHANCE, "D", "random, mean and 95% interval")
+        mean_with_interval(
+            axes, float(np.mean(params)), chance, CHANCE, "D", "random, mean and 95% interval"
+        )
     if trained and results.get("cost"):
         params = results["cost"]["params"]
         values = [100 * value for value in trained["accuracy"]]
-        dots = axes.scatter([params] * len(values), values, color=FOUND, s=16, label="found, one dot a seed")
+        dots = axes.scatter(
+            [params] * len(values), values, color=FOUND, s=16, label="found, one dot a seed"
+        )
         dots.set_gid("dots-found")
         mean_with_interval(axes, params, trained, FOUND, "o", "found, mean and 95% interval")
     axes.margins(x=0.15)
@@ -208,17 +278,29 @@ def cost_scatter(results: Mapping[str, Any]) -> Figure:
 
 
 def pareto(rows: Rows, front: Rows, cost: str) -> Figure:
-    """Accuracy with inherited weights against ``cost``: every architecture judged a dot, the Pareto front a line."""
+    """Accuracy with inherited weights against ``cost``: every architecture judged a dot, the Pareto
+    front a line.
+    """
     figure = Figure(figsize=(6.5, 3.6), layout="constrained")
     axes = figure.subplots()
     tidy(axes, "accuracy with inherited weights (%)")
     axes.set_xlabel(COSTS[cost], fontsize=8)
-    dots = axes.scatter([r[cost] for r in rows], [100 * r["accuracy"] for r in rows], color=CHANCE, s=12, label="judged")
+    dots = axes.scatter(
+        [r[cost] for r in rows],
+        [100 * r["accuracy"] for r in rows],
+        color=CHANCE,
+        s=12,
+        label="judged",
+    )
     dots.set_gid("judged")
     x, y = [one[cost] for one in front], [100 * one["accuracy"] for one in front]
-    (line,) = axes.plot(x, y, color=FOUND, marker="o", markersize=4, drawstyle="steps-post", label="Pareto front")
+    (line,) = axes.plot(
+        x, y, color=FOUND, marker="o", markersize=4, drawstyle="steps-post", label="Pareto front"
+    )
     line.set_gid("front")
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}" if cost == "latency_ms" else f"{value:,.0f}")
+    axes.xaxis.set_major_formatter(
+        lambda value, _: f"{value:g}" if cost == "latency_ms" else f"{value:,.0f}"
+    )
     axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.01, 0.5))
     return figure
 
@@ -228,14 +310,32 @@ def rank_scatter(points: Rows, truth: str, predictors: Sequence[str]) -> Figure:
     figure, panel = panels(predictors)
     for axes, name in zip(panel, predictors, strict=False):
         known = [point for point in points if truth in point]
-        dots = axes.scatter([100 * point[name] for point in known], [point[truth] for point in known], color=FOUND, s=10, alpha=0.7)
+        dots = axes.scatter(
+            [100 * point[name] for point in known],
+            [point[truth] for point in known],
+            color=FOUND,
+            s=10,
+            alpha=0.7,
+        )
         dots.set_gid(f"rank-{name}")
         axes.set_xlabel("accuracy with inherited weights (%)", fontsize=8)
     panel[0].set_ylabel(truth, fontsize=8)
     return figure
 
 
-def mean_with_interval(axes: Axes, x: float, trained: Mapping[str, Any], colour: str, marker: str, label: str) -> None:
+def mean_with_interval(
+    axes: Axes, x: float, trained: Mapping[str, Any], colour: str, marker: str, label: str
+) -> None:
     mean, ends = trained["mean"], trained.get("ci95")
     error = [[100 * (mean - ends[0])], [100 * (ends[1] - mean)]] if ends else None
-    axes.errorbar([x], [100 * mean], error, fmt=marker, color=colour, markersize=8, mfc="none", capsize=5, label=label)
+    axes.errorbar(
+        [x],
+        [100 * mean],
+        error,
+        fmt=marker,
+        color=colour,
+        markersize=8,
+        mfc="none",
+        capsize=5,
+        label=label,
+    )

@@ -1,4 +1,6 @@
-"""``report.html``: one page, complete in itself, made from what the run folder holds and nothing else."""
+"""``report.html``: one page, complete in itself, made from what the run folder holds and nothing
+else.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
@@ -12,17 +14,27 @@ import yaml
 from supernet.files import read_json, write_text
 from supernet.report import figures
 from supernet.report.cell import COLOURS, draw_cell
-from supernet.report.summary import HEADINGS, RANK_HEADINGS, comparison, count, percent, rank_rows, start_of
+from supernet.report.summary import (
+    HEADINGS,
+    RANK_HEADINGS,
+    comparison,
+    count,
+    percent,
+    rank_rows,
+    start_of,
+)
 from supernet.track.jsonlines import read_rows
 
 CELLS = {"normal": "Normal cell", "reduce": "Reduction cell"}
 
 
 def write_report(folder: Path) -> Path:
-    """Writes ``report.html`` in a run's folder and returns its path; a stage that was not run has no section.
+    """Writes ``report.html`` in a run's folder and returns its path; a stage that was not run has
+    no section.
 
     Raises:
-        UserError: ``results.json`` or ``metrics.jsonl`` cannot be read, or the page cannot be written.
+        UserError: ``results.json`` or ``metrics.jsonl`` cannot be read, or the page cannot be
+        written.
     """
     folder = Path(folder)
     results, rows = read_json(folder / "results.json"), read_rows(folder / "metrics.jsonl")
@@ -33,7 +45,9 @@ def write_report(folder: Path) -> Path:
     return path
 
 
-def page(name: str, results: Mapping[str, Any], rows: figures.Rows, config: Mapping[str, Any]) -> str:
+def page(
+    name: str, results: Mapping[str, Any], rows: figures.Rows, config: Mapping[str, Any]
+) -> str:
     """The page as HTML."""
     colours = option_colours(results, rows)
     sections = [
@@ -49,10 +63,25 @@ def page(name: str, results: Mapping[str, Any], rows: figures.Rows, config: Mapp
         ("Rank correlation", ranking(results)),
         ("Time", time(results)),
         ("Settings", table(["setting", "value"], flat(config), fold="every setting of this run")),
-        ("Versions", table(["part", "version"], flat(results.get("environment", {})), fold="software and hardware")),
+        (
+            "Versions",
+            table(
+                ["part", "version"],
+                flat(results.get("environment", {})),
+                fold="software and hardware",
+            ),
+        ),
     ]
-    body = "\n".join(f"<section>\n<h2>{title}</h2>\n{content}\n</section>" for title, content in sections if content)
-    facts = {k: results[k] for k in ("space", "method", "data", "seed", "parent") if results.get(k) is not None}
+    body = "\n".join(
+        f"<section>\n<h2>{title}</h2>\n{content}\n</section>"
+        for title, content in sections
+        if content
+    )
+    facts = {
+        k: results[k]
+        for k in ("space", "method", "data", "seed", "parent")
+        if results.get(k) is not None
+    }
     line = " · ".join(f"{escape(key)} <b>{escape(str(value))}</b>" for key, value in facts.items())
     return PAGE.substitute(title=escape(name), facts=line, body=body)
 
@@ -66,21 +95,33 @@ def result(results: Mapping[str, Any]) -> str:
     if trained := results.get("retrain"):
         each = ", ".join(percent(value) for value in trained["accuracy"])
         html += note(
-            f"Found architecture, trained from {start_of(trained)} for {trained.get('epochs', '?')} epochs; each seed: {each}."
+            f"Found architecture, trained from {start_of(trained)} for "
+            f"{trained.get('epochs', '?')} epochs; each seed: {each}."
         )
     if derived := results.get("derive"):
         inherited = derived.get("inherited_accuracy")
-        accuracy = "" if inherited is None else f"; accuracy with inherited weights: {percent(inherited)}"
-        html += note(f"Searcher: {derived['searcher']}; architectures judged: {count(derived.get('evaluated'))}{accuracy}.")
+        accuracy = (
+            "" if inherited is None else f"; accuracy with inherited weights: {percent(inherited)}"
+        )
+        html += note(
+            f"Searcher: {derived['searcher']}; architectures judged: "
+            f"{count(derived.get('evaluated'))}{accuracy}."
+        )
     return html
 
 
 def fidelity(results: Mapping[str, Any]) -> str:
-    """How cheap the judgement was: every setting that makes it cheaper, beside what the paper or the data have."""
+    """How cheap the judgement was: every setting that makes it cheaper, beside what the paper or
+    the data have.
+    """
     parts = {"search": "search", "retrain": "retraining"}
-    found = {part: results[part]["fidelity"] for part in parts if results.get(part, {}).get("fidelity")}
+    found = {
+        part: results[part]["fidelity"] for part in parts if results.get(part, {}).get("fidelity")
+    }
     names = dict.fromkeys(name for settings in found.values() for name in settings)
-    rows = [[name, *(cheapness(settings.get(name)) for settings in found.values())] for name in names]
+    rows = [
+        [name, *(cheapness(settings.get(name)) for settings in found.values())] for name in names
+    ]
     html = table(["", *(parts[part] for part in found)], rows)
     return html and html + note("Each as: value of that of the paper, or of the data (setting).")
 
@@ -89,7 +130,10 @@ def cheapness(one: Mapping[str, Any] | None) -> str:
     """``10,000 of 50,000 (data.train_limit)``."""
     if one is None:
         return "–"
-    value, full = ("×".join(map(count, x)) if isinstance(x, list) else count(x) for x in (one["value"], one["full"]))
+    value, full = (
+        "×".join(map(count, x)) if isinstance(x, list) else count(x)
+        for x in (one["value"], one["full"])
+    )
     return f"{value} of {full} ({one['setting']})"
 
 
@@ -127,8 +171,10 @@ def latency(results: Mapping[str, Any]) -> str:
     if "table" in table:
         return note(f"Latency: {cost:.4g} ms by the table {table['table']}.")
     return note(
-        f"Latency: {cost:.4g} ms by a table of measured operations. Against {table['architectures']} whole networks, this has "
-        f"a rank correlation (Kendall's tau) of {table['rank_correlation']:.3f} and a mean relative error of "
+        f"Latency: {cost:.4g} ms by a table of measured operations. Against "
+        f"{table['architectures']} whole networks, this has "
+        f"a rank correlation (Kendall's tau) of {table['rank_correlation']:.3f} and a mean "
+        "relative error of "
         f"{percent(table['mean_relative_error'])}."
     )
 
@@ -138,8 +184,15 @@ def accuracy_against_cost(results: Mapping[str, Any]) -> str:
         return ""
     html = picture(figures.cost_scatter(results), "scatter")
     each = results.get("random_baseline", {}).get("architectures", [])
-    lines = [[one["text"], count(one["params"]), count(one["madds"]), percent(one["accuracy"])] for one in each]
-    return html + table(["random architecture", "parameters", "multiply-adds", "accuracy"], lines, fold="each random architecture")
+    lines = [
+        [one["text"], count(one["params"]), count(one["madds"]), percent(one["accuracy"])]
+        for one in each
+    ]
+    return html + table(
+        ["random architecture", "parameters", "multiply-adds", "accuracy"],
+        lines,
+        fold="each random architecture",
+    )
 
 
 def search(results: Mapping[str, Any], rows: figures.Rows, colours: Mapping[str, str]) -> str:
@@ -147,15 +200,25 @@ def search(results: Mapping[str, Any], rows: figures.Rows, colours: Mapping[str,
     if not rows:
         return ""
     html = picture(figures.search_curves(rows), "search")
-    groups = dict.fromkeys(name.split("/")[1] for row in rows for name in row if name.startswith("logits/"))
+    groups = dict.fromkeys(
+        name.split("/")[1] for row in rows for name in row if name.startswith("logits/")
+    )
     choices = results.get("architecture", {}).get("choices", {})
     for group in groups:
         html += f"<h3>Shares of the options by the logits: {escape(group)}</h3>\n"
-        html += picture(figures.logit_curves(rows, group, colours, choices.get(group)), f"logits-{group}")
+        html += picture(
+            figures.logit_curves(rows, group, colours, choices.get(group)), f"logits-{group}"
+        )
     if groups:
-        html += note("One panel a decision: the softmax of its logits over the epochs. Above it what was derived, drawn bold.")
+        html += note(
+            "One panel a decision: the softmax of its logits over the epochs. Above it what was "
+            "derived, drawn bold."
+        )
     if (supernets := results.get("search", {}).get("supernets", 1)) > 1:
-        html += note(f"{supernets} supernets, one after the other, each begun anew; derived by the mean of their logits.")
+        html += note(
+            f"{supernets} supernets, one after the other, each begun anew; derived by the mean of "
+            "their logits."
+        )
     return html
 
 
@@ -165,12 +228,17 @@ def collapse(results: Mapping[str, Any], rows: figures.Rows) -> str:
     guards = results.get("search", {}).get("guards", [])
     found = figures.collapse_figures(rows)
     html = picture(figures.collapse_curves(rows, guards), "collapse") if found else ""
-    html += table(["instrument", "what to look for"], [[title, figures.COLLAPSE[title][1]] for title in found])
+    html += table(
+        ["instrument", "what to look for"], [[title, figures.COLLAPSE[title][1]] for title in found]
+    )
     for fired in guards:
         html += note(f"Guard {fired['guard']}, epoch {fired['epoch']}: {fired['what']}.")
     parts = results.get("search", {}).get("parts", {})
     if spent := [f"{name} {part['seconds']:,.1f}" for name, part in parts.items()]:
-        html += note(f"Of the search's {results['search']['seconds']:,.1f} seconds these took: {', '.join(spent)}.")
+        html += note(
+            f"Of the search's {results['search']['seconds']:,.1f} seconds these took: "
+            f"{', '.join(spent)}."
+        )
     return html
 
 
@@ -179,7 +247,9 @@ def judged(results: Mapping[str, Any], rows: figures.Rows, config: Mapping[str, 
     if not front:
         return ""
     cost = config.get("judge", {}).get("cost", "params")
-    html = picture(figures.pareto([row for row in rows if row["stage"] == "derive"], front, cost), "pareto")
+    html = picture(
+        figures.pareto([row for row in rows if row["stage"] == "derive"], front, cost), "pareto"
+    )
     timed = ["latency_ms"] if "latency_ms" in front[0] else []
     lines = [
         [
@@ -215,8 +285,10 @@ def ranking(results: Mapping[str, Any]) -> str:
         html += table(RANK_HEADINGS, rank_rows(correlations))
     if html:
         html += note(
-            "Kendall's tau (b) with its 95% interval by the bootstrap over architectures, and Spearman's rho; the same among the "
-            "tenth that is best in truth. A supernet that ranks no better than the number of parameters has not earned its keep."
+            "Kendall's tau (b) with its 95% interval by the bootstrap over architectures, and "
+            "Spearman's rho; the same among the "
+            "tenth that is best in truth. A supernet that ranks no better than the number of "
+            "parameters has not earned its keep."
         )
     return html
 
@@ -231,7 +303,9 @@ def time(results: Mapping[str, Any]) -> str:
         "random_baseline": "random architectures",
         "rank": "judging for the rank correlation",
     }
-    spent = {names[key]: results[key] for key in names if results.get(key, {}).get("seconds") is not None}
+    spent = {
+        names[key]: results[key] for key in names if results.get(key, {}).get("seconds") is not None
+    }
     before = results.get("search", {}).get("warm_start")
     while before:
         spent = {f"search before, {before['method']}": before} | spent
@@ -257,9 +331,15 @@ def time(results: Mapping[str, Any]) -> str:
 
 
 def option_colours(results: Mapping[str, Any], rows: figures.Rows) -> dict[str, str]:
-    """A colour for each operation, the same in every picture: in the order of the logits, then of the graph."""
+    """A colour for each operation, the same in every picture: in the order of the logits, then of
+    the graph.
+    """
     logged = [name.split("/", 3)[3] for row in rows for name in row if name.startswith("logits/")]
-    drawn = [edge[2] for edges in results.get("architecture", {}).get("graph", {}).values() for edge in edges]
+    drawn = [
+        edge[2]
+        for edges in results.get("architecture", {}).get("graph", {}).values()
+        for edge in edges
+    ]
     return dict(zip(dict.fromkeys([*logged, *drawn]), cycle(COLOURS), strict=False))
 
 
@@ -277,16 +357,30 @@ def memory(stage: Mapping[str, Any]) -> str:
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[Any]], fold: str = "") -> str:
-    """A table, or nothing without rows; ``fold`` is the line to click on to see it. Columns of figures stand to the right."""
+    """A table, or nothing without rows; ``fold`` is the line to click on to see it. Columns of
+    figures stand to the right.
+    """
     rows = [[str(value) for value in row] for row in rows]
     if not rows:
         return ""
-    right = [all(row[i][:1].isdigit() or row[i] in ("–", "") for row in rows) and bool(headings[i]) for i in range(len(headings))]
+    right = [
+        all(row[i][:1].isdigit() or row[i] in ("–", "") for row in rows) and bool(headings[i])
+        for i in range(len(headings))
+    ]
 
     def line(cells: Sequence[str], tag: str) -> str:
-        return "<tr>" + "".join(f"<{tag}{' class=n' * r}>{escape(c)}</{tag}>" for c, r in zip(cells, right, strict=True)) + "</tr>"
+        return (
+            "<tr>"
+            + "".join(
+                f"<{tag}{' class=n' * r}>{escape(c)}</{tag}>"
+                for c, r in zip(cells, right, strict=True)
+            )
+            + "</tr>"
+        )
 
-    inner = "\n".join(["<table>", line(headings, "th"), *(line(row, "td") for row in rows), "</table>"])
+    inner = "\n".join(
+        ["<table>", line(headings, "th"), *(line(row, "td") for row in rows), "</table>"]
+    )
     return f"<details><summary>{fold}</summary>\n{inner}\n</details>" if fold else inner
 
 

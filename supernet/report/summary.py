@@ -1,4 +1,6 @@
-"""The comparison that a run is for: the found architecture beside random ones, trained by the same recipe."""
+"""The comparison that a run is for: the found architecture beside random ones, trained by the same
+recipe.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,17 +25,27 @@ class Row:
     seconds: str
 
 
-HEADINGS = Row("", "architecture", "parameters", "multiply-adds", "accuracy", "95% interval", "seconds")
+HEADINGS = Row(
+    "", "architecture", "parameters", "multiply-adds", "accuracy", "95% interval", "seconds"
+)
 
 
 def comparison(results: Mapping[str, Any]) -> list[Row]:
-    """The found architecture, then the random ones taken together; a row less for each that was not trained."""
+    """The found architecture, then the random ones taken together; a row less for each that was not
+    trained.
+    """
     rows = []
     cost, architecture = results.get("cost", {}), results.get("architecture", {})
     if architecture:
         trained = results.get("retrain", {})
         rows.append(
-            Row("found", architecture["text"], count(cost.get("params")), count(cost.get("madds")), *accuracy_and_time(trained))
+            Row(
+                "found",
+                architecture["text"],
+                count(cost.get("params")),
+                count(cost.get("madds")),
+                *accuracy_and_time(trained),
+            )
         )
     if chance := results.get("random_baseline"):
         each = chance.get("architectures", [])
@@ -51,13 +63,20 @@ def comparison(results: Mapping[str, Any]) -> list[Row]:
 
 def accuracy_and_time(trained: Mapping[str, Any]) -> tuple[str, str, str]:
     seconds = trained.get("seconds")
-    return percent(trained.get("mean")), interval(trained.get("ci95")), "–" if seconds is None else f"{seconds:,.1f}"
+    return (
+        percent(trained.get("mean")),
+        interval(trained.get("ci95")),
+        "–" if seconds is None else f"{seconds:,.1f}",
+    )
 
 
 def summary_table(results: Mapping[str, Any]) -> Table:
     """The comparison as a table for the console, a column each, from the value of ``results.json``."""
     rows = comparison(results)
-    table = Table(title=f"Test accuracy, trained from {start_of(results.get('retrain', {}))}", title_justify="left")
+    table = Table(
+        title=f"Test accuracy, trained from {start_of(results.get('retrain', {}))}",
+        title_justify="left",
+    )
     table.add_column(no_wrap=True)
     for row in rows:
         table.add_column(row.name, overflow="fold")
@@ -69,7 +88,14 @@ def summary_table(results: Mapping[str, Any]) -> Table:
 def rank_rows(correlations: Mapping[str, Any]) -> list[list[str]]:
     """A row a predictor: tau with its interval and rho, overall and among the best tenth."""
     return [
-        [name, *(cell for group in ("all", "best_tenth") for cell in (with_interval(found[group]), decimal(found[group]["rho"])))]
+        [
+            name,
+            *(
+                cell
+                for group in ("all", "best_tenth")
+                for cell in (with_interval(found[group]), decimal(found[group]["rho"]))
+            ),
+        ]
         for name, found in correlations.items()
     ]
 
@@ -81,7 +107,10 @@ def rank_tables(ranked: Mapping[str, Any]) -> Group:
     """What ``supernet rank`` found, a table for each truth, for the console."""
     tables = []
     for truth, correlations in ranked["against"].items():
-        (some, best), *_ = ([found[group]["architectures"] for group in ("all", "best_tenth")] for found in correlations.values())
+        (some, best), *_ = (
+            [found[group]["architectures"] for group in ("all", "best_tenth")]
+            for found in correlations.values()
+        )
         title = f"Rank correlation with: {truth} ({some} architectures, {best} in the best tenth; 95% intervals)"
         table = Table(*RANK_HEADINGS, title=title, title_justify="left")
         for row in rank_rows(correlations):

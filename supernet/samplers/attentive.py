@@ -13,15 +13,18 @@ from supernet.samplers.sampler import Loss, Sampler, require_metric
 
 @dataclass
 class Attentive(Sampler):
-    """AttentiveNAS (Wang et al., CVPR 2021, section 3 and eqs. 5 to 7): attention to the best or to the worst of each cost.
+    """AttentiveNAS (Wang et al., CVPR 2021, section 3 and eqs. 5 to 7): attention to the best or to
+    the worst of each cost.
 
-    For each of ``paths`` a cost is drawn as it is distributed among the architectures within the budget, ``candidates`` are drawn
-    that cost about as much, and the one of the lowest (``mode="best"``) or highest (``mode="worst"``) loss on the step's images
-    is trained. Costs count as about the same in one of ``buckets`` intervals of equal width from the cheapest to the dearest.
+    For each of ``paths`` a cost is drawn as it is distributed among the architectures within the
+    budget, ``candidates`` are drawn that cost about as much, and the one of the lowest
+    (``mode="best"``) or highest (``mode="worst"``) loss on the step's images is trained. Costs
+    count as about the same in one of ``buckets`` intervals of equal width from the cheapest to the
+    dearest.
 
-    Departures: the paper trains these paths beside the largest and the smallest, with distillation, and besides the loss on a
-    minibatch knows a trained predictor of the accuracy; of a bucket so rare that ten thousand draws hold too few candidates,
-    those that were found compete.
+    Departures: the paper trains these paths beside the largest and the smallest, with distillation,
+    and besides the loss on a minibatch knows a trained predictor of the accuracy; of a bucket so
+    rare that ten thousand draws hold too few candidates, those that were found compete.
     """
 
     mode: str = "worst"
@@ -40,12 +43,17 @@ class Attentive(Sampler):
         super().begin(budget, streams, device)
         require_metric(self.metric, budget)
         self.cost = budget.tables[self.metric].of
-        self.least, self.most = (self.cost(end(self.metric)) for end in (budget.smallest, budget.largest))
+        self.least, self.most = (
+            self.cost(end(self.metric)) for end in (budget.smallest, budget.largest)
+        )
 
     def mixtures(self, logits: Logits, progress: float, loss: Loss) -> list[Mixture]:
         attention = min if self.mode == "best" else max
         return [
-            attention((self.space.path(candidate) for candidate in self.alike()), key=lambda path: float(loss(path)))
+            attention(
+                (self.space.path(candidate) for candidate in self.alike()),
+                key=lambda path: float(loss(path)),
+            )
             for _ in range(self.paths)
         ]
 
@@ -56,7 +64,8 @@ class Attentive(Sampler):
     def alike(self) -> list[Architecture]:
         """Candidates of about the same cost.
 
-        The first one stands for the draw of the cost: given its bucket it is distributed as those that are then drawn from there.
+        The first one stands for the draw of the cost: given its bucket it is distributed as those
+        that are then drawn from there.
         """
         rng = self.streams.host("paths")
         found = [self.budget.random(rng)]

@@ -15,15 +15,19 @@ DISTANCES = ("l2", "kl")
 
 @dataclass
 class DrNAS(Sampler):
-    """DrNAS (Chen et al., ICLR 2021, sections 3.1 and 3.2): a slot's weights are drawn from ``Dirichlet(elu(logits) + 1)``.
+    """DrNAS (Chen et al., ICLR 2021, sections 3.1 and 3.2): a slot's weights are drawn from
+    ``Dirichlet(elu(logits) + 1)``.
 
-    The gradient is pathwise (eq. 5), exact for the expected loss: a Dirichlet variable is a vector of gamma variables over their
-    sum, each of which moves with its concentration so that it keeps its quantile. ``distance_weight`` weighs the distance from the
-    uniform Dirichlet(1) in the loss of the logits (eq. 4): "l2", half the squared norm of the logits, which under Adam is the
-    authors' default, the weight decay of 1e-3; or "kl", the divergence of the distribution from the uniform one.
+    The gradient is pathwise (eq. 5), exact for the expected loss: a Dirichlet variable is a vector
+    of gamma variables over their sum, each of which moves with its concentration so that it keeps
+    its quantile. ``distance_weight`` weighs the distance from the uniform Dirichlet(1) in the loss
+    of the logits (eq. 4): "l2", half the squared norm of the logits, which under Adam is the
+    authors' default, the weight decay of 1e-3; or "kl", the divergence of the distribution from the
+    uniform one.
 
-    Derived is by the mean of the distribution. Progressive learning (section 3.3) prunes options and widens partial channels half
-    way: the first is the modifier ``pruning``, the second ``search.widths`` (:mod:`supernet.train.widening`).
+    Derived is by the mean of the distribution. Progressive learning (section 3.3) prunes options
+    and widens partial channels half way: the first is the modifier ``pruning``, the second
+    ``search.widths`` (:mod:`supernet.train.widening`).
     """
 
     distance: str = "l2"
@@ -35,7 +39,10 @@ class DrNAS(Sampler):
         require("sampler.distance_weight", self.distance_weight, least=0)
 
     def relaxation(self, logits: Logits, progress: float, noise: torch.Generator) -> Mixture:
-        return {name: Choice.dense(dirichlet(concentration(table), noise).to(table)) for name, table in logits.items()}
+        return {
+            name: Choice.dense(dirichlet(concentration(table), noise).to(table))
+            for name, table in logits.items()
+        }
 
     def mixtures(self, logits: Logits, progress: float, loss: Loss) -> list[Mixture]:
         return [self.relaxation(logits, progress, self.streams.tensor("mixtures"))]
@@ -48,23 +55,32 @@ class DrNAS(Sampler):
         if self.distance == "l2":
             return torch.where(table > -torch.inf, table, 0.0).square().sum() / 2
         rows = [row[row > 0] for row in concentration(table)]
-        return sum(kl_divergence(Dirichlet(row), Dirichlet(torch.ones_like(row))) for row in rows if len(row) > 1)
+        return sum(
+            kl_divergence(Dirichlet(row), Dirichlet(torch.ones_like(row)))
+            for row in rows
+            if len(row) > 1
+        )
 
     def probabilities(self, logits: Logits) -> Logits:
         concentrations = {name: concentration(table) for name, table in logits.items()}
-        return {name: table / table.sum(dim=-1, keepdim=True) for name, table in concentrations.items()}
+        return {
+            name: table / table.sum(dim=-1, keepdim=True) for name, table in concentrations.items()
+        }
 
 
 def concentration(table: Tensor) -> Tensor:
-    """``elu(table) + 1``, without the rounding of small values to zero: that of a pruned option alone, minus infinity, is zero."""
+    """``elu(table) + 1``, without the rounding of small values to zero: that of a pruned option
+    alone, minus infinity, is zero.
+    """
     return torch.where(table > 0, table + 1, table.clamp(max=0).exp())
 
 
 def dirichlet(concentrations: Tensor, noise: torch.Generator) -> Tensor:
-    """A differentiable draw from a Dirichlet distribution a row; an option of concentration zero has weight zero.
+    """A differentiable draw from a Dirichlet distribution a row; an option of concentration zero
+    has weight zero.
 
-    Torch's own Dirichlet takes no generator. The draw is made on the host and in float64, where small concentrations do not
-    underflow.
+    Torch's own Dirichlet takes no generator. The draw is made on the host and in float64, where
+    small concentrations do not underflow.
     """
     possible = concentrations > 0
     gammas = torch._standard_gamma(torch.where(possible, concentrations, 1.0).cpu().double(), noise)

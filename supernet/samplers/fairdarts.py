@@ -12,15 +12,17 @@ from supernet.samplers.sampler import Loss, Sampler
 
 @dataclass
 class FairDARTS(Sampler):
-    """FairDARTS (Chu et al., ECCV 2020, section 4): options do not compete, and a loss pulls their weights to zero or one.
+    """FairDARTS (Chu et al., ECCV 2020, section 4): options do not compete, and a loss pulls their
+    weights to zero or one.
 
-    The zero-one loss is ``-mean((sigmoid(logits) - 1/2)^2)`` (eq. 4), weighted by ``zero_one_weight``, which is 10 in the authors'
-    code. The scores are the sigmoids.
+    The zero-one loss is ``-mean((sigmoid(logits) - 1/2)^2)`` (eq. 4), weighted by
+    ``zero_one_weight``, which is 10 in the authors' code. The scores are the sigmoids.
 
-    Departures: the paper keeps the options whose sigmoid passes a threshold (0.85), at most two edges a node, and has no option
-    ``none``; here the space's rule derives one option a slot. ``none`` gives nothing, so that no loss but the zero-one loss would
-    move its logit, whichever way it happened to start; it is left out of that, stays at one half, and is derived where all others
-    fall below. The cost term counts options by the softmax of the logits.
+    Departures: the paper keeps the options whose sigmoid passes a threshold (0.85), at most two
+    edges a node, and has no option ``none``; here the space's rule derives one option a slot.
+    ``none`` gives nothing, so that no loss but the zero-one loss would move its logit, whichever
+    way it happened to start; it is left out of that, stays at one half, and is derived where all
+    others fall below. The cost term counts options by the softmax of the logits.
     """
 
     zero_one_weight: float = 10.0
@@ -42,7 +44,9 @@ class FairDARTS(Sampler):
 
     def penalty(self, logits: Logits, progress: float) -> Tensor:
         counted = [
-            logits[group.name][:, [index for index, option in enumerate(group.options) if option != "none"]].flatten()
+            logits[group.name][
+                :, [index for index, option in enumerate(group.options) if option != "none"]
+            ].flatten()
             for group in self.space.groups
         ]
         return -self.zero_one_weight * (torch.sigmoid(torch.cat(counted)) - 0.5).square().mean()

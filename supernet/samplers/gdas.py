@@ -14,20 +14,24 @@ from supernet.samplers.sampler import Loss, Sampler
 
 @dataclass
 class GDAS(Sampler):
-    """GDAS (Dong & Yang, CVPR 2019, section 3.2, eqs. 3 to 7): the hard Gumbel-softmax with the straight-through estimator.
+    """GDAS (Dong & Yang, CVPR 2019, section 3.2, eqs. 3 to 7): the hard Gumbel-softmax with the
+    straight-through estimator.
 
-    In each slot the option of the largest ``log p + Gumbel noise`` runs, which is a draw from the softmax p of the logits, and no
-    other: a step costs what a path costs. It is weighted by ``one + (s - s)``, where the second s asks for no gradient and
-    ``s = softmax((log p + noise) / temperature)``; the temperature falls linearly from ``start`` to ``end``.
+    In each slot the option of the largest ``log p + Gumbel noise`` runs, which is a draw from the
+    softmax p of the logits, and no other: a step costs what a path costs. It is weighted by ``one +
+    (s - s)``, where the second s asks for no gradient and ``s = softmax((log p + noise) /
+    temperature)``; the temperature falls linearly from ``start`` to ``end``.
 
-    The straight-through gradient is biased: it is that of the loss linearised at the drawn path, with s in place of the path, and
-    of the options that did not run as if they gave nothing. It is unbiased for none but a loss that is linear in the weights of
-    all options and a temperature that goes to zero.
+    The straight-through gradient is biased: it is that of the loss linearised at the drawn path,
+    with s in place of the path, and of the options that did not run as if they gave nothing. It is
+    unbiased for none but a loss that is linear in the weights of all options and a temperature that
+    goes to zero.
 
-    Departures: the authors' code adds the weights of the options that do not run to the output, as numbers; here they do not
-    appear. In the DARTS space each of the 14 edges runs an option, and the reduction cell is searched as well. Such draws are no
-    architectures of that space, so that a budget acts through the learner's cost term and the derivation, not through the draws.
-    On an accelerator a step waits for the logits, for the host has to know what to run.
+    Departures: the authors' code adds the weights of the options that do not run to the output, as
+    numbers; here they do not appear. In the DARTS space each of the 14 edges runs an option, and
+    the reduction cell is searched as well. Such draws are no architectures of that space, so that a
+    budget acts through the learner's cost term and the derivation, not through the draws. On an
+    accelerator a step waits for the logits, for the host has to know what to run.
     """
 
     start: float = 10.0

@@ -17,15 +17,17 @@ from supernet.samplers.sampler import Loss, Sampler, require_metric
 class Progressive(Sampler):
     """Progressive shrinking, after once-for-all (Cai et al., ICLR 2020, section 3.3).
 
-    The values of every gene are ordered: first the one in the largest architecture within the budget, then the others by what
-    that architecture would cost with them (``metric``), the dearest first; where they cost the same, as the space lists them.
-    Those with which it would cost more, which there are only if the budget forbids a larger one, come last, the cheapest first:
-    until they join, little that is drawn passes the budget. At first only the first values are drawn; whenever the progress
-    passes one of ``phases``, an equal share of the others joins them, so that after the last one the draw is that of
-    :class:`~supernet.samplers.uniform.Uniform`.
+    The values of every gene are ordered: first the one in the largest architecture within the
+    budget, then the others by what that architecture would cost with them (``metric``), the dearest
+    first; where they cost the same, as the space lists them. Those with which it would cost more,
+    which there are only if the budget forbids a larger one, come last, the cheapest first: until
+    they join, little that is drawn passes the budget. At first only the first values are drawn;
+    whenever the progress passes one of ``phases``, an equal share of the others joins them, so that
+    after the last one the draw is that of :class:`~supernet.samplers.uniform.Uniform`.
 
-    Departures: the paper widens one dimension after another (kernel, depth, width), derives small kernels from large ones by a
-    learned transformation, and distils from the trained largest network; here all genes widen together and nothing is distilled.
+    Departures: the paper widens one dimension after another (kernel, depth, width), derives small
+    kernels from large ones by a learned transformation, and distils from the trained largest
+    network; here all genes widen together and nothing is distilled.
     """
 
     phases: list[float] = field(default_factory=lambda: [0.25, 0.5, 0.75])
@@ -34,7 +36,10 @@ class Progressive(Sampler):
     def __post_init__(self):
         rising = all(a < b for a, b in zip([0.0, *self.phases], [*self.phases, 1.0], strict=True))
         if not (self.phases and rising):
-            raise UserError(f"sampler.phases={self.phases}: must be rising shares of the search between 0 and 1, and at least one")
+            raise UserError(
+                f"sampler.phases={self.phases}: must be rising shares of the search between 0 and "
+                "1, and at least one"
+            )
 
     def begin(self, budget: Budget, streams: Streams, device: torch.device) -> None:
         super().begin(budget, streams, device)
@@ -45,14 +50,23 @@ class Progressive(Sampler):
         self.orders = []
         for position, gene in enumerate(self.space.genes):
             others = [value for value in gene.values if value != first[position]]
-            costs = {v: cost(self.space.express([*first[:position], v, *first[position + 1 :]])) for v in others}
-            self.orders.append([first[position], *sorted(others, key=lambda v: (costs[v] > most, abs(costs[v] - most)))])
+            costs = {
+                v: cost(self.space.express([*first[:position], v, *first[position + 1 :]]))
+                for v in others
+            }
+            self.orders.append(
+                [
+                    first[position],
+                    *sorted(others, key=lambda v: (costs[v] > most, abs(costs[v] - most))),
+                ]
+            )
 
     def mixtures(self, logits: Logits, progress: float, loss: Loss) -> list[Mixture]:
         return [self.space.path(self.draw(bisect.bisect_right(self.phases, progress)))]
 
     def draw(self, passed: int) -> Architecture:
-        """An architecture drawn uniformly from those within the budget whose values have joined when so many phases are passed.
+        """An architecture drawn uniformly from those within the budget whose values have joined
+        when so many phases are passed.
 
         Where chance finds none in ten thousand draws, the largest, which is always among them.
         """
@@ -61,7 +75,9 @@ class Progressive(Sampler):
             return self.budget.random(rng)
         joined = [order[: 1 + math.ceil(share * (len(order) - 1))] for order in self.orders]
         for _ in range(TRIES):
-            architecture = self.space.express([values[rng.integers(len(values))] for values in joined])
+            architecture = self.space.express(
+                [values[rng.integers(len(values))] for values in joined]
+            )
             if self.budget.allows(architecture):
                 return architecture
         return self.largest

@@ -13,17 +13,22 @@ from supernet.samplers.sampler import Loss, Sampler
 class Proxyless(Sampler):
     """ProxylessNAS (Cai, Zhu & Han, ICLR 2019, sections 3.1 and 3.2).
 
-    The weights train on one path, drawn from the softmax of the logits (eq. 2). For the logits two options of every slot are drawn
-    from it, without replacement; one of the two is drawn in turn, by the softmax of their two logits, and has the gate 1, the
-    other 0. Both run, so that the loss has a gradient in either gate, and these stand for the gradients in the two
-    probabilities (eq. 4). Afterwards the two logits are shifted together, so that what was not drawn keeps its probability.
+    The weights train on one path, drawn from the softmax of the logits (eq. 2). For the logits two
+    options of every slot are drawn from it, without replacement; one of the two is drawn in turn,
+    by the softmax of their two logits, and has the gate 1, the other 0. Both run, so that the loss
+    has a gradient in either gate, and these stand for the gradients in the two probabilities (eq.
+    4). Afterwards the two logits are shifted together, so that what was not drawn keeps its
+    probability.
 
-    The gradient is biased as every straight-through one: it is that of the loss linearised at the drawn path. For a loss that is
-    linear in the gates its mean is that of the expected loss under the choice between the two, over the pairs.
+    The gradient is biased as every straight-through one: it is that of the loss linearised at the
+    drawn path. For a loss that is linear in the gates its mean is that of the expected loss under
+    the choice between the two, over the pairs.
 
-    Departures: the authors move the logits every fifth step of the weights and leave those of a slot alone in which ``none`` is
-    drawn; the budget's term is added, as the expected cost's excess, where the paper multiplies or adds latency. As the draws of
-    :class:`~supernet.samplers.gdas.GDAS`, paths of the DARTS space are no architectures, and budgets do not bind them.
+    Departures: the authors move the logits every fifth step of the weights and leave those of a
+    slot alone in which ``none`` is drawn; the budget's term is added, as the expected cost's
+    excess, where the paper multiplies or adds latency. As the draws of
+    :class:`~supernet.samplers.gdas.GDAS`, paths of the DARTS space are no architectures, and
+    budgets do not bind them.
     """
 
     def relaxation(self, logits: Logits, progress: float, noise: torch.Generator) -> Mixture:
@@ -40,12 +45,16 @@ class Proxyless(Sampler):
         with torch.no_grad():
             for name, table in logits.items():
                 moved = table != before[name]
-                now, then = (torch.where(moved, t, -torch.inf).logsumexp(dim=-1, keepdim=True) for t in (table, before[name]))
+                now, then = (
+                    torch.where(moved, t, -torch.inf).logsumexp(dim=-1, keepdim=True)
+                    for t in (table, before[name])
+                )
                 table.sub_(torch.where(moved, now - then, 0.0))
 
 
 def gates(table: Tensor, noise: torch.Generator) -> Choice:
-    """The two options of every slot, and their binary gates ``[slots, options]``, through which gradients reach the two logits.
+    """The two options of every slot, and their binary gates ``[slots, options]``, through which
+    gradients reach the two logits.
 
     Where pruning has left a slot a single option, that one runs alone.
     """

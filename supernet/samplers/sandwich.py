@@ -13,12 +13,15 @@ from supernet.samplers.sampler import Loss, Sampler, require_metric
 
 @dataclass
 class Sandwich(Sampler):
-    """The sandwich rule with in-place distillation (BigNAS, Yu et al., ECCV 2020, section 3.1; Yu & Huang, ICCV 2019).
+    """The sandwich rule with in-place distillation (BigNAS, Yu et al., ECCV 2020, section 3.1; Yu &
+    Huang, ICCV 2019).
 
-    A step trains the largest architecture within the budget on the labels, and the smallest and ``paths`` random ones on the
-    largest one's softmax alone. Large and small is by ``metric``, for a space need not have another order of size.
+    A step trains the largest architecture within the budget on the labels, and the smallest and
+    ``paths`` random ones on the largest one's softmax alone. Large and small is by ``metric``, for
+    a space need not have another order of size.
 
-    Departures: the gradients are averaged, not summed; all architectures see images of one size, and drop nothing.
+    Departures: the gradients are averaged, not summed; all architectures see images of one size,
+    and drop nothing.
     """
 
     paths: int = 2

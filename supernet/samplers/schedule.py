@@ -19,17 +19,20 @@ from supernet.mixture import Logits, Mixture
 from supernet.randomness import Streams
 from supernet.samplers.sampler import Loss, Sampler
 
-# Modules beside this one that hold no sampler for a phase: a policy's learner would not find it behind a schedule.
+# Modules beside this one that hold no sampler for a phase: a policy's learner would not find it
+# behind a schedule.
 NO_CHOICE = ("sampler", "schedule", "policy")
 
 
 @dataclass
 class Schedule(Sampler):
-    """``phases`` are pairs [name of a sampler, share]: each sampler, with its default settings, leads that share of the search.
+    """``phases`` are pairs [name of a sampler, share]: each sampler, with its default settings,
+    leads that share of the search.
 
-    One follows the other, and sees as its progress that of its own phase; the logits are scored by the last one. If ``mixed``, the
-    one that leads a step is drawn with the shares as probabilities, all see the progress of the whole search, and the logits are
-    scored by the most probable one (the first, if several are).
+    One follows the other, and sees as its progress that of its own phase; the logits are scored by
+    the last one. If ``mixed``, the one that leads a step is drawn with the shares as probabilities,
+    all see the progress of the whole search, and the logits are scored by the most probable one
+    (the first, if several are).
     """
 
     phases: list[Any] = field(default_factory=lambda: [["uniform", 0.5], ["softmax", 0.5]])
@@ -37,8 +40,15 @@ class Schedule(Sampler):
 
     def __post_init__(self):
         for phase in self.phases:
-            if not (isinstance(phase, list | tuple) and len(phase) == 2 and isinstance(phase[1], int | float)):
-                raise UserError(f"sampler.phases: {phase}: a phase is a pair, as in sampler.phases=[[uniform,0.5],[softmax,0.5]]")
+            if not (
+                isinstance(phase, list | tuple)
+                and len(phase) == 2
+                and isinstance(phase[1], int | float)
+            ):
+                raise UserError(
+                    f"sampler.phases: {phase}: a phase is a pair, as in "
+                    "sampler.phases=[[uniform,0.5],[softmax,0.5]]"
+                )
             require(f"sampler.phases: the share of {phase[0]}", phase[1], above=0)
         self.shares = [share for _, share in self.phases]
         if abs(sum(self.shares) - 1) > 1e-6:
@@ -52,11 +62,15 @@ class Schedule(Sampler):
             sampler.begin(budget, streams, device)
 
     def led(self, progress: float) -> tuple[Sampler, float]:
-        """The sampler that leads the step at ``progress``, and the progress that it sees; a step is drawn for only once."""
+        """The sampler that leads the step at ``progress``, and the progress that it sees; a step is
+        drawn for only once.
+        """
         if self.mixed:
             if progress != self.progress:
                 self.leader = int(
-                    self.streams.host("schedule").choice(len(self.shares), p=np.divide(self.shares, sum(self.shares)))
+                    self.streams.host("schedule").choice(
+                        len(self.shares), p=np.divide(self.shares, sum(self.shares))
+                    )
                 )
             seen = progress
         else:
@@ -90,7 +104,9 @@ class Schedule(Sampler):
         self.samplers[self.leader].settle(logits, before)
 
     def scores(self, logits: Logits) -> Logits:
-        return self.samplers[self.shares.index(max(self.shares)) if self.mixed else -1].scores(logits)
+        return self.samplers[self.shares.index(max(self.shares)) if self.mixed else -1].scores(
+            logits
+        )
 
     def state_dict(self) -> dict[str, Any]:
         samplers = [sampler.state_dict() for sampler in self.samplers]
@@ -108,13 +124,19 @@ def named(name: str) -> type[Sampler]:
     Raises:
         UserError: there is none.
     """
-    names = sorted(module.name for module in pkgutil.iter_modules(samplers.__path__) if module.name not in NO_CHOICE)
+    names = sorted(
+        module.name
+        for module in pkgutil.iter_modules(samplers.__path__)
+        if module.name not in NO_CHOICE
+    )
     if name not in names:
         raise UserError(f"sampler.phases: {unknown(name, names)}")
     module = importlib.import_module(f"{samplers.__name__}.{name}")
     (kind,) = (
         value
         for value in vars(module).values()
-        if inspect.isclass(value) and issubclass(value, Sampler) and value.__module__ == module.__name__
+        if inspect.isclass(value)
+        and issubclass(value, Sampler)
+        and value.__module__ == module.__name__
     )
     return kind

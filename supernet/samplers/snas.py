@@ -12,13 +12,16 @@ from supernet.samplers.sampler import Loss, Sampler
 
 @dataclass
 class SNAS(Sampler):
-    """SNAS (Xie et al., ICLR 2019, section 2.2, eq. 4): ``softmax((log p + Gumbel noise) / temperature)``, a concrete variable.
+    """SNAS (Xie et al., ICLR 2019, section 2.2, eq. 4): ``softmax((log p + Gumbel noise) /
+    temperature)``, a concrete variable.
 
-    Its gradient in the logits is pathwise: exact for the expected loss of the relaxed draws, which at a temperature above zero is
-    not that of one-hot draws. The temperature falls exponentially from ``start`` to ``end``, those of the authors' code.
+    Its gradient in the logits is pathwise: exact for the expected loss of the relaxed draws, which
+    at a temperature above zero is not that of one-hot draws. The temperature falls exponentially
+    from ``start`` to ``end``, those of the authors' code.
 
-    Departures: the paper trains weights and logits together on one loss over all training images; here, as everywhere, the logits
-    learn on images of their own, and each of the two steps has a draw of its own.
+    Departures: the paper trains weights and logits together on one loss over all training images;
+    here, as everywhere, the logits learn on images of their own, and each of the two steps has a
+    draw of its own.
     """
 
     start: float = 1.0
@@ -30,7 +33,10 @@ class SNAS(Sampler):
 
     def relaxation(self, logits: Logits, progress: float, noise: torch.Generator) -> Mixture:
         temperature = self.start * (self.end / self.start) ** progress
-        return {name: Choice.dense(concrete(table, temperature, noise)) for name, table in logits.items()}
+        return {
+            name: Choice.dense(concrete(table, temperature, noise))
+            for name, table in logits.items()
+        }
 
     def mixtures(self, logits: Logits, progress: float, loss: Loss) -> list[Mixture]:
         return [self.relaxation(logits, progress, self.streams.tensor("mixtures"))]

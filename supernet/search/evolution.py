@@ -14,9 +14,10 @@ from supernet.search.searcher import Judged, Searcher, rank
 
 @dataclass
 class Evolution(Searcher):
-    """``candidates`` in all, of which ``population`` live at a time; of ``sample`` of them the best has a child (Real et al.,
-    AAAI 2019, algorithm 1). Departures: a child has one gene mutated, drawn again until it is within the budget; equal
-    accuracies are ranked by loss."""
+    """``candidates`` in all, of which ``population`` live at a time; of ``sample`` of them the best
+    has a child (Real et al., AAAI 2019, algorithm 1). Departures: a child has one gene mutated,
+    drawn again until it is within the budget; equal accuracies are ranked by loss.
+    """
 
     candidates: int = 100
     population: int = 20
@@ -30,7 +31,9 @@ class Evolution(Searcher):
     def begin(self, budget: Budget, scores: Logits, rng: np.random.Generator) -> None:
         super().begin(budget, scores, rng)
         self.left = self.candidates
-        self.living: deque[Judged] = deque(maxlen=self.population)  # ageing: whoever is born pushes out the oldest
+        self.living: deque[Judged] = deque(
+            maxlen=self.population
+        )  # ageing: whoever is born pushes out the oldest
 
     def ask(self) -> Sequence[Architecture]:
         if self.living:

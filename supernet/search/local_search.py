@@ -14,8 +14,10 @@ from supernet.search.searcher import Judged, Searcher, rank
 
 @dataclass
 class LocalSearch(Searcher):
-    """Hill climbing by steepest ascent over all architectures that differ in one gene (White et al., UAI 2021; Den Ottelander et
-    al., EMO 2021), begun anew at random until there were ``candidates``. What was judged on the way is not asked for again."""
+    """Hill climbing by steepest ascent over all architectures that differ in one gene (White et
+    al., UAI 2021; Den Ottelander et al., EMO 2021), begun anew at random until there were
+    ``candidates``. What was judged on the way is not asked for again.
+    """
 
     candidates: int = 100
 
@@ -32,7 +34,8 @@ class LocalSearch(Searcher):
         while self.left and self.here is not None:
             around = [one for one in self.space.neighbours(self.here) if self.budget.allows(one)]
             if unknown := [one for one in around if one not in self.judged]:
-                # In random order: where the search ends among them, the first genes are not preferred.
+                # In random order: where the search ends among them, the first genes are not
+                # preferred.
                 return self._take([unknown[i] for i in self.rng.permutation(len(unknown))])
             best = min([self.here, *around], key=lambda one: rank(self.judged[one]))
             self.here = None if best == self.here else best

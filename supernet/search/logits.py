@@ -9,7 +9,9 @@ from supernet.search.searcher import Searcher
 
 @dataclass
 class Derived(Searcher):
-    """One candidate: the space's derivation from the scores (DARTS, section 2.4), within the budget."""
+    """One candidate: the space's derivation from the scores (DARTS, section 2.4), within the
+    budget.
+    """
 
     needs_scores = True
 

@@ -15,8 +15,10 @@ if TYPE_CHECKING:
 
 @dataclass
 class NSGA2(ThroughOptuna):
-    """The most accuracy for the least ``cost`` ("params", "madds" or "latency_ms"), by generations of ``population`` (Deb et al.,
-    2002), as Optuna has it: uniform crossover, and each gene of a child mutates with probability 1/genes."""
+    """The most accuracy for the least ``cost`` ("params", "madds" or "latency_ms"), by generations
+    of ``population`` (Deb et al., 2002), as Optuna has it: uniform crossover, and each gene of a
+    child mutates with probability 1/genes.
+    """
 
     population: int = 20
     cost: str = "params"

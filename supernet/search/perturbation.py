@@ -21,17 +21,21 @@ CRITERIA = ("accuracy", "loss")
 
 @dataclass
 class Perturbation(Derived):
-    """Perturbation-based selection (Wang et al., ICLR 2021, section 4, algorithm 1), instead of the largest logits.
+    """Perturbation-based selection (Wang et al., ICLR 2021, section 4, algorithm 1), instead of the
+    largest logits.
 
-    Slot by slot, in random order, each option is taken out of the supernet, whose other weights and logits stay; kept is the one
-    whose loss hurts the validation accuracy most. After every decision the supernet is tuned for ``tune_epochs`` with the
-    decisions so far, at ``lr`` falling to zero; by default a tenth of the search's, as in the authors' code. Where a space keeps
-    some edges only, a second round takes out whole edges, and gives up the one that is missed least until the number is right.
-    Under a budget only options are considered with which an architecture within it is still possible.
+    Slot by slot, in random order, each option is taken out of the supernet, whose other weights and
+    logits stay; kept is the one whose loss hurts the validation accuracy most. After every decision
+    the supernet is tuned for ``tune_epochs`` with the decisions so far, at ``lr`` falling to zero;
+    by default a tenth of the search's, as in the authors' code. Where a space keeps some edges
+    only, a second round takes out whole edges, and gives up the one that is missed least until the
+    number is right. Under a budget only options are considered with which an architecture within it
+    is still possible.
 
-    Departures: the authors decide a slot of the normal and one of the reduction cell at once, go on training the logits while
-    they tune (here they rest), and judge by the batch's BatchNorm statistics, where here they are recalibrated as for every
-    judgement. The logits may as well never have learnt: the paper reports no loss from that.
+    Departures: the authors decide a slot of the normal and one of the reduction cell at once, go on
+    training the logits while they tune (here they rest), and judge by the batch's BatchNorm
+    statistics, where here they are recalibrated as for every judgement. The logits may as well
+    never have learnt: the paper reports no loss from that.
     """
 
     needs_scores = False
@@ -50,15 +54,23 @@ class Perturbation(Derived):
             raise UserError(f"searcher.criterion: {unknown(self.criterion, CRITERIA)}")
         require("searcher.images", self.images, above=0, below=1 + 1e-9)
 
-    def projection(self, budget: Budget, judge: Judge, mean: Callable[[], Mixture], rng: np.random.Generator) -> "Projection":
-        order = rank if self.criterion == "accuracy" else lambda judgement: (judgement.loss, -judgement.accuracy)
+    def projection(
+        self, budget: Budget, judge: Judge, mean: Callable[[], Mixture], rng: np.random.Generator
+    ) -> "Projection":
+        order = (
+            rank
+            if self.criterion == "accuracy"
+            else lambda judgement: (judgement.loss, -judgement.accuracy)
+        )
         return Projection(budget, lambda mixture: order(judge(mixture, self.images)), mean, rng)
 
 
 class Projection:
-    """The decisions so far: ``allowed[group]`` (bool [slots, options]) says what may still be chosen.
+    """The decisions so far: ``allowed[group]`` (bool [slots, options]) says what may still be
+    chosen.
 
-    ``judge`` gives the rank of a mixture, lower is better; ``mean`` is the mixture of a supernet in which nothing is decided.
+    ``judge`` gives the rank of a mixture, lower is better; ``mean`` is the mixture of a supernet in
+    which nothing is decided.
     """
 
     def __init__(
@@ -69,10 +81,16 @@ class Projection:
         rng: np.random.Generator,
     ):
         self.budget, self.space, self.judge, self.mean = budget, budget.space, judge, mean
-        self.allowed = {group.name: torch.ones(group.shape, dtype=torch.bool) for group in self.space.groups}
-        self.edges = [rule for rule in self.space.rules() if len(rule.slots) > 1]  # so many of these slots keep an operation
+        self.allowed = {
+            group.name: torch.ones(group.shape, dtype=torch.bool) for group in self.space.groups
+        }
+        self.edges = [
+            rule for rule in self.space.rules() if len(rule.slots) > 1
+        ]  # so many of these slots keep an operation
         slots = [(group.name, slot) for group in self.space.groups for slot in range(group.slots)]
-        self.order = [int(i) for i in rng.permutation(len(slots))] + [len(slots) + int(i) for i in rng.permutation(len(self.edges))]
+        self.order = [int(i) for i in rng.permutation(len(slots))] + [
+            len(slots) + int(i) for i in rng.permutation(len(self.edges))
+        ]
         self.slots = slots
         self.kept: list[dict[str, Any]] = []  # decision by decision, for people
 
@@ -90,9 +108,11 @@ class Projection:
             self._decide_edges(self.edges[question - len(self.slots)])
 
     def mixture(self, without: tuple[str, int, int | None] | None = None) -> dict[str, Choice]:
-        """What the supernet runs: decided slots run their option alone, the others the mean mixture.
+        """What the supernet runs: decided slots run their option alone, the others the mean
+        mixture.
 
-        ``without`` leaves out one option of a slot, or with ``None`` for the option all that the slot has.
+        ``without`` leaves out one option of a slot, or with ``None`` for the option all that the
+        slot has.
         """
         mixture = {}
         for name, choice in self.mean().items():
@@ -118,7 +138,9 @@ class Projection:
         for rule in self.edges:
             if rule.group == group:
                 for slot in rule.slots:
-                    table[slot] &= torch.tensor([option in rule.options for option in range(table.shape[1])])
+                    table[slot] &= torch.tensor(
+                        [option in rule.options for option in range(table.shape[1])]
+                    )
         return table
 
     def _decide_slot(self, group: str, slot: int) -> None:
@@ -131,24 +153,38 @@ class Projection:
             row[option] = True
             return self._changed(group, slot, row)
 
-        possible = [option for option in operations.nonzero().flatten().tolist() if self._completes(with_only(option))]
-        ranks = {o: self.judge(self.mixture((group, slot, o))) for o in possible} if len(possible) > 1 else dict.fromkeys(possible)
+        possible = [
+            option
+            for option in operations.nonzero().flatten().tolist()
+            if self._completes(with_only(option))
+        ]
+        ranks = (
+            {o: self.judge(self.mixture((group, slot, o))) for o in possible}
+            if len(possible) > 1
+            else dict.fromkeys(possible)
+        )
         best = max(possible, key=ranks.__getitem__) if len(possible) > 1 else possible[0]
         self.allowed = with_only(best)
         without = {options[o]: abs(value[0]) for o, value in ranks.items() if value is not None}
-        self.kept.append({"group": group, "slots": [slot], "kept": options[best], "without": without})
+        self.kept.append(
+            {"group": group, "slots": [slot], "kept": options[best], "without": without}
+        )
 
     def _decide_edges(self, rule: Any) -> None:
         left, without = list(rule.slots), {}
         while len(left) > rule.count:
             possible = {slot: self._without_edge(rule, slot) for slot in left}
-            possible = {slot: allowed for slot, allowed in possible.items() if self._completes(allowed)}
+            possible = {
+                slot: allowed for slot, allowed in possible.items() if self._completes(allowed)
+            }
             ranks = {slot: self.judge(self.mixture((rule.group, slot, None))) for slot in possible}
             missed_least = min(possible, key=ranks.__getitem__)
             self.allowed = possible[missed_least]
             without |= {str(slot): abs(value[0]) for slot, value in ranks.items()}
             left.remove(missed_least)
-        self.kept.append({"group": rule.group, "slots": list(rule.slots), "kept": left, "without": without})
+        self.kept.append(
+            {"group": rule.group, "slots": list(rule.slots), "kept": left, "without": without}
+        )
 
     def _without_edge(self, rule: Any, slot: int) -> dict[str, Tensor]:
         row = self.allowed[rule.group][slot].clone()
@@ -176,4 +212,8 @@ class Projection:
         return {"allowed": dict(self.allowed), "order": list(self.order), "kept": list(self.kept)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.allowed, self.order, self.kept = dict(state["allowed"]), list(state["order"]), list(state["kept"])
+        self.allowed, self.order, self.kept = (
+            dict(state["allowed"]),
+            list(state["order"]),
+            list(state["kept"]),
+        )

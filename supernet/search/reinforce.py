@@ -15,11 +15,13 @@ from supernet.search.searcher import Judged, Searcher
 
 @dataclass
 class Reinforce(Searcher):
-    """``candidates`` draws of a policy that follows the gradient (r - b) ∇ log p(a) of its expected reward r, the accuracy
-    (Williams 1992), with Adam at ``lr``; the baseline b is the moving average of earlier rewards (Zoph & Le, ICLR 2017).
+    """``candidates`` draws of a policy that follows the gradient (r - b) ∇ log p(a) of its expected
+    reward r, the accuracy (Williams 1992), with Adam at ``lr``; the baseline b is the moving
+    average of earlier rewards (Zoph & Le, ICLR 2017).
 
-    Departures: genes are drawn independently of each other, by logits and not by a recurrent network; what is not within the
-    budget is drawn again, and the gradient is that of the policy as if it were not.
+    Departures: genes are drawn independently of each other, by logits and not by a recurrent
+    network; what is not within the budget is drawn again, and the gradient is that of the policy as
+    if it were not.
     """
 
     candidates: int = 100
@@ -35,7 +37,10 @@ class Reinforce(Searcher):
         super().begin(budget, scores, rng)
         self.left = self.candidates
         self.genes = self.space.genes
-        self.policy = [torch.zeros(len(gene.values), dtype=torch.float64, requires_grad=True) for gene in self.genes]
+        self.policy = [
+            torch.zeros(len(gene.values), dtype=torch.float64, requires_grad=True)
+            for gene in self.genes
+        ]
         self.optimizer = torch.optim.Adam(self.policy, self.lr)
         self.baseline: float | None = None
 
@@ -47,7 +52,10 @@ class Reinforce(Searcher):
 
         def draw() -> Architecture:
             return self.space.express(
-                [gene.values[self.rng.choice(len(share), p=share)] for gene, share in zip(self.genes, shares, strict=True)]
+                [
+                    gene.values[self.rng.choice(len(share), p=share)]
+                    for gene, share in zip(self.genes, shares, strict=True)
+                ]
             )
 
         return [self.budget.within(draw)]
@@ -58,7 +66,10 @@ class Reinforce(Searcher):
             baseline = reward if self.baseline is None else self.baseline
             self.baseline = self.decay * baseline + (1 - self.decay) * reward
             chosen = zip(self.policy, self.genes, self.space.values(architecture), strict=True)
-            log_p = sum(F.log_softmax(logits, dim=0)[gene.values.index(value)] for logits, gene, value in chosen)
+            log_p = sum(
+                F.log_softmax(logits, dim=0)[gene.values.index(value)]
+                for logits, gene, value in chosen
+            )
             self.optimizer.zero_grad()
             ((baseline - reward) * log_p).backward()
             self.optimizer.step()

@@ -13,19 +13,24 @@ Judged = tuple[Architecture, Judgement]
 
 
 class Searcher:
-    """Proposes architectures and learns how good they are. A subclass is a dataclass whose fields are its settings.
+    """Proposes architectures and learns how good they are. A subclass is a dataclass whose fields
+    are its settings.
 
-    It must decide from its generator and from what it is told alone: a stopped search is resumed by asking anew, with the
-    judgements that are there already. All that it asks for must be within the budget.
+    It must decide from its generator and from what it is told alone: a stopped search is resumed by
+    asking anew, with the judgements that are there already. All that it asks for must be within the
+    budget.
     """
 
-    needs_scores = False  # whether it reads the logits, so that a search without a learner has nothing to say to it
+    # whether it reads the logits, so that a search without a learner has nothing to say to it
+    needs_scores = False
     cost: str | None = None  # the metric that it weighs accuracy against, if any
     share = 1.0  # of the validation images, on which what is asked for next is to be judged
 
     @property
     def total(self) -> int:
-        """How many architectures it asks for at most, repeated ones included: its ``candidates``, or one where it has no such."""
+        """How many architectures it asks for at most, repeated ones included: its ``candidates``,
+        or one where it has no such.
+        """
         return getattr(self, "candidates", 1)
 
     def begin(self, budget: Budget, scores: Logits, rng: np.random.Generator) -> None:
@@ -42,8 +47,10 @@ class Searcher:
 
 @dataclass(frozen=True)
 class SearchResult:
-    """The best architecture, all that were judged on the whole of the validation images, and every judgement that was asked for,
-    by architecture and share of the images, both in the order of asking."""
+    """The best architecture, all that were judged on the whole of the validation images, and every
+    judgement that was asked for, by architecture and share of the images, both in the order of
+    asking.
+    """
 
     best: Architecture
     judgement: Judgement
@@ -56,7 +63,9 @@ class SearchResult:
         return sum(judgement.images for judgement in self.told.values())
 
     def front(self, cost: Callable[[Architecture], float]) -> list[Judged]:
-        """The Pareto front, cheapest first: whatever is judged and is not beaten in accuracy by something as cheap."""
+        """The Pareto front, cheapest first: whatever is judged and is not beaten in accuracy by
+        something as cheap.
+        """
         front: list[Judged] = []
         for one in sorted(self.judged.items(), key=lambda one: (cost(one[0]), *rank(one[1]))):
             if not front or one[1].accuracy > front[-1][1].accuracy:
@@ -75,10 +84,12 @@ def search(
     known: dict[tuple[Architecture, float], Judgement] | None = None,
     update: Callable[[int, Judgement], None] = lambda count, judgement: None,
 ) -> SearchResult:
-    """Runs ``searcher`` to its end; ``judge`` takes an architecture and the share of the validation images to judge it on.
+    """Runs ``searcher`` to its end; ``judge`` takes an architecture and the share of the validation
+    images to judge it on.
 
-    No architecture is judged twice on the same share, and none that is in ``known``, which is added to. ``update`` is called after
-    every architecture asked for, with how many these were and the judgement.
+    No architecture is judged twice on the same share, and none that is in ``known``, which is added
+    to. ``update`` is called after every architecture asked for, with how many these were and the
+    judgement.
     """
     known = {} if known is None else known
     told: dict[tuple[Architecture, float], Judgement] = {}
@@ -92,6 +103,8 @@ def search(
             count += 1
             update(count, known[key])
         searcher.tell([(key[0], known[key]) for key in keys])
-    judged = {architecture: judgement for (architecture, share), judgement in told.items() if share == 1.0}
+    judged = {
+        architecture: judgement for (architecture, share), judgement in told.items() if share == 1.0
+    }
     best = min(judged, key=lambda architecture: rank(judged[architecture]))
     return SearchResult(best, judged[best], judged, told)

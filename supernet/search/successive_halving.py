@@ -13,15 +13,17 @@ from supernet.search.searcher import Judged, Searcher, rank
 
 @dataclass
 class SuccessiveHalving(Searcher):
-    """``candidates`` random architectures; in each of the ``rounds`` the best 1/``eta`` go on to ``growth`` times more of the
-    validation images, in the last to all of them (Karnin et al., ICML 2013; Jamieson & Talwalkar, AISTATS 2016, where ``growth``
-    is ``eta``, so that every round costs the same; so it is here unless it is set).
+    """``candidates`` random architectures; in each of the ``rounds`` the best 1/``eta`` go on to
+    ``growth`` times more of the validation images, in the last to all of them (Karnin et al., ICML
+    2013; Jamieson & Talwalkar, AISTATS 2016, where ``growth`` is ``eta``, so that every round costs
+    the same; so it is here unless it is set).
 
-    Random search with weight sharing (Li & Talwalkar, UAI 2019, section 4) is two rounds of it: in the authors' code
-    (liamcli/randomNAS_release, searchers/random_weight_share.py) 1,000 random architectures are judged on 10 batches of 64 of the
-    25,000 validation images, which is 1/39, and the best 10 of them on all. Departures: all are judged on the same images; theirs
-    go through this some five times in a search on CIFAR-10, and leave the BatchNorm statistics as training left them
-    (``judge.recalibration_batches=0``).
+    Random search with weight sharing (Li & Talwalkar, UAI 2019, section 4) is two rounds of it: in
+    the authors' code (liamcli/randomNAS_release, searchers/random_weight_share.py) 1,000 random
+    architectures are judged on 10 batches of 64 of the 25,000 validation images, which is 1/39, and
+    the best 10 of them on all. Departures: all are judged on the same images; theirs go through
+    this some five times in a search on CIFAR-10, and leave the BatchNorm statistics as training
+    left them (``judge.recalibration_batches=0``).
     """
 
     candidates: int = 100

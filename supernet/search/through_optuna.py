@@ -20,9 +20,11 @@ if TYPE_CHECKING:
 
 @dataclass
 class ThroughOptuna(Searcher, ABC):
-    """``candidates`` trials of a study that lives in memory; its parameters are the genes, as indices of their values.
+    """``candidates`` trials of a study that lives in memory; its parameters are the genes, as
+    indices of their values.
 
-    A trial outside the budget fails, and the nearest architecture within takes its place: neither judges nor sampler see it.
+    A trial outside the budget fails, and the nearest architecture within takes its place: neither
+    judges nor sampler see it.
     """
 
     candidates: int = 100
@@ -46,9 +48,14 @@ class ThroughOptuna(Searcher, ABC):
 
         super().begin(budget, scores, rng)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self.study = optuna.create_study(sampler=self.sampler(int(rng.integers(2**31))), directions=self.directions)
+        self.study = optuna.create_study(
+            sampler=self.sampler(int(rng.integers(2**31))), directions=self.directions
+        )
         self.genes = self.space.genes
-        self.parameters = {gene.name: optuna.distributions.CategoricalDistribution(range(len(gene.values))) for gene in self.genes}
+        self.parameters = {
+            gene.name: optuna.distributions.CategoricalDistribution(range(len(gene.values)))
+            for gene in self.genes
+        }
         self.left = self.candidates
 
     def ask(self) -> Sequence[Architecture]:
@@ -65,7 +72,12 @@ class ThroughOptuna(Searcher, ABC):
             return trial
         self.study.tell(trial, state=TrialState.FAIL)
         values = self.space.values(self.budget.nearest(architecture))
-        self.study.enqueue_trial({gene.name: gene.values.index(value) for gene, value in zip(self.genes, values, strict=True)})
+        self.study.enqueue_trial(
+            {
+                gene.name: gene.values.index(value)
+                for gene, value in zip(self.genes, values, strict=True)
+            }
+        )
         return self.study.ask(self.parameters)
 
     def _express(self, trial: "Trial") -> Architecture:

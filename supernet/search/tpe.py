@@ -1,4 +1,6 @@
-"""The tree-structured Parzen estimator: values that good architectures have more often than bad ones."""
+"""The tree-structured Parzen estimator: values that good architectures have more often than bad
+ones.
+"""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -12,7 +14,9 @@ if TYPE_CHECKING:
 
 @dataclass
 class TPE(ThroughOptuna):
-    """Bergstra et al., NeurIPS 2011, as Optuna has it; the first ``random`` candidates are drawn uniformly."""
+    """Bergstra et al., NeurIPS 2011, as Optuna has it; the first ``random`` candidates are drawn
+    uniformly.
+    """
 
     random: int = 10
 

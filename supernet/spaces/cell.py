@@ -1,8 +1,10 @@
-"""The machinery that runs a cell: a directed graph whose edges carry operations. Spaces say only what the graph looks like.
+"""The machinery that runs a cell: a directed graph whose edges carry operations. Spaces say only
+what the graph looks like.
 
-The first nodes of a cell are given, every other node is the sum of its in-edges, and the last ``outputs`` nodes, concatenated,
-are what the cell returns. :class:`MixedCell` owns all options of every edge and is told per call what to run; :class:`Cell` owns
-one operation an edge and is a plain network. An operation reads its source with stride ``strides[source]``.
+The first nodes of a cell are given, every other node is the sum of its in-edges, and the last
+``outputs`` nodes, concatenated, are what the cell returns. :class:`MixedCell` owns all options of
+every edge and is told per call what to run; :class:`Cell` owns one operation an edge and is a plain
+network. An operation reads its source with stride ``strides[source]``.
 """
 
 from collections.abc import Sequence
@@ -20,14 +22,20 @@ from supernet.spaces.mixed import Program
 class Cell(nn.Module):
     """A cell of one operation an edge: ``edges`` lists (source, target, operation name)."""
 
-    def __init__(self, edges, nodes: int, outputs: int, strides, channels: int, affine: bool, pool_norm: bool):
+    def __init__(
+        self, edges, nodes: int, outputs: int, strides, channels: int, affine: bool, pool_norm: bool
+    ):
         super().__init__()
         self.nodes, self.outputs, self.stride = nodes, outputs, strides[0]
-        self.wiring = [(source, target, f"from_{source}_to_{target}") for source, target, _ in edges]
+        self.wiring = [
+            (source, target, f"from_{source}_to_{target}") for source, target, _ in edges
+        ]
         self.operations = {f"from_{source}_to_{target}": name for source, target, name in edges}
         self.edges = nn.ModuleDict(
             {
-                f"from_{source}_to_{target}": OPERATIONS[name](channels, strides[source], affine, pool_norm)
+                f"from_{source}_to_{target}": OPERATIONS[name](
+                    channels, strides[source], affine, pool_norm
+                )
                 for source, target, name in edges
             }
         )
@@ -50,16 +58,20 @@ class Cell(nn.Module):
 
 
 class MixedCell(nn.Module):
-    """A cell of a supernet: edge ``k`` of ``edges`` (source, target) owns every option of slot ``k`` of ``group``.
+    """A cell of a supernet: edge ``k`` of ``edges`` (source, target) owns every option of slot
+    ``k`` of ``group``.
 
-    It runs what a mixture says of that group. Options that are not active are not computed; a tensor that several operations
-    rectify is rectified once. In training, several weighted operations a slot run at once, as :mod:`supernet.spaces.mixed` says;
-    with :func:`set_recompute` in less memory.
+    It runs what a mixture says of that group. Options that are not active are not computed; a
+    tensor that several operations rectify is rectified once. In training, several weighted
+    operations a slot run at once, as :mod:`supernet.spaces.mixed` says; with :func:`set_recompute`
+    in less memory.
 
-    With ``partial_channels`` K (PC-DARTS, Xu et al., ICLR 2020, section 3.2, eq. 2) the operations read, and give, the first of K
-    parts of the channels. The others pass each edge as they are, pooled 2×2 where the stride is two, scaled by the sum of the
-    edge's weights: one for a distribution or a path, its share under edge normalisation. In the sum of a node the channels of the
-    K parts are then shuffled, so that the next edges read others. They pass also where ``none`` is chosen.
+    With ``partial_channels`` K (PC-DARTS, Xu et al., ICLR 2020, section 3.2, eq. 2) the operations
+    read, and give, the first of K parts of the channels. The others pass each edge as they are,
+    pooled 2×2 where the stride is two, scaled by the sum of the edge's weights: one for a
+    distribution or a path, its share under edge normalisation. In the sum of a node the channels of
+    the K parts are then shuffled, so that the next edges read others. They pass also where ``none``
+    is chosen.
     """
 
     def __init__(
@@ -84,7 +96,9 @@ class MixedCell(nn.Module):
             {
                 edge: nn.ModuleDict(
                     {
-                        name: OPERATIONS[name](channels // partial_channels, strides[source], affine, pool_norm)
+                        name: OPERATIONS[name](
+                            channels // partial_channels, strides[source], affine, pool_norm
+                        )
                         for name in group.options
                         if name != "none"
                     }
@@ -94,7 +108,9 @@ class MixedCell(nn.Module):
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"programs": {}}  # they are full of addresses, and a copy makes its own
+        return self.__dict__ | {
+            "programs": {}
+        }  # they are full of addresses, and a copy makes its own
 
     def forward(self, *inputs: Tensor, mixture: Mixture) -> Tensor:
         choice = mixture[self.group.name]
@@ -106,8 +122,12 @@ class MixedCell(nn.Module):
             if node >= len(inputs):
                 total = totals.get(node)
                 if total is None:  # nothing leads here
-                    total = torch.zeros_like(self.read(inputs[0])[:, :, :: self.stride, :: self.stride])
-                whole.append(total if self.parts == 1 else self.rejoined(total, node, whole, choice))
+                    total = torch.zeros_like(
+                        self.read(inputs[0])[:, :, :: self.stride, :: self.stride]
+                    )
+                whole.append(
+                    total if self.parts == 1 else self.rejoined(total, node, whole, choice)
+                )
             chosen = [
                 (slot, option, target, self.edges[edge][self.group.options[option]])
                 for slot, (source, target, edge) in enumerate(self.wiring)
@@ -118,8 +138,12 @@ class MixedCell(nn.Module):
                 leave(node, self.read(whole[node]), chosen, choice.weights, totals)
         return whole[-1] if self.outputs == 1 else torch.cat(whole[-self.outputs :], dim=1)
 
-    def _one_by_one(self, node: int, x: Tensor, chosen, weights: Tensor | None, totals: dict[int, Tensor]) -> None:
-        """Adds to each target's total what the ``chosen`` (slot, option, target, operation) make of ``x``."""
+    def _one_by_one(
+        self, node: int, x: Tensor, chosen, weights: Tensor | None, totals: dict[int, Tensor]
+    ) -> None:
+        """Adds to each target's total what the ``chosen`` (slot, option, target, operation) make of
+        ``x``.
+        """
         rectified = None
         for slot, option, target, operation in chosen:
             if isinstance(operation, Rectified):
@@ -130,8 +154,12 @@ class MixedCell(nn.Module):
             out = out if weights is None else out * weights[slot, option]
             totals[target] = out if target not in totals else totals[target] + out
 
-    def _at_once(self, node: int, x: Tensor, chosen, weights: Tensor, totals: dict[int, Tensor]) -> None:
-        """The same by a :class:`supernet.spaces.mixed.Program`, of which the last is kept: most methods run it again."""
+    def _at_once(
+        self, node: int, x: Tensor, chosen, weights: Tensor, totals: dict[int, Tensor]
+    ) -> None:
+        """The same by a :class:`supernet.spaces.mixed.Program`, of which the last is kept: most
+        methods run it again.
+        """
         slots, options, targets, operations = zip(*chosen, strict=True)
         known, targets_of, places, program = self.programs.get(node, (None,) * 4)
         key = slots, options, x.device, self.recompute
@@ -139,12 +167,17 @@ class MixedCell(nn.Module):
             targets_of = list(dict.fromkeys(targets))
             places = torch.tensor([slots, options], device=weights.device)
             program = Program(
-                [(targets_of.index(t), operation) for t, operation in zip(targets, operations, strict=True)],
+                [
+                    (targets_of.index(t), operation)
+                    for t, operation in zip(targets, operations, strict=True)
+                ],
                 x.device,
                 self.recompute,
             )
             self.programs[node] = key, targets_of, places, program
-        sums = program.run(x, weights[places[0], places[1]], [totals.get(target) for target in targets_of])
+        sums = program.run(
+            x, weights[places[0], places[1]], [totals.get(target) for target in targets_of]
+        )
         totals.update(zip(targets_of, sums, strict=True))
 
     def read(self, state: Tensor) -> Tensor:
@@ -169,10 +202,12 @@ class MixedCell(nn.Module):
 
 
 def set_recompute(network: nn.Module, recompute: bool = True) -> None:
-    """Whether the mixed cells of a supernet make cheap activations again in backward instead of keeping them: the same bits.
+    """Whether the mixed cells of a supernet make cheap activations again in backward instead of
+    keeping them: the same bits.
 
-    Those are what depthwise convolutions and poolings make where several weighted operations run at once. A path keeps what it
-    always does, and so does a gradient that is to be differentiated again.
+    Those are what depthwise convolutions and poolings make where several weighted operations run at
+    once. A path keeps what it always does, and so does a gradient that is to be differentiated
+    again.
     """
     for module in network.modules():
         if isinstance(module, MixedCell):

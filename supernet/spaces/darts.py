@@ -1,4 +1,6 @@
-"""The DARTS space (Liu, Simonyan & Yang, ICLR 2019): a normal and a reduction cell of 4 nodes, 14 edges and 8 operations each."""
+"""The DARTS space (Liu, Simonyan & Yang, ICLR 2019): a normal and a reduction cell of 4 nodes, 14
+edges and 8 operations each.
+"""
 
 import ast
 import itertools
@@ -19,7 +21,9 @@ from supernet.spaces.space import Gene, Geometry, Rule, Space
 
 
 def edges_of(nodes: int) -> list[tuple[int, int]]:
-    """Of a cell of so many nodes: its own are 2 and up, 0 and 1 the outputs of the two cells before. By target, then source."""
+    """Of a cell of so many nodes: its own are 2 and up, 0 and 1 the outputs of the two cells
+    before. By target, then source.
+    """
     return [(source, target) for target in range(2, 2 + nodes) for source in range(target)]
 
 
@@ -39,10 +43,20 @@ OPTIONS = (
 class Layer(nn.Module):
     """A cell behind the 1×1 convolutions that bring both of its inputs to its resolution and width."""
 
-    def __init__(self, cell: nn.Module, before: int, last: int, channels: int, last_reduced: bool, affine: bool):
+    def __init__(
+        self,
+        cell: nn.Module,
+        before: int,
+        last: int,
+        channels: int,
+        last_reduced: bool,
+        affine: bool,
+    ):
         super().__init__()
         self.preprocess0 = (
-            FactorizedReduce(before, channels, affine) if last_reduced else ReLUConvBN(before, channels, affine=affine)
+            FactorizedReduce(before, channels, affine)
+            if last_reduced
+            else ReLUConvBN(before, channels, affine=affine)
         )
         self.preprocess1 = ReLUConvBN(last, channels, affine=affine)
         self.cell = cell
@@ -52,7 +66,9 @@ class Layer(nn.Module):
 
 
 class AuxiliaryHead(nn.Module):
-    """A second classifier at two thirds of the depth, for training only; pooled to 2×2 where the paper's 8×8 is not met."""
+    """A second classifier at two thirds of the depth, for training only; pooled to 2×2 where the
+    paper's 8×8 is not met.
+    """
 
     def __init__(self, channels: int, classes: int):
         super().__init__()
@@ -75,9 +91,11 @@ class AuxiliaryHead(nn.Module):
 
 
 class DartsNetwork(nn.Module):
-    """Stem, ``cells`` layers, head. The layers at one and two thirds of the depth reduce: they halve the image, double the width.
+    """Stem, ``cells`` layers, head. The layers at one and two thirds of the depth reduce: they
+    halve the image, double the width.
 
-    ``normal`` and ``reduce`` list the edges (source, target, operation) of the two cells, which have ``nodes`` of their own.
+    ``normal`` and ``reduce`` list the edges (source, target, operation) of the two cells, which
+    have ``nodes`` of their own.
     """
 
     def __init__(
@@ -106,7 +124,10 @@ class DartsNetwork(nn.Module):
             nodes=nodes,
         )
         self.nodes = nodes
-        self.stem = nn.Sequential(nn.Conv2d(in_channels, 3 * channels, 3, padding=1, bias=False), nn.BatchNorm2d(3 * channels))
+        self.stem = nn.Sequential(
+            nn.Conv2d(in_channels, 3 * channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(3 * channels),
+        )
         self.reductions = {cells // 3, 2 * cells // 3} if cells > 2 else set(range(1, cells))
         before, last, width, last_reduced = 3 * channels, 3 * channels, channels, False
         self.layers = nn.ModuleList()
@@ -140,15 +161,29 @@ class DartsNetwork(nn.Module):
 
 
 class DartsSupernet(DartsNetwork):
-    """The same network with every option on every edge: ``normal`` and ``reduce`` are the groups that the cells read."""
+    """The same network with every option on every edge: ``normal`` and ``reduce`` are the groups
+    that the cells read.
+    """
 
     def __init__(self, *arguments, partial_channels: int, **settings):
         self.partial_channels = partial_channels
         super().__init__(*arguments, **settings)
 
-    def cell(self, group: ChoiceGroup, strides, channels: int, affine: bool, pool_norm: bool) -> nn.Module:
+    def cell(
+        self, group: ChoiceGroup, strides, channels: int, affine: bool, pool_norm: bool
+    ) -> nn.Module:
         wiring = edges_of(self.nodes)
-        return MixedCell(wiring, 2 + self.nodes, self.nodes, strides, channels, affine, pool_norm, group, self.partial_channels)
+        return MixedCell(
+            wiring,
+            2 + self.nodes,
+            self.nodes,
+            strides,
+            channels,
+            affine,
+            pool_norm,
+            group,
+            self.partial_channels,
+        )
 
     def forward(self, x: Tensor, mixture: Mixture) -> Tensor:
         before = last = self.stem(x)
@@ -159,16 +194,22 @@ class DartsSupernet(DartsNetwork):
 
 @dataclass
 class Darts(Space):
-    """Geometry: ``channels`` of the first cells and ``cells`` in all; the paper's are 16, 8 for search and 36, 20 for evaluation.
+    """Geometry: ``channels`` of the first cells and ``cells`` in all; the paper's are 16, 8 for
+    search and 36, 20 for evaluation.
 
-    A valid architecture keeps, for each of a cell's nodes, exactly two in-edges; the others are ``none``. During search
-    BatchNorms have no scale and shift and poolings are normalised (section 3.1 and the paper's code); in evaluation the reverse.
+    A valid architecture keeps, for each of a cell's nodes, exactly two in-edges; the others are
+    ``none``. During search BatchNorms have no scale and shift and poolings are normalised (section
+    3.1 and the paper's code); in evaluation the reverse.
     """
 
     auxiliary: bool = True
 
     name: ClassVar[str] = "darts"
-    nodes: ClassVar[int] = 4  # of a cell's own; with another number, and groups of as many edges, the supernet alone is known
+    nodes: ClassVar[int] = (
+        # of a cell's own; with another number, and groups of as many edges, the supernet alone is
+        # known
+        4
+    )
     groups: ClassVar = (ChoiceGroup("normal", 14, OPTIONS), ChoiceGroup("reduce", 14, OPTIONS))
     paper: ClassVar = {"search": Geometry(16, 8), "evaluation": Geometry(36, 20)}
 
@@ -186,7 +227,9 @@ class Darts(Space):
             nodes=self.nodes,
         )
 
-    def standalone(self, architecture: Architecture, classes: int, in_channels: int, phase: str = "evaluation") -> nn.Module:
+    def standalone(
+        self, architecture: Architecture, classes: int, in_channels: int, phase: str = "evaluation"
+    ) -> nn.Module:
         self.validate(architecture)
         searching = phase == "search"
         geometry = self.whole(phase)
@@ -208,7 +251,10 @@ class Darts(Space):
             for node in range(2, 6):
                 kept = sum(target == node for _, target, _ in _kept(architecture[group.name]))
                 if kept != 2:
-                    raise UserError(f"darts: node {node - 2} of the {group.name} cell has {kept} in-edges, not two")
+                    raise UserError(
+                        f"darts: node {node - 2} of the {group.name} cell has {kept} in-edges, "
+                        "not two"
+                    )
         return architecture
 
     @cached_property  # it is asked for with every draw
@@ -247,21 +293,33 @@ class Darts(Space):
         """Besides one option a slot: two in-edges of every node are not ``none``."""
         operations = range(1, len(OPTIONS))
         return super().rules() + [
-            Rule(group.name, slots, operations, 2) for group in self.groups for slots in self.sums(group.name)
+            Rule(group.name, slots, operations, 2)
+            for group in self.groups
+            for slots in self.sums(group.name)
         ]
 
     def sums(self, group: str) -> list[list[int]]:
-        return [[slot for slot, (_, target) in enumerate(EDGES) if target == node] for node in range(2, 6)]
+        return [
+            [slot for slot, (_, target) in enumerate(EDGES) if target == node]
+            for node in range(2, 6)
+        ]
 
     def gains(self, scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The score of ``none`` counts for nothing: an edge is left out for better ones, not for its own sake."""
-        return {name: table.index_fill(-1, torch.tensor([0]), 0.0) for name, table in super().gains(scores).items()}
+        """The score of ``none`` counts for nothing: an edge is left out for better ones, not for
+        its own sake.
+        """
+        return {
+            name: table.index_fill(-1, torch.tensor([0]), 0.0)
+            for name, table in super().gains(scores).items()
+        }
 
     def presence(self, group: str) -> Tensor:
         return torch.tensor([2 / target for _, target in EDGES])
 
     def derive(self, scores: Mapping[str, Tensor]) -> Architecture:
-        """For each node the two in-edges whose best operation other than none scores highest (section 2.4)."""
+        """For each node the two in-edges whose best operation other than none scores highest
+        (section 2.4).
+        """
         choices = {}
         for group in self.groups:
             best = scores[group.name][:, 1:].max(dim=-1)
@@ -273,35 +331,52 @@ class Darts(Space):
         return Architecture.of(self.name, **choices)
 
     def encode(self, architecture: Architecture) -> str:
-        """``Genotype(normal=[('sep_conv_3x3', 0), ...], normal_concat=range(2, 6), reduce=..., reduce_concat=...)``."""
+        """``Genotype(normal=[('sep_conv_3x3', 0), ...], normal_concat=range(2, 6), reduce=...,
+        reduce_concat=...)``.
+        """
         cells = ", ".join(
-            f"{name}={[(option, source) for source, _, option in _kept(architecture[name])]}, {name}_concat=range(2, 6)"
+            f"{name}={[(option, source) for source, _, option in _kept(architecture[name])]}, "
+            f"{name}_concat=range(2, 6)"
             for name in ("normal", "reduce")
         )
         return f"Genotype({cells})"
 
     def decode(self, text: str) -> Architecture:
-        """Reads a ``Genotype(...)`` as papers print it: per node two (operation, source), in either order."""
+        """Reads a ``Genotype(...)`` as papers print it: per node two (operation, source), in either
+        order.
+        """
         try:
-            call = ast.parse(text.strip().partition("=")[2] if text.lstrip().startswith("DARTS") else text.strip(), mode="eval")
+            call = ast.parse(
+                text.strip().partition("=")[2]
+                if text.lstrip().startswith("DARTS")
+                else text.strip(),
+                mode="eval",
+            )
             cells = {keyword.arg: ast.unparse(keyword.value) for keyword in call.body.keywords}
             rows = {name: list(ast.literal_eval(cells[name])) for name in ("normal", "reduce")}
             choices = {}
             for name, pairs in rows.items():
                 if len(pairs) != 8:
-                    raise UserError(f"darts: the {name} cell of a genotype has 8 (operation, source) pairs, not {len(pairs)}")
+                    raise UserError(
+                        f"darts: the {name} cell of a genotype has 8 (operation, source) pairs, "
+                        f"not {len(pairs)}"
+                    )
                 row = ["none"] * len(EDGES)
                 for position, (option, source) in enumerate(pairs):
                     edge = (int(source), 2 + position // 2)
                     if edge not in EDGES or row[EDGES.index(edge)] != "none":
-                        raise UserError(f"darts: {name}[{position}] = {(option, source)}: no such free edge in the cell")
+                        raise UserError(
+                            f"darts: {name}[{position}] = {(option, source)}: no such free edge "
+                            "in the cell"
+                        )
                     row[EDGES.index(edge)] = str(option)
                 choices[name] = row
         except UserError:
             raise
         except (SyntaxError, AttributeError, KeyError, ValueError, TypeError) as error:
             raise UserError(
-                f"not a DARTS genotype: {text[:120]!r}; expected Genotype(normal=[('sep_conv_3x3', 0), ...], "
+                f"not a DARTS genotype: {text[:120]!r}; expected "
+                "Genotype(normal=[('sep_conv_3x3', 0), ...], "
                 "normal_concat=range(2, 6), reduce=[...], reduce_concat=range(2, 6))"
             ) from error
         return self.validate(Architecture.of(self.name, **choices))
@@ -311,11 +386,18 @@ class Darts(Space):
             return ("c_{k-2}", "c_{k-1}", "0", "1", "2", "3")[index]
 
         return {
-            name: [(node(source), node(target), option) for source, target, option in _kept(architecture[name])]
+            name: [
+                (node(source), node(target), option)
+                for source, target, option in _kept(architecture[name])
+            ]
             for name in ("normal", "reduce")
         }
 
 
 def _kept(row) -> list[tuple[int, int, str]]:
     """The edges (source, target, operation) that a cell's row of options keeps."""
-    return [(source, target, option) for (source, target), option in zip(EDGES, row, strict=True) if option != "none"]
+    return [
+        (source, target, option)
+        for (source, target), option in zip(EDGES, row, strict=True)
+        if option != "none"
+    ]

@@ -1,8 +1,9 @@
 """How a mixed cell runs many weighted operations at once, in training.
 
-An operation is a chain of *stages* ``norm(pointwise(spatial(x)))``. All edges that leave a node are run together: what several
-operations share is computed once, depthwise convolutions of one depth in their chains are one call, and so are poolings; the
-rest of each stage, and the sum over the mixture, is a combination (:mod:`supernet.ops.combination`).
+An operation is a chain of *stages* ``norm(pointwise(spatial(x)))``. All edges that leave a node are
+run together: what several operations share is computed once, depthwise convolutions of one depth in
+their chains are one call, and so are poolings; the rest of each stage, and the sum over the
+mixture, is a combination (:mod:`supernet.ops.combination`).
 """
 
 from collections.abc import Callable, Sequence
@@ -12,7 +13,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from supernet.ops import DilConv, FactorizedReduce, Pool, Rectified, ReLUConvBN, SepConv, depthwise, pooling
+from supernet.ops import (
+    DilConv,
+    FactorizedReduce,
+    Pool,
+    Rectified,
+    ReLUConvBN,
+    SepConv,
+    depthwise,
+    pooling,
+)
 from supernet.ops.combination import Combination, Kind, Term
 from supernet.ops.native import multiplies
 
@@ -30,13 +40,18 @@ class Stage(NamedTuple):
 
 
 def stages(operation: nn.Module) -> list[Stage]:
-    """An operation as a chain of stages with a ReLU between them, and one before the first if it rectifies its input.
+    """An operation as a chain of stages with a ReLU between them, and one before the first if it
+    rectifies its input.
 
-    In a chain of several, and of one that ends in a 1×1 convolution, the spatial parts are depthwise convolutions.
+    In a chain of several, and of one that ends in a 1×1 convolution, the spatial parts are
+    depthwise convolutions.
     """
     match operation:
         case SepConv(body=body):
-            return [Stage(body[0], body[1], body[2]), Stage(body[4], body[5], body[6])]  # a slice would be a new module
+            return [
+                Stage(body[0], body[1], body[2]),
+                Stage(body[4], body[5], body[6]),
+            ]  # a slice would be a new module
         case DilConv(body=body):
             return [Stage(body[0], body[1], body[2])]
         case ReLUConvBN(body=body) if body[0].kernel_size == body[0].stride == (1, 1):
@@ -57,14 +72,23 @@ def stages(operation: nn.Module) -> list[Stage]:
 
 
 class Program:
-    """``operations`` (target, operation) on one source, prepared to run together, on images on ``device``.
+    """``operations`` (target, operation) on one source, prepared to run together, on images on
+    ``device``.
 
-    With ``recompute`` what depthwise convolutions and poolings make is not kept for backward, but made again there.
+    With ``recompute`` what depthwise convolutions and poolings make is not kept for backward, but
+    made again there.
     """
 
-    def __init__(self, operations: Sequence[tuple[int, nn.Module]], device: torch.device, recompute: bool = False):
+    def __init__(
+        self,
+        operations: Sequence[tuple[int, nn.Module]],
+        device: torch.device,
+        recompute: bool = False,
+    ):
         self.rectifies = False
-        self.given: list[tuple[bool, Callable[[Tensor], Tensor] | None]] = []  # of images: of the rectified source? through what?
+        self.given: list[
+            tuple[bool, Callable[[Tensor], Tensor] | None]
+        ] = []  # of images: of the rectified source? through what?
         made: dict[object, int] = {}  # where among them is what several operations share
         terms: list[Term] = []
         chains: dict[int, list[tuple[list[Stage], int, int]]] = {}
@@ -87,15 +111,25 @@ class Program:
         kinds: list[Kind | None] = [None] * len(self.given)
         self.pools = bool(pools)
         if pools:
-            names = tuple(name for name in pooling.NAMES if any(pool.kind == name for pool, *_ in pools))
-            terms += [Term(len(kinds), names.index(pool.kind), *stage.ends, *rest) for pool, stage, *rest in pools]
+            names = tuple(
+                name for name in pooling.NAMES if any(pool.kind == name for pool, *_ in pools)
+            )
+            terms += [
+                Term(len(kinds), names.index(pool.kind), *stage.ends, *rest)
+                for pool, stage, *rest in pools
+            ]
             kinds.append(pooling.Kind(pools[0][0].stride, names))
         self.chains: list[tuple[list[Combination], list[list[nn.Conv2d]]]] = []
         for length, group in chains.items():
-            group.sort(key=lambda one: (one[0][0].spatial.kernel_size, one[0][0].spatial.dilation))  # so those alike are neighbours
+            group.sort(
+                key=lambda one: (one[0][0].spatial.kernel_size, one[0][0].spatial.dilation)
+            )  # so those alike are neighbours
             steps = [[chain[depth] for chain, _, _ in group] for depth in range(length)]
             spatials = [[stage.spatial for stage in step] for step in steps]
-            each = [depthwise.Kind(convs[0].stride[0], tuple(conv.dilation[0] for conv in convs)) for convs in spatials]
+            each = [
+                depthwise.Kind(convs[0].stride[0], tuple(conv.dilation[0] for conv in convs))
+                for convs in spatials
+            ]
             between = [
                 Combination(
                     [Term(0, k, *stage.ends, k, k) for k, stage in enumerate(step)],
@@ -108,23 +142,45 @@ class Program:
                 for step, kind in zip(steps[:-1], each[:-1], strict=True)
             ]
             self.chains.append((between, spatials))
-            terms += [Term(len(kinds), k, *chain[-1].ends, target, position) for k, (chain, target, position) in enumerate(group)]
+            terms += [
+                Term(len(kinds), k, *chain[-1].ends, target, position)
+                for k, (chain, target, position) in enumerate(group)
+            ]
             kinds.append(each[-1])
-        self.last = Combination(terms, kinds, 1 + max(target for target, _ in operations), device, recompute=recompute)
+        self.last = Combination(
+            terms, kinds, 1 + max(target for target, _ in operations), device, recompute=recompute
+        )
 
     def run(
-        self, source: Tensor, weights: Tensor, starts: Sequence[Tensor | None], dtype: torch.dtype | None = None
+        self,
+        source: Tensor,
+        weights: Tensor,
+        starts: Sequence[Tensor | None],
+        dtype: torch.dtype | None = None,
     ) -> list[Tensor]:
-        """``starts``, of which each may be missing, plus what the operations make of ``source``, each times its of ``weights``.
+        """``starts``, of which each may be missing, plus what the operations make of ``source``,
+        each times its of ``weights``.
 
-        ``dtype`` is that of the z, if not that of the source: in less than float32 all but what is kept and multiplied stays so.
+        ``dtype`` is that of the z, if not that of the source: in less than float32 all but what is
+        kept and multiplied stays so.
         """
         kind = source.device.type
         if torch.is_autocast_enabled(kind):  # the moments need float32
-            dtype = torch.bfloat16 if torch.get_autocast_dtype(kind) == torch.bfloat16 and multiplies(source) else None
+            dtype = (
+                torch.bfloat16
+                if torch.get_autocast_dtype(kind) == torch.bfloat16 and multiplies(source)
+                else None
+            )
             with torch.autocast(kind, enabled=False):
-                return self.run(source.float(), weights, [None if start is None else start.float() for start in starts], dtype)
-        weights = weights.float() if source.dtype == torch.float32 else weights  # whatever made them: kernels do not ask
+                return self.run(
+                    source.float(),
+                    weights,
+                    [None if start is None else start.float() for start in starts],
+                    dtype,
+                )
+        weights = (
+            weights.float() if source.dtype == torch.float32 else weights
+        )  # whatever made them: kernels do not ask
         rectified = F.relu(source) if self.rectifies else None
         images: list[tuple[Tensor, ...]] = []
         for rectifies, spatial in self.given:

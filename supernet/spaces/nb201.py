@@ -1,4 +1,6 @@
-"""NAS-Bench-201 (Dong & Yang, ICLR 2020): one cell of 4 nodes and 6 edges, 5 operations an edge, 15,625 architectures."""
+"""NAS-Bench-201 (Dong & Yang, ICLR 2020): one cell of 4 nodes and 6 edges, 5 operations an edge,
+15,625 architectures.
+"""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -13,18 +15,28 @@ from supernet.ops import ReLUConvBN
 from supernet.spaces.cell import Cell, MixedCell
 from supernet.spaces.space import Gene, Geometry, Space
 
-EDGES = [(0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3)]  # (source, target), in the order of the architecture string
+EDGES = [
+    (0, 1),
+    (0, 2),
+    (1, 2),
+    (0, 3),
+    (1, 3),
+    (2, 3),
+]  # (source, target), in the order of the architecture string
 
 
 class Reduction(nn.Module):
-    """The residual block of stride 2 between two stages (section 2.1): two 3×3 convolutions, shortcut of pooling and 1×1."""
+    """The residual block of stride 2 between two stages (section 2.1): two 3×3 convolutions,
+    shortcut of pooling and 1×1.
+    """
 
     def __init__(self, inputs: int, outputs: int):
         super().__init__()
         self.first = ReLUConvBN(inputs, outputs, 3, stride=2)
         self.second = ReLUConvBN(outputs, outputs, 3)
         self.shortcut = nn.Sequential(
-            nn.AvgPool2d(2, 2, ceil_mode=True, count_include_pad=False), nn.Conv2d(inputs, outputs, 1, bias=False)
+            nn.AvgPool2d(2, 2, ceil_mode=True, count_include_pad=False),
+            nn.Conv2d(inputs, outputs, 1, bias=False),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -32,19 +44,36 @@ class Reduction(nn.Module):
 
 
 class NB201Network(nn.Module):
-    """Stem, three stages of ``cells`` cells with a reduction between them, head; ``edges`` lists (source, target, operation)."""
+    """Stem, three stages of ``cells`` cells with a reduction between them, head; ``edges`` lists
+    (source, target, operation).
+    """
 
-    def __init__(self, edges, channels: int, cells: int, classes: int, in_channels: int, affine: bool):
+    def __init__(
+        self, edges, channels: int, cells: int, classes: int, in_channels: int, affine: bool
+    ):
         super().__init__()
-        self.settings = dict(edges=edges, channels=channels, cells=cells, classes=classes, in_channels=in_channels, affine=affine)
-        self.stem = nn.Sequential(nn.Conv2d(in_channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels))
+        self.settings = dict(
+            edges=edges,
+            channels=channels,
+            cells=cells,
+            classes=classes,
+            in_channels=in_channels,
+            affine=affine,
+        )
+        self.stem = nn.Sequential(
+            nn.Conv2d(in_channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels)
+        )
         blocks = [self.cell(edges, channels, affine) for _ in range(cells)]
         for width in (2 * channels, 4 * channels):
             blocks.append(Reduction(width // 2, width))
             blocks.extend(self.cell(edges, width, affine) for _ in range(cells))
         self.blocks = nn.ModuleList(blocks)
         self.head = nn.Sequential(
-            nn.BatchNorm2d(4 * channels), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4 * channels, classes)
+            nn.BatchNorm2d(4 * channels),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(4 * channels, classes),
         )
 
     def cell(self, edges, channels: int, affine: bool) -> nn.Module:
@@ -65,7 +94,9 @@ class NB201Supernet(NB201Network):
         super().__init__(*arguments, **settings)
 
     def cell(self, group: ChoiceGroup, channels: int, affine: bool) -> nn.Module:
-        return MixedCell(EDGES, 4, 1, [1, 1, 1], channels, affine, False, group, self.partial_channels)
+        return MixedCell(
+            EDGES, 4, 1, [1, 1, 1], channels, affine, False, group, self.partial_channels
+        )
 
     def forward(self, x: Tensor, mixture: Mixture) -> Tensor:
         x = self.stem(x)
@@ -76,13 +107,19 @@ class NB201Supernet(NB201Network):
 
 @dataclass
 class NB201(Space):
-    """Geometry: ``channels`` of the first stage and ``cells`` per stage; the paper's is 16 and 5 in both phases.
+    """Geometry: ``channels`` of the first stage and ``cells`` per stage; the paper's is 16 and 5 in
+    both phases.
 
-    As in the benchmark's own supernets, the candidates' BatchNorms have no scale and shift during search.
+    As in the benchmark's own supernets, the candidates' BatchNorms have no scale and shift during
+    search.
     """
 
     name: ClassVar[str] = "nb201"
-    groups: ClassVar = (ChoiceGroup("edges", 6, ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")),)
+    groups: ClassVar = (
+        ChoiceGroup(
+            "edges", 6, ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
+        ),
+    )
     paper: ClassVar = {"search": Geometry(16, 5), "evaluation": Geometry(16, 5)}
 
     def supernet(self, classes: int, in_channels: int, phase: str = "search") -> nn.Module:
@@ -97,14 +134,25 @@ class NB201(Space):
             partial_channels=geometry.partial_channels,
         )
 
-    def standalone(self, architecture: Architecture, classes: int, in_channels: int, phase: str = "evaluation") -> nn.Module:
+    def standalone(
+        self, architecture: Architecture, classes: int, in_channels: int, phase: str = "evaluation"
+    ) -> nn.Module:
         geometry = self.whole(phase)
         edges = [
             (source, target, option)
-            for (source, target), option in zip(EDGES, self.validate(architecture)["edges"], strict=True)
+            for (source, target), option in zip(
+                EDGES, self.validate(architecture)["edges"], strict=True
+            )
             if option != "none"
         ]
-        return NB201Network(edges, geometry.channels, geometry.cells, classes, in_channels, affine=phase == "evaluation")
+        return NB201Network(
+            edges,
+            geometry.channels,
+            geometry.cells,
+            classes,
+            in_channels,
+            affine=phase == "evaluation",
+        )
 
     @property
     def genes(self) -> tuple[Gene, ...]:
@@ -117,11 +165,16 @@ class NB201(Space):
         return list(architecture["edges"])
 
     def sums(self, group: str) -> list[list[int]]:
-        return [[slot for slot, (_, target) in enumerate(EDGES) if target == node] for node in range(1, 4)]
+        return [
+            [slot for slot, (_, target) in enumerate(EDGES) if target == node]
+            for node in range(1, 4)
+        ]
 
     def derive(self, scores: Mapping[str, Tensor]) -> Architecture:
         options = self.groups[0].options
-        return Architecture.of(self.name, edges=[options[i] for i in scores["edges"].argmax(dim=-1).tolist()])
+        return Architecture.of(
+            self.name, edges=[options[i] for i in scores["edges"].argmax(dim=-1).tolist()]
+        )
 
     def encode(self, architecture: Architecture) -> str:
         """``|op~0|+|op~0|op~1|+|op~0|op~1|op~2|``: for each node its in-edges as operation~source."""
@@ -135,11 +188,20 @@ class NB201(Space):
         sources = [[int(source) for _, source in node] for node in found]
         if sources != [[0], [0, 1], [0, 1, 2]]:
             raise UserError(
-                f"not a NAS-Bench-201 cell: {text[:120]!r}; expected |op~0|+|op~0|op~1|+|op~0|op~1|op~2| "
+                f"not a NAS-Bench-201 cell: {text[:120]!r}; expected "
+                "|op~0|+|op~0|op~1|+|op~0|op~1|op~2| "
                 f"with op one of {', '.join(self.groups[0].options)}"
             )
-        return self.validate(Architecture.of(self.name, edges=[option for node in found for option, _ in node]))
+        return self.validate(
+            Architecture.of(self.name, edges=[option for node in found for option, _ in node])
+        )
 
     def graph(self, architecture: Architecture) -> dict[str, list[tuple[str, str, str]]]:
         edges = zip(EDGES, architecture["edges"], strict=True)
-        return {"cell": [(str(source), str(target), option) for (source, target), option in edges if option != "none"]}
+        return {
+            "cell": [
+                (str(source), str(target), option)
+                for (source, target), option in edges
+                if option != "none"
+            ]
+        }

@@ -1,4 +1,6 @@
-"""What a person sees while a stage runs: a bar in a terminal, a line now and then where there is none."""
+"""What a person sees while a stage runs: a bar in a terminal, a line now and then where there is
+none.
+"""
 
 import os
 import sys
@@ -16,21 +18,34 @@ Update = Callable[[int, Mapping[str, float]], None]
 
 
 class Progress:
-    """Stages with rate, time left, loss, accuracy and peak memory; messages pass above the bar without breaking it.
+    """Stages with rate, time left, loss, accuracy and peak memory; messages pass above the bar
+    without breaking it.
 
-    Where ``file`` (standard output) is no terminal, and under ``TERM=dumb`` or ``CI``, there are plain lines instead: one at the
-    end of a stage and at most one every ``every`` seconds before.
+    Where ``file`` (standard output) is no terminal, and under ``TERM=dumb`` or ``CI``, there are
+    plain lines instead: one at the end of a stage and at most one every ``every`` seconds before.
     """
 
     def __init__(self, *, quiet: bool = False, file: TextIO | None = None, every: float = 5.0):
         self.quiet, self.every = quiet, every
         self.console = Console(file=file or sys.stdout, highlight=False, emoji=False)
-        self.live = self.console.is_terminal and not self.console.is_dumb_terminal and not os.environ.get("CI")
+        self.live = (
+            self.console.is_terminal
+            and not self.console.is_dumb_terminal
+            and not os.environ.get("CI")
+        )
         if not self.live:  # nobody's window says how wide a log may be; a table needs some room
-            self.console = Console(file=self.console.file, highlight=False, emoji=False, force_terminal=False, width=132)
+            self.console = Console(
+                file=self.console.file,
+                highlight=False,
+                emoji=False,
+                force_terminal=False,
+                width=132,
+            )
 
     def message(self, content: Any) -> None:
-        """Prints text, as it is and in one line however long, or something that rich renders, such as a table."""
+        """Prints text, as it is and in one line however long, or something that rich renders, such
+        as a table.
+        """
         if self.quiet:
             return
         if isinstance(content, str):
@@ -40,7 +55,9 @@ class Progress:
 
     @contextmanager
     def stage(self, name: str, total: int, start: int = 0) -> Iterator[Update]:
-        """Shows ``total`` steps of a stage, of which ``start`` are done; yields the function to call with (step, metrics)."""
+        """Shows ``total`` steps of a stage, of which ``start`` are done; yields the function to
+        call with (step, metrics).
+        """
         if self.quiet:
             yield lambda step, metrics: None
         elif self.live:
@@ -57,14 +74,22 @@ class Progress:
             BarColumn(bar_width=16),
             MofNCompleteColumn(),
             TimeRemainingColumn(elapsed_when_finished=True),
-            TextColumn("{task.fields[figures]}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis")),
+            TextColumn(
+                "{task.fields[figures]}",
+                markup=False,
+                table_column=Column(no_wrap=True, overflow="ellipsis"),
+            ),
         )
         rate = Rate(start)
         with Bar(*columns, console=self.console, refresh_per_second=4) as bar:
             task = bar.add_task(name, total=total, completed=start, figures="")
 
             def update(step: int, metrics: Mapping[str, float]) -> None:
-                bar.update(task, completed=step, figures="  ".join([f"{rate(step):.1f} steps/s", *figures(metrics)]))
+                bar.update(
+                    task,
+                    completed=step,
+                    figures="  ".join([f"{rate(step):.1f} steps/s", *figures(metrics)]),
+                )
 
             yield update
 
@@ -83,7 +108,16 @@ class Progress:
             printed = now
             speed = rate(step)
             left = [] if step >= total or not speed else [f"{clock((total - step) / speed)} left"]
-            self.message("  ".join([f"{name}: step {step}/{total}", f"{speed:.1f} steps/s", *left, *figures(metrics)]))
+            self.message(
+                "  ".join(
+                    [
+                        f"{name}: step {step}/{total}",
+                        f"{speed:.1f} steps/s",
+                        *left,
+                        *figures(metrics),
+                    ]
+                )
+            )
 
         yield update
 

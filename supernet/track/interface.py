@@ -1,4 +1,6 @@
-"""What a tracker is: it takes flat rows of scalars, a summary and artifacts, and can go on where a checkpoint was written."""
+"""What a tracker is: it takes flat rows of scalars, a summary and artifacts, and can go on where a
+checkpoint was written.
+"""
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -10,7 +12,9 @@ from typing import Any
 class Tracker:
     """A tracker that keeps nothing; the others override what they need."""
 
-    def start(self, folder: Path, config: Mapping[str, Any], state: Mapping[str, Any] | None = None) -> None:
+    def start(
+        self, folder: Path, config: Mapping[str, Any], state: Mapping[str, Any] | None = None
+    ) -> None:
         """Begins, or goes on from ``state`` (an earlier :meth:`state_dict`), in a run's folder.
 
         Raises:
@@ -18,7 +22,9 @@ class Tracker:
         """
 
     def log(self, stage: str, step: int, metrics: Mapping[str, float]) -> None:
-        """Takes one row: scalars after ``step`` steps of ``stage`` (``search``, ``retrain/0``, ...)."""
+        """Takes one row: scalars after ``step`` steps of ``stage`` (``search``, ``retrain/0``,
+        ...).
+        """
 
     def summary(self, values: Mapping[str, Any]) -> None:
         """Takes the final figures of the run; may be nested."""
@@ -31,7 +37,9 @@ class Tracker:
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes back to the place of :meth:`state_dict`: what was logged after it will be logged again, and must not count twice."""
+        """Goes back to the place of :meth:`state_dict`: what was logged after it will be logged
+        again, and must not count twice.
+        """
 
     def close(self, exit_code: int = 0) -> None:
         """Ends; 0 means that all went well."""
@@ -43,12 +51,16 @@ class NoTracker(Tracker):
 
 
 class Trackers(Tracker):
-    """Several trackers as one, asked in their order. The state is kept by class, so that a run can go on with other trackers."""
+    """Several trackers as one, asked in their order. The state is kept by class, so that a run can
+    go on with other trackers.
+    """
 
     def __init__(self, trackers: Sequence[Tracker]):
         self.trackers = list(trackers)
 
-    def start(self, folder: Path, config: Mapping[str, Any], state: Mapping[str, Any] | None = None) -> None:
+    def start(
+        self, folder: Path, config: Mapping[str, Any], state: Mapping[str, Any] | None = None
+    ) -> None:
         for tracker in self.trackers:
             tracker.start(folder, config, (state or {}).get(type(tracker).__name__))
 

@@ -1,4 +1,6 @@
-"""Rows as JSON lines: ``{"stage": "search", "step": 12, "loss": 1.5}``; what is not finite is null, for every reader."""
+"""Rows as JSON lines: ``{"stage": "search", "step": 12, "loss": 1.5}``; what is not finite is null,
+for every reader.
+"""
 
 import json
 import math
@@ -15,8 +17,9 @@ from supernet.track.interface import Tracker
 class JsonLines(Tracker):
     """Writes one line a row, and passes it to the system at once.
 
-    The state is the length in bytes. A file that is longer, because rows came after the checkpoint that the run goes on from or
-    because the last write was torn, is cut to that length, but only when the next row is written: reading a run never changes it.
+    The state is the length in bytes. A file that is longer, because rows came after the checkpoint
+    that the run goes on from or because the last write was torn, is cut to that length, but only
+    when the next row is written: reading a run never changes it.
     """
 
     def __init__(self, path: str | os.PathLike):
@@ -24,11 +27,15 @@ class JsonLines(Tracker):
         self._length = 0
         self._file: BinaryIO | None = None
 
-    def start(self, folder: Path, config: Mapping[str, Any], state: Mapping[str, Any] | None = None) -> None:
+    def start(
+        self, folder: Path, config: Mapping[str, Any], state: Mapping[str, Any] | None = None
+    ) -> None:
         self.load_state_dict(state or {"bytes": 0})
 
     def log(self, stage: str, step: int, metrics: Mapping[str, float]) -> None:
-        row = {"stage": stage, "step": step} | {name: number(value) for name, value in metrics.items()}
+        row = {"stage": stage, "step": step} | {
+            name: number(value) for name, value in metrics.items()
+        }
         line = json.dumps(row, allow_nan=False).encode() + b"\n"
         with self._writing() as file:
             file.write(line)
@@ -58,14 +65,18 @@ class JsonLines(Tracker):
                 self._file = open(self.path, "a+b")  # noqa: SIM115 (open until close())
                 self._file.seek(0)
                 kept = self._file.read(self._length)
-                self._length = kept.rfind(b"\n") + 1  # whole lines only, should the file have been shortened by someone else
+                self._length = (
+                    kept.rfind(b"\n") + 1
+                )  # whole lines only, should the file have been shortened by someone else
                 self._file.truncate(self._length)
             yield self._file
         except OSError as error:
             with suppress(OSError):  # what could not be written is still in the buffer
                 self.close()
             self._file = None
-            raise UserError(f"cannot write {self.path}: {error.strerror or error}; free some space and resume") from error
+            raise UserError(
+                f"cannot write {self.path}: {error.strerror or error}; free some space and resume"
+            ) from error
 
 
 def number(value: Any) -> int | float | None:
@@ -85,7 +96,9 @@ def read_rows(path: str | os.PathLike) -> list[dict[str, Any]]:
     path = Path(path)
     if not path.exists():
         return []
-    lines = path.read_bytes().split(b"\n")[:-1]  # after the last newline there is nothing, or a torn line
+    lines = path.read_bytes().split(b"\n")[
+        :-1
+    ]  # after the last newline there is nothing, or a torn line
     try:
         return [json.loads(line) for line in lines]
     except ValueError as error:

@@ -1,4 +1,6 @@
-"""Weights & Biases: the one module that knows it, and the package is imported only when a run starts to use it."""
+"""Weights & Biases: the one module that knows it, and the package is imported only when a run
+starts to use it.
+"""
 
 import json
 import os
@@ -18,12 +20,15 @@ MODES = ("offline", "online", "disabled")
 
 @dataclass
 class WandB(Tracker):
-    """One W&B run per job, under the same id in every session of the job; its own files are in ``FOLDER/wandb``.
+    """One W&B run per job, under the same id in every session of the job; its own files are in
+    ``FOLDER/wandb``.
 
-    It follows ``FOLDER/metrics.jsonl`` (the tracker that writes it stands before this one): W&B's step is the number of the row.
-    So W&B holds exactly the rows of that file, however often the job was stopped or killed. An online run gets those that it does
-    not have yet. An offline run is written anew from the first row, and then replaces what the sessions before it left, so that
-    there is one folder to upload: ``wandb sync FOLDER/wandb/offline-run-*``. Offline needs neither account nor network.
+    It follows ``FOLDER/metrics.jsonl`` (the tracker that writes it stands before this one): W&B's
+    step is the number of the row. So W&B holds exactly the rows of that file, however often the job
+    was stopped or killed. An online run gets those that it does not have yet. An offline run is
+    written anew from the first row, and then replaces what the sessions before it left, so that
+    there is one folder to upload: ``wandb sync FOLDER/wandb/offline-run-*``. Offline needs neither
+    account nor network.
     """
 
     mode: str = "offline"
@@ -37,8 +42,12 @@ class WandB(Tracker):
             raise UserError(f"tracker.mode: {unknown(self.mode, MODES)}")
         self._run = None
 
-    def start(self, folder: Path, config: Mapping[str, Any], state: Mapping[str, Any] | None = None) -> None:
-        """See :meth:`Tracker.start`. Online, the W&B run begins here: a missing login is said now. Offline, with the first row."""
+    def start(
+        self, folder: Path, config: Mapping[str, Any], state: Mapping[str, Any] | None = None
+    ) -> None:
+        """See :meth:`Tracker.start`. Online, the W&B run begins here: a missing login is said now.
+        Offline, with the first row.
+        """
         self._folder, self._config = Path(folder), dict(config)
         self._rows, self._offset = 0, 0  # how far metrics.jsonl has been read
         self._stages: set[str] = set()
@@ -46,7 +55,9 @@ class WandB(Tracker):
             self._begin()
 
     def log(self, stage: str, step: int, metrics: Mapping[str, float]) -> None:
-        """Passes on every row of ``metrics.jsonl`` that has not been yet; the last of them is this one."""
+        """Passes on every row of ``metrics.jsonl`` that has not been yet; the last of them is this
+        one.
+        """
         self._follow()
 
     def summary(self, values: Mapping[str, Any]) -> None:
@@ -56,12 +67,17 @@ class WandB(Tracker):
         if self.mode == "disabled":
             return
         relative = [os.path.relpath(path, self._folder) for path in paths]
-        self._keep(artifacts=self._kept().get("artifacts", {}) | {name: {"kind": kind, "paths": relative}})
+        self._keep(
+            artifacts=self._kept().get("artifacts", {}) | {name: {"kind": kind, "paths": relative}}
+        )
 
     def close(self, exit_code: int = 0) -> None:
         if self._run is None:
             return
-        kept, own = self._kept(), Path(self._run.dir).parent  # dir is FOLDER/wandb/offline-run-TIME-ID/files
+        kept, own = (
+            self._kept(),
+            Path(self._run.dir).parent,
+        )  # dir is FOLDER/wandb/offline-run-TIME-ID/files
         self._send_artifacts(kept.get("artifacts", {}))
         self._run.summary.update(kept.get("summary", {}))
         self._run.finish(exit_code=exit_code)
@@ -80,10 +96,13 @@ class WandB(Tracker):
         import wandb
 
         online = self.mode == "online"
-        wandb.setup(wandb.Settings(silent=True))  # no banner and no hints among the lines of the run
+        wandb.setup(
+            wandb.Settings(silent=True)
+        )  # no banner and no hints among the lines of the run
         if online and not wandb.login(prompt=False, verify=False):
             raise UserError(
-                "tracker.mode=online needs a W&B login, and there is none: run `wandb login`, or set WANDB_API_KEY, "
+                "tracker.mode=online needs a W&B login, and there is none: run `wandb login`, or "
+                "set WANDB_API_KEY, "
                 "or choose tracker.mode=offline"
             )
         try:
@@ -108,9 +127,15 @@ class WandB(Tracker):
                     x_transaction_log_flush_interval=1.0,  # seconds; what a killed run may lack
                 ),
             )
-        except Exception as error:  # no login, no network, no such project, no disk: W&B has many words for them
-            raise UserError(f"W&B cannot start: {' '.join(str(error).split())}; mend it or choose tracker.mode=offline") from error
-        # W&B would have processes that this one starts share its service, where a killed one leaves its run "in use".
+        except (
+            Exception
+        ) as error:  # no login, no network, no such project, no disk: W&B has many words for them
+            raise UserError(
+                f"W&B cannot start: {' '.join(str(error).split())}; mend it or choose "
+                "tracker.mode=offline"
+            ) from error
+        # W&B would have processes that this one starts share its service, where a killed one leaves
+        # its run "in use".
         os.environ.pop("WANDB_SERVICE", None)
         self._had = self._run.step  # rows that an online run has from earlier sessions
 
@@ -146,10 +171,13 @@ class WandB(Tracker):
             artifact = wandb.Artifact(name, type=described["kind"])
             for path in map(self._folder.joinpath, described["paths"]):
                 if path.is_file():
-                    artifact.add_file(str(path), policy="immutable")  # W&B need not copy it to the user's home first
+                    artifact.add_file(
+                        str(path), policy="immutable"
+                    )  # W&B need not copy it to the user's home first
             self._run.log_artifact(artifact)
 
-    # What every session of the job must know: the id, and what an offline run is to hold beyond the rows.
+    # What every session of the job must know: the id, and what an offline run is to hold beyond the
+    # rows.
 
     def _kept(self) -> dict[str, Any]:
         path = self._folder / "wandb" / "job.json"

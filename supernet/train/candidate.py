@@ -1,4 +1,6 @@
-"""Training the searcher's best architectures from scratch, to choose among them by more than inherited weights."""
+"""Training the searcher's best architectures from scratch, to choose among them by more than
+inherited weights.
+"""
 
 import math
 from collections.abc import Sequence
@@ -16,12 +18,15 @@ from supernet.train.retrain import RetrainStage
 
 @dataclass
 class ShortlistSettings:
-    """How many of the searcher's best are trained, by the recipe of ``retrain``, and when one of them is ended early.
+    """How many of the searcher's best are trained, by the recipe of ``retrain``, and when one of
+    them is ended early.
 
-    A share ``held_out`` of the training images judges them after each epoch; the test images are never looked at. One is ended,
-    from ``first_look`` (a share of the epochs) on, when the upper end of what its curve may come to, at ``confidence``, lies under
-    the best that one before it has come to; ``first_look`` 1 ends none. Neither the final retraining of the chosen architecture,
-    on all images and with other seeds, nor that of a random one is ever ended: these are what is compared.
+    A share ``held_out`` of the training images judges them after each epoch; the test images are
+    never looked at. One is ended, from ``first_look`` (a share of the epochs) on, when the upper
+    end of what its curve may come to, at ``confidence``, lies under the best that one before it has
+    come to; ``first_look`` 1 ends none. Neither the final retraining of the chosen architecture, on
+    all images and with other seeds, nor that of a random one is ever ended: these are what is
+    compared.
     """
 
     size: int = 1  # 1 trains none and takes the searcher's best
@@ -37,14 +42,20 @@ class ShortlistSettings:
 
 
 class CandidateStage(RetrainStage):
-    """A retraining that is judged on the training images ``held_out`` after each epoch, and ended when it cannot be the best.
+    """A retraining that is judged on the training images ``held_out`` after each epoch, and ended
+    when it cannot be the best.
 
-    ``finished`` are the curves of those before it that were trained to the end. The curve is part of the checkpoint, so that a
-    training which was stopped is ended where it would have been.
+    ``finished`` are the curves of those before it that were trained to the end. The curve is part
+    of the checkpoint, so that a training which was stopped is ended where it would have been.
     """
 
     def __init__(
-        self, *arguments: Any, held_out: Tensor, shortlist: ShortlistSettings, finished: Sequence[list[float]] = (), **more: Any
+        self,
+        *arguments: Any,
+        held_out: Tensor,
+        shortlist: ShortlistSettings,
+        finished: Sequence[list[float]] = (),
+        **more: Any,
     ):
         super().__init__(*arguments, **more)
         self.held_out, self.shortlist, self.finished = held_out, shortlist, finished
@@ -57,7 +68,9 @@ class CandidateStage(RetrainStage):
 
     def end_of_epoch(self) -> dict[str, float]:
         data = self.data
-        batches = evaluation_batches(data.train, self.held_out, 256, data.mean, data.std, self.device)
+        batches = evaluation_batches(
+            data.train, self.held_out, 256, data.mean, data.std, self.device
+        )
         self.curve.append(evaluate(self.trained().eval(), batches).accuracy)
         epochs, epoch = self.settings.epochs, len(self.curve)
         looked_at = self.shortlist.first_look * epochs <= epoch < epochs

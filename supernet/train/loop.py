@@ -1,4 +1,6 @@
-"""The one training loop. A stage says what a step is; the loop counts, logs, checkpoints, resumes and stops."""
+"""The one training loop. A stage says what a step is; the loop counts, logs, checkpoints, resumes
+and stops.
+"""
 
 import math
 import signal
@@ -21,18 +23,22 @@ from supernet.train.checkpoint import Checkpoints
 class Stage(Protocol):
     """Something that trains in steps and whose state can be saved between any two of them.
 
-    It may end before its time by lowering :attr:`steps` at the end of an epoch. If it has ``parts``, seconds by name, they are
-    counted over all the sessions that the stage takes.
+    It may end before its time by lowering :attr:`steps` at the end of an epoch. If it has
+    ``parts``, seconds by name, they are counted over all the sessions that the stage takes.
     """
 
     name: str
-    key: str  # names all settings that its result depends on; a checkpoint of another key is refused
+    key: (
+        str  # names all settings that its result depends on; a checkpoint of another key is refused
+    )
     device: torch.device
     steps: int  # until it ends; a stage may lower it at the end of an epoch
     steps_per_epoch: int
 
     def step(self, index: int) -> dict[str, Tensor]:
-        """Does step ``index``; returns figures for the log, as tensors so that nobody waits for the device."""
+        """Does step ``index``; returns figures for the log, as tensors so that nobody waits for the
+        device.
+        """
 
     def end_of_epoch(self) -> dict[str, float]:
         """Figures to log once an epoch."""
@@ -59,7 +65,9 @@ class Stopped(Exception):
 
 
 class StopRequest:
-    """Remembers SIGINT and SIGTERM until a stage has come to a place where it can stop; a second one interrupts at once."""
+    """Remembers SIGINT and SIGTERM until a stage has come to a place where it can stop; a second
+    one interrupts at once.
+    """
 
     def __init__(self):
         self.signum: int | None = None
@@ -94,18 +102,26 @@ def run_stage(
 ) -> StageCost:
     """Runs ``stage`` to its end, from its last checkpoint if there is one.
 
-    Every ``log_every`` steps the means since the last time are logged. Time counts over all the sessions that it took.
+    Every ``log_every`` steps the means since the last time are logged. Time counts over all the
+    sessions that it took.
 
     Raises:
-        UserError: the loss or a weight is not finite (the last checkpoint is from before); a checkpoint cannot be read or written.
+        UserError: the loss or a weight is not finite (the last checkpoint is from before); a
+        checkpoint cannot be read or written.
         Stopped: ``stop`` was requested; a checkpoint has been written.
     """
-    tracker, progress, stop = tracker or Tracker(), progress or Progress(quiet=True), stop or StopRequest()
+    tracker, progress, stop = (
+        tracker or Tracker(),
+        progress or Progress(quiet=True),
+        stop or StopRequest(),
+    )
     step, sums, counts, seconds, peak = 0, {}, {}, 0.0, 0
     parts: dict[str, float] = getattr(stage, "parts", {})
     saved = checkpoints.load(stage.name, stage.key) if checkpoints else None
     if saved:
-        step, sums, counts, seconds, peak = (saved[k] for k in ("step", "sums", "counts", "seconds", "peak_memory_bytes"))
+        step, sums, counts, seconds, peak = (
+            saved[k] for k in ("step", "sums", "counts", "seconds", "peak_memory_bytes")
+        )
         parts |= {name: value for name, value in saved["parts"].items() if name in parts}
         stage.load_state_dict(saved["state"])
         tracker.load_state_dict(saved["tracker"])
@@ -148,7 +164,9 @@ def run_stage(
                 tracker.log(stage.name, step, {"epoch": step / stage.steps_per_epoch, **means})
                 update(step, {**means, "peak_memory_bytes": peak})
                 sums, counts = {}, {}
-            if step < stage.steps and (stop.signum is not None or (checkpoints and checkpoints.due())):
+            if step < stage.steps and (
+                stop.signum is not None or (checkpoints and checkpoints.due())
+            ):
                 save()
                 stop.check()
     save()

@@ -1,4 +1,6 @@
-"""The retrain stage: a standalone network, from scratch, by the recipe that its data set is used to."""
+"""The retrain stage: a standalone network, from scratch, by the recipe that its data set is used
+to.
+"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -20,8 +22,9 @@ from supernet.train.schedule import SGDSettings, cosine
 class RetrainSettings(SGDSettings):
     """How a derived network is trained; the defaults are DARTS's for CIFAR-10 (section 3.2).
 
-    ``init`` "scratch" draws new weights; "inherit" starts from the supernet's, in the supernet's geometry, for comparison.
-    ``warm_start`` names the folder of a run: whatever its retrained network shares with the new one is taken over from there.
+    ``init`` "scratch" draws new weights; "inherit" starts from the supernet's, in the supernet's
+    geometry, for comparison. ``warm_start`` names the folder of a run: whatever its retrained
+    network shares with the new one is taken over from there.
     """
 
     epochs: int = 600
@@ -42,11 +45,15 @@ class RetrainSettings(SGDSettings):
         if self.init not in ("scratch", "inherit"):
             raise UserError(f"retrain.init={self.init!r}: choose scratch or inherit")
         if self.warm_start is not None and self.init == "inherit":
-            raise UserError("retrain.warm_start and retrain.init=inherit are two starts; leave one of them out")
+            raise UserError(
+                "retrain.warm_start and retrain.init=inherit are two starts; leave one of them out"
+            )
 
 
 class RetrainStage:
-    """SGD with cosine schedule on all images of ``indices``; :meth:`trained` is the network that counts, EMA if there is one."""
+    """SGD with cosine schedule on all images of ``indices``; :meth:`trained` is the network that
+    counts, EMA if there is one.
+    """
 
     def __init__(
         self,
@@ -84,9 +91,17 @@ class RetrainStage:
         self.steps_per_epoch = self.batches.steps_per_epoch
         self.steps = settings.epochs * self.steps_per_epoch
         self.optimizer = optim.SGD(
-            network.parameters(), settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay
+            network.parameters(),
+            settings.lr,
+            momentum=settings.momentum,
+            weight_decay=settings.weight_decay,
         )
-        self.schedule = cosine(self.optimizer, self.steps, settings.lr_min, round(settings.warmup_epochs * self.steps_per_epoch))
+        self.schedule = cosine(
+            self.optimizer,
+            self.steps,
+            settings.lr_min,
+            round(settings.warmup_epochs * self.steps_per_epoch),
+        )
 
     def step(self, index: int) -> dict[str, Tensor]:
         settings = self.settings
@@ -99,7 +114,9 @@ class RetrainStage:
             loss = F.cross_entropy(outputs, labels, label_smoothing=settings.label_smoothing)
             total = loss
             if second is not None:
-                total = loss + settings.auxiliary_weight * F.cross_entropy(second, labels, label_smoothing=settings.label_smoothing)
+                total = loss + settings.auxiliary_weight * F.cross_entropy(
+                    second, labels, label_smoothing=settings.label_smoothing
+                )
         total.backward()
         if settings.clip:
             nn.utils.clip_grad_norm_(self.network.parameters(), settings.clip)
@@ -120,7 +137,9 @@ class RetrainStage:
     def state_dict(self) -> dict[str, Any]:
         return {
             "network": self.network.state_dict(),
-            "operations": operations_of(self.network),  # whoever starts from these weights must know what they were for
+            "operations": operations_of(
+                self.network
+            ),  # whoever starts from these weights must know what they were for
             "average": None if self.average is None else self.average.module.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
@@ -136,7 +155,9 @@ class RetrainStage:
 
 
 def average_of(network: nn.Module, decay: float) -> nn.Module:
-    """timm's exponential moving average of the network's weights; timm takes seconds to import, so only who averages does."""
+    """timm's exponential moving average of the network's weights; timm takes seconds to import, so
+    only who averages does.
+    """
     from timm.utils import ModelEmaV3
 
     return ModelEmaV3(network, decay=decay, use_warmup=True, foreach=False)

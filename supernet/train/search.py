@@ -32,33 +32,52 @@ from supernet.train.widening import widen
 
 @dataclass
 class SearchSettings(SGDSettings):
-    """How the supernet is trained; the defaults are DARTS's (section 3.1.1). An epoch is one pass over the weight split."""
+    """How the supernet is trained; the defaults are DARTS's (section 3.1.1). An epoch is one pass
+    over the weight split.
+    """
 
     epochs: int = 50
     batch_size: int = 64
     lr_min: float = 0.001
-    freeze_weights: bool = False  # learn the logits alone, on the weights that the search starts from
-    # Pairs [share of the search, share of the cells]: at each the supernet starts anew with so many cells (P-DARTS, section 3.2).
+    freeze_weights: bool = (
+        False  # learn the logits alone, on the weights that the search starts from
+    )
+    # Pairs [share of the search, share of the cells]: at each the supernet starts anew with so many
+    # cells (P-DARTS, section 3.2).
     depths: list[Any] = field(default_factory=list)
-    # Pairs [share of the search, K]: from each on operations read one of K parts of the channels (DrNAS, section 3.3).
+    # Pairs [share of the search, K]: from each on operations read one of K parts of the channels
+    # (DrNAS, section 3.3).
     widths: list[Any] = field(default_factory=list)
-    recompute: bool = False  # of mixtures: make cheap activations again in backward, to the same bits, and keep them no longer
-    supernets: int = 1  # so many, one after the other, of ``epochs`` each; the derivation is from the mean of their logits
+    # of mixtures: make cheap activations again in backward, to the same bits, and keep them no
+    # longer
+    recompute: bool = False
+    # so many, one after the other, of ``epochs`` each; the derivation is from the mean of their
+    # logits
+    supernets: int = 1
 
     def __post_init__(self):
         self.check("search")
         require("search.supernets", self.supernets, least=1)
         require_stages("search.depths", self.depths)
         if self.depths and (
-            self.depths[0][0] != 0 or self.depths[-1][1] != 1 or not all(0 < share <= 1 for _, share in self.depths)
+            self.depths[0][0] != 0
+            or self.depths[-1][1] != 1
+            or not all(0 < share <= 1 for _, share in self.depths)
         ):
-            raise UserError(f"search.depths={self.depths}: must begin at 0 and end with all cells, as in [[0,0.5],[0.5,1]]")
+            raise UserError(
+                f"search.depths={self.depths}: must begin at 0 and end with all cells, as in "
+                "[[0,0.5],[0.5,1]]"
+            )
         if self.depths and self.freeze_weights:
-            raise UserError("search.depths: weights that start anew cannot be frozen; leave out search.freeze_weights")
+            raise UserError(
+                "search.depths: weights that start anew cannot be frozen; leave out "
+                "search.freeze_weights"
+            )
         if self.supernets > 1 and (self.depths or self.freeze_weights):
             other = "search.depths" if self.depths else "search.freeze_weights"
             raise UserError(
-                f"search.supernets={self.supernets}: does not go with {other}; leave that out or set search.supernets=1"
+                f"search.supernets={self.supernets}: does not go with {other}; leave that out or "
+                "set search.supernets=1"
             )
         self.check_widths()
 
@@ -66,25 +85,38 @@ class SearchSettings(SGDSettings):
         require_stages("search.widths", self.widths)
         parts = [k for _, k in self.widths]
         whole = all(k >= 1 and float(k).is_integer() for k in parts)
-        if self.widths and not (self.widths[0][0] == 0 and whole and parts == sorted(set(parts), reverse=True)):
-            raise UserError(f"search.widths={self.widths}: must begin at 0, with whole, falling K, as in [[0,4],[0.5,2]]")
-        others = {"depths": self.depths, "supernets": self.supernets > 1, "freeze_weights": self.freeze_weights}
+        if self.widths and not (
+            self.widths[0][0] == 0 and whole and parts == sorted(set(parts), reverse=True)
+        ):
+            raise UserError(
+                f"search.widths={self.widths}: must begin at 0, with whole, falling K, as in "
+                "[[0,4],[0.5,2]]"
+            )
+        others = {
+            "depths": self.depths,
+            "supernets": self.supernets > 1,
+            "freeze_weights": self.freeze_weights,
+        }
         for other, set_too in others.items():
             if self.widths and set_too:
                 raise UserError(
-                    f"search.widths={self.widths}: does not go with search.{other}; leave that out or set search.widths=[]"
+                    f"search.widths={self.widths}: does not go with search.{other}; leave that "
+                    "out or set search.widths=[]"
                 )
 
 
 class SearchStage:
-    """One step: the learner moves the logits on a batch of the architecture split, then the weights move on one of the weights'.
+    """One step: the learner moves the logits on a batch of the architecture split, then the weights
+    move on one of the weights'.
 
-    The weights' loss is the mean over the sampler's mixtures; without a ``budget`` all architectures are within. ``start`` gives
-    the weights to begin with, from an earlier search with whatever method on the same space. :meth:`grow` begins each of the
-    settings' ``depths``, of which there is one, with all cells, unless they name others. :meth:`widen` goes on with each later one
-    of the ``widths``. Of several ``supernets`` each is a search of its own, with its own first weights and order of images; what
-    differs from one to the next is noise, which their mean logits have less of. ``instruments`` measure a search that moves logits
-    and change nothing; ``guards`` act on it, and ``say`` what they do, which is kept in :attr:`fired`.
+    The weights' loss is the mean over the sampler's mixtures; without a ``budget`` all
+    architectures are within. ``start`` gives the weights to begin with, from an earlier search with
+    whatever method on the same space. :meth:`grow` begins each of the settings' ``depths``, of
+    which there is one, with all cells, unless they name others. :meth:`widen` goes on with each
+    later one of the ``widths``. Of several ``supernets`` each is a search of its own, with its own
+    first weights and order of images; what differs from one to the next is noise, which their mean
+    logits have less of. ``instruments`` measure a search that moves logits and change nothing;
+    ``guards`` act on it, and ``say`` what they do, which is kept in :attr:`fired`.
     """
 
     name = "search"
@@ -118,9 +150,13 @@ class SearchStage:
         self.sampler.begin(self.budget, self.streams, self.device)
         self.logits: Logits = {
             name: torch.zeros(shape, device=self.device, requires_grad=True)
-            for name, shape in ({group.name: group.shape for group in space.groups} | self.sampler.tables()).items()
+            for name, shape in (
+                {group.name: group.shape for group in space.groups} | self.sampler.tables()
+            ).items()
         }
-        self._fresh_supernet = lambda **geometry: space_of(space, **geometry).supernet(data.classes, data.channels)
+        self._fresh_supernet = lambda **geometry: space_of(space, **geometry).supernet(
+            data.classes, data.channels
+        )
         self._begin_learner = partial(learner.begin, self.logits, sampler)
 
         def batches(split: str, indices: Tensor) -> Batches:
@@ -140,15 +176,25 @@ class SearchStage:
         self.measuring = instruments or InstrumentSettings(use=[])
         self.instruments = self.measuring.built() if learner.moves == "logits" else {}
         self.guards = dict(guards or {})
-        changes = {"depths": (settings.depths, []), "widths": (settings.widths, []), "supernets": (settings.supernets > 1, 1)}
+        changes = {
+            "depths": (settings.depths, []),
+            "widths": (settings.widths, []),
+            "supernets": (settings.supernets > 1, 1),
+        }
         for name, (changed, unchanged) in changes.items():
             if changed and self.guards:
                 raise UserError(
-                    f"search.{name}: guards watch one supernet to its end; leave out guard= or set search.{name}={unchanged}"
+                    f"search.{name}: guards watch one supernet to its end; leave out guard= or "
+                    f"set search.{name}={unchanged}"
                 )
         if settings.supernets > 1 and learner.moves != "logits":
-            raise UserError("search.supernets: there is a mean of logits alone, and this method learns none; set it to 1")
-        self.parts = {name: 0.0 for name in (*self.instruments, *self.guards)}  # seconds that each has taken
+            raise UserError(
+                "search.supernets: there is a mean of logits alone, and this method learns none; "
+                "set it to 1"
+            )
+        self.parts = {
+            name: 0.0 for name in (*self.instruments, *self.guards)
+        }  # seconds that each has taken
         self.fired: list[dict[str, Any]] = []  # what guards did: guard, epoch, what
         self.seen: Batch | None = None  # the images that the logits learnt from in this step
         self.weight_batches = batches("weights", splits.weights)
@@ -158,14 +204,21 @@ class SearchStage:
         self.steps = self.planned  # a guard may end it before
         self.done = 0
         self.ended: list[Logits] = []  # those of the supernets before this one
-        self.depths, self.depth = settings.depths or [[k / settings.supernets, 1.0] for k in range(settings.supernets)], 0
+        self.depths, self.depth = (
+            settings.depths or [[k / settings.supernets, 1.0] for k in range(settings.supernets)],
+            0,
+        )
         self.widths, self.width = widths_of(space, settings.widths), 1
         self.grow(start)
 
     def grow(self, start: dict[str, Tensor] | None = None) -> None:
-        """Begins the next of the depths, with fresh weights (or those of ``start``), fresh logits and fresh optimisers."""
+        """Begins the next of the depths, with fresh weights (or those of ``start``), fresh logits
+        and fresh optimisers.
+        """
         settings = self.settings
-        begins = [math.ceil(share * self.planned - 1e-9) for share, _ in self.depths] + [self.planned]
+        begins = [math.ceil(share * self.planned - 1e-9) for share, _ in self.depths] + [
+            self.planned
+        ]
         with self.streams.initialising(f"supernet/{self.depth}" if self.depth else "supernet"):
             cells = max(1, round(self.depths[self.depth][1] * self.space.search.cells))
             self.supernet = self._fresh_supernet(cells=cells, partial_channels=self.widths[0][1])
@@ -176,30 +229,52 @@ class SearchStage:
         for part in (*self.instruments.values(), *self.guards.values()):
             part.begin(self.space, self.supernet)
         self.optimizer = optim.SGD(
-            self.supernet.parameters(), settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay
+            self.supernet.parameters(),
+            settings.lr,
+            momentum=settings.momentum,
+            weight_decay=settings.weight_decay,
         )
         steps = begins[self.depth + 1] - begins[self.depth]
-        self.schedule = cosine(self.optimizer, steps, settings.lr_min, round(settings.warmup_epochs * self.steps_per_epoch))
+        self.schedule = cosine(
+            self.optimizer,
+            steps,
+            settings.lr_min,
+            round(settings.warmup_epochs * self.steps_per_epoch),
+        )
         with torch.no_grad():
             for table in self.logits.values():
-                table.copy_(1e-3 * torch.randn(table.shape, generator=self.streams.tensor("logits")))
+                table.copy_(
+                    1e-3 * torch.randn(table.shape, generator=self.streams.tensor("logits"))
+                )
         self._begin_learner()
         self.depth += 1
 
     def widen(self) -> None:
-        """Goes on with the next of the widths: operations read more channels, and keep what they have learnt, as do the logits."""
+        """Goes on with the next of the widths: operations read more channels, and keep what they
+        have learnt, as do the logits.
+        """
         old = self.supernet
-        with self.streams.initialising("wider"):  # nothing is left of these weights, but torch draws them
+        with self.streams.initialising(
+            "wider"
+        ):  # nothing is left of these weights, but torch draws them
             self.supernet = self._fresh_supernet(partial_channels=self.widths[self.width][1])
         self.supernet.to(self.device, memory_format=torch.channels_last)
         set_recompute(self.supernet, self.settings.recompute)
-        widen(old, self.supernet, self.space.candidates(old), self.optimizer, self.streams.tensor("widening"))
+        widen(
+            old,
+            self.supernet,
+            self.space.candidates(old),
+            self.optimizer,
+            self.streams.tensor("widening"),
+        )
         for part in self.instruments.values():
             part.begin(self.space, self.supernet)
         self.width += 1
 
     def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """The cross-entropy; labels [B] are smoothed, a teacher's probabilities [B, classes] are soft as they are."""
+        """The cross-entropy; labels [B] are smoothed, a teacher's probabilities [B, classes] are
+        soft as they are.
+        """
         smoothing = 0.0 if labels.is_floating_point() else self.settings.label_smoothing
         return F.cross_entropy(outputs, labels, label_smoothing=smoothing)
 
@@ -207,14 +282,19 @@ class SearchStage:
         progress, self.done = self.progress(index), index + 1
         images, labels = next(self.weight_batches)
         figures, self.seen = {}, None
-        begins = self.depth < len(self.depths) and index / self.planned + 1e-9 >= self.depths[self.depth][0]
+        begins = (
+            self.depth < len(self.depths)
+            and index / self.planned + 1e-9 >= self.depths[self.depth][0]
+        )
         if begins and self.settings.supernets > 1:
             self.ended.append({name: table.clone() for name, table in self.detached_logits.items()})
             self.sampler.begin(self.budget, self.streams, self.device)
         self.sampler.advance(self.detached_logits, progress)
         if begins:
             self.grow()
-        while self.width < len(self.widths) and (progress + 1e-9 >= self.widths[self.width][0] or self.done == self.planned):
+        while self.width < len(self.widths) and (
+            progress + 1e-9 >= self.widths[self.width][0] or self.done == self.planned
+        ):
             self.widen()  # the last step, at the latest, is as wide as the space says
         self.supernet.train()
         if self.learner.learns and not self.learner.rests(progress):
@@ -223,7 +303,9 @@ class SearchStage:
             self.watch([])
             return figures
         logits = self.detached_logits
-        mixtures = self.sampler.mixtures(logits, progress, lambda mixture: self.judged(mixture, images, labels))
+        mixtures = self.sampler.mixtures(
+            logits, progress, lambda mixture: self.judged(mixture, images, labels)
+        )
         targets = labels
         for mixture in mixtures:
             with autocast(self.device, self.precision):
@@ -244,24 +326,34 @@ class SearchStage:
         return figures
 
     def progress(self, index: int) -> float:
-        """The share that is over, before a step, of the search, or of that of one of several supernets."""
+        """The share that is over, before a step, of the search, or of that of one of several
+        supernets.
+        """
         each = self.planned // self.settings.supernets
         return index % each / each
 
     def learn(self, progress: float, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """Moves the logits, or what else the learner moves, before the weights move on ``images`` and ``labels``."""
+        """Moves the logits, or what else the learner moves, before the weights move on ``images``
+        and ``labels``.
+        """
         self.seen = next(self.architecture_batches)
-        draw = int(self.streams.host("relaxation").integers(2**63))  # what is random in the relaxation is one draw a step
+        draw = int(
+            self.streams.host("relaxation").integers(2**63)
+        )  # what is random in the relaxation is one draw a step
         before = {name: table.clone() for name, table in self.detached_logits.items()}
         problem = Bilevel(
             self.supernet,
             self.logits,
-            lambda logits: self.sampler.relaxation(logits, progress, torch.Generator().manual_seed(draw)),
+            lambda logits: self.sampler.relaxation(
+                logits, progress, torch.Generator().manual_seed(draw)
+            ),
             self.loss,
             self.optimizer,
             (images, labels),
             self.seen,
-            lambda logits: self.budget.excess({n: Choice.dense(table) for n, table in self.sampler.probabilities(logits).items()}),
+            lambda logits: self.budget.excess(
+                {n: Choice.dense(table) for n, table in self.sampler.probabilities(logits).items()}
+            ),
             lambda logits: self.sampler.penalty(logits, progress),
         )
         with autocast(self.device, self.precision):
@@ -274,12 +366,20 @@ class SearchStage:
         return {name: table.detach() for name, table in self.logits.items()}
 
     def judged(self, mixture: Mixture, images: Tensor, labels: Tensor) -> Tensor:
-        """The loss of a mixture on the images of a step, which leaves no trace: neither gradients nor BatchNorm statistics.
+        """The loss of a mixture on the images of a step, which leaves no trace: neither gradients
+        nor BatchNorm statistics.
 
         It is differentiable in weights of the mixture that ask for it.
         """
-        asked = any(choice.weights is not None and choice.weights.requires_grad for choice in mixture.values())
-        with torch.set_grad_enabled(asked), autocast(self.device, self.precision), statistics_kept(self.supernet):
+        asked = any(
+            choice.weights is not None and choice.weights.requires_grad
+            for choice in mixture.values()
+        )
+        with (
+            torch.set_grad_enabled(asked),
+            autocast(self.device, self.precision),
+            statistics_kept(self.supernet),
+        ):
             return self.loss(self.supernet(images, mixture), labels)
 
     def watch(self, mixtures: Sequence[Mixture]) -> None:
@@ -288,7 +388,9 @@ class SearchStage:
         for name, instrument in self.instruments.items():
             with self.timed(name):
                 instrument.step(gradient)
-        validation = self.validation_gradients(mixtures[0]) if mixtures and self.seen is not None else None
+        validation = (
+            self.validation_gradients(mixtures[0]) if mixtures and self.seen is not None else None
+        )
         for name, guard in self.guards.items():
             with self.timed(name):
                 guard.step(validation)
@@ -318,7 +420,12 @@ class SearchStage:
             few = indices[: self.measuring.images]
             return list(
                 evaluation_batches(
-                    self.data.train, few, self.settings.batch_size, mean=self.data.mean, std=self.data.std, device=self.device
+                    self.data.train,
+                    few,
+                    self.settings.batch_size,
+                    mean=self.data.mean,
+                    std=self.data.std,
+                    device=self.device,
                 )
             )
 
@@ -337,7 +444,8 @@ class SearchStage:
         )
 
     def end_of_epoch(self) -> dict[str, float]:
-        """The logits, if they move, slot by slot, and the mean entropy (nats) of each group's softmax; what instruments say.
+        """The logits, if they move, slot by slot, and the mean entropy (nats) of each group's
+        softmax; what instruments say.
 
         Guards act here: they may move the logits and end the search.
         """
@@ -346,9 +454,14 @@ class SearchStage:
         figures = {}
         for group in self.space.groups:
             table = self.logits[group.name].detach().cpu().double()
-            figures[f"entropy/{group.name}"] = float(torch.special.entr(torch.softmax(table, -1)).sum(-1).mean())
+            figures[f"entropy/{group.name}"] = float(
+                torch.special.entr(torch.softmax(table, -1)).sum(-1).mean()
+            )
             for slot, row in enumerate(table.tolist()):
-                figures |= {f"logits/{group.name}/{slot}/{o}": v for o, v in zip(group.options, row, strict=True)}
+                figures |= {
+                    f"logits/{group.name}/{slot}/{o}": v
+                    for o, v in zip(group.options, row, strict=True)
+                }
         for name in self.sampler.tables():
             for row in torch.softmax(self.logits[name].detach().cpu().double(), -1).tolist():
                 figures |= {f"share/{name}/{position}": value for position, value in enumerate(row)}
@@ -378,9 +491,14 @@ class SearchStage:
         return figures
 
     def scores(self) -> Logits:
-        """What a derivation from the logits maximises, on the CPU: the mean of those of all supernets that there were so far."""
+        """What a derivation from the logits maximises, on the CPU: the mean of those of all
+        supernets that there were so far.
+        """
         each = [self.sampler.scores(logits) for logits in (*self.ended, self.detached_logits)]
-        return {name: torch.stack([scores[name] for scores in each]).mean(dim=0).cpu() for name in each[0]}
+        return {
+            name: torch.stack([scores[name] for scores in each]).mean(dim=0).cpu()
+            for name in each[0]
+        }
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -396,7 +514,9 @@ class SearchStage:
             "weight_batches": self.weight_batches.state_dict(),
             "architecture_batches": self.architecture_batches.state_dict(),
             "streams": self.streams.state_dict(),
-            "instruments": {name: instrument.state_dict() for name, instrument in self.instruments.items()},
+            "instruments": {
+                name: instrument.state_dict() for name, instrument in self.instruments.items()
+            },
             "guards": {name: guard.state_dict() for name, guard in self.guards.items()},
             "fired": list(self.fired),
             "steps": self.steps,
@@ -412,9 +532,20 @@ class SearchStage:
         with torch.no_grad():
             for name, table in self.logits.items():
                 table.copy_(state["logits"][name])
-        for name in ("optimizer", "schedule", "sampler", "learner", "weight_batches", "architecture_batches", "streams"):
+        for name in (
+            "optimizer",
+            "schedule",
+            "sampler",
+            "learner",
+            "weight_batches",
+            "architecture_batches",
+            "streams",
+        ):
             getattr(self, name).load_state_dict(state[name])
-        self.ended = [{name: table.to(self.device) for name, table in logits.items()} for logits in state["ended"]]
+        self.ended = [
+            {name: table.to(self.device) for name, table in logits.items()}
+            for logits in state["ended"]
+        ]
         load_states(self.instruments, state["instruments"])
         load_states(self.guards, state["guards"])
         self.fired, self.steps, self.done = list(state["fired"]), state["steps"], state["done"]
@@ -436,7 +567,13 @@ def widths_of(space: Space, widths: list[Any]) -> list[Any]:
     if not widths:
         return [[0.0, own.partial_channels]]
     if widths[-1][1] != own.partial_channels:
-        raise UserError(f"search.widths={widths}: must end with space.search.partial_channels={own.partial_channels}; change one")
+        raise UserError(
+            f"search.widths={widths}: must end with "
+            f"space.search.partial_channels={own.partial_channels}; change one"
+        )
     if unfit := [k for _, k in widths if own.channels % k]:
-        raise UserError(f"search.widths: {unfit[0]} must divide space.search.channels={own.channels}; choose another")
+        raise UserError(
+            f"search.widths: {unfit[0]} must divide space.search.channels={own.channels}; choose "
+            "another"
+        )
     return [[share, int(k)] for share, k in widths]

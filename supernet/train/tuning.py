@@ -11,7 +11,9 @@ from supernet.train.search import SearchStage
 
 
 class Decisions(Protocol):
-    """So many ``questions``, of which :meth:`decide` answers the next; :meth:`mixture` is what the supernet then runs."""
+    """So many ``questions``, of which :meth:`decide` answers the next; :meth:`mixture` is what the
+    supernet then runs.
+    """
 
     @property
     def questions(self) -> int: ...
@@ -26,21 +28,29 @@ class Decisions(Protocol):
 
 
 class TuningStage:
-    """After every decision the weights of ``search``'s supernet train for ``epochs`` on the mixture that is left.
+    """After every decision the weights of ``search``'s supernet train for ``epochs`` on the mixture
+    that is left.
 
-    SGD with the settings of the search, begun anew at ``lr``, which falls to zero on a cosine. A step is at least needed between
-    two decisions. The supernet is changed in place.
+    SGD with the settings of the search, begun anew at ``lr``, which falls to zero on a cosine. A
+    step is at least needed between two decisions. The supernet is changed in place.
     """
 
     name = "tuning"
 
-    def __init__(self, search: SearchStage, decisions: Decisions, epochs: float, lr: float, key: str = ""):
+    def __init__(
+        self, search: SearchStage, decisions: Decisions, epochs: float, lr: float, key: str = ""
+    ):
         self.search, self.decisions, self.key, self.device = search, decisions, key, search.device
         self.steps_per_epoch = search.steps_per_epoch
         self.between = max(1, round(epochs * self.steps_per_epoch))
         self.steps = self.between * decisions.questions
         settings = search.settings
-        self.optimizer = optim.SGD(search.supernet.parameters(), lr, momentum=settings.momentum, weight_decay=settings.weight_decay)
+        self.optimizer = optim.SGD(
+            search.supernet.parameters(),
+            lr,
+            momentum=settings.momentum,
+            weight_decay=settings.weight_decay,
+        )
         self.schedule = cosine(self.optimizer, self.steps, 0.0, 0)
 
     def step(self, index: int) -> dict[str, Tensor]:
@@ -58,7 +68,10 @@ class TuningStage:
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.schedule.step()
-        return {"loss": loss.detach(), "accuracy": (outputs.detach().argmax(dim=1) == labels).float().mean()}
+        return {
+            "loss": loss.detach(),
+            "accuracy": (outputs.detach().argmax(dim=1) == labels).float().mean(),
+        }
 
     def end_of_epoch(self) -> dict[str, float]:
         return {}

@@ -1,4 +1,6 @@
-"""Budgets: nothing passes them, and what is derived within them is the best there is, by brute force."""
+"""Budgets: nothing passes them, and what is derived within them is the best there is, by brute
+force.
+"""
 
 import itertools
 
@@ -16,10 +18,13 @@ from supernet.spaces.nb201 import NB201
 from tests.variants import SPACES
 
 SHAPE = (3, 8, 8)
-BUDGETS = {name: Budget(make(), 10, SHAPE) for name, make in SPACES.items()}  # tables are built once
+BUDGETS = {
+    name: Budget(make(), 10, SHAPE) for name, make in SPACES.items()
+}  # tables are built once
 COSTS = {  # of some hundred random architectures, to draw limits from
     name: {
-        metric: np.array([budget.tables[metric].of(budget.space.random(rng)) for _ in range(300)]) for metric in ("params", "madds")
+        metric: np.array([budget.tables[metric].of(budget.space.random(rng)) for _ in range(300)])
+        for metric in ("params", "madds")
     }
     for name, budget in BUDGETS.items()
     for rng in [np.random.default_rng(0)]
@@ -36,7 +41,9 @@ def limited(name: str, **limits: float) -> Budget:
 
 def scores(space, seed: int) -> dict[str, torch.Tensor]:
     noise = torch.Generator().manual_seed(seed)
-    return {g.name: torch.randn(g.shape, generator=noise, dtype=torch.float64) for g in space.groups}
+    return {
+        g.name: torch.randn(g.shape, generator=noise, dtype=torch.float64) for g in space.groups
+    }
 
 
 def total(space, table, architecture) -> float:
@@ -73,7 +80,9 @@ def test_the_nearest_within_is_as_near_as_any_of_all_15625_cells(share):
 
 
 def every_cell(space):
-    return [space.express(values) for values in itertools.product(space.groups[0].options, repeat=6)]
+    return [
+        space.express(values) for values in itertools.product(space.groups[0].options, repeat=6)
+    ]
 
 
 def changes(one, other) -> int:
@@ -82,7 +91,10 @@ def changes(one, other) -> int:
 
 @pytest.mark.parametrize("name", SPACES)
 def test_what_is_drawn_again_until_it_is_within_is_the_first_that_is_or_the_nearest(name):
-    budget, rng = limited(name, params=float(np.quantile(COSTS[name]["params"], 0.1))), np.random.default_rng(4)
+    budget, rng = (
+        limited(name, params=float(np.quantile(COSTS[name]["params"], 0.1))),
+        np.random.default_rng(4),
+    )
     draws = [budget.space.random(rng) for _ in range(200)]
     first = next(one for one in draws if budget.allows(one))
     assert budget.within(iter(draws).__next__) == first
@@ -95,7 +107,9 @@ def test_costs_of_all_nb201_cells_are_the_published_ones(shared):
     table = np.load(shared / "nb201_cifar10.npz")
     budget = Budget(NB201(*[type(BUDGETS["nb201"].space.search)(16, 5)] * 2), 10, (3, 32, 32))
     cells = [budget.space.decode(str(text)) for text in table["arch"]]
-    params, madds = ([budget.tables[metric].of(cell) for cell in cells] for metric in ("params", "madds"))
+    params, madds = (
+        [budget.tables[metric].of(cell) for cell in cells] for metric in ("params", "madds")
+    )
     np.testing.assert_allclose(np.array(params) / 1e6, table["params_m"], atol=5e-7)
     assert np.corrcoef(madds, table["madds_m"])[0, 1] > 0.999
 
@@ -104,10 +118,16 @@ def test_derivation_is_optimal_among_all_15625_cells():
     budget, rng = BUDGETS["nb201"], np.random.default_rng(2)
     options = budget.space.groups[0].options
     every = np.array(list(itertools.product(range(len(options)), repeat=6)))
-    costs = {m: t.fixed + t.options["edges"].numpy()[np.arange(6), every].sum(1) for m, t in budget.tables.items()}
+    costs = {
+        m: t.fixed + t.options["edges"].numpy()[np.arange(6), every].sum(1)
+        for m, t in budget.tables.items()
+    }
     for seed in range(100):
         table = scores(budget.space, seed)
-        limits = {metric: float(rng.choice(costs[metric])) for metric in (("params",), ("madds",), ("params", "madds"))[seed % 3]}
+        limits = {
+            metric: float(rng.choice(costs[metric]))
+            for metric in (("params",), ("madds",), ("params", "madds"))[seed % 3]
+        }
         within = np.all([costs[metric] <= limit for metric, limit in limits.items()], axis=0)
         best = table["edges"].numpy()[np.arange(6), every].sum(1)[within].max()
         found = limited("nb201", **limits).best(table)
@@ -115,21 +135,26 @@ def test_derivation_is_optimal_among_all_15625_cells():
 
 
 def test_derivation_of_a_cell_with_two_in_edges_a_node_is_optimal():
-    """DARTS's normal cell has too many architectures to try all: every node is solved by brute force, its costs being all equal.
+    """DARTS's normal cell has too many architectures to try all: every node is solved by brute
+    force, its costs being all equal.
 
-    With a limit on parameters that is a multiple of one operation's, what remains is to choose where to spend it.
+    With a limit on parameters that is a multiple of one operation's, what remains is to choose
+    where to spend it.
     """
     budget = BUDGETS["darts"]
     for seed in range(10):
         table = scores(budget.space, seed)
         unlimited = limited("darts", params=float("1e12"))
-        assert unlimited._solve(table, unlimited.limits) == budget.space.derive(table)  # the rules are those of the derivation
+        assert unlimited._solve(table, unlimited.limits) == budget.space.derive(
+            table
+        )  # the rules are those of the derivation
         tight = limited("darts", params=float(np.quantile(COSTS["darts"]["params"], 0.3)))
         found = tight.best(table)
         better = [
             n
             for n in budget.space.neighbours(found)
-            if tight.allows(n) and total(budget.space, table, n) > total(budget.space, table, found) + 1e-9
+            if tight.allows(n)
+            and total(budget.space, table, n) > total(budget.space, table, found) + 1e-9
         ]
         assert not better  # no change of one gene improves it
 
@@ -146,7 +171,9 @@ def test_nothing_derived_or_drawn_ever_violates(seed, name, params, madds):
     if madds is not None:
         budget.limits["madds"] = float(np.quantile(COSTS[name]["madds"], madds))
     derived = budget.best(scores(budget.space, seed))
-    if derived is None:  # the two limits together can be impossible, which a run is told at its start
+    if (
+        derived is None
+    ):  # the two limits together can be impossible, which a run is told at its start
         assert madds is not None
         return
     budget.space.validate(derived)
@@ -190,17 +217,27 @@ def test_an_impossible_budget_names_the_cheapest_architecture(name):
 
 def test_limits_that_exclude_each_other_are_refused():
     budget = BUDGETS["darts"]
-    limits = {metric: budget.tables[metric].of(budget.cheapest(metric)) for metric in ("params", "madds")}
-    both = [a for a in (budget.cheapest("params"), budget.cheapest("madds")) if limited("darts", **limits).allows(a)]
+    limits = {
+        metric: budget.tables[metric].of(budget.cheapest(metric)) for metric in ("params", "madds")
+    }
+    both = [
+        a
+        for a in (budget.cheapest("params"), budget.cheapest("madds"))
+        if limited("darts", **limits).allows(a)
+    ]
     if not both:
         with pytest.raises(UserError, match="at once"):
             Budget(budget.space, 10, SHAPE, limits)
 
 
 def test_expected_cost_is_the_mean_over_draws():
-    """On NAS-Bench-201, where slots are independent: against the mean over all cells, weighted by their probability."""
+    """On NAS-Bench-201, where slots are independent: against the mean over all cells, weighted by
+    their probability.
+    """
     budget = BUDGETS["nb201"]
-    logits = {"edges": torch.randn(6, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)}
+    logits = {
+        "edges": torch.randn(6, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    }
     share = torch.softmax(logits["edges"], -1).numpy()
     every = np.array(list(itertools.product(range(5), repeat=6)))
     weight = share[np.arange(6), every].prod(1)
@@ -210,11 +247,18 @@ def test_expected_cost_is_the_mean_over_draws():
 
 
 def test_expected_cost_of_equal_shares_is_that_of_random_architectures():
-    """On DARTS, whose nodes keep two edges: within three standard errors of the mean over random draws."""
+    """On DARTS, whose nodes keep two edges: within three standard errors of the mean over random
+    draws.
+    """
     budget = BUDGETS["darts"]
-    mixture = {g.name: Choice.dense(torch.full(g.shape, 1 / 7).index_fill(1, torch.tensor([0]), 0)) for g in budget.space.groups}
+    mixture = {
+        g.name: Choice.dense(torch.full(g.shape, 1 / 7).index_fill(1, torch.tensor([0]), 0))
+        for g in budget.space.groups
+    }
     drawn = COSTS["darts"]["params"]
-    assert abs(float(budget.tables["params"].expected(mixture)) - drawn.mean()) < 3 * drawn.std() / np.sqrt(len(drawn))
+    assert abs(
+        float(budget.tables["params"].expected(mixture)) - drawn.mean()
+    ) < 3 * drawn.std() / np.sqrt(len(drawn))
 
 
 def test_excess_is_zero_within_the_limits():
@@ -233,14 +277,21 @@ def test_excess_is_zero_within_the_limits():
 
 @pytest.mark.parametrize("limit", [0, 1, 2])
 def test_a_limit_of_skips_is_one_more_row_of_the_derivation(limit):
-    """The best of all 15,625 cells with so few skips, by brute force; and nothing else is bound by it."""
+    """The best of all 15,625 cells with so few skips, by brute force; and nothing else is bound by
+    it.
+    """
     space = BUDGETS["nb201"].space
     budget = Budget(space, 10, SHAPE, {"skips": limit})
     cells = [cell for cell in every_cell(space) if cell["edges"].count("skip_connect") <= limit]
     assert sum(budget.allows(cell) for cell in every_cell(space)) == len(cells)
     table = scores(space, limit)
-    table["edges"][:4, space.groups[0].options.index("skip_connect")] += 3.0  # four skips would be the best
-    values = sum(table["edges"][slot, [[space.groups[0].options.index(c["edges"][slot]) for c in cells]]][0] for slot in range(6))
+    table["edges"][:4, space.groups[0].options.index("skip_connect")] += (
+        3.0  # four skips would be the best
+    )
+    values = sum(
+        table["edges"][slot, [[space.groups[0].options.index(c["edges"][slot]) for c in cells]]][0]
+        for slot in range(6)
+    )
     found = budget.best(table)
     assert found["edges"].count("skip_connect") == limit
     assert total(space, table, found) == pytest.approx(float(values.max()))
@@ -249,18 +300,35 @@ def test_a_limit_of_skips_is_one_more_row_of_the_derivation(limit):
 def test_a_limit_of_skips_binds_the_groups_that_are_named_and_every_draw():
     space, rng = BUDGETS["darts"].space, np.random.default_rng(0)
     budget = Budget(space, 10, SHAPE, BudgetSettings(skips={"normal": 2}).limits())
-    table = {g.name: torch.ones(g.shape).index_fill(1, torch.tensor([g.options.index("skip_connect")]), 2.0) for g in space.groups}
+    table = {
+        g.name: torch.ones(g.shape).index_fill(
+            1, torch.tensor([g.options.index("skip_connect")]), 2.0
+        )
+        for g in space.groups
+    }
     found = budget.best(table)
     assert (found["normal"].count("skip_connect"), found["reduce"].count("skip_connect")) == (2, 8)
     drawn = [budget.random(rng) for _ in range(50)]
-    assert max(cell["normal"].count("skip_connect") for cell in drawn) == 2 < max(c["reduce"].count("skip_connect") for c in drawn)
+    assert (
+        max(cell["normal"].count("skip_connect") for cell in drawn)
+        == 2
+        < max(c["reduce"].count("skip_connect") for c in drawn)
+    )
 
 
 def test_a_limit_of_skips_below_one_is_a_share_of_the_edges_that_an_architecture_has():
-    """A quarter: of the eight edges of a cell of DARTS two, as in P-DARTS; of the six of NAS-Bench-201 one."""
-    darts, nb201 = (Budget(BUDGETS[name].space, 10, SHAPE, {"skips": 0.25}) for name in ("darts", "nb201"))
-    assert darts.limits == {"skips/normal": 2, "skips/reduce": 2} and nb201.limits == {"skips/edges": 1}
-    assert Budget(BUDGETS["nb201"].space, 10, SHAPE, {"skips/edges": 0.5}).limits == {"skips/edges": 3}
+    """A quarter: of the eight edges of a cell of DARTS two, as in P-DARTS; of the six of
+    NAS-Bench-201 one.
+    """
+    darts, nb201 = (
+        Budget(BUDGETS[name].space, 10, SHAPE, {"skips": 0.25}) for name in ("darts", "nb201")
+    )
+    assert darts.limits == {"skips/normal": 2, "skips/reduce": 2} and nb201.limits == {
+        "skips/edges": 1
+    }
+    assert Budget(BUDGETS["nb201"].space, 10, SHAPE, {"skips/edges": 0.5}).limits == {
+        "skips/edges": 3
+    }
 
 
 def test_a_limit_of_skips_moves_no_logits():
@@ -271,10 +339,15 @@ def test_a_limit_of_skips_moves_no_logits():
     assert float(Budget(space, 10, SHAPE, {"skips": 0}).excess(mixture)) == 0.0
     cheap = Budget(space, 10, SHAPE).tables["params"].of(Budget(space, 10, SHAPE).cheapest()) + 1
     limits = {"params": cheap}
-    both, one = (Budget(space, 10, SHAPE, some).excess(mixture) for some in (limits | {"skips": 0}, limits))
+    both, one = (
+        Budget(space, 10, SHAPE, some).excess(mixture) for some in (limits | {"skips": 0}, limits)
+    )
     assert float(both.detach()) == float(one.detach()) > 0
 
 
 def test_a_limit_of_skips_names_a_group_that_there_is():
-    with pytest.raises(UserError, match=r"budget\.skips: the space nb201 has no such group with skip connections: skips/normal"):
+    with pytest.raises(
+        UserError,
+        match=r"budget\.skips: the space nb201 has no such group with skip connections: skips/normal",
+    ):
         Budget(BUDGETS["nb201"].space, 10, SHAPE, {"skips/normal": 2})

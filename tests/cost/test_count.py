@@ -35,35 +35,48 @@ def test_parameters_of_random_cells_equal_the_published_table(shared):
 
 
 def test_multiply_adds_agree_with_the_published_table(shared):
-    """The same order, and to the last digit once the table's elementwise work is added, which it counts and we do not.
+    """The same order, and to the last digit once the table's elementwise work is added, which it
+    counts and we do not.
 
-    That is 3 for each element that a convolution edge writes (ReLU and BatchNorm), 9 for a pooling's, and a constant
-    for the rest of the network.
+    That is 3 for each element that a convolution edge writes (ReLU and BatchNorm), 9 for a
+    pooling's, and a constant for the rest of the network.
     """
     table = np.load(shared / "nb201_cifar10.npz")
     chosen = np.random.default_rng(2).choice(len(table["arch"]), size=12, replace=False)
     texts = [str(text) for text in table["arch"][chosen]]
     ours = np.array([nb201_cost(text).madds / 1e6 for text in texts])
     assert spearmanr(ours, table["madds_m"][chosen]).statistic > 0.98
-    elements = 5 * (16 * 32**2 + 32 * 16**2 + 64 * 8**2) / 1e6  # an edge's, in 5 cells of each of the three stages
+    elements = (
+        5 * (16 * 32**2 + 32 * 16**2 + 64 * 8**2) / 1e6
+    )  # an edge's, in 5 cells of each of the three stages
     work = np.array([3 * text.count("nor_conv") + 9 * text.count("avg_pool") for text in texts])
-    np.testing.assert_allclose(table["madds_m"][chosen] - ours - elements * work, 0.160832, atol=1e-6)
+    np.testing.assert_allclose(
+        table["madds_m"][chosen] - ours - elements * work, 0.160832, atol=1e-6
+    )
 
 
 def test_multiply_adds_of_nb201_worked_by_hand():
-    """One cell a stage at 4 channels on 3×8×8: a k×k convolution of a to b channels on p pixels takes k·k·a·b·p."""
+    """One cell a stage at 4 channels on 3×8×8: a k×k convolution of a to b channels on p pixels
+    takes k·k·a·b·p.
+    """
     space = NB201(Geometry(4, 1), Geometry(4, 1))
-    cell = space.decode("|nor_conv_3x3~0|+|none~0|nor_conv_1x1~1|+|skip_connect~0|avg_pool_3x3~1|none~2|")
+    cell = space.decode(
+        "|nor_conv_3x3~0|+|none~0|nor_conv_1x1~1|+|skip_connect~0|avg_pool_3x3~1|none~2|"
+    )
     stages = [(4, 64), (8, 16), (16, 4)]  # channels and pixels
     by_hand = 9 * 3 * 4 * 64 + 16 * 10  # stem and classifier
     by_hand += sum((9 + 1) * c * c * pixels for c, pixels in stages)
-    by_hand += sum((9 * a * b + 9 * b * b + a * b) * pixels for (a, _), (b, pixels) in pairwise(stages))
+    by_hand += sum(
+        (9 * a * b + 9 * b * b + a * b) * pixels for (a, _), (b, pixels) in pairwise(stages)
+    )
     for phase in ("search", "evaluation"):
         assert count(space.standalone(cell, 10, 3, phase), (3, 8, 8)).madds == by_hand
 
 
 def test_darts_v2_has_the_published_size_without_its_auxiliary_head():
-    """3.3 M parameters (DARTS, table 1); its multiply-adds are printed as 528 M to 540 M, by what is counted."""
+    """3.3 M parameters (DARTS, table 1); its multiply-adds are printed as 528 M to 540 M, by what
+    is counted.
+    """
     network = DARTS.standalone(DARTS.decode(DARTS_V2), 10, 3)
     cost = count(network, CIFAR)
     assert network.auxiliary is not None
@@ -78,10 +91,14 @@ def test_darts_v2_has_the_published_size_without_its_auxiliary_head():
 def test_counting_leaves_the_network_as_it_was():
     space = NB201(Geometry(4, 1), Geometry(4, 1))
     network = space.standalone(space.decode(SIX_CONVOLUTIONS), 10, 1).train()
-    network.blocks[0].drop_path.generator = torch.Generator().manual_seed(0)  # as a retraining leaves it
+    network.blocks[0].drop_path.generator = torch.Generator().manual_seed(
+        0
+    )  # as a retraining leaves it
     before = {name: value.clone() for name, value in network.state_dict().items()}
     count(network, (1, 8, 8))
-    assert network.training and all(torch.equal(before[name], value) for name, value in network.state_dict().items())
+    assert network.training and all(
+        torch.equal(before[name], value) for name, value in network.state_dict().items()
+    )
 
 
 @pytest.mark.parametrize("groups", [1, 4])

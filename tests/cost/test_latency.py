@@ -1,4 +1,6 @@
-"""Latency tables: exact where the clock is, honest about their error, whole as files, and binding as budgets."""
+"""Latency tables: exact where the clock is, honest about their error, whole as files, and binding
+as budgets.
+"""
 
 import itertools
 import json
@@ -26,9 +28,11 @@ CPU = torch.device("cpu")
 
 
 class PlantedClock:
-    """A clock that moves only when a module without children runs: by a time that its kind, its size and its image's size give.
+    """A clock that moves only when a module without children runs: by a time that its kind, its
+    size and its image's size give.
 
-    Every ``slow``-th measurement takes a thousand times as long. ``calls`` says for each measurement what ran in it.
+    Every ``slow``-th measurement takes a thousand times as long. ``calls`` says for each
+    measurement what ran in it.
     """
 
     def __init__(self, slow: int = 0):
@@ -44,9 +48,13 @@ class PlantedClock:
         return (1 + kind + (0 if weight is None else weight.numel()) + image[0].numel()) / 2**20
 
     def hook(self, module, inputs, output):
-        if isinstance(module, Pool) or not (isinstance(module, nn.Identity | DropPath) or any(True for _ in module.children())):
+        if isinstance(module, Pool) or not (
+            isinstance(module, nn.Identity | DropPath) or any(True for _ in module.children())
+        ):
             if self.readings % 2:  # between the two readings of a measurement
-                self.calls.setdefault(self.readings // 2, []).append((type(module).__name__, tuple(inputs[0].shape)))
+                self.calls.setdefault(self.readings // 2, []).append(
+                    (type(module).__name__, tuple(inputs[0].shape))
+                )
             pace = 1000 if self.slow and (self.readings // 2) % self.slow == 0 else 1
             self.now += pace * self.planted(module, inputs[0])
 
@@ -69,7 +77,9 @@ def planted():
 @pytest.mark.parametrize("name", SPACES)
 @pytest.mark.parametrize("slow", [0, 7])
 def test_the_table_adds_up_to_whole_networks_exactly(name, slow, planted):
-    """Against the standalone networks, which are built and run by other code; single slow measurements change nothing."""
+    """Against the standalone networks, which are built and run by other code; single slow
+    measurements change nothing.
+    """
     bench = planted(name, slow)
     table = measured(bench)
     rng = np.random.default_rng(1)
@@ -80,7 +90,9 @@ def test_the_table_adds_up_to_whole_networks_exactly(name, slow, planted):
         started = bench.clock.now
         with torch.no_grad():
             network(torch.zeros(1, *SHAPE))
-        assert table.of(architecture) == pytest.approx(1000 * (bench.clock.now - started), rel=1e-12)
+        assert table.of(architecture) == pytest.approx(
+            1000 * (bench.clock.now - started), rel=1e-12
+        )
     error = latency_error(table, bench, 10)
     assert error.rank_correlation == pytest.approx(1)
     assert error.mean_relative_error == pytest.approx(0, abs=1e-12)
@@ -96,7 +108,9 @@ def test_each_operation_has_the_time_that_was_planted(planted):
         norm = Fraction(clock.planted(nn.BatchNorm2d(channels), image))
         for kernel in (1, 3):
             convolution = nn.Conv2d(channels, channels, kernel, padding=kernel // 2, bias=False)
-            expected[f"nor_conv_{kernel}x{kernel}"] += Fraction(clock.planted(convolution, image)) + norm
+            expected[f"nor_conv_{kernel}x{kernel}"] += (
+                Fraction(clock.planted(convolution, image)) + norm
+            )
         expected["avg_pool_3x3"] += Fraction(clock.planted(Pool(channels, "avg"), image))
     for column, option in enumerate(bench.space.groups[0].options):
         np.testing.assert_allclose(options[:, column], 1000 * float(expected[option]), rtol=1e-12)
@@ -108,7 +122,9 @@ def test_measurements_take_turns(planted):
     measured(bench)
     calls, each = bench.clock.calls, bench.clock.readings // 2 // (WARM_UP + 4)
     assert each > 5  # things
-    assert [calls.get(number) for number in range(each)] * (WARM_UP + 4) == [calls.get(n) for n in range(each * (WARM_UP + 4))]
+    assert [calls.get(number) for number in range(each)] * (WARM_UP + 4) == [
+        calls.get(n) for n in range(each * (WARM_UP + 4))
+    ]
     assert len({str(calls.get(number)) for number in range(each)}) > each / 2
 
 
@@ -119,13 +135,19 @@ def test_real_times_are_positive_and_the_error_is_a_figure(batch_size):
         before = torch.random.get_rng_state()
         table = measured(bench)
         error = latency_error(table, bench, 4)
-        assert torch.equal(torch.random.get_rng_state(), before)  # the run's own chance is not touched
+        assert torch.equal(
+            torch.random.get_rng_state(), before
+        )  # the run's own chance is not touched
         for group in bench.space.groups:
             times, none = table.options[group.name], group.options.index("none")
             assert torch.isfinite(times).all() and (times[:, none] == 0).all()
             assert (times[:, [i for i in range(len(group.options)) if i != none]] > 0).all()
         assert 0 <= table.fixed < math.inf
-        assert -1 <= error.rank_correlation <= 1 and 0 <= error.mean_relative_error < math.inf and error.architectures == 4
+        assert (
+            -1 <= error.rank_correlation <= 1
+            and 0 <= error.mean_relative_error < math.inf
+            and error.architectures == 4
+        )
 
 
 # --- as a file
@@ -134,7 +156,9 @@ def test_real_times_are_positive_and_the_error_is_a_figure(batch_size):
 def random_table(name: str, seed: int = 0):
     """A table with random figures."""
     noise, space = torch.Generator().manual_seed(seed), SPACES[name]()
-    options = {g.name: torch.rand(g.shape, generator=noise, dtype=torch.float64) / 30 for g in space.groups}
+    options = {
+        g.name: torch.rand(g.shape, generator=noise, dtype=torch.float64) / 30 for g in space.groups
+    }
     return CostTable(space, 0.1 + seed / 3, options)
 
 
@@ -210,10 +234,19 @@ def test_derivation_within_a_latency_is_optimal_among_all_15625_cells(tmp_path):
     write_table(tmp_path / "times.csv", table)
     every = np.array(list(itertools.product(range(5), repeat=6)))
     cost = table.fixed + table.options["edges"].numpy()[np.arange(6), every].sum(1)
-    budget = Budget(table.space, 10, SHAPE, measured={"latency_ms": read_table(tmp_path / "times.csv", table.space)})
+    budget = Budget(
+        table.space,
+        10,
+        SHAPE,
+        measured={"latency_ms": read_table(tmp_path / "times.csv", table.space)},
+    )
     rng = np.random.default_rng(0)
     for seed in range(30):
-        scores = {"edges": torch.randn(6, 5, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)}
+        scores = {
+            "edges": torch.randn(
+                6, 5, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+            )
+        }
         budget.limits = {"latency_ms": float(rng.choice(cost))}
         found = budget.best(scores)
         chosen = [table.space.groups[0].options.index(option) for option in found["edges"]]
@@ -230,7 +263,11 @@ def test_nothing_drawn_or_derived_is_slower_than_allowed(filed):
     limits = {"latency_ms": float(np.quantile(times, 0.3))}
     budget = Budget(table.space, 10, SHAPE, limits, {"latency_ms": table})
     scores = {g.name: torch.from_numpy(rng.random(g.shape)) for g in table.space.groups}
-    for architecture in [budget.best(scores), budget.largest(), *(budget.random(rng) for _ in range(10))]:
+    for architecture in [
+        budget.best(scores),
+        budget.largest(),
+        *(budget.random(rng) for _ in range(10)),
+    ]:
         assert table.of(table.space.validate(architecture)) <= limits["latency_ms"]
 
 
@@ -245,7 +282,14 @@ def test_an_impossible_latency_names_the_cheapest_architecture(filed):
 
 # --- in a run
 
-FEW = (*TINY, "tracker=none", "retrain.seeds=1", "retrain.epochs=1", "baseline.architectures=1", "search.epochs=1")
+FEW = (
+    *TINY,
+    "tracker=none",
+    "retrain.seeds=1",
+    "retrain.epochs=1",
+    "baseline.architectures=1",
+    "search.epochs=1",
+)
 
 
 def results_of(folder):
@@ -277,7 +321,9 @@ def test_a_run_keeps_within_a_table_of_ones_own(tmp_path):
     (tmp_path / "times.csv").unlink()
     (folder / "architecture.json").unlink()
     assert finished("retrain", f"from={folder}", cwd=tmp_path) == folder
-    child = finished("derive", f"from={folder}", "searcher=random", "searcher.candidates=2", cwd=tmp_path)
+    child = finished(
+        "derive", f"from={folder}", "searcher=random", "searcher.candidates=2", cwd=tmp_path
+    )
     assert child != folder
     assert (child / "latency.csv").read_bytes() == (folder / "latency.csv").read_bytes()
     assert results_of(child)["cost"]["latency_ms"] <= limit
@@ -286,7 +332,11 @@ def test_a_run_keeps_within_a_table_of_ones_own(tmp_path):
 def test_a_run_measures_once_and_goes_on_with_what_it_measured(tmp_path, monkeypatch):
     folder = finished("latency", *FEW, cwd=tmp_path)
     error = results_of(folder)["latency"]
-    assert -1 <= error["rank_correlation"] <= 1 and error["mean_relative_error"] >= 0 and error["architectures"] == 20
+    assert (
+        -1 <= error["rank_correlation"] <= 1
+        and error["mean_relative_error"] >= 0
+        and error["architectures"] == 20
+    )
     table = read_table(folder / "latency.csv", SPACES["nb201"]())
     before = (folder / "latency.csv").read_bytes()
 
@@ -301,7 +351,11 @@ def test_a_run_measures_once_and_goes_on_with_what_it_measured(tmp_path, monkeyp
     results = results_of(child)
     assert (child / "latency.csv").read_bytes() == before
     assert results["latency"] == error
-    assert results["cost"]["latency_ms"] == table.of(table.space.decode(results["architecture"]["text"])) <= limit
+    assert (
+        results["cost"]["latency_ms"]
+        == table.of(table.space.decode(results["architecture"]["text"]))
+        <= limit
+    )
     page = (child / "report.html").read_text()
     assert "Kendall" in page and "latency table" in page
     assert finished("search", f"from={child}", cwd=tmp_path) == child
@@ -315,16 +369,24 @@ def test_a_table_without_a_limit_is_a_cost_to_weigh_accuracy_against(tmp_path):
     assert finished("report", f"from={folder}", cwd=tmp_path) == folder
     rows = [row for row in read_rows(folder / "metrics.jsonl") if row["stage"] == "derive"]
     points = {(row["latency_ms"], row["accuracy"]) for row in rows}
-    undominated = {(m, a) for m, a in points if not any(n <= m and b >= a and (n, b) != (m, a) for n, b in points)}
+    undominated = {
+        (m, a)
+        for m, a in points
+        if not any(n <= m and b >= a and (n, b) != (m, a) for n, b in points)
+    }
     front = results_of(folder)["derive"]["pareto"]
     assert [(one["latency_ms"], one["accuracy"]) for one in front] == sorted(undominated)
     assert all(one["latency_ms"] == table.of(table.space.decode(one["text"])) for one in front)
     page = (folder / "report.html").read_text()
     assert page.count("latency (ms)") == 2  # a column and an axis
     for key in ("searcher.cost", "judge.cost"):
-        outcome = supernet("derive", *FEW, "method=spos", "searcher=nsga2", f"{key}=latency_ms", cwd=tmp_path)
+        outcome = supernet(
+            "derive", *FEW, "method=spos", "searcher=nsga2", f"{key}=latency_ms", cwd=tmp_path
+        )
         assert (outcome.code, outcome.err.count("\n")) == (2, 1)
-        assert outcome.err.startswith(f"supernet: {key}=latency_ms: there is no latency table; set budget.latency_ms")
+        assert outcome.err.startswith(
+            f"supernet: {key}=latency_ms: there is no latency table; set budget.latency_ms"
+        )
 
 
 def test_a_budget_that_cannot_be_is_one_line(tmp_path):
@@ -335,4 +397,7 @@ def test_a_budget_that_cannot_be_is_one_line(tmp_path):
         assert (outcome.code, outcome.err.count("\n")) == (2, 1)
         assert "budget.latency_ms=0.01" in outcome.err and "the cheapest" in outcome.err
     outcome = supernet("search", *FEW, "budget.latency_ms=0", cwd=tmp_path)
-    assert (outcome.code, outcome.err) == (2, "supernet: budget.latency_ms=0.0: must be greater than 0\n")
+    assert (outcome.code, outcome.err) == (
+        2,
+        "supernet: budget.latency_ms=0.0: must be greater than 0\n",
+    )

@@ -1,4 +1,6 @@
-"""The memory of a search: foretold from small batches as it is then measured, and the batch chosen by it."""
+"""The memory of a search: foretold from small batches as it is then measured, and the batch chosen
+by it.
+"""
 
 import dataclasses
 import subprocess
@@ -13,14 +15,24 @@ from supernet import run as run_module
 from supernet.cli import composed
 from supernet.config import Config
 from supernet.cost import memory
-from supernet.cost.memory import MARGIN, Line, MemoryPlan, line_of, planned, planned_retraining, trial_batches, tried
+from supernet.cost.memory import (
+    MARGIN,
+    Line,
+    MemoryPlan,
+    line_of,
+    planned,
+    planned_retraining,
+    trial_batches,
+    tried,
+)
 from supernet.errors import UserError
 from supernet.files import read_json
 from tests.commands import ROOT, TINY, finished, supernet
 
 FIVE_STEPS = [*TINY, "tracker=none", "method=darts", "search.epochs=1"]
 
-# What a process that searches holds before its first step, and at its peak, by the kernel: nothing of the planner is in it.
+# What a process that searches holds before its first step, and at its peak, by the kernel: nothing
+# of the planner is in it.
 SEARCH = """
 import os, sys
 from pathlib import Path
@@ -57,12 +69,20 @@ for number in range(3):
 print(next(int(line.split()[1]) * 1024 for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")))
 """
 
-on_linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux says what a process held at most since it was asked")
+on_linux = pytest.mark.skipif(
+    sys.platform != "linux", reason="only Linux says what a process held at most since it was asked"
+)
 
 
 def searched(overrides):
     """What a fresh process holds before its search and at the peak of some steps, in bytes."""
-    done = subprocess.run([sys.executable, "-c", SEARCH, *overrides], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", SEARCH, *overrides],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     return tuple(map(int, done.stdout.split()))
 
 
@@ -76,7 +96,12 @@ def photographs(tmp_path):
             arrays[f"x_{part}"] = rng.integers(0, 256, (count, side, side, 3), dtype=np.uint8)
             arrays[f"y_{part}"] = np.arange(count) % 2
         np.savez(tmp_path / "set.npz", **arrays)
-        return ["data=npz", f"data.source.path={tmp_path / 'set.npz'}", "tracker=none", "instruments.every=0"]
+        return [
+            "data=npz",
+            f"data.source.path={tmp_path / 'set.npz'}",
+            "tracker=none",
+            "instruments.every=0",
+        ]
 
     return make
 
@@ -85,9 +110,17 @@ def photographs(tmp_path):
 @pytest.mark.parametrize("method", ["darts", "spos"])
 @pytest.mark.parametrize(("space", "side"), [("nb201", 32), ("darts", 16)])
 def test_the_peak_at_a_larger_batch_is_foretold_within_the_margin(space, side, method, photographs):
-    """Also of what the search adds to a process that has loaded everything, which is most of it before."""
+    """Also of what the search adds to a process that has loaded everything, which is most of it
+    before.
+    """
     ConfigStore.instance().store("schema", Config)
-    overrides = [*photographs(side), f"space={space}", f"method={method}", "size=small", "search.batch_size=64"]
+    overrides = [
+        *photographs(side),
+        f"space={space}",
+        f"method={method}",
+        "size=small",
+        "search.batch_size=64",
+    ]
     settings = dataclasses.asdict(composed(overrides))
     with ThreadPoolExecutor() as pool:
         measured = pool.submit(searched, overrides)
@@ -118,16 +151,28 @@ def test_the_peak_of_retraining_is_foretold(space, photographs):
     overrides = [*photographs(16), f"space={space}", "size=small", "retrain.batch_size=128"]
     settings = dataclasses.asdict(composed(overrides))
     line = Line.through({batch: tried(settings, batch, "retrain") for batch in (16, 32)})
-    done = subprocess.run([sys.executable, "-c", RETRAINING, *overrides], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", RETRAINING, *overrides],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert line.at(128) == pytest.approx(int(done.stdout), rel=MARGIN)
 
 
 def test_what_is_retrained_is_what_is_foretold(monkeypatch):
     """An inherited network has the size of the search's."""
     tried = []
-    monkeypatch.setattr(memory, "tried", lambda settings, batch, stage: tried.append((settings, stage)) or 2**30 * batch)
+    monkeypatch.setattr(
+        memory,
+        "tried",
+        lambda settings, batch, stage: tried.append((settings, stage)) or 2**30 * batch,
+    )
     ConfigStore.instance().store("schema", Config)
-    settings = dataclasses.asdict(composed(["size=tiny", "retrain.init=inherit", "space.search.channels=8"]))
+    settings = dataclasses.asdict(
+        composed(["size=tiny", "retrain.init=inherit", "space.search.channels=8"])
+    )
     assert planned_retraining(settings, 100, 2**40).peak == 2**30 * 32
     assert {settings["space"]["evaluation"]["channels"] for settings, _ in tried} == {8}
     assert {stage for _, stage in tried} == {"retrain"}
@@ -140,7 +185,14 @@ def test_a_line_names_the_largest_batch_within_a_limit():
     line = Line.through({8: 1080, 4: 1040})
     assert (line.fixed, line.per_image) == (1000, 10)
     assert [line.at(batch) for batch in (2, 64)] == [1020, 1640]
-    assert [line.largest(limit, most=50) for limit in (1019, 1020, 1209, 1210, 1500, 9999)] == [0, 2, 20, 21, 50, 50]
+    assert [line.largest(limit, most=50) for limit in (1019, 1020, 1209, 1210, 1500, 9999)] == [
+        0,
+        2,
+        20,
+        21,
+        50,
+        50,
+    ]
     assert Line.through({4: 1000, 8: 990}).at(1000) == 990  # noise where the batch does not matter
 
 
@@ -162,7 +214,11 @@ def test_what_tells_too_little_is_tried_again_at_a_larger_batch(monkeypatch):
     slope, knee = 2**21, 0
     tries.clear()
     plan = planned(settings, 1000, round(1.15 * (2**30 + 100.5 * 2**21)))
-    assert sorted(tries) == [8, 16] and (plan.peak, plan.largest, plan.fits) == (2**30 + 64 * 2**21, 100, True)
+    assert sorted(tries) == [8, 16] and (plan.peak, plan.largest, plan.fits) == (
+        2**30 + 64 * 2**21,
+        100,
+        True,
+    )
 
 
 def test_trials_are_small_and_never_without_neighbours():
@@ -174,13 +230,25 @@ def test_trials_are_small_and_never_without_neighbours():
 
 def test_what_does_not_fit_with_the_margin_to_spare_is_refused():
     assert MemoryPlan(64, 1000, 1150, 64).fits and not MemoryPlan(64, 1000, 1149, 63).fits
-    assert [MemoryPlan(64, 0, 0, largest).suggested for largest in (0, 2, 7, 8, 15, 64)] == [0, 2, 7, 8, 8, 64]
+    assert [MemoryPlan(64, 0, 0, largest).suggested for largest in (0, 2, 7, 8, 15, 64)] == [
+        0,
+        2,
+        7,
+        8,
+        8,
+        64,
+    ]
     MemoryPlan(64, 1000, 1150, 64).require_fit()
     assert MemoryPlan(64, 1000, 1150, 64).remedy == {}
     half = 2**29
-    with pytest.raises(UserError, match=r"about 2\.00 GiB at .*=64 of 1\.50 GiB.*choose search.batch_size=24, which"):
+    with pytest.raises(
+        UserError,
+        match=r"about 2\.00 GiB at .*=64 of 1\.50 GiB.*choose search.batch_size=24, which",
+    ):
         MemoryPlan(64, 4 * half, 3 * half, 31).require_fit()
-    with pytest.raises(UserError, match=r"not even a batch of two images fits.*choose a smaller space.search"):
+    with pytest.raises(
+        UserError, match=r"not even a batch of two images fits.*choose a smaller space.search"
+    ):
         MemoryPlan(64, 4 * half, 2 * half, 0).require_fit()
 
 
@@ -193,14 +261,18 @@ def test_recomputation_comes_before_a_smaller_batch():
     assert remedy(1000, 64) == {"recompute": True}
     assert remedy(1001, 63) == {"batch_size": 56, "recompute": True}
     assert remedy(1900, 23) == {"batch_size": 16}
-    assert MemoryPlan(64, 2000, 1150, 0, MemoryPlan(64, 1900, 1150, 2)).remedy == {"batch_size": 2, "recompute": True}
+    assert MemoryPlan(64, 2000, 1150, 0, MemoryPlan(64, 1900, 1150, 2)).remedy == {
+        "batch_size": 2,
+        "recompute": True,
+    }
     assert MemoryPlan(64, 2000, 1150, 0, MemoryPlan(64, 1900, 1150, 0)).remedy == {}
 
 
 @pytest.fixture
 def tight(monkeypatch):
-    """A machine on which a search takes 1,000 bytes and 10 an image; returns how many there are, and what recomputation saves of
-    those 10, to be changed."""
+    """A machine on which a search takes 1,000 bytes and 10 an image; returns how many there are,
+    and what recomputation saves of those 10, to be changed.
+    """
     machine = {"available": 1.15 * 1210, "saves": 0, "tries": 0, "retraining": 100}
 
     def trial(settings, batch, stage):
@@ -219,7 +291,11 @@ def test_fit_takes_the_largest_batch_and_the_run_goes_on_with_it(tight, tmp_path
     folder = finished("search", *FIVE_STEPS, "memory=fit", cwd=tmp_path)
     results = read_json(folder / "results.json")
     chosen = {"asked": 32, "batch_size": 16, "recompute": False}
-    assert results["memory"] == chosen | {"foretold_bytes": 1320, "available_bytes": 1.15 * 1210, "largest_batch_size": 21}
+    assert results["memory"] == chosen | {
+        "foretold_bytes": 1320,
+        "available_bytes": 1.15 * 1210,
+        "largest_batch_size": 21,
+    }
     assert results["search"]["steps"] == 160 // 16
     assert tight["tries"] == 4
     tight["available"] = 9999  # what there is now is no reason to compute something else
@@ -236,8 +312,17 @@ def test_fit_recomputes_before_it_takes_a_smaller_batch_and_computes_the_same(ti
     tight["saves"] = 5
     folder = finished("search", *FIVE_STEPS, "memory=fit", cwd=tmp_path)
     results = read_json(folder / "results.json")
-    chosen = {"asked": 32, "batch_size": 32, "recompute": True, "recomputed": {"foretold_bytes": 1160, "largest_batch_size": 42}}
-    assert results["memory"] == chosen | {"foretold_bytes": 1320, "available_bytes": 1.15 * 1210, "largest_batch_size": 21}
+    chosen = {
+        "asked": 32,
+        "batch_size": 32,
+        "recompute": True,
+        "recomputed": {"foretold_bytes": 1160, "largest_batch_size": 42},
+    }
+    assert results["memory"] == chosen | {
+        "foretold_bytes": 1320,
+        "available_bytes": 1.15 * 1210,
+        "largest_batch_size": 21,
+    }
     plain = finished("search", *FIVE_STEPS, cwd=tmp_path)
     assert (folder / "metrics.jsonl").read_bytes() == (plain / "metrics.jsonl").read_bytes() != b""
     assert (
@@ -246,14 +331,20 @@ def test_fit_recomputes_before_it_takes_a_smaller_batch_and_computes_the_same(ti
     assert finished("derive", f"from={folder}", "memory=check", cwd=tmp_path) == folder
     tight["saves"] = 2
     outcome = supernet("search", *FIVE_STEPS, "memory=fit", cwd=tmp_path)
-    assert "memory=fit: the search takes search.batch_size=24 search.recompute=true; its" in outcome.out
+    assert (
+        "memory=fit: the search takes search.batch_size=24 search.recompute=true; its"
+        in outcome.out
+    )
 
 
 def test_recomputation_is_named_where_it_fits(tight, tmp_path):
     tight["saves"] = 5
     outcome = supernet("check", *FIVE_STEPS, cwd=tmp_path)
     assert (outcome.code, outcome.err.count("\n")) == (2, 1)
-    assert "with search.recompute=true about" in outcome.err and "choose search.recompute=true, which fits, or" in outcome.err
+    assert (
+        "with search.recompute=true about" in outcome.err
+        and "choose search.recompute=true, which fits, or" in outcome.err
+    )
     outcome = supernet("check", *FIVE_STEPS, "memory=fit", cwd=tmp_path)
     assert outcome.code == 0 and "the search would take search.recompute=true" in outcome.out
     tight["tries"] = 0
@@ -261,7 +352,9 @@ def test_recomputation_is_named_where_it_fits(tight, tmp_path):
     assert (outcome.code, tight["tries"]) == (0, 2) and outcome.out.endswith("all is well\n")
     tight["retraining"] = 10**9
     outcome = supernet("check", *FIVE_STEPS, "search.recompute=true", cwd=tmp_path)
-    assert outcome.code == 0 and outcome.out.endswith("all is well but the memory of the retraining\n")
+    assert outcome.code == 0 and outcome.out.endswith(
+        "all is well but the memory of the retraining\n"
+    )
 
 
 def test_fit_says_what_it_does_and_leaves_alone_what_fits(tight, tmp_path):
@@ -290,7 +383,10 @@ def test_refuse_is_one_line_before_the_first_step(command, tight, tmp_path):
 def test_fit_where_nothing_fits_is_one_line(tight, tmp_path):
     tight["available"] = 1000
     outcome = supernet("search", *FIVE_STEPS, "memory=fit", cwd=tmp_path)
-    assert (outcome.code, outcome.err.count("\n")) == (2, 1) and "not even a batch of two images" in outcome.err
+    assert (outcome.code, outcome.err.count("\n")) == (
+        2,
+        1,
+    ) and "not even a batch of two images" in outcome.err
 
 
 def test_only_who_asks_waits_for_a_plan(tight, tmp_path):
@@ -307,6 +403,11 @@ def test_only_who_asks_waits_for_a_plan(tight, tmp_path):
 
 def test_a_trial_that_fails_is_one_line(tmp_path):
     ConfigStore.instance().store("schema", Config)
-    settings = dataclasses.asdict(composed(["data=npz", f"data.source.path={tmp_path / 'gone.npz'}"]))
-    with pytest.raises(UserError, match=r"memory: a trial of search.batch_size=8 failed: .*no such file.*memory=ignore"):
+    settings = dataclasses.asdict(
+        composed(["data=npz", f"data.source.path={tmp_path / 'gone.npz'}"])
+    )
+    with pytest.raises(
+        UserError,
+        match=r"memory: a trial of search.batch_size=8 failed: .*no such file.*memory=ignore",
+    ):
         tried(settings, 8)

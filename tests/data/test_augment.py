@@ -1,4 +1,6 @@
-"""Augmentation against one image at a time through torchvision and numpy, over everything that chance may choose."""
+"""Augmentation against one image at a time through torchvision and numpy, over everything that
+chance may choose.
+"""
 
 from collections import Counter
 from itertools import product
@@ -17,20 +19,28 @@ def moved_one_by_one(image, padding, flip):
     """Every result that a random crop, and a flip, of one image may have."""
     padded = F.pad(image, [padding] * 4)
     height, width = image.shape[1:]
-    for top, left, mirrored in product(range(2 * padding + 1), range(2 * padding + 1), (False, True) if flip else (False,)):
+    for top, left, mirrored in product(
+        range(2 * padding + 1), range(2 * padding + 1), (False, True) if flip else (False,)
+    ):
         crop = F.crop(padded, top, left, height, width)
         yield (top, left, mirrored), F.hflip(crop) if mirrored else crop
 
 
 @pytest.mark.parametrize(("padding", "flip"), [(0, True), (1, False), (1, True), (2, True)])
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
-def test_each_image_is_cropped_and_flipped_as_torchvision_would_with_all_draws_equally_likely(padding, flip, dtype, noise):
+def test_each_image_is_cropped_and_flipped_as_torchvision_would_with_all_draws_equally_likely(
+    padding, flip, dtype, noise
+):
     images = torch.randint(1, 256, (1500, 2, 5, 7), generator=noise).to(dtype)
     results = Augment(crop_padding=padding, flip=flip).move(images, noise)
     assert results.dtype == dtype
     drawn = Counter()
     for image, result in zip(images, results, strict=True):
-        matches = [draw for draw, possible in moved_one_by_one(image, padding, flip) if torch.equal(possible, result)]
+        matches = [
+            draw
+            for draw, possible in moved_one_by_one(image, padding, flip)
+            if torch.equal(possible, result)
+        ]
         assert len(matches) == 1
         drawn[matches[0]] += 1
     possible = (2 * padding + 1) ** 2 * (2 if flip else 1)
@@ -39,7 +49,9 @@ def test_each_image_is_cropped_and_flipped_as_torchvision_would_with_all_draws_e
 
 
 def square_blanked(height, width, row, column, side):
-    """The mask of DeVries & Taylor: a square around a centre inside the image, clipped at the border."""
+    """The mask of DeVries & Taylor: a square around a centre inside the image, clipped at the
+    border.
+    """
     mask = np.ones((height, width))
     top, left = row - side // 2, column - side // 2
     mask[max(0, top) : max(0, top + side), max(0, left) : max(0, left + side)] = 0
@@ -52,7 +64,11 @@ def test_cutout_blanks_a_clipped_square_around_a_centre_anywhere_in_the_image(si
     images = torch.ones(2000, 3, height, width)
     results = Augment(cutout=side).erase(images, noise).double().numpy()
     assert (results == results[:, :1]).all(), "all channels of an image share its square"
-    masks = {square_blanked(height, width, r, c, side): (r, c) for r in range(height) for c in range(width)}
+    masks = {
+        square_blanked(height, width, r, c, side): (r, c)
+        for r in range(height)
+        for c in range(width)
+    }
     assert len(masks) == height * width
     drawn = Counter(masks[result[0].tobytes()] for result in results)
     assert len(drawn) == height * width
@@ -72,6 +88,9 @@ def test_settings_out_of_range_are_one_line_that_names_them():
     for setting in ("crop_padding", "cutout"):
         with pytest.raises(UserError, match=f"^augment: {setting}=-1; must be 0 .* or more$"):
             Augment(**{setting: -1})
-        with pytest.raises(UserError, match=f"^augment: {setting}=8 is too large for images of 8×9 pixels; choose at most 7$"):
+        with pytest.raises(
+            UserError,
+            match=f"^augment: {setting}=8 is too large for images of 8×9 pixels; choose at most 7$",
+        ):
             Augment(**{setting: 8}).check((8, 9))
         Augment(**{setting: 7}).check((8, 9))

@@ -1,4 +1,6 @@
-"""Batches: what they hold, what they visit, and that a stream stopped anywhere goes on bit for bit, for both kinds of images."""
+"""Batches: what they hold, what they visit, and that a stream stopped anywhere goes on bit for bit,
+for both kinds of images.
+"""
 
 import io
 
@@ -17,7 +19,13 @@ AUGMENT = Augment(crop_padding=2, flip=True, cutout=2)
 
 @pytest.fixture(scope="module")
 def pixels():
-    return torch.randint(0, 256, (COUNT, 3, SIDE, SIDE), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    return torch.randint(
+        0,
+        256,
+        (COUNT, 3, SIDE, SIDE),
+        dtype=torch.uint8,
+        generator=torch.Generator().manual_seed(1),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +99,9 @@ def test_a_stream_restored_at_every_position_goes_on_bit_for_bit(images):
             assert same(next(resumed), batch)
 
 
-def test_worker_processes_change_nothing_of_it_and_draw_from_no_global_generator(in_memory, in_files):
+def test_worker_processes_change_nothing_of_it_and_draw_from_no_global_generator(
+    in_memory, in_files
+):
     before = torch.get_rng_state()
     streams, elsewhere = Streams(5), Streams(5)
     ahead, alone = stream_of(with_workers(in_files, 2), streams), stream_of(in_memory, elsewhere)
@@ -117,7 +127,11 @@ def test_an_epoch_visits_every_index_once_but_for_the_rest_that_fills_no_batch(i
     for _ in range(5):
         seen = []
         for x, y in (next(batches) for _ in range(batches.steps_per_epoch)):
-            assert x.dtype == torch.float32 and y.dtype == torch.int64 and x.shape == (4, 3, SIDE, SIDE)
+            assert (
+                x.dtype == torch.float32
+                and y.dtype == torch.int64
+                and x.shape == (4, 3, SIDE, SIDE)
+            )
             raw = (x * scale + shift).round().to(torch.uint8)
             which = [int((pixels == image).flatten(1).all(1).nonzero()) for image in raw]
             assert y.tolist() == [i % 3 for i in which]
@@ -135,15 +149,25 @@ def test_fewer_images_than_a_batch_make_one_batch_of_all(in_memory):
 
 
 @BOTH_KINDS
-def test_evaluation_gives_all_images_in_their_order_normalised_and_nothing_else(images, pixels, labels):
+def test_evaluation_gives_all_images_in_their_order_normalised_and_nothing_else(
+    images, pixels, labels
+):
     mean, std = np.array([0.1, 0.2, 0.3]), np.array([0.5, 0.6, 0.7])
     indices = torch.tensor([20, 3, 4, 4, 0, 1, 2])
     batches = list(
-        evaluation_batches(images, indices, 3, torch.tensor(mean, dtype=torch.float32), torch.tensor(std, dtype=torch.float32))
+        evaluation_batches(
+            images,
+            indices,
+            3,
+            torch.tensor(mean, dtype=torch.float32),
+            torch.tensor(std, dtype=torch.float32),
+        )
     )
     assert [len(y) for _, y in batches] == [3, 3, 1]
     expected = (pixels[indices].permute(0, 2, 3, 1).numpy() / 255 - mean) / std
-    np.testing.assert_allclose(torch.cat([x for x, _ in batches]).permute(0, 2, 3, 1).numpy(), expected, atol=1e-6)
+    np.testing.assert_allclose(
+        torch.cat([x for x, _ in batches]).permute(0, 2, 3, 1).numpy(), expected, atol=1e-6
+    )
     assert torch.equal(torch.cat([y for _, y in batches]), labels[indices])
 
 
@@ -175,7 +199,9 @@ def test_a_damaged_file_is_one_line_that_names_it(in_files, workers, tmp_path):
     broken = tmp_path / "broken.png"
     broken.write_bytes(good.read_bytes()[:60])
     images = FileImages([*in_files.paths[:-1], str(broken)], in_files.labels, SIDE, workers=workers)
-    with pytest.raises(UserError, match=r"broken\.png: cannot be read \(not an image, or damaged\)") as caught:
+    with pytest.raises(
+        UserError, match=r"broken\.png: cannot be read \(not an image, or damaged\)"
+    ) as caught:
         for _ in images.stream(torch.arange(COUNT), 4):
             pass
     assert "\n" not in str(caught.value)

@@ -1,4 +1,6 @@
-"""Splits: disjoint, covering, seeded, and every class divided in the right proportion to within one image."""
+"""Splits: disjoint, covering, seeded, and every class divided in the right proportion to within one
+image.
+"""
 
 from fractions import Fraction
 
@@ -28,7 +30,11 @@ def test_balanced_classes_are_divided_exactly():
     assert labels[parts.weights].bincount().tolist() == [35] * 4
     assert labels[parts.architecture].bincount().tolist() == [15] * 4
     limited = split(labels, 0.5, host(), limit=40)
-    assert labels[limited.weights].bincount().tolist() == labels[limited.architecture].bincount().tolist() == [5] * 4
+    assert (
+        labels[limited.weights].bincount().tolist()
+        == labels[limited.architecture].bincount().tolist()
+        == [5] * 4
+    )
 
 
 def test_the_counts_agree_with_sklearn_where_the_shares_are_whole():
@@ -55,23 +61,37 @@ def test_the_parts_are_disjoint_cover_and_keep_the_proportions(counts, share, us
     for label, count in enumerate(counts):
         quota = (labels[both] == label).sum()
         assert abs(quota - count * len(both) / len(labels)) < 1
-        assert abs((labels[parts.weights] == label).sum() - quota * len(parts.weights) / len(both)) < 1
+        assert (
+            abs((labels[parts.weights] == label).sum() - quota * len(parts.weights) / len(both)) < 1
+        )
 
 
-@given(counts=st.lists(st.integers(0, 10**6), min_size=1, max_size=8).filter(any), share=st.fractions(0, 1))
+@given(
+    counts=st.lists(st.integers(0, 10**6), min_size=1, max_size=8).filter(any),
+    share=st.fractions(0, 1),
+)
 def test_apportioned_counts_sum_up_and_stay_within_one_of_their_share(counts, share):
     total = int(share * sum(counts))
     result = apportion(np.array(counts), total).tolist()
     assert sum(result) == total
-    assert all(abs(r - Fraction(c * total, sum(counts))) < 1 for r, c in zip(result, counts, strict=True))
+    assert all(
+        abs(r - Fraction(c * total, sum(counts))) < 1 for r, c in zip(result, counts, strict=True)
+    )
 
 
 def test_a_seed_gives_one_split_and_another_seed_another_in_mixed_order():
     labels = labels_of(100, 100)
-    first, again, other = split(labels, 0.5, host(1)), split(labels, 0.5, host(1)), split(labels, 0.5, host(2))
-    assert torch.equal(first.weights, again.weights) and torch.equal(first.architecture, again.architecture)
+    first, again, other = (
+        split(labels, 0.5, host(1)),
+        split(labels, 0.5, host(1)),
+        split(labels, 0.5, host(2)),
+    )
+    assert torch.equal(first.weights, again.weights) and torch.equal(
+        first.architecture, again.architecture
+    )
     assert set(first.weights.tolist()) != set(other.weights.tolist())
-    # The first few stand for all of them (BatchNorm is recalibrated on them) even where the file is sorted by class.
+    # The first few stand for all of them (BatchNorm is recalibrated on them) even where the file is
+    # sorted by class.
     start = labels.sort().values[split(labels.sort().values, 0.5, host()).weights[:50]].bincount()
     assert start.min() > 10
 
@@ -80,9 +100,24 @@ def test_a_seed_gives_one_split_and_another_seed_another_in_mixed_order():
     ("counts", "share", "limit", "line"),
     [
         ((10, 1), 0.5, None, "class 1, of which 1 images are used, gets none in the split for the"),
-        ((10, 10), 0.99, None, "class 0, of which 10 images are used, gets none in the split for the architecture"),
-        ((50, 2), 0.5, 10, "class 1, of which 0 images are used, gets none in the split for the weights"),
-        ((10, 10), 1.0, None, "the split for the weights has a share of 1; must lie between 0 and 1"),
+        (
+            (10, 10),
+            0.99,
+            None,
+            "class 0, of which 10 images are used, gets none in the split for the architecture",
+        ),
+        (
+            (50, 2),
+            0.5,
+            10,
+            "class 1, of which 0 images are used, gets none in the split for the weights",
+        ),
+        (
+            (10, 10),
+            1.0,
+            None,
+            "the split for the weights has a share of 1; must lie between 0 and 1",
+        ),
         ((10, 10), 0.5, 0, "train_limit=0: there are 20 training images"),
         ((10, 10), 0.5, 21, "train_limit=21: there are 20 training images"),
     ],

@@ -1,4 +1,6 @@
-"""Judging against scikit-learn, and BatchNorm statistics against their definition and on real digits."""
+"""Judging against scikit-learn, and BatchNorm statistics against their definition and on real
+digits.
+"""
 
 import math
 
@@ -22,7 +24,10 @@ from tests.compare import identical
 
 def batches(count=11, size=4, seed=0):
     noise = torch.Generator().manual_seed(seed)
-    images, labels = torch.randn(count, 1, 8, 8, generator=noise), torch.randint(3, (count,), generator=noise)
+    images, labels = (
+        torch.randn(count, 1, 8, 8, generator=noise),
+        torch.randint(3, (count,), generator=noise),
+    )
     return list(zip(images.split(size), labels.split(size), strict=True))
 
 
@@ -65,7 +70,9 @@ def test_accuracy_and_loss_are_scikit_learns(noise):
     probabilities = torch.cat([network(x).softmax(1) for x, _ in given]).detach().double().numpy()
     probabilities /= probabilities.sum(1, keepdims=True)
     assert judgement.accuracy == pytest.approx(accuracy_score(labels, probabilities.argmax(1)))
-    assert judgement.loss == pytest.approx(log_loss(labels, probabilities, labels=[0, 1, 2]), rel=1e-6)
+    assert judgement.loss == pytest.approx(
+        log_loss(labels, probabilities, labels=[0, 1, 2]), rel=1e-6
+    )
     assert judgement.images == 23 and network[1].weight.grad is None
 
 
@@ -77,17 +84,28 @@ def test_the_standard_error_is_that_of_a_share():
 
 
 def test_recalibrated_statistics_are_the_mean_over_the_batches(space, supernet, path):
-    """Of each batch's own mean and unbiased variance; of what the path does not run, nothing changes."""
+    """Of each batch's own mean and unbiased variance; of what the path does not run, nothing
+    changes.
+    """
     before, inputs = snapshot(supernet), {}
-    norms = {name: module for name, module in supernet.named_modules() if isinstance(module, nn.BatchNorm2d)}
+    norms = {
+        name: module
+        for name, module in supernet.named_modules()
+        if isinstance(module, nn.BatchNorm2d)
+    }
     for name, norm in norms.items():
-        norm.register_forward_pre_hook(lambda _, given, name=name: inputs.setdefault(name, []).append(given[0]))
+        norm.register_forward_pre_hook(
+            lambda _, given, name=name: inputs.setdefault(name, []).append(given[0])
+        )
     recalibrate(supernet, path, [images for images, _ in batches(12)])
     assert len(inputs) > 5
     if len(space.groups) > 1:
         assert len(inputs) < len(norms)
     for name, norm in norms.items():
-        mean, variance = before["state"][f"{name}.running_mean"], before["state"][f"{name}.running_var"]
+        mean, variance = (
+            before["state"][f"{name}.running_mean"],
+            before["state"][f"{name}.running_var"],
+        )
         if name in inputs:
             assert len(inputs[name]) == 3
             mean = torch.stack([x.mean((0, 2, 3)) for x in inputs[name]]).mean(0)
@@ -139,17 +157,26 @@ def test_a_dense_mixture_is_judged_alike(space, supernet):
 
 @pytest.fixture(scope="module")
 def trained():
-    """A small supernet, trained on digits by uniform paths, and the batches to calibrate and to judge by."""
+    """A small supernet, trained on digits by uniform paths, and the batches to calibrate and to
+    judge by.
+    """
     data = Digits().load()
     splits = split(data.train.labels, 0.5, np.random.default_rng(0))
     space = NB201(Geometry(8, 1), Geometry(8, 1))
-    stage = SearchStage(space, data, splits, Uniform(), Fixed(), SearchSettings(epochs=8, batch_size=32, lr=0.1))
+    stage = SearchStage(
+        space, data, splits, Uniform(), Fixed(), SearchSettings(epochs=8, batch_size=32, lr=0.1)
+    )
     run_stage(stage)
 
     def some(indices):
         return list(evaluation_batches(data.train, indices, 256, data.mean, data.std))
 
-    return space, stage.supernet, [images for images, _ in some(splits.weights)], some(splits.architecture)
+    return (
+        space,
+        stage.supernet,
+        [images for images, _ in some(splits.weights)],
+        some(splits.architecture),
+    )
 
 
 PATHS = [
@@ -160,10 +187,18 @@ PATHS = [
 
 
 @pytest.mark.parametrize("text", PATHS)
-def test_on_digits_the_statistics_of_many_paths_fit_no_single_one_and_recalibration_mends_it(trained, text):
-    """Guo et al. 2020, section 3.3: what the shared weights have learnt shows only with a path's own statistics."""
+def test_on_digits_the_statistics_of_many_paths_fit_no_single_one_and_recalibration_mends_it(
+    trained, text
+):
+    """Guo et al. 2020, section 3.3: what the shared weights have learnt shows only with a path's
+    own statistics.
+    """
     space, supernet, calibration, images = trained
     path = space.path(space.decode(text))
-    shared, own = (inherited_accuracy(supernet, path, images, given) for given in (None, calibration))
-    assert own.accuracy - shared.accuracy > 5 * math.hypot(own.standard_error, shared.standard_error)
+    shared, own = (
+        inherited_accuracy(supernet, path, images, given) for given in (None, calibration)
+    )
+    assert own.accuracy - shared.accuracy > 5 * math.hypot(
+        own.standard_error, shared.standard_error
+    )
     assert own.accuracy > 0.1 + 5 * own.standard_error, "better than chance"

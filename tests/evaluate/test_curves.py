@@ -13,7 +13,9 @@ LAWS = {  # Domhan et al. 2015, table 1
 
 
 @pytest.mark.parametrize("law", LAWS)
-@pytest.mark.parametrize("parameters", [(0.95, 0.8, 0.5, 1.0), (0.7, 0.6, 1.3, 4.0), (0.9, 1.0, 2.0, 0.5)])
+@pytest.mark.parametrize(
+    "parameters", [(0.95, 0.8, 0.5, 1.0), (0.7, 0.6, 1.3, 4.0), (0.9, 1.0, 2.0, 0.5)]
+)
 def test_a_power_law_without_noise_is_continued(law, parameters):
     curve = LAWS[law](np.arange(1, EPOCHS + 1), *parameters)
     forecast = extrapolated(curve[:10], EPOCHS, 0.95)
@@ -37,14 +39,18 @@ def test_intervals_hold_as_often_as_they_say(seen, confidence, quieting):
     rng, count = np.random.default_rng(seen), 200
     curves = [noisy(rng, 0.002 if quieting else 0.01, quieting=quieting) for _ in range(count)]
     intervals = [extrapolated(curve[:seen], EPOCHS, confidence) for curve in curves]
-    held = np.mean([one.low <= curve[-1] <= one.high for curve, one in zip(curves, intervals, strict=True)])
+    held = np.mean(
+        [one.low <= curve[-1] <= one.high for curve, one in zip(curves, intervals, strict=True)]
+    )
     assert held >= confidence - 3 * np.sqrt(confidence * (1 - confidence) / count)
     assert np.mean([one.high - one.low for one in intervals]) < 0.5  # it does say something
 
 
 def test_more_confidence_and_fewer_epochs_say_less():
     curve = noisy(np.random.default_rng(0), 0.01)
-    forecasts = [extrapolated(curve[:n], EPOCHS, c) for n, c in ((24, 0.9), (12, 0.5), (12, 0.9), (12, 0.99))]
+    forecasts = [
+        extrapolated(curve[:n], EPOCHS, c) for n, c in ((24, 0.9), (12, 0.5), (12, 0.9), (12, 0.99))
+    ]
     late, *widths = (one.high - one.low for one in forecasts)
     assert widths == sorted(widths) and widths[0] < widths[2] and late < widths[1]
     nothing = extrapolated(curve[: FEWEST - 1], EPOCHS, 0.5)
@@ -60,9 +66,11 @@ def test_a_falling_curve_is_not_continued_downwards():
 
 
 def test_the_best_is_never_ended_though_the_schedule_bends_its_curve():
-    """Curves as a cosine schedule makes them: a power law, and a rise in the last third that no law foresees.
+    """Curves as a cosine schedule makes them: a power law, and a rise in the last third that no law
+    foresees.
 
-    What the first, which is never ended, gained is added to the bounds of the others; without that, the best is ended here.
+    What the first, which is never ended, gained is added to the bounds of the others; without that,
+    the best is ended here.
     """
     rng, blind = np.random.default_rng(1), 0
     t = np.arange(1, EPOCHS + 1)
@@ -78,7 +86,9 @@ def test_the_best_is_never_ended_though_the_schedule_bends_its_curve():
             else:
                 finished.append(curve)
             rivals = [other[-1] for other in curves if other is not curve]
-            blind += index == best and any(upper_bound(curve[:n], EPOCHS, 0.95) < max(rivals) for n in looks)
+            blind += index == best and any(
+                upper_bound(curve[:n], EPOCHS, 0.95) < max(rivals) for n in looks
+            )
         assert best not in ended and 0 not in ended
     assert blind
 

@@ -10,7 +10,11 @@ from supernet.evaluate.published import Published, read_published
 def test_a_table_of_published_figures(tmp_path):
     path = tmp_path / "table.npz"
     np.savez(
-        path, arch=np.array(["b", "a"]), test=np.array([[1.0, 2.0], [3.0, 5.0]]), params=np.array([7, 8]), note=np.array(["x", "y"])
+        path,
+        arch=np.array(["b", "a"]),
+        test=np.array([[1.0, 2.0], [3.0, 5.0]]),
+        params=np.array([7, 8]),
+        note=np.array(["x", "y"]),
     )
     table = read_published("study.published", path, "test")
     assert table.of(["a", "b"], "test") == [4.0, 1.5]  # the mean over seeds
@@ -26,7 +30,9 @@ def test_a_table_of_published_figures(tmp_path):
 
 
 def test_random_search_in_a_table():
-    """Of all four architectures the best by the one column is taken, of one any: the mean of the other."""
+    """Of all four architectures the best by the one column is taken, of one any: the mean of the
+    other.
+    """
     table = Published({}, {"short": np.array([1.0, 2, 3, 4]), "long": np.array([10.0, 30, 20, 0])})
     rng = np.random.default_rng(0)
     assert set(table.random_search(9, "short", "long", 5, rng)) == {0.0}
@@ -35,7 +41,9 @@ def test_random_search_in_a_table():
 
 
 def test_random_search_in_the_published_table(shared):
-    """93.74 +- 0.34: what Dong & Yang's figures give for the best of 100 by twelve epochs of training."""
+    """93.74 +- 0.34: what Dong & Yang's figures give for the best of 100 by twelve epochs of
+    training.
+    """
     table = read_published("study.published", shared / "nb201_cifar10.npz", "test_200", "test_12")
     found = table.random_search(100, "test_12", "test_200", 2000, np.random.default_rng(0))
     assert (round(found.mean(), 1), round(found.std(), 1)) == (93.7, 0.3)

@@ -1,4 +1,6 @@
-"""Rank correlations: against counting pairs by hand, and the coverage of their intervals on data whose correlation is known."""
+"""Rank correlations: against counting pairs by hand, and the coverage of their intervals on data
+whose correlation is known.
+"""
 
 import itertools
 import math
@@ -11,7 +13,9 @@ from supernet.evaluate.ranking import RankSettings, correlation, correlations
 
 
 def tau_by_counting(x, y):
-    """Kendall's tau-b as it is defined: concordant less discordant pairs, over the pairs that are no ties."""
+    """Kendall's tau-b as it is defined: concordant less discordant pairs, over the pairs that are
+    no ties.
+    """
     pairs = list(itertools.combinations(range(len(x)), 2))
     signs = [(np.sign(x[i] - x[j]), np.sign(y[i] - y[j])) for i, j in pairs]
     free = [sum(bool(sign[k]) for sign in signs) for k in (0, 1)]
@@ -26,8 +30,13 @@ def test_tau_by_counting_pairs_and_rho_by_ranks():
     best = truth >= 108
     assert (found["all"]["architectures"], found["best_tenth"]["architectures"]) == (120, 12)
     assert found["all"]["tau"] == pytest.approx(tau_by_counting(predicted, truth))
-    assert found["best_tenth"]["tau"] == pytest.approx(tau_by_counting(predicted[best], truth[best]))
-    ranks = [np.array([(values < v).sum() + ((values == v).sum() - 1) / 2 for v in values]) for values in (predicted, truth)]
+    assert found["best_tenth"]["tau"] == pytest.approx(
+        tau_by_counting(predicted[best], truth[best])
+    )
+    ranks = [
+        np.array([(values < v).sum() + ((values == v).sum() - 1) / 2 for v in values])
+        for values in (predicted, truth)
+    ]
     assert found["all"]["rho"] == pytest.approx(np.corrcoef(*ranks)[0, 1])
 
 
@@ -46,10 +55,16 @@ def test_what_cannot_be_ranked_has_no_correlation():
     rng = np.random.default_rng(2)
     assert correlations([0.5, 0.5, 0.5, 0.5], [1, 2, 3, 4], rng)["all"]["tau"] is None
     found = correlations([1, 2, 3, 5], [1, 2, 3, 4], rng)
-    assert (found["all"]["tau"], found["best_tenth"]["tau"], found["best_tenth"]["rho_ci95"]) == (1.0, None, None)
+    assert (found["all"]["tau"], found["best_tenth"]["tau"], found["best_tenth"]["rho_ci95"]) == (
+        1.0,
+        None,
+        None,
+    )
 
 
-@pytest.mark.parametrize("wrong", [{"architectures": 2}, {"scratch": 201}, {"scratch": 2}, {"scratch": -1}])
+@pytest.mark.parametrize(
+    "wrong", [{"architectures": 2}, {"scratch": 201}, {"scratch": 2}, {"scratch": -1}]
+)
 def test_wrong_settings_are_refused(wrong):
     with pytest.raises(UserError, match="rank\\."):
         RankSettings(**wrong)

@@ -1,4 +1,6 @@
-"""An export against what reads it: an isolated Python, torch.export, onnxruntime, timm; and its folder against mishaps."""
+"""An export against what reads it: an isolated Python, torch.export, onnxruntime, timm; and its
+folder against mishaps.
+"""
 
 import ast
 import copy
@@ -32,15 +34,21 @@ SHAPE = (1, 8, 8)
 METADATA = {"mean": [0.3], "std": [0.4], "data": "digits"}
 NB201_SMALL = NB201(Geometry(4, 1), Geometry(4, 1))
 DARTS_SMALL = Darts(Geometry(4, 2), Geometry(4, 2), auxiliary=True)
-# name -> space, architecture (text, or the seed of a random one), weights: freshly "trained" or "inherited" from a supernet
+# name -> space, architecture (text, or the seed of a random one), weights: freshly "trained" or
+# "inherited" from a supernet
 CASES = {
     "nb201": (NB201_SMALL, 0, "trained"),
     "nb201_none": (NB201_SMALL, "|none~0|+|none~0|none~1|+|none~0|none~1|none~2|", "trained"),
-    "nb201_unreachable": (NB201_SMALL, "|none~0|+|none~0|nor_conv_3x3~1|+|skip_connect~0|none~1|avg_pool_3x3~2|", "inherited"),
+    "nb201_unreachable": (
+        NB201_SMALL,
+        "|none~0|+|none~0|nor_conv_3x3~1|+|skip_connect~0|none~1|avg_pool_3x3~2|",
+        "inherited",
+    ),
     "darts": (DARTS_SMALL, 2, "trained"),
     "darts_inherited": (DARTS_SMALL, 3, "inherited"),
 }
-# Stands in for a machine that has PyTorch and safetensors and no more: no site packages but by name, and never this project.
+# Stands in for a machine that has PyTorch and safetensors and no more: no site packages but by
+# name, and never this project.
 ISOLATED = """
 import runpy, sys
 from pathlib import Path
@@ -88,7 +96,9 @@ def shake(module: nn.Module, seed: int) -> None:
 
 def make(name: str, folder: Path) -> Exported:
     space, text, weights = CASES[name]
-    architecture = space.decode(text) if isinstance(text, str) else space.random(np.random.default_rng(text))
+    architecture = (
+        space.decode(text) if isinstance(text, str) else space.random(np.random.default_rng(text))
+    )
     images = torch.randn(3, *SHAPE, generator=torch.Generator().manual_seed(9))
     if weights == "inherited":
         supernet = space.supernet(10, 1)
@@ -103,18 +113,30 @@ def make(name: str, folder: Path) -> Exported:
     with torch.no_grad():
         expected = run[0](images) if run[1] is None else run[0](images, run[1])
     network.train()  # as a training leaves it; exporting must see to the mode itself
-    result = export_network(network, architecture, space, input_shape=SHAPE, folder=folder, metadata=METADATA)
+    result = export_network(
+        network, architecture, space, input_shape=SHAPE, folder=folder, metadata=METADATA
+    )
     return Exported(network, architecture, space, folder, result, images, expected)
 
 
 @pytest.fixture(scope="module")
 def exports(tmp_path_factory) -> dict[str, Exported]:
-    """Every case, exported once, and its ``network.py`` run in one process that does not know this project."""
+    """Every case, exported once, and its ``network.py`` run in one process that does not know this
+    project.
+    """
     made = {name: make(name, tmp_path_factory.mktemp(name) / "export") for name in CASES}
     for export in made.values():
         torch.save(export.images, export.folder.parent / "images.pt")
     packages = str(Path(torch.__file__).parents[1])
-    command = [sys.executable, "-I", "-S", "-c", ISOLATED, packages, *(str(export.folder) for export in made.values())]
+    command = [
+        sys.executable,
+        "-I",
+        "-S",
+        "-c",
+        ISOLATED,
+        packages,
+        *(str(export.folder) for export in made.values()),
+    ]
     subprocess.run(command, check=True)
     return made
 
@@ -138,18 +160,27 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def again(export: Exported) -> dict:
     return export_network(
-        export.network, export.architecture, export.space, input_shape=SHAPE, folder=export.folder, metadata=METADATA
+        export.network,
+        export.architecture,
+        export.space,
+        input_shape=SHAPE,
+        folder=export.folder,
+        metadata=METADATA,
     )
 
 
 def test_every_form_gives_the_same_output(exported):
     """The original is the trained network, or the supernet on its path for inherited weights."""
-    session = onnxruntime.InferenceSession(exported.folder / "model.onnx", providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        exported.folder / "model.onnx", providers=["CPUExecutionProvider"]
+    )
     with torch.no_grad():
         forms = {
             "isolated": torch.load(exported.folder.parent / "isolated.pt"),
             "load_bundle": load_bundle(exported.folder)(exported.images),
-            "torch.export": torch.export.load(exported.folder / "model.pt2").module()(exported.images),
+            "torch.export": torch.export.load(exported.folder / "model.pt2").module()(
+                exported.images
+            ),
             "onnx": torch.from_numpy(session.run(None, {"images": exported.images.numpy()})[0]),
         }
     assert float(exported.expected.std()) > 1e-3
@@ -160,20 +191,33 @@ def test_every_form_gives_the_same_output(exported):
 
 
 def test_onnx_takes_any_batch(exported):
-    session = onnxruntime.InferenceSession(exported.folder / "model.onnx", providers=["CPUExecutionProvider"])
-    assert session.get_inputs()[0].shape == ["batch", *SHAPE] and session.get_outputs()[0].shape == ["batch", 10]
+    session = onnxruntime.InferenceSession(
+        exported.folder / "model.onnx", providers=["CPUExecutionProvider"]
+    )
+    assert session.get_inputs()[0].shape == ["batch", *SHAPE] and session.get_outputs()[
+        0
+    ].shape == ["batch", 10]
 
 
 def test_the_source_stands_alone(exported):
     source = (exported.folder / "network.py").read_text(encoding="utf-8")
     tree = ast.parse(source)
     modules = [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
-    modules += [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
+    modules += [
+        alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import)
+        for alias in node.names
+    ]
     assert {module.partition(".")[0] for module in modules} == {"torch"}
     header, _, rest = source.partition("\n")
     assert "supernet" in header and "supernet" not in rest.lower() and "mix" not in rest.lower()
     assert max(map(len, source.splitlines())) <= 132
-    table = next(node.value for node in tree.body if isinstance(node, ast.Assign) and node.targets[0].id == "OPERATIONS")
+    table = next(
+        node.value
+        for node in tree.body
+        if isinstance(node, ast.Assign) and node.targets[0].id == "OPERATIONS"
+    )
     chosen = {option for _, options in exported.architecture.choices for option in options}
     assert {key.value for key in table.keys} == chosen - {"none"}
 
@@ -188,8 +232,17 @@ def test_the_auxiliary_head_stays_behind(exports):
 
 def test_the_description_suffices_to_build_the_network_again(exported):
     about = json.loads((exported.folder / "architecture.json").read_text())
-    assert Architecture.from_dict(about) == exported.architecture == exported.space.decode(about["text"])
-    assert (about["classes"], about["input_shape"], about["mean"], about["std"]) == (10, list(SHAPE), [0.3], [0.4])
+    assert (
+        Architecture.from_dict(about)
+        == exported.architecture
+        == exported.space.decode(about["text"])
+    )
+    assert (about["classes"], about["input_shape"], about["mean"], about["std"]) == (
+        10,
+        list(SHAPE),
+        [0.3],
+        [0.4],
+    )
     assert about["metadata"] == METADATA
     network = type(exported.network)(**about["network"]["settings"])
     assert about["network"]["class"] == type(network).__name__
@@ -201,10 +254,20 @@ def test_the_description_suffices_to_build_the_network_again(exported):
 def test_the_bundle_lists_what_is_there(exported):
     listed = json.loads((exported.folder / "bundle.json").read_text())
     assert listed == exported.bundle
-    found = {name: hashlib.sha256(data).hexdigest() for name, data in contents(exported.folder).items() if name != "bundle.json"}
+    found = {
+        name: hashlib.sha256(data).hexdigest()
+        for name, data in contents(exported.folder).items()
+        if name != "bundle.json"
+    }
     assert listed["files"] == found
-    assert set(listed["largest_relative_difference"]) == {"model.safetensors", "model.pt2", "model.onnx"}
-    assert [path.name for path in exported.folder.parent.iterdir() if path.name.startswith(".")] == []
+    assert set(listed["largest_relative_difference"]) == {
+        "model.safetensors",
+        "model.pt2",
+        "model.onnx",
+    }
+    assert [
+        path.name for path in exported.folder.parent.iterdir() if path.name.startswith(".")
+    ] == []
 
 
 @pytest.mark.parametrize("name", ["network.py", "model.safetensors", "bundle.json"])
@@ -232,7 +295,9 @@ def off_by_a_little(form):
 
 def test_weights_that_differ_are_named(copied, monkeypatch):
     before, save = contents(copied.folder), safetensors.torch.save
-    monkeypatch.setattr(safetensors.torch, "save", lambda state: save({k: v * 1.01 for k, v in state.items()}))
+    monkeypatch.setattr(
+        safetensors.torch, "save", lambda state: save({k: v * 1.01 for k, v in state.items()})
+    )
     with pytest.raises(RuntimeError, match=r"model\.safetensors differs"):
         again(copied)
     assert contents(copied.folder) == before
@@ -266,7 +331,14 @@ def test_a_network_of_nan_is_refused(copied):
         network.head[-1].bias[0] = float("nan")
     before = contents(copied.folder)
     with pytest.raises(UserError, match="not finite"):
-        export_network(network, copied.architecture, copied.space, input_shape=SHAPE, folder=copied.folder, metadata=METADATA)
+        export_network(
+            network,
+            copied.architecture,
+            copied.space,
+            input_shape=SHAPE,
+            folder=copied.folder,
+            metadata=METADATA,
+        )
     assert contents(copied.folder) == before
 
 
@@ -285,7 +357,9 @@ def test_a_full_disk_loses_nothing(copied, monkeypatch):
 
 def test_a_stop_between_the_two_renames_is_mended_by_the_next_export(copied, monkeypatch):
     before = contents(copied.folder)
-    copied.folder.rename(copied.folder.with_name(".export.old"))  # what a kill at that moment leaves
+    copied.folder.rename(
+        copied.folder.with_name(".export.old")
+    )  # what a kill at that moment leaves
     monkeypatch.setattr(torch.export, "export", lambda *_, **__: pytest.fail("stopped"))
     with pytest.raises(pytest.fail.Exception):
         again(copied)
@@ -310,7 +384,9 @@ def test_source_that_imports_more_than_torch_is_refused(tmp_path):
 
 def test_timm_creates_the_exported_network(copied):
     register_timm(copied.folder, "found_by_test_export")
-    assert timm.is_model("found_by_test_export") and "found_by_test_export" in timm.list_models("found_*", pretrained=True)
+    assert timm.is_model("found_by_test_export") and "found_by_test_export" in timm.list_models(
+        "found_*", pretrained=True
+    )
     model = timm.create_model("found_by_test_export", num_classes=10)
     with torch.no_grad():
         torch.testing.assert_close(model.eval()(copied.images), copied.expected)
@@ -318,7 +394,9 @@ def test_timm_creates_the_exported_network(copied):
     assert (data["input_size"], data["mean"], data["std"]) == (SHAPE, (0.3,), (0.4,))
     pixels = np.random.default_rng(0).integers(256, size=SHAPE[1:], dtype=np.uint8)
     prepared = timm.data.create_transform(**data)(Image.fromarray(pixels))
-    np.testing.assert_allclose(prepared[0].numpy(), (pixels / 255 - 0.3) / 0.4, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        prepared[0].numpy(), (pixels / 255 - 0.3) / 0.4, rtol=1e-5, atol=1e-6
+    )
     assert timm.get_pretrained_cfg("found_by_test_export").num_classes == 10
     with pytest.raises(UserError, match="num_classes=7"):
         timm.create_model("found_by_test_export", num_classes=7)

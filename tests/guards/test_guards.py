@@ -20,25 +20,35 @@ from tests.train.stopping import stopped_and_resumed, straight
 from tests.variants import SPACES
 
 
-def test_stopped_anywhere_and_resumed_it_ends_in_the_same_bits(guard, search_stage, tmp_path, request):
+def test_stopped_anywhere_and_resumed_it_ends_in_the_same_bits(
+    guard, search_stage, tmp_path, request
+):
     def make():
         return search_stage(SPACES["nb201"](), Softmax(), Gradient(lr=0.1), guards=guard, epochs=1)
 
     whole = make()
     rows = straight(whole)
-    resumed, resumed_rows = stopped_and_resumed(make, random.Random(request.node.name).randrange(1, whole.steps), tmp_path)
+    resumed, resumed_rows = stopped_and_resumed(
+        make, random.Random(request.node.name).randrange(1, whole.steps), tmp_path
+    )
     assert identical(whole.state_dict(), resumed.state_dict()) and resumed_rows == rows
-    assert whole.parts.keys() == guard.keys() and all(tensor.grad is None for tensor in whole.supernet.parameters())
+    assert whole.parts.keys() == guard.keys() and all(
+        tensor.grad is None for tensor in whole.supernet.parameters()
+    )
 
 
 # --- early stop
 
 
 def fired_at(guard: EarlyStop, eigenvalues):
-    """The epoch at which a fresh guard ends a search of these eigenvalues, and what it does; ``None`` if it lets it go on."""
+    """The epoch at which a fresh guard ends a search of these eigenvalues, and what it does;
+    ``None`` if it lets it go on.
+    """
     guard.begin(SPACES["nb201"](), torch.nn.Identity())
     for epoch, value in enumerate(eigenvalues, start=1):
-        snapshot = SimpleNamespace(epoch=epoch, eigenvalue=value, logits={"edges": torch.full((6, 5), float(epoch))})
+        snapshot = SimpleNamespace(
+            epoch=epoch, eigenvalue=value, logits={"edges": torch.full((6, 5), float(epoch))}
+        )
         if (fired := guard.end_of_epoch(snapshot)) is not None:
             return epoch, fired
     return None
@@ -47,7 +57,10 @@ def fired_at(guard: EarlyStop, eigenvalues):
 @pytest.mark.parametrize("seed", range(20))
 def test_early_stop_is_the_papers_rule(seed):
     """Against the rule written out for each epoch of random readings."""
-    eigenvalues = (torch.rand(40, generator=torch.Generator().manual_seed(seed)).double() + torch.linspace(0, 1.5, 40)).tolist()
+    eigenvalues = (
+        torch.rand(40, generator=torch.Generator().manual_seed(seed)).double()
+        + torch.linspace(0, 1.5, 40)
+    ).tolist()
     window, k, ratio = 5, 5, 0.6
 
     def mean(epoch):
@@ -62,7 +75,12 @@ def test_early_stop_is_the_papers_rule(seed):
 
 
 def test_early_stop_lets_steady_falling_and_negative_curvature_go_on():
-    for eigenvalues in ([1.0] * 30, [1 / t for t in range(1, 30)], [-float(t) for t in range(30)], [0.0] * 30):
+    for eigenvalues in (
+        [1.0] * 30,
+        [1 / t for t in range(1, 30)],
+        [-float(t) for t in range(30)],
+        [0.0] * 30,
+    ):
         assert fired_at(EarlyStop(), eigenvalues) is None
     assert fired_at(EarlyStop(), [1.0] * 9 + [100.0])[0] == 10
 
@@ -72,13 +90,21 @@ def test_early_stop_reads_every_so_many_epochs():
     assert epoch == 6 and float(fired.logits["edges"][0, 0]) == 2
 
 
-def test_a_search_that_is_stopped_ends_there_with_the_logits_from_before(search_stage, tmp_path, monkeypatch):
+def test_a_search_that_is_stopped_ends_there_with_the_logits_from_before(
+    search_stage, tmp_path, monkeypatch
+):
     def make(say=lambda line: None):
         monkeypatch.setattr(
-            instrument, "dominant_eigenvalue", lambda *arguments: 2.0 ** len(stages[-1].guards["early_stop"].readings)
+            instrument,
+            "dominant_eigenvalue",
+            lambda *arguments: 2.0 ** len(stages[-1].guards["early_stop"].readings),
         )
         stage = search_stage(
-            SPACES["nb201"](), Softmax(), Gradient(lr=0.1), guards={"early_stop": EarlyStop(window=1, k=1)}, epochs=5
+            SPACES["nb201"](),
+            Softmax(),
+            Gradient(lr=0.1),
+            guards={"early_stop": EarlyStop(window=1, k=1)},
+            epochs=5,
         )
         stage.say = say
         stages.append(stage)
@@ -98,7 +124,9 @@ def test_a_search_that_is_stopped_ends_there_with_the_logits_from_before(search_
     first = search_stage(SPACES["nb201"](), Softmax(), Gradient(lr=0.1), epochs=5)
     for index in range(first.steps_per_epoch):
         first.step(index)
-    assert identical(stage.detached_logits, first.detached_logits)  # the progress of a step is that of the whole search
+    assert identical(
+        stage.detached_logits, first.detached_logits
+    )  # the progress of a step is that of the whole search
     resumed, resumed_rows = stopped_and_resumed(make, 4, tmp_path)
     assert identical(resumed.state_dict(), stage.state_dict()) and resumed_rows == rows
 
@@ -128,11 +156,15 @@ def oles(space, supernet, **settings) -> OLES:
 
 
 def test_oles_freezes_what_learns_against_the_validation_images(noise):
-    """Operations whose two gradients agree go on; those that turn them round, or a little too far, do not."""
+    """Operations whose two gradients agree go on; those that turn them round, or a little too far,
+    do not.
+    """
     space = SPACES["nb201"]()
     supernet = space.supernet(3, 1)
     guard = oles(space, supernet, window=3, threshold=0.4)
-    angles = {name: angle for name, angle in zip(guard.weights, itertools.cycle([1.0, 0.5, 0.3, -1.0]))}
+    angles = {
+        name: angle for name, angle in zip(guard.weights, itertools.cycle([1.0, 0.5, 0.3, -1.0]))
+    }
     owner = {weight: name for name, weights in guard.weights.items() for weight in weights}
 
     def validation(weights):
@@ -144,7 +176,10 @@ def test_oles_freezes_what_learns_against_the_validation_images(noise):
             assert len(whole) == 1  # a convolution: its BatchNorm has no weights during search
             beside -= weight.grad * (beside * weight.grad).sum() / weight.grad.square().sum()
             sine = (1 - angles[owner[weight]] ** 2) ** 0.5
-            found.append(angles[owner[weight]] * weight.grad / weight.grad.norm() + sine * beside / beside.norm())
+            found.append(
+                angles[owner[weight]] * weight.grad / weight.grad.norm()
+                + sine * beside / beside.norm()
+            )
         return found
 
     for look in range(3):
@@ -156,14 +191,22 @@ def test_oles_freezes_what_learns_against_the_validation_images(noise):
     assert set(guard.frozen) == {name for name, angle in angles.items() if angle < 0.4} != set()
     assert all((weight.grad is None) == (name in guard.frozen) for weight, name in owner.items())
     fired = guard.end_of_epoch(None)
-    assert f"({len(guard.frozen)} of {len(angles)} operations in all)" in fired.what and not fired.stops
+    assert (
+        f"({len(guard.frozen)} of {len(angles)} operations in all)" in fired.what
+        and not fired.stops
+    )
     assert guard.end_of_epoch(None) is None  # said once
     assert guard.figures == {"share/frozen": len(guard.frozen) / len(angles)}
 
 
 def test_a_frozen_operation_never_moves_again_and_the_others_do(search_stage):
     stage = search_stage(
-        SPACES["nb201"](), Softmax(), Gradient(), guards={"oles": OLES(window=1, threshold=1.1)}, epochs=4, weight_decay=0.1
+        SPACES["nb201"](),
+        Softmax(),
+        Gradient(),
+        guards={"oles": OLES(window=1, threshold=1.1)},
+        epochs=4,
+        weight_decay=0.1,
     )
     stage.guards["oles"].weights.pop(spared := next(iter(stage.guards["oles"].weights)))
     stage.step(0)  # every cosine is below 1.1
@@ -173,19 +216,32 @@ def test_a_frozen_operation_never_moves_again_and_the_others_do(search_stage):
     for name, tensor in stage.supernet.named_parameters():
         frozen = any(name.startswith(f"{operation}.") for operation in stage.guards["oles"].frozen)
         assert torch.equal(tensor, before[name]) == frozen
-    assert len(stage.guards["oles"].frozen) == 6 * 3 * 2 - 1 and spared not in stage.guards["oles"].frozen
+    assert (
+        len(stage.guards["oles"].frozen) == 6 * 3 * 2 - 1
+        and spared not in stage.guards["oles"].frozen
+    )
 
 
 def test_the_validation_gradient_is_of_the_images_that_the_logits_learnt_from(space, search_stage):
-    stage, twin = (search_stage(space, Softmax(), Gradient(lr=0.1), guards={"oles": OLES()}) for _ in range(2))
+    stage, twin = (
+        search_stage(space, Softmax(), Gradient(lr=0.1), guards={"oles": OLES()}) for _ in range(2)
+    )
     seen = []
     look = OLES.look
 
     def looking(guard, validation):
         weights = list(stage.supernet.parameters())
         before = {name: buffer.clone() for name, buffer in stage.supernet.named_buffers()}
-        seen.append((validation(weights), [weight.detach().clone() for weight in weights], stage.detached_logits))
-        assert all(torch.equal(before[name], buffer) for name, buffer in stage.supernet.named_buffers())
+        seen.append(
+            (
+                validation(weights),
+                [weight.detach().clone() for weight in weights],
+                stage.detached_logits,
+            )
+        )
+        assert all(
+            torch.equal(before[name], buffer) for name, buffer in stage.supernet.named_buffers()
+        )
         look(guard, validation)
 
     stage.guards["oles"].look = lambda validation: looking(stage.guards["oles"], validation)
@@ -197,7 +253,12 @@ def test_the_validation_gradient_is_of_the_images_that_the_logits_learnt_from(sp
             weight.copy_(value)
     mixture = twin.sampler.mean({name: table.clone() for name, table in logits.items()}, 0.0)
     loss = twin.loss(twin.supernet.train()(images, mixture), labels)
-    torch.testing.assert_close(list(found), list(torch.autograd.grad(loss, list(twin.supernet.parameters()))), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(
+        list(found),
+        list(torch.autograd.grad(loss, list(twin.supernet.parameters()))),
+        rtol=1e-4,
+        atol=1e-6,
+    )
 
 
 def test_oles_looks_at_what_ran_alone(search_stage):
@@ -209,5 +270,7 @@ def test_oles_looks_at_what_ran_alone(search_stage):
 
 
 def test_oles_needs_something_to_freeze():
-    with pytest.raises(UserError, match=r"guard=\[oles\]: no option of the space nb201 has weights"):
+    with pytest.raises(
+        UserError, match=r"guard=\[oles\]: no option of the space nb201 has weights"
+    ):
         oles(SPACES["nb201"](), torch.nn.Identity())

@@ -10,14 +10,20 @@ from supernet.mixture import softmax_mixture
 from tests.variants import SPACES
 
 
-@pytest.mark.parametrize("spectrum", [[-3.0, -2.0, -1.0], [0.0] * 6, [5.0, 4.99, -7.0, 0.0, 0.0, 1.0], [2.0] * 4])
+@pytest.mark.parametrize(
+    "spectrum", [[-3.0, -2.0, -1.0], [0.0] * 6, [5.0, 4.99, -7.0, 0.0, 0.0, 1.0], [2.0] * 4]
+)
 def test_of_a_matrix_whose_eigenvalues_are_known(spectrum, noise):
-    """Also of one that is negative, of zeros, with equal and with close ones, and with a larger one on the other side."""
+    """Also of one that is negative, of zeros, with equal and with close ones, and with a larger one
+    on the other side.
+    """
     size = len(spectrum)
     rotation = torch.linalg.qr(torch.randn(size, size, generator=noise, dtype=torch.float64)).Q
     matrix = rotation @ torch.diag(torch.tensor(spectrum, dtype=torch.float64)) @ rotation.T
     start = torch.randn(size, generator=noise, dtype=torch.float64)
-    assert largest_eigenvalue(lambda v: matrix @ v, start, 1e-12) == pytest.approx(max(spectrum), abs=1e-9)
+    assert largest_eigenvalue(lambda v: matrix @ v, start, 1e-12) == pytest.approx(
+        max(spectrum), abs=1e-9
+    )
 
 
 def test_of_a_large_matrix_it_needs_few_products(noise):
@@ -28,16 +34,28 @@ def test_of_a_large_matrix_it_needs_few_products(noise):
         products.append(vector)
         return matrix @ vector
 
-    found = largest_eigenvalue(product, torch.randn(200, generator=noise, dtype=torch.float64), 1e-2)
-    assert found == pytest.approx(float(torch.linalg.eigvalsh(matrix)[-1]), rel=1e-3) and len(products) < 60
+    found = largest_eigenvalue(
+        product, torch.randn(200, generator=noise, dtype=torch.float64), 1e-2
+    )
+    assert (
+        found == pytest.approx(float(torch.linalg.eigvalsh(matrix)[-1]), rel=1e-3)
+        and len(products) < 60
+    )
 
 
 def test_of_a_supernet_it_is_that_of_the_dense_hessian(noise):
-    """In float64, in the 30 logits of NAS-Bench-201, with the BatchNorm statistics of the batch; and it leaves no trace."""
+    """In float64, in the 30 logits of NAS-Bench-201, with the BatchNorm statistics of the batch;
+    and it leaves no trace.
+    """
     space = SPACES["nb201"]()
     supernet = space.supernet(3, 1).double()
-    logits = {g.name: torch.randn(g.shape, generator=noise, dtype=torch.float64) for g in space.groups}
-    images, labels = torch.randn(6, 1, 8, 8, generator=noise, dtype=torch.float64), torch.arange(6) % 3
+    logits = {
+        g.name: torch.randn(g.shape, generator=noise, dtype=torch.float64) for g in space.groups
+    }
+    images, labels = (
+        torch.randn(6, 1, 8, 8, generator=noise, dtype=torch.float64),
+        torch.arange(6) % 3,
+    )
     before = {name: tensor.clone() for name, tensor in supernet.state_dict().items()}
 
     halves = [(images[:4], labels[:4]), (images[4:], labels[4:])]
@@ -45,10 +63,14 @@ def test_of_a_supernet_it_is_that_of_the_dense_hessian(noise):
     def found(tolerance):
         supernet.eval()
         start = torch.Generator().manual_seed(1)
-        return dominant_eigenvalue(supernet, logits, softmax_mixture, F.cross_entropy, halves, start, tolerance)
+        return dominant_eigenvalue(
+            supernet, logits, softmax_mixture, F.cross_entropy, halves, start, tolerance
+        )
 
     exact, rough = found(1e-9), found(1e-2)
-    assert not supernet.training and all(torch.equal(before[n], t) for n, t in supernet.state_dict().items())
+    assert not supernet.training and all(
+        torch.equal(before[n], t) for n, t in supernet.state_dict().items()
+    )
     assert all(weight.grad is None for weight in supernet.parameters())
 
     def loss(flat):

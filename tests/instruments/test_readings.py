@@ -28,22 +28,42 @@ GRADIENT = ("gradient", "gradient_2nd", "exponentiated")
     + [("softmax", name, ()) for name in GRADIENT[1:]]
     + [("snas", "gradient", MODIFIERS)],
 )
-def test_a_search_is_the_same_to_the_bit_with_and_without_them(sampler, learner, modifiers, search_stage):
+def test_a_search_is_the_same_to_the_bit_with_and_without_them(
+    sampler, learner, modifiers, search_stage
+):
     """Every instrument with every gradient method, and with all modifiers at once."""
 
     def make(**more):
         parts = [MODIFIERS[name]() for name in modifiers]
-        return search_stage(SPACES["nb201"](), SAMPLERS[sampler](), LEARNERS[learner](), modifiers=parts, epochs=1, **more)
+        return search_stage(
+            SPACES["nb201"](),
+            SAMPLERS[sampler](),
+            LEARNERS[learner](),
+            modifiers=parts,
+            epochs=1,
+            **more,
+        )
 
     plain, measured = make(), make(instruments=ALL)
     rows, more = straight(plain), straight(measured)
-    assert identical(plain.state_dict() | {"instruments": {}}, measured.state_dict() | {"instruments": {}})
+    assert identical(
+        plain.state_dict() | {"instruments": {}}, measured.state_dict() | {"instruments": {}}
+    )
     for (_, step, figures), (_, same_step, among) in zip(rows, more, strict=True):
         assert step == same_step and figures == {name: among[name] for name in figures}
     said = more[-1][2].keys() - rows[-1][2].keys()
-    assert {"share/skip_connect", "share/parameter_free", "gap/mixture", "gap/derived", "eigenvalue", "gradient_cosine"} <= said
+    assert {
+        "share/skip_connect",
+        "share/parameter_free",
+        "gap/mixture",
+        "gap/derived",
+        "eigenvalue",
+        "gradient_cosine",
+    } <= said
     assert any(name.startswith("gradient_norm/edges/") for name in said)
-    assert measured.parts.keys() == INSTRUMENTS.keys() and all(seconds > 0 for seconds in measured.parts.values())
+    assert measured.parts.keys() == INSTRUMENTS.keys() and all(
+        seconds > 0 for seconds in measured.parts.values()
+    )
 
 
 def test_stopped_anywhere_and_resumed_they_say_the_same(search_stage, tmp_path, request):
@@ -52,14 +72,20 @@ def test_stopped_anywhere_and_resumed_they_say_the_same(search_stage, tmp_path, 
 
     whole = make()
     rows = straight(whole)
-    resumed, resumed_rows = stopped_and_resumed(make, random.Random(request.node.name).randrange(1, whole.steps), tmp_path)
+    resumed, resumed_rows = stopped_and_resumed(
+        make, random.Random(request.node.name).randrange(1, whole.steps), tmp_path
+    )
     assert identical(whole.state_dict(), resumed.state_dict()) and resumed_rows == rows
 
 
 def test_dear_ones_are_read_every_so_many_epochs_and_none_where_logits_rest(search_stage):
-    stage = search_stage(SPACES["nb201"](), Softmax(), Gradient(), instruments=InstrumentSettings(every=2), epochs=3)
+    stage = search_stage(
+        SPACES["nb201"](), Softmax(), Gradient(), instruments=InstrumentSettings(every=2), epochs=3
+    )
     rows = [figures for _, step, figures in straight(stage) if step % stage.steps_per_epoch == 0]
-    assert [("eigenvalue" in row, "gap/mixture" in row, "gradient_cosine" in row) for row in rows] == [
+    assert [
+        ("eigenvalue" in row, "gap/mixture" in row, "gradient_cosine" in row) for row in rows
+    ] == [
         (False, False, True),
         (True, True, True),
         (False, False, True),
@@ -69,7 +95,9 @@ def test_dear_ones_are_read_every_so_many_epochs_and_none_where_logits_rest(sear
 
 
 def test_shares_are_of_the_decisions_that_are_left(space, search_stage):
-    """In DARTS's cells 8 of 14 edges are kept: those left out by rule are no decisions for an option without weights."""
+    """In DARTS's cells 8 of 14 edges are kept: those left out by rule are no decisions for an
+    option without weights.
+    """
     stage = search_stage(space, Softmax(), Gradient(), instruments=ALL)
     with torch.no_grad():
         for table in stage.logits.values():
@@ -81,17 +109,23 @@ def test_shares_are_of_the_decisions_that_are_left(space, search_stage):
     figures = stage.instruments["shares"].read(snapshot)
     assert figures["share/skip_connect"] == pytest.approx(edges.count("skip_connect") / decisions)
     free = sum(option in PARAMETER_FREE for option in edges) + absent
-    assert figures["share/parameter_free"] == pytest.approx(free / decisions) and 0 < free < decisions
+    assert (
+        figures["share/parameter_free"] == pytest.approx(free / decisions) and 0 < free < decisions
+    )
 
 
-def test_the_gap_is_between_the_mixture_and_its_architecture_on_the_same_weights(space, search_stage, data, splits):
+def test_the_gap_is_between_the_mixture_and_its_architecture_on_the_same_weights(
+    space, search_stage, data, splits
+):
     stage = search_stage(space, Softmax(), Gradient(), instruments=ALL)
     for index in range(3):
         stage.step(index)
     figures = stage.instruments["gap"].read(stage.snapshot())
 
     def pixels(indices):
-        return (data.train.pixels[indices].float() / 255 - data.mean.view(-1, 1, 1)) / data.std.view(-1, 1, 1)
+        return (
+            data.train.pixels[indices].float() / 255 - data.mean.view(-1, 1, 1)
+        ) / data.std.view(-1, 1, 1)
 
     for name, mixture in (
         ("gap/mixture", softmax_mixture(stage.detached_logits)),
@@ -107,7 +141,11 @@ def test_the_cosine_is_that_of_successive_gradients():
     instrument = GradientCosine()
     instrument.begin(SPACES["nb201"](), torch.nn.Identity())
     for gradient in ([1.0, 0.0], None, [1.0, 1.0], [-1.0, -1.0]):
-        instrument.step(None if gradient is None else {"a": torch.tensor([gradient[:1]]), "b": torch.tensor([gradient[1:]])})
+        instrument.step(
+            None
+            if gradient is None
+            else {"a": torch.tensor([gradient[:1]]), "b": torch.tensor([gradient[1:]])}
+        )
     assert instrument.read(None)["gradient_cosine"] == pytest.approx((0.5**0.5 - 1) / 2)
     assert instrument.read(None) == {}  # a new epoch
     instrument.step({"a": torch.tensor([[-1.0]]), "b": torch.tensor([[-1.0]])})
@@ -123,22 +161,30 @@ def test_the_norms_are_those_of_all_weights_of_an_option(space, search_stage):
     figures = stage.instruments["gradient_norms"].read(None)
     assert figures and figures.keys() == {f"gradient_norm/{name}" for name in squares[0]}
     for name in squares[0]:
-        assert figures[f"gradient_norm/{name}"] == pytest.approx(sum(s[name] ** 0.5 for s in squares) / 2, rel=1e-4)
+        assert figures[f"gradient_norm/{name}"] == pytest.approx(
+            sum(s[name] ** 0.5 for s in squares) / 2, rel=1e-4
+        )
 
 
 def by_option(supernet) -> dict[str, float]:
     """The squared norms of the gradients by group and option, from the names of the weights."""
     found = {}
-    cells = {name: cell.group.name for name, cell in supernet.named_modules() if hasattr(cell, "group")}
+    cells = {
+        name: cell.group.name for name, cell in supernet.named_modules() if hasattr(cell, "group")
+    }
     for name, weight in supernet.named_parameters():
         for cell, group in cells.items():
             if name.startswith(f"{cell}.edges."):
                 option = name.removeprefix(f"{cell}.edges.").split(".")[1]
-                found[f"{group}/{option}"] = found.get(f"{group}/{option}", 0.0) + float(weight.grad.square().sum())
+                found[f"{group}/{option}"] = found.get(f"{group}/{option}", 0.0) + float(
+                    weight.grad.square().sum()
+                )
     return found
 
 
 def test_they_are_named_in_their_settings():
     assert isinstance(InstrumentSettings(use=["shares"]).built()["shares"], Shares)
-    with pytest.raises(ValueError, match=r"instruments\.use: unknown 'share'; did you mean 'shares'"):
+    with pytest.raises(
+        ValueError, match=r"instruments\.use: unknown 'share'; did you mean 'shares'"
+    ):
         InstrumentSettings(use=["share"])

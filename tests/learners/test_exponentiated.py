@@ -20,7 +20,16 @@ def linear(costs: torch.Tensor) -> tuple[Bilevel, dict]:
 
     batch = torch.zeros(1, 1, 1, 1), torch.zeros(1, dtype=torch.long)
     relax = lambda logits: {"a": Choice.dense(logits["a"].softmax(-1))}  # noqa: E731
-    return Bilevel(Costs(), logits, relax, lambda outputs, _: outputs, None, batch, batch, lambda _: torch.zeros(())), logits
+    return Bilevel(
+        Costs(),
+        logits,
+        relax,
+        lambda outputs, _: outputs,
+        None,
+        batch,
+        batch,
+        lambda _: torch.zeros(()),
+    ), logits
 
 
 def test_after_n_steps_of_a_linear_loss_the_weights_are_the_softmax_of_n_times_the_costs(noise):
@@ -41,7 +50,9 @@ def test_no_weight_leaves_the_simplex_or_dies():
 
 
 def test_a_step_multiplies_by_the_exponential_of_the_gradient_in_the_weights():
-    """On a real supernet and a random relaxation: the gradient by hand, in theta, not in the logits."""
+    """On a real supernet and a random relaxation: the gradient by hand, in theta, not in the
+    logits.
+    """
     p = problem(SPACES["nb201"](), sampler=SNAS())
     theta = p.logits["edges"].detach().softmax(-1)
     images, labels = p.architecture_batch
@@ -54,7 +65,14 @@ def test_a_step_multiplies_by_the_exponential_of_the_gradient_in_the_weights():
     for index in range(theta.numel()):
         step = torch.zeros_like(theta).view(-1)
         step[index] = 1e-6
-        slope.view(-1)[index] = (loss(theta + step.view_as(theta)) - loss(theta - step.view_as(theta))).detach() / 2e-6
+        slope.view(-1)[index] = (
+            loss(theta + step.view_as(theta)) - loss(theta - step.view_as(theta))
+        ).detach() / 2e-6
     expected = theta * torch.exp(-0.3 * slope)
     Exponentiated(lr=0.3).step(p)
-    torch.testing.assert_close(p.logits["edges"].detach().exp(), expected / expected.sum(-1, keepdim=True), rtol=1e-6, atol=1e-9)
+    torch.testing.assert_close(
+        p.logits["edges"].detach().exp(),
+        expected / expected.sum(-1, keepdim=True),
+        rtol=1e-6,
+        atol=1e-9,
+    )

@@ -1,4 +1,6 @@
-"""Invariant 3: the gradient of the logits against central finite differences of the loss itself, in float64."""
+"""Invariant 3: the gradient of the logits against central finite differences of the loss itself, in
+float64.
+"""
 
 import pytest
 import torch
@@ -6,7 +8,12 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from supernet.cost.budget import Budget
-from supernet.learners.gradient import Gradient, finite_difference_product, functional_loss, hessian_vector_product
+from supernet.learners.gradient import (
+    Gradient,
+    finite_difference_product,
+    functional_loss,
+    hessian_vector_product,
+)
 from supernet.learners.learner import Bilevel
 from supernet.mixture import Choice, softmax_mixture
 from supernet.modifiers.auxiliary_skip import AuxiliarySkip
@@ -24,7 +31,8 @@ from tests.variants import SPACES
 
 
 def problem(space, seed: int = 0, sampler: Sampler | None = None) -> Bilevel:
-    """A bilevel problem in float64, its optimiser some steps under way so that momentum and weight decay matter.
+    """A bilevel problem in float64, its optimiser some steps under way so that momentum and weight
+    decay matter.
 
     Of DARTS, or of a ``sampler`` at two fifths of the search whose draw is always the same.
     """
@@ -36,7 +44,10 @@ def problem(space, seed: int = 0, sampler: Sampler | None = None) -> Bilevel:
     sampler = sampler or Softmax()
     sampler.begin(budget, Streams(0), torch.device("cpu"))
     shapes = {group.name: group.shape for group in space.groups} | sampler.tables()
-    logits = {n: (0.5 * torch.randn(s, generator=noise, dtype=torch.float64)).requires_grad_() for n, s in shapes.items()}
+    logits = {
+        n: (0.5 * torch.randn(s, generator=noise, dtype=torch.float64)).requires_grad_()
+        for n, s in shapes.items()
+    }
     sampler.advance(logits, 0.4)
     optimizer = torch.optim.SGD(supernet.parameters(), lr=0.05, momentum=0.9, weight_decay=3e-2)
 
@@ -48,7 +59,9 @@ def problem(space, seed: int = 0, sampler: Sampler | None = None) -> Bilevel:
         return sampler.relaxation(logits, 0.4, torch.Generator().manual_seed(1))
 
     def excess(logits):
-        return budget.excess({name: Choice.dense(table) for name, table in sampler.probabilities(logits).items()})
+        return budget.excess(
+            {name: Choice.dense(table) for name, table in sampler.probabilities(logits).items()}
+        )
 
     for _ in range(2):
         images, labels = batch()
@@ -57,20 +70,33 @@ def problem(space, seed: int = 0, sampler: Sampler | None = None) -> Bilevel:
         optimizer.zero_grad()
         for table in logits.values():
             table.grad = None
-    budget.limits["params"] = 1.01 * budget.tables["params"].of(budget.cheapest())  # so narrow that the expected cost passes it
+    budget.limits["params"] = 1.01 * budget.tables["params"].of(
+        budget.cheapest()
+    )  # so narrow that the expected cost passes it
     return Bilevel(
-        supernet, logits, relax, F.cross_entropy, optimizer, batch(), batch(), excess, lambda logits: sampler.penalty(logits, 0.5)
+        supernet,
+        logits,
+        relax,
+        F.cross_entropy,
+        optimizer,
+        batch(),
+        batch(),
+        excess,
+        lambda logits: sampler.penalty(logits, 0.5),
     )
 
 
 def objective(problem: Bilevel, logits, unrolled: bool) -> float:
-    """The validation loss after one real step of SGD by torch on a copy of the weights: a second implementation of eq. 6."""
+    """The validation loss after one real step of SGD by torch on a copy of the weights: a second
+    implementation of eq. 6.
+    """
     import copy
 
     supernet = copy.deepcopy(problem.supernet)
     if unrolled:
         optimizer = torch.optim.SGD(
-            supernet.parameters(), **{k: problem.optimizer.param_groups[0][k] for k in ("lr", "momentum", "weight_decay")}
+            supernet.parameters(),
+            **{k: problem.optimizer.param_groups[0][k] for k in ("lr", "momentum", "weight_decay")},
         )
         optimizer.load_state_dict(copy.deepcopy(problem.optimizer.state_dict()))
         images, labels = problem.weight_batch
@@ -82,16 +108,27 @@ def objective(problem: Bilevel, logits, unrolled: bool) -> float:
         return float(loss + problem.excess(logits) + problem.penalty(logits))
 
 
-def central_difference(problem: Bilevel, direction: dict[str, torch.Tensor], unrolled: bool, step: float = 1e-6) -> float:
+def central_difference(
+    problem: Bilevel, direction: dict[str, torch.Tensor], unrolled: bool, step: float = 1e-6
+) -> float:
     plus, minus = (
-        objective(problem, {name: t.detach() + sign * step * direction[name] for name, t in problem.logits.items()}, unrolled)
+        objective(
+            problem,
+            {
+                name: t.detach() + sign * step * direction[name]
+                for name, t in problem.logits.items()
+            },
+            unrolled,
+        )
         for sign in (+1, -1)
     )
     return (plus - minus) / (2 * step)
 
 
 def learnt_gradient(problem: Bilevel, learner: Gradient) -> dict[str, torch.Tensor]:
-    """The gradient that the learner hands to its optimiser: what plain SGD of rate 1 subtracts from the logits."""
+    """The gradient that the learner hands to its optimiser: what plain SGD of rate 1 subtracts from
+    the logits.
+    """
     before = {name: table.detach().clone() for name, table in problem.logits.items()}
     learner.optimizer = torch.optim.SGD(problem.logits.values(), lr=1.0)
     learner.step(problem)
@@ -107,7 +144,9 @@ def learnt_gradient(problem: Bilevel, learner: Gradient) -> dict[str, torch.Tens
     ],
     ids=["first", "second", "second_finite_difference"],
 )
-def test_gradient_equals_the_finite_difference_of_the_bilevel_objective(space, learner, tolerance, noise):
+def test_gradient_equals_the_finite_difference_of_the_bilevel_objective(
+    space, learner, tolerance, noise
+):
     check(problem(space), learner, tolerance, noise)
 
 
@@ -117,7 +156,9 @@ FAMILY = {  # whose draw, with the same noise, is a smooth function of the logit
     "edge normalisation": lambda: Modified(Softmax(), [EdgeNormalisation()]),
     "auxiliary skip": lambda: Modified(SNAS(), [AuxiliarySkip()]),
     "beta decay and pruning": lambda: Modified(Softmax(), [BetaDecay(), Pruning([[0.1, 3]])]),
-    "pruning and skip dropout": lambda: Modified(FairDARTS(), [Pruning([[0.1, 4], [0.3, 3]]), SkipDropout([[0.0, 0.5]])]),
+    "pruning and skip dropout": lambda: Modified(
+        FairDARTS(), [Pruning([[0.1, 4], [0.3, 3]]), SkipDropout([[0.0, 0.5]])]
+    ),
 }
 
 
@@ -129,10 +170,19 @@ def test_so_it_does_for_other_samplers_and_with_modifiers(sampler, order, noise)
 
 def check(p, learner, tolerance, noise):
     """Along random directions, each of which has a part in every slot and option."""
-    directions = [{name: torch.randn(t.shape, generator=noise, dtype=t.dtype) for name, t in p.logits.items()} for _ in range(3)]
-    expected = [central_difference(p, direction, unrolled=learner.order != "first") for direction in directions]
+    directions = [
+        {name: torch.randn(t.shape, generator=noise, dtype=t.dtype) for name, t in p.logits.items()}
+        for _ in range(3)
+    ]
+    expected = [
+        central_difference(p, direction, unrolled=learner.order != "first")
+        for direction in directions
+    ]
     learnt = learnt_gradient(p, learner)
-    actual = [sum(float((learnt[name] * part).sum()) for name, part in direction.items()) for direction in directions]
+    actual = [
+        sum(float((learnt[name] * part).sum()) for name, part in direction.items())
+        for direction in directions
+    ]
     assert actual == pytest.approx(expected, rel=tolerance)
 
 
@@ -153,17 +203,21 @@ def test_hessian_vector_product_equals_a_dense_hessian(noise):
     def loss(weights, logits):
         return torch.tanh(logits["a"].flatten() @ matrix * weights["w"]).sum()
 
-    dense = torch.autograd.functional.hessian(lambda w, a: loss({"w": w}, {"a": a}), (weights["w"], logits["a"]))[1][
-        0
-    ]  # d2/da dw: [2, 2, 3]
+    dense = torch.autograd.functional.hessian(
+        lambda w, a: loss({"w": w}, {"a": a}), (weights["w"], logits["a"])
+    )[1][0]  # d2/da dw: [2, 2, 3]
     expected = dense @ vector["w"]
     torch.testing.assert_close(hessian_vector_product(loss, weights, logits, vector)[0], expected)
-    torch.testing.assert_close(finite_difference_product(loss, weights, logits, vector)[0], expected, rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(
+        finite_difference_product(loss, weights, logits, vector)[0], expected, rtol=1e-3, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("order", ["first", "second", "second_finite_difference"])
 def test_learning_leaves_the_weights_their_statistics_and_their_optimiser_alone(space, order):
-    """Mistakes that public systems made: logit gradients left in the weights, weights moved by the architecture step."""
+    """Mistakes that public systems made: logit gradients left in the weights, weights moved by the
+    architecture step.
+    """
     p = problem(space)
     weights = {name: w.detach().clone() for name, w in p.supernet.named_parameters()}
     statistics = {name: buffer.clone() for name, buffer in p.supernet.named_buffers()}
@@ -172,10 +226,19 @@ def test_learning_leaves_the_weights_their_statistics_and_their_optimiser_alone(
     learner.begin(p.logits, None)
     before = {name: table.detach().clone() for name, table in p.logits.items()}
     learner.step(p)
-    assert all(torch.equal(w, weights[name]) and w.grad is None for name, w in p.supernet.named_parameters())
+    assert all(
+        torch.equal(w, weights[name]) and w.grad is None
+        for name, w in p.supernet.named_parameters()
+    )
     assert all(torch.equal(buffer, statistics[name]) for name, buffer in p.supernet.named_buffers())
-    assert all(torch.equal(s["momentum_buffer"], v) for s, v in zip(p.optimizer.state.values(), velocity, strict=True))
-    assert all(table.grad is None and not torch.equal(table, before[name]) for name, table in p.logits.items())
+    assert all(
+        torch.equal(s["momentum_buffer"], v)
+        for s, v in zip(p.optimizer.state.values(), velocity, strict=True)
+    )
+    assert all(
+        table.grad is None and not torch.equal(table, before[name])
+        for name, table in p.logits.items()
+    )
 
 
 def test_functional_loss_leaves_batchnorm_statistics_alone(space):
@@ -184,7 +247,12 @@ def test_functional_loss_leaves_batchnorm_statistics_alone(space):
     value = functional_loss(p, p.weight_batch)(dict(p.supernet.named_parameters()), p.logits)
     images, labels = p.weight_batch
     again = F.cross_entropy(
-        functional_call(p.supernet, {n: b.clone() for n, b in before.items()}, (images, softmax_mixture(p.logits))), labels
+        functional_call(
+            p.supernet,
+            {n: b.clone() for n, b in before.items()},
+            (images, softmax_mixture(p.logits)),
+        ),
+        labels,
     )
     assert torch.equal(value, again)
     assert all(torch.equal(buffer, before[name]) for name, buffer in p.supernet.named_buffers())

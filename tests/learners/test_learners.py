@@ -14,7 +14,9 @@ from tests.learners.test_gradient import problem
 
 
 def begun(learner, space, p):
-    """Begins ``learner`` on the problem ``p``, with a policy at hand; returns what there is to move, by the names of ``moves``."""
+    """Begins ``learner`` on the problem ``p``, with a policy at hand; returns what there is to
+    move, by the names of ``moves``.
+    """
     sampler = Policy(hidden=8)
     sampler.begin(Budget(space, 3, (2, 8, 8)), Streams(0), torch.device("cpu"))
     learner.begin(p.logits, sampler)
@@ -28,15 +30,23 @@ def values(parameters):
 def test_a_learner_moves_what_it_names_and_nothing_else(space, learner):
     p = problem(space)
     movable = begun(learner, space, p)
-    before = {kind: values(tensors) for kind, tensors in movable.items()} | {"weights": values(p.supernet.state_dict())}
+    before = {kind: values(tensors) for kind, tensors in movable.items()} | {
+        "weights": values(p.supernet.state_dict())
+    }
     assert learner.moves in ("", *movable) and learner.learns == (learner.moves != "")
     if learner.learns:
         figures = learner.step(p)
-        assert figures and all(value.ndim == 0 and not value.requires_grad for value in figures.values())
+        assert figures and all(
+            value.ndim == 0 and not value.requires_grad for value in figures.values()
+        )
     for kind, tensors in (movable | {"weights": p.supernet.state_dict()}).items():
-        assert any(not torch.equal(tensor, before[kind][name]) for name, tensor in tensors.items()) == (kind == learner.moves)
+        assert any(
+            not torch.equal(tensor, before[kind][name]) for name, tensor in tensors.items()
+        ) == (kind == learner.moves)
     assert all(
-        tensor.grad is None for tensors in [*movable.values(), dict(p.supernet.named_parameters())] for tensor in tensors.values()
+        tensor.grad is None
+        for tensors in [*movable.values(), dict(p.supernet.named_parameters())]
+        for tensor in tensors.values()
     )
 
 
@@ -47,7 +57,11 @@ def test_a_learner_goes_on_from_its_state_to_the_bit(space, learner):
     p, fresh = problem(space), copy.deepcopy(learner)
     moved = begun(learner, space, p)[learner.moves]
     learner.step(p)
-    state, halfway, after_one = copy.deepcopy(learner.state_dict()), values(moved), copy.deepcopy(chance(learner))
+    state, halfway, after_one = (
+        copy.deepcopy(learner.state_dict()),
+        values(moved),
+        copy.deepcopy(chance(learner)),
+    )
     learner.step(p)
     again = begun(fresh, space, p)[learner.moves]
     with torch.no_grad():
@@ -61,7 +75,9 @@ def test_a_learner_goes_on_from_its_state_to_the_bit(space, learner):
 
 
 def chance(learner) -> Streams:
-    """The streams that a learner draws from, which have a state of their own; those of nobody if it draws nothing."""
+    """The streams that a learner draws from, which have a state of their own; those of nobody if it
+    draws nothing.
+    """
     return learner.policy.streams if learner.moves == "policy" else Streams(0)
 
 

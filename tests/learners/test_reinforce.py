@@ -1,4 +1,6 @@
-"""ENAS's learner on a bandit: a space of 64 architectures, each of which has a reward written down beforehand."""
+"""ENAS's learner on a bandit: a space of 64 architectures, each of which has a reward written down
+beforehand.
+"""
 
 import math
 
@@ -16,7 +18,9 @@ IMAGES = 20
 
 
 class Bandit(nn.Module):
-    """A "supernet" that is right about as many images of a batch as the table of rewards says of the architecture."""
+    """A "supernet" that is right about as many images of a batch as the table of rewards says of
+    the architecture.
+    """
 
     def __init__(self, rewards):
         super().__init__()
@@ -24,7 +28,10 @@ class Bandit(nn.Module):
 
     def forward(self, images, mixture):
         index = int("".join(str(option) for (option,) in mixture["edges"].active), 2)
-        return torch.stack([torch.arange(IMAGES) < self.right[index], torch.arange(IMAGES) >= self.right[index]], dim=1).float()
+        return torch.stack(
+            [torch.arange(IMAGES) < self.right[index], torch.arange(IMAGES) >= self.right[index]],
+            dim=1,
+        ).float()
 
 
 def bandit(rewards) -> Bilevel:
@@ -34,7 +41,9 @@ def bandit(rewards) -> Bilevel:
 
 @pytest.fixture
 def rewards():
-    """One for each architecture, in the order of ``every``: the more convolutions the better, and no sum over edges."""
+    """One for each architecture, in the order of ``every``: the more convolutions the better, and
+    no sum over edges.
+    """
     return torch.tensor([3 * index.bit_count() + index % 3 for index in range(64)]) / IMAGES
 
 
@@ -49,10 +58,14 @@ def flat(tensors) -> torch.Tensor:
 
 
 def estimates(learner, problem, steps: int) -> torch.Tensor:
-    """The gradients [steps, parameters], uphill, that the learner hands to its optimiser while nothing moves."""
+    """The gradients [steps, parameters], uphill, that the learner hands to its optimiser while
+    nothing moves.
+    """
     parameters, seen = list(learner.policy.controller.parameters()), []
     learner.optimizer = torch.optim.SGD(parameters, lr=0.0)
-    learner.optimizer.register_step_pre_hook(lambda *_: seen.append(-flat(p.grad for p in parameters)))
+    learner.optimizer.register_step_pre_hook(
+        lambda *_: seen.append(-flat(p.grad for p in parameters))
+    )
     baseline = learner.baseline
     for _ in range(steps):
         learner.baseline = baseline
@@ -61,11 +74,12 @@ def estimates(learner, problem, steps: int) -> torch.Tensor:
 
 
 def test_the_mean_of_the_estimates_is_the_exact_gradient_with_and_without_a_baseline(rewards):
-    """Invariant 3. What is exact is autograd's, through the sum over all 64 architectures: the gradient of E[R] + w H[p].
+    """Invariant 3. What is exact is autograd's, through the sum over all 64 architectures: the
+    gradient of E[R] + w H[p].
 
-    It is looked at along itself and along each of its three parts: by the reward, by the entropy met on the way as if that were a
-    reward, and by that entropy's own gradient. Each part would be missed: it is more than five standard errors long, and the
-    mean may be off by four.
+    It is looked at along itself and along each of its three parts: by the reward, by the entropy
+    met on the way as if that were a reward, and by that entropy's own gradient. Each part would be
+    missed: it is more than five standard errors long, and the mean may be off by four.
     """
     sampler, weight = policy(small(), spread=10), 2.0
     log_probability, entropy = sampler.likelihood(every(sampler.space))
@@ -92,8 +106,10 @@ def test_the_mean_of_the_estimates_is_the_exact_gradient_with_and_without_a_base
 
 
 def test_the_moving_average_and_the_entropy_by_hand():
-    """A uniform policy over six edges of two options has an entropy of 6 ln 2; with a reward of 1/2 everywhere and w = 0.1 each
-    step returns 1/2 + 0.6 ln 2, of which the baseline, from zero, has 1/4, 7/16 and 37/64 after one, two and three steps."""
+    """A uniform policy over six edges of two options has an entropy of 6 ln 2; with a reward of 1/2
+    everywhere and w = 0.1 each step returns 1/2 + 0.6 ln 2, of which the baseline, from zero, has
+    1/4, 7/16 and 37/64 after one, two and three steps.
+    """
     sampler = policy(small())
     nn.init.zeros_(sampler.controller.heads[0].weight)
     learner = learner_of(sampler, samples=3, entropy_weight=0.1, baseline_decay=0.75)
@@ -107,8 +123,10 @@ def test_the_moving_average_and_the_entropy_by_hand():
 
 
 def test_one_estimate_by_hand():
-    """Where all heads are zero, the gradient of a decision's log-probability in its logits is (chosen - 1/2), the state of the LSTM
-    times that in the head's weights; each times R + w H - b. The entropy is at its maximum and adds nothing."""
+    """Where all heads are zero, the gradient of a decision's log-probability in its logits is
+    (chosen - 1/2), the state of the LSTM times that in the head's weights; each times R + w H - b.
+    The entropy is at its maximum and adds nothing.
+    """
     sampler = policy(small(), temperature=2.0, tanh_constant=3.0)
     nn.init.zeros_(sampler.controller.heads[0].weight)
     states = []
@@ -130,12 +148,19 @@ def test_the_policy_concentrates_on_the_one_good_architecture():
     rewards = torch.full((64,), 0.1)
     rewards[37] = 0.9
     sampler = policy(small(), temperature=5.0, hidden=16)
-    learner, problem, best = learner_of(sampler, samples=16, lr=0.02), bandit(rewards), every(sampler.space)[37]
+    learner, problem, best = (
+        learner_of(sampler, samples=16, lr=0.02),
+        bandit(rewards),
+        every(sampler.space)[37],
+    )
     before = float(probabilities(sampler, [best]))
     figures = [learner.step(problem) for _ in range(150)]
     assert before < 0.05 and float(probabilities(sampler, [best])) > 0.8
     assert sampler.budget.best(sampler.scores({})) == best
-    assert figures[-1]["reward"] > 0.7 and figures[-1]["entropy/policy"] < figures[0]["entropy/policy"] / 2
+    assert (
+        figures[-1]["reward"] > 0.7
+        and figures[-1]["entropy/policy"] < figures[0]["entropy/policy"] / 2
+    )
 
 
 def test_a_heavy_entropy_keeps_the_policy_uniform(rewards):
@@ -144,7 +169,9 @@ def test_a_heavy_entropy_keeps_the_policy_uniform(rewards):
     before = float(learner.step(bandit(rewards))["entropy/policy"])
     for _ in range(60):
         figures = learner.step(bandit(rewards))
-    assert before < 0.97 * 6 * math.log(2) < 0.99 * 6 * math.log(2) < float(figures["entropy/policy"])
+    assert (
+        before < 0.97 * 6 * math.log(2) < 0.99 * 6 * math.log(2) < float(figures["entropy/policy"])
+    )
 
 
 def test_it_needs_a_policy():

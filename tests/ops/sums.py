@@ -1,4 +1,6 @@
-"""Sums of products and grams of tensors that lie anywhere, for the kernels of :mod:`supernet.ops.rows`."""
+"""Sums of products and grams of tensors that lie anywhere, for the kernels of
+:mod:`supernet.ops.rows`.
+"""
 
 import ctypes
 from collections.abc import Iterator, Sequence
@@ -14,7 +16,9 @@ from supernet.ops.rows import products as kernel
 
 
 class Sum(NamedTuple):
-    """``start + shift + the sum of rows @ matrix over the terms``; ``start`` [n, C] may be missing. All are contiguous."""
+    """``start + shift + the sum of rows @ matrix over the terms``; ``start`` [n, C] may be missing.
+    All are contiguous.
+    """
 
     shift: Tensor
     terms: Sequence[tuple[Tensor, Tensor]]
@@ -23,14 +27,21 @@ class Sum(NamedTuple):
 
 @contextmanager
 def told(sums: Sequence[Sum]) -> Iterator[tuple]:
-    """All of sums but their starts as ``backward`` of depthwise convolutions and poolings want it; inside, it is there."""
+    """All of sums but their starts as ``backward`` of depthwise convolutions and poolings want it;
+    inside, it is there.
+    """
     rows = [rows for one in sums for rows, _ in one.terms]
     matrices = [matrix for one in sums for _, matrix in one.terms]
     table = torch.cat([matrix.flatten() for matrix in matrices] + [one.shift for one in sums])
     ends = [0, *torch.tensor([matrix.numel() for matrix in matrices]).cumsum(0).tolist()]
     terms, t = [], 0
     for one in sums:
-        terms.append([((t + k, 0), ends[t + k], matrix.dim() == 2) for k, (_, matrix) in enumerate(one.terms)])
+        terms.append(
+            [
+                ((t + k, 0), ends[t + k], matrix.dim() == 2)
+                for k, (_, matrix) in enumerate(one.terms)
+            ]
+        )
         t += len(one.terms)
     start = table.data_ptr()
     arguments = Terms(terms).at([one.data_ptr() for one in rows], 0, start)
@@ -51,7 +62,9 @@ def products(sums: Sequence[Sum], dtype: torch.dtype = torch.float32) -> list[Te
     return results
 
 
-def grams(pairs: Sequence[tuple[Tensor | None, Tensor]], kinds: Sequence[str], factor: float = 1.0) -> list[Tensor]:
+def grams(
+    pairs: Sequence[tuple[Tensor | None, Tensor]], kinds: Sequence[str], factor: float = 1.0
+) -> list[Tensor]:
     """Of each pair the gram of its kind, times ``factor``."""
     assert set(kinds) <= set(KINDS)
     some, channels = pairs[0][1], pairs[0][1].shape[1]
@@ -66,4 +79,7 @@ def grams(pairs: Sequence[tuple[Tensor | None, Tensor]], kinds: Sequence[str], f
     bases = [0 if tensor is None else tensor.data_ptr() for tensor in tensors]
     Grams(items).run(bases, 0, buffer, *sizes(some), factor=factor)
     parts = buffer.split(lengths)
-    return [part.view(channels, channels) if kind == "full" else part for part, kind in zip(parts, kinds, strict=True)]
+    return [
+        part.view(channels, channels) if kind == "full" else part
+        for part, kind in zip(parts, kinds, strict=True)
+    ]

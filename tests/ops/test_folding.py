@@ -1,4 +1,6 @@
-"""The small algebra against convolutions and BatchNorms of pixels, and its gradient in C against torch's in double precision."""
+"""The small algebra against convolutions and BatchNorms of pixels, and its gradient in C against
+torch's in double precision.
+"""
 
 import pytest
 import torch
@@ -7,7 +9,8 @@ from torch.nn import functional as F
 from supernet.ops.folding import Layout, Parts, Small, Statistics, fold, plain, unfold
 from supernet.ops.native import library
 
-# Three full terms, of which two read one image, two that are only normed, one that is not; mixed places, nodes and weights.
+# Three full terms, of which two read one image, two that are only normed, one that is not; mixed
+# places, nodes and weights.
 FULL, IMAGES, WHOLES, DIAGONALS = 3, [1, 0, 1, 0, 1], 2, 2
 TARGETS, NODES, POSITIONS, EPS = [0, 1, 1, 0, 1, 0], 2, [4, 0, 2, 5, 1, 3], 1e-5
 SLOTS, PLACES, PIXELS = [3, 0, 4, 1], 5, 7  # of images that are normed, among all
@@ -16,7 +19,19 @@ CHANNELS = [4, 16, 20, 32, 64]
 
 def layout(weighted=True):
     positions = POSITIONS if weighted else list(range(len(POSITIONS)))
-    return Layout(FULL, IMAGES, WHOLES, DIAGONALS, TARGETS, NODES, positions, SLOTS, PLACES, EPS, torch.device("cpu"))
+    return Layout(
+        FULL,
+        IMAGES,
+        WHOLES,
+        DIAGONALS,
+        TARGETS,
+        NODES,
+        positions,
+        SLOTS,
+        PLACES,
+        EPS,
+        torch.device("cpu"),
+    )
 
 
 def case(channels, affine, weighted, noise):
@@ -30,7 +45,11 @@ def case(channels, affine, weighted, noise):
     statistics = Statistics(second, images[WHOLES:].square().mean(dim=1), images.mean(dim=1))
     norms = [[draw(channels) for _ in IMAGES] for _ in range(2)] if affine else [[], []]
     weights = draw(len(TARGETS)) if weighted else None
-    return images, statistics, Small(weights, [draw(channels, channels, 1, 1) for _ in range(FULL)], *norms)
+    return (
+        images,
+        statistics,
+        Small(weights, [draw(channels, channels, 1, 1) for _ in range(FULL)], *norms),
+    )
 
 
 def flat(small):
@@ -63,7 +82,9 @@ def test_parts_do_to_images_what_convolutions_and_norms_do(affine, weighted, noi
             gain, bias = (small.gains[term], small.biases[term]) if affine else (None, None)
             out = F.batch_norm(out, None, None, gain, bias, training=True, eps=EPS)
         expected[target] = expected[target] + out * (small.weights[position] if weighted else 1.0)
-        actual[target] = actual[target] + (x @ parts.matrices[term] if term < FULL else x * parts.diagonals[term - FULL])
+        actual[target] = actual[target] + (
+            x @ parts.matrices[term] if term < FULL else x * parts.diagonals[term - FULL]
+        )
     torch.testing.assert_close(actual, expected)
 
 
@@ -78,23 +99,34 @@ def test_parts_and_gradients_are_those_of_double_precision(channels, affine, wei
     for tensor in asked:
         tensor.requires_grad_()
     expected, observed = plain(layout(weighted), statistics, small)
-    slopes = Parts(*(torch.randn(part.shape, generator=noise, dtype=torch.float64) for part in expected))
+    slopes = Parts(
+        *(torch.randn(part.shape, generator=noise, dtype=torch.float64) for part in expected)
+    )
     gradients = torch.autograd.grad(expected, asked, slopes)
 
     found, size = Small(*map(single, small)), sum(part.numel() for part in expected)
     row = torch.cat([table.detach().flatten() for table in statistics]).float()
     parts, seen = fold(layout(weighted), size, row, found, channels)
-    for actual, wanted in zip([*split(parts, expected), *seen], [*expected, *observed], strict=True):
+    for actual, wanted in zip(
+        [*split(parts, expected), *seen], [*expected, *observed], strict=True
+    ):
         torch.testing.assert_close(actual.double(), wanted, rtol=1e-4, atol=1e-4)
 
     images = [gradients[0] * 2 / PIXELS, gradients[1] * 2 / PIXELS]
-    shifts = torch.zeros(PLACES, channels, dtype=torch.float64).index_add(0, torch.tensor(SLOTS), gradients[2] / PIXELS)
+    shifts = torch.zeros(PLACES, channels, dtype=torch.float64).index_add(
+        0, torch.tensor(SLOTS), gradients[2] / PIXELS
+    )
     back = [expected.matrices.detach().transpose(1, 2).contiguous(), expected.diagonals.detach()]
     begins = [slopes.matrices.transpose(1, 2).contiguous(), slopes.diagonals, slopes.shifts]
     filled = sum(part.numel() for part in [*back, *images, shifts])
-    work = torch.cat([*(part.flatten() for part in begins), torch.full((filled,), torch.nan)]).float()
+    work = torch.cat(
+        [*(part.flatten() for part in begins), torch.full((filled,), torch.nan)]
+    ).float()
     of_small = unfold(layout(weighted), work, row, found, channels, PIXELS)
-    found = [*split(work, [*begins, *back, *images, shifts])[3:], *(of_small if weighted else of_small[1:])]
+    found = [
+        *split(work, [*begins, *back, *images, shifts])[3:],
+        *(of_small if weighted else of_small[1:]),
+    ]
     for actual, wanted in zip(found, [*back, *images, shifts, *gradients[3:]], strict=True):
         size = max(1.0, float(wanted.abs().max()))
         torch.testing.assert_close(actual.double() / size, wanted / size, rtol=0, atol=1e-5)

@@ -7,12 +7,23 @@ from supernet.ops.native import library
 from tests.ops.sums import Sum, grams, products
 
 pytestmark = pytest.mark.skipif(library() is None, reason="no C compiler here")
-SHAPES = [(4, 3), (8, 33), (12, 300), (16, 1000), (20, 77), (32, 513), (48, 9), (64, 260), (64, 95)]  # channels; pixels
+SHAPES = [
+    (4, 3),
+    (8, 33),
+    (12, 300),
+    (16, 1000),
+    (20, 77),
+    (32, 513),
+    (48, 9),
+    (64, 260),
+    (64, 95),
+]  # channels; pixels
 TYPES = torch.float32, torch.bfloat16
 
 
 def case(channels, pixels, noise, dtype=torch.float32):
-    """Rows, and two sums of them: one with a start, of a matrix and a diagonal, the other without, of two matrices.
+    """Rows, and two sums of them: one with a start, of a matrix and a diagonal, the other without,
+    of two matrices.
 
     The matrices are such that they are the same in ``dtype``, that of the rows.
     """
@@ -24,11 +35,16 @@ def case(channels, pixels, noise, dtype=torch.float32):
     shapes = (channels, channels), (channels,), (channels, channels), (channels, channels)
     matrices = [draw(*shape).to(dtype).float() for shape in shapes]
     terms = list(zip(rows, matrices, strict=True))
-    return rows, [Sum(draw(channels), terms[:2], draw(pixels, channels)), Sum(draw(channels), terms[2:])]
+    return rows, [
+        Sum(draw(channels), terms[:2], draw(pixels, channels)),
+        Sum(draw(channels), terms[2:]),
+    ]
 
 
 def in_double(one: Sum) -> torch.Tensor:
-    total = one.shift.double().expand_as(one.terms[0][0]) + (0 if one.start is None else one.start.double())
+    total = one.shift.double().expand_as(one.terms[0][0]) + (
+        0 if one.start is None else one.start.double()
+    )
     for rows, matrix in one.terms:
         total = total + rows.double() @ (matrix.diag() if matrix.dim() == 1 else matrix).double()
     return total
@@ -38,7 +54,9 @@ def in_double(one: Sum) -> torch.Tensor:
 @pytest.mark.parametrize(("channels", "pixels"), SHAPES)
 def test_products_are_those_of_double_precision(channels, pixels, dtype, noise):
     _, sums = case(channels, pixels, noise, dtype)
-    for actual, short, one in zip(products(sums), products(sums, torch.bfloat16), sums, strict=True):
+    for actual, short, one in zip(
+        products(sums), products(sums, torch.bfloat16), sums, strict=True
+    ):
         torch.testing.assert_close(actual.double(), in_double(one), rtol=1e-4, atol=1e-4)
         assert torch.equal(short, actual.bfloat16())
 
@@ -74,8 +92,16 @@ def test_bits_do_not_depend_on_the_number_of_threads(dtype, noise):
         for count in (1, 2, 3):
             torch.set_num_threads(count)
             found.append(
-                [*products(sums), *grams([(rows[0], rows[k]) for k in range(4)] + [(None, rows[2])], ["full"] * 4 + ["sum"])]
+                [
+                    *products(sums),
+                    *grams(
+                        [(rows[0], rows[k]) for k in range(4)] + [(None, rows[2])],
+                        ["full"] * 4 + ["sum"],
+                    ),
+                ]
             )
     finally:
         torch.set_num_threads(threads)
-    assert all(torch.equal(a, b) for other in found[1:] for a, b in zip(found[0], other, strict=True))
+    assert all(
+        torch.equal(a, b) for other in found[1:] for a, b in zip(found[0], other, strict=True)
+    )

@@ -1,4 +1,6 @@
-"""Run folders as the two spaces leave them, with figures that nobody would find elsewhere on the page."""
+"""Run folders as the two spaces leave them, with figures that nobody would find elsewhere on the
+page.
+"""
 
 import json
 import math
@@ -8,11 +10,29 @@ import pytest
 import yaml
 
 NB201 = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
-DARTS = ("none", "max_pool_3x3", "avg_pool_3x3", "skip_connect", "sep_conv_3x3", "sep_conv_5x5", "dil_conv_3x3", "dil_conv_5x5")
+DARTS = (
+    "none",
+    "max_pool_3x3",
+    "avg_pool_3x3",
+    "skip_connect",
+    "sep_conv_3x3",
+    "sep_conv_5x5",
+    "dil_conv_3x3",
+    "dil_conv_5x5",
+)
 SPACES = {
     "nb201": {
         "groups": {"edges": (6, NB201)},
-        "choices": {"edges": ["nor_conv_3x3", "skip_connect", "nor_conv_1x1", "none", "avg_pool_3x3", "nor_conv_3x3"]},
+        "choices": {
+            "edges": [
+                "nor_conv_3x3",
+                "skip_connect",
+                "nor_conv_1x1",
+                "none",
+                "avg_pool_3x3",
+                "nor_conv_3x3",
+            ]
+        },
         "text": "|nor_conv_3x3~0|+|skip_connect~0|nor_conv_1x1~1|+|none~0|avg_pool_3x3~1|nor_conv_3x3~2|",
         "graph": {
             "cell": [
@@ -27,10 +47,14 @@ SPACES = {
     "darts": {  # DARTS_V1 of the paper
         "groups": {"normal": (14, DARTS), "reduce": (14, DARTS)},
         "choices": {"normal": ["skip_connect"] * 14, "reduce": ["max_pool_3x3"] * 14},
-        "text": "Genotype(normal=[('sep_conv_3x3', 1), ('sep_conv_3x3', 0), ('skip_connect', 0), ('sep_conv_3x3', 1), "
-        "('skip_connect', 0), ('sep_conv_3x3', 1), ('sep_conv_3x3', 0), ('skip_connect', 2)], normal_concat=range(2, 6), "
-        "reduce=[('max_pool_3x3', 0), ('max_pool_3x3', 1), ('skip_connect', 2), ('max_pool_3x3', 0), ('max_pool_3x3', 0), "
-        "('skip_connect', 2), ('skip_connect', 2), ('avg_pool_3x3', 0)], reduce_concat=range(2, 6))",
+        "text": "Genotype(normal=[('sep_conv_3x3', 1), ('sep_conv_3x3', 0), ('skip_connect', 0), "
+        "('sep_conv_3x3', 1), "
+        "('skip_connect', 0), ('sep_conv_3x3', 1), ('sep_conv_3x3', 0), ('skip_connect', 2)], "
+        "normal_concat=range(2, 6), "
+        "reduce=[('max_pool_3x3', 0), ('max_pool_3x3', 1), ('skip_connect', 2), ('max_pool_3x3', "
+        "0), ('max_pool_3x3', 0), "
+        "('skip_connect', 2), ('skip_connect', 2), ('avg_pool_3x3', 0)], reduce_concat=range(2, "
+        "6))",
         "graph": {
             "normal": [
                 ["c_{k-1}", "0", "sep_conv_3x3"],
@@ -76,12 +100,24 @@ def results(space: str) -> dict:
             "peak_memory_bytes": 812345678,
             "epochs": SEARCH_EPOCHS,
             "method": "darts",
-            "warm_start": {"method": "spos", "seconds": 17.7, "steps": 99, "peak_memory_bytes": 1, "warm_start": None},
+            "warm_start": {
+                "method": "spos",
+                "seconds": 17.7,
+                "steps": 99,
+                "peak_memory_bytes": 1,
+                "warm_start": None,
+            },
             "fidelity": fidelity("search", SEARCH_EPOCHS, 50),
             "parts": {"eigenvalue": {"seconds": 4.56}},
             "guards": [{"guard": "early_stop", "epoch": 8, "what": "grew & <ended>"}],
         },
-        "derive": {"searcher": "derived", "inherited_accuracy": 0.9123, "evaluated": 20, "seconds": 0.4, "pareto": pareto()},
+        "derive": {
+            "searcher": "derived",
+            "inherited_accuracy": 0.9123,
+            "evaluated": 20,
+            "seconds": 0.4,
+            "pareto": pareto(),
+        },
         "retrain": {
             "accuracy": [0.9811, 0.9722, 0.9855],
             "mean": 0.9796,
@@ -101,7 +137,12 @@ def results(space: str) -> dict:
                 {"text": "random <second>", "params": 90030, "madds": 1500040, "accuracy": 0.9744},
             ],
         },
-        "environment": {"python": "3.11.7", "torch": "2.15.0", "platform": "Linux <x86>", "git_commit": None},
+        "environment": {
+            "python": "3.11.7",
+            "torch": "2.15.0",
+            "platform": "Linux <x86>",
+            "git_commit": None,
+        },
         "total_seconds": 107.3,
     }
 
@@ -115,7 +156,9 @@ def fidelity(stage: str, epochs: int, full: int) -> dict:
 
 
 def pareto() -> list[dict]:
-    """Three points of the front; as (accuracy, parameters) they are also the first, the middle and the last of those judged."""
+    """Three points of the front; as (accuracy, parameters) they are also the first, the middle and
+    the last of those judged.
+    """
     return [
         {
             "text": f"front {i}",
@@ -131,7 +174,12 @@ def pareto() -> list[dict]:
 def rows(space: str) -> list[dict]:
     found = []
     for i in range(20):
-        row = {"params": 40_101 + 1000 * i, "madds": 2_000_202 + i, "accuracy": 0.5112 + i / 100, "loss": 1.25 - i / 50}
+        row = {
+            "params": 40_101 + 1000 * i,
+            "madds": 2_000_202 + i,
+            "accuracy": 0.5112 + i / 100,
+            "loss": 1.25 - i / 50,
+        }
         if i not in (0, 10, 19):
             row["accuracy"] -= 0.3
         found.append({"stage": "derive", "step": i + 1} | row)
@@ -141,34 +189,70 @@ def rows(space: str) -> list[dict]:
         row |= {"loss": 2.3 * math.exp(-epoch / 5), "accuracy": 1 - math.exp(-epoch / 4)}
         row["architecture_loss"] = 2.3 * math.exp(-epoch / 6) + 0.1
         if i % 2 == 0:
-            row |= {"share/skip_connect": epoch / 20, "share/parameter_free": epoch / 16, "gradient_cosine": 1 / epoch}
+            row |= {
+                "share/skip_connect": epoch / 20,
+                "share/parameter_free": epoch / 16,
+                "gradient_cosine": 1 / epoch,
+            }
             if epoch % 4 == 0:
-                row |= {"eigenvalue": epoch**2 / 100, "gap/mixture": 0.8, "gap/derived": 0.8 - epoch / 50}
+                row |= {
+                    "eigenvalue": epoch**2 / 100,
+                    "gap/mixture": 0.8,
+                    "gap/derived": 0.8 - epoch / 50,
+                }
             for group, (slots, options) in SPACES[space]["groups"].items():
                 row[f"gradient_norm/{group}/{options[-1]}"] = 1 / epoch
                 row[f"entropy/{group}"] = math.log(len(options)) - 0.05 * epoch
                 for slot in range(slots):
                     for j, option in enumerate(options):
-                        row[f"logits/{group}/{slot}/{option}"] = 0.05 * epoch * math.sin(3 * slot + 2 * j)
+                        row[f"logits/{group}/{slot}/{option}"] = (
+                            0.05 * epoch * math.sin(3 * slot + 2 * j)
+                        )
         found.append(row)
-    for stage, scale in {"retrain/0": 3, "retrain/1": 3.2, "retrain/2": 3.4, "random/0": 2.6, "random/1": 2.8}.items():
+    for stage, scale in {
+        "retrain/0": 3,
+        "retrain/1": 3.2,
+        "retrain/2": 3.4,
+        "random/0": 2.6,
+        "random/1": 2.8,
+    }.items():
         for epoch in range(1, RETRAIN_EPOCHS + 1):
             row = {"stage": stage, "step": epoch * STEPS, "epoch": float(epoch)}
-            found.append(row | {"loss": scale * math.exp(-epoch / scale), "accuracy": 1 - math.exp(-epoch / scale)})
-        found.append({"stage": stage, "step": RETRAIN_EPOCHS * STEPS, "test_accuracy": 0.97, "test_loss": 0.1})
+            found.append(
+                row
+                | {
+                    "loss": scale * math.exp(-epoch / scale),
+                    "accuracy": 1 - math.exp(-epoch / scale),
+                }
+            )
+        found.append(
+            {
+                "stage": stage,
+                "step": RETRAIN_EPOCHS * STEPS,
+                "test_accuracy": 0.97,
+                "test_loss": 0.1,
+            }
+        )
     return found
 
 
 @pytest.fixture(params=SPACES, scope="module")
 def run_folder(request, tmp_path_factory) -> Path:
     """The folder of a finished run; not to be changed."""
-    return write(tmp_path_factory.mktemp(request.param) / "run", results(request.param), rows(request.param))
+    return write(
+        tmp_path_factory.mktemp(request.param) / "run", results(request.param), rows(request.param)
+    )
 
 
 def write(folder: Path, figures: dict, logged: list[dict]) -> Path:
     (folder / ".hydra").mkdir(parents=True)
     (folder / "results.json").write_text(json.dumps(figures))
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in logged))
-    config = {"seed": 7, "search": {"epochs": SEARCH_EPOCHS, "lr": 0.0517}, "data": {"name": "digits & <co>"}, "tags": ["a", "b"]}
+    config = {
+        "seed": 7,
+        "search": {"epochs": SEARCH_EPOCHS, "lr": 0.0517},
+        "data": {"name": "digits & <co>"},
+        "tags": ["a", "b"],
+    }
     (folder / ".hydra" / "config.yaml").write_text(yaml.safe_dump(config))
     return folder

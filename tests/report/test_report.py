@@ -22,7 +22,9 @@ VOID = {"meta", "br", "img", "hr", "link", "input"}
 
 
 class Page(HTMLParser):
-    """The elements by id with all that lies in them, the visible text, and whether every tag is closed in its place."""
+    """The elements by id with all that lies in them, the visible text, and whether every tag is
+    closed in its place.
+    """
 
     def __init__(self, html: str):
         super().__init__()
@@ -100,9 +102,22 @@ def test_every_figure_is_shown(run_folder, page):
     value = json.loads((run_folder / "results.json").read_text())
     assert page.text.count(value["name"]) == 2  # title and heading
     assert page.text.count(value["architecture"]["text"]) == 2
-    for shown in ("73,754", "1,234,567", "97.96%", "96.29% to 99.63%", "40.1", "98.11%, 97.22%, 98.55%"):  # found
+    for shown in (
+        "73,754",
+        "1,234,567",
+        "97.96%",
+        "96.29% to 99.63%",
+        "40.1",
+        "98.11%, 97.22%, 98.55%",
+    ):  # found
         assert shown in page.text
-    for shown in ("70,020", "1,250,030", "96.39%", "82.98% to 109.79%", "35.6"):  # the mean of the random ones
+    for shown in (
+        "70,020",
+        "1,250,030",
+        "96.39%",
+        "82.98% to 109.79%",
+        "35.6",
+    ):  # the mean of the random ones
         assert shown in page.text
     for shown in ("50,010", "1,000,020", "95.33%", "90,030", "1,500,040", "97.44%"):  # each of them
         assert shown in page.text
@@ -125,14 +140,27 @@ def test_every_figure_is_shown(run_folder, page):
 def test_the_front_is_shown_as_table_and_as_a_line_among_all_that_was_judged(run_folder, page):
     value = json.loads((run_folder / "results.json").read_text())
     front = value["derive"]["pareto"]
-    for shown in ("pareto/01.json", "pareto/03.json", "front 10", "50,101", "2,000,221", "61.12%", "0.8700"):
+    for shown in (
+        "pareto/01.json",
+        "pareto/03.json",
+        "front 10",
+        "50,101",
+        "2,000,221",
+        "61.12%",
+        "0.8700",
+    ):
         assert shown in page.text
     assert {"pareto-judged", "pareto-front"} <= set(page.ids)
     derived = [row for row in rows(value["space"]) if row["stage"] == "derive"]
     for cost in ("params", "madds"):
         (axes,) = pareto(derived, front, cost).axes
-        np.testing.assert_allclose(axes.collections[0].get_offsets(), [[row[cost], 100 * row["accuracy"]] for row in derived])
-        np.testing.assert_allclose(axes.lines[0].get_xydata(), [[one[cost], 100 * one["accuracy"]] for one in front])
+        np.testing.assert_allclose(
+            axes.collections[0].get_offsets(),
+            [[row[cost], 100 * row["accuracy"]] for row in derived],
+        )
+        np.testing.assert_allclose(
+            axes.lines[0].get_xydata(), [[one[cost], 100 * one["accuracy"]] for one in front]
+        )
 
 
 def test_how_cheap_the_judgement_was_is_shown_by_setting(page):
@@ -148,15 +176,40 @@ def test_how_cheap_the_judgement_was_is_shown_by_setting(page):
 
 def test_what_was_ended_early_and_what_was_started_warm_says_so(tmp_path):
     value = results("nb201")
-    one = {"text": "first", "epochs": 20, "ended": False, "held_out_accuracy": 0.9123, "upper_bound": None}
-    two = {"text": "second", "epochs": 13, "ended": True, "held_out_accuracy": 0.8011, "upper_bound": 0.8555}
+    one = {
+        "text": "first",
+        "epochs": 20,
+        "ended": False,
+        "held_out_accuracy": 0.9123,
+        "upper_bound": None,
+    }
+    two = {
+        "text": "second",
+        "epochs": 13,
+        "ended": True,
+        "held_out_accuracy": 0.8011,
+        "upper_bound": 0.8555,
+    }
     value["shortlist"] = {"best": "first", "seconds": 17.5, "candidates": [one, two]}
     value["retrain"]["warm_start"] = {"from": "runs/earlier", "weights": 1200, "of": 73754}
     page, _ = read(write(tmp_path / "run", value, rows("nb201")))
-    for shown in ("first", "91.23%", "chosen", "second", "80.11%", "ended early: at most 85.55% to come", "17.5"):
+    for shown in (
+        "first",
+        "91.23%",
+        "chosen",
+        "second",
+        "80.11%",
+        "ended early: at most 85.55% to come",
+        "17.5",
+    ):
         assert shown in page.text
-    assert "trained from 1,200 of 73,754 weights of runs/earlier and the rest from scratch" in page.text
-    assert "held-out" not in read(write(tmp_path / "other", results("nb201"), rows("nb201")))[0].text
+    assert (
+        "trained from 1,200 of 73,754 weights of runs/earlier and the rest from scratch"
+        in page.text
+    )
+    assert (
+        "held-out" not in read(write(tmp_path / "other", results("nb201"), rows("nb201")))[0].text
+    )
 
 
 def test_one_architecture_has_no_front(tmp_path):
@@ -174,9 +227,13 @@ def test_special_characters_are_escaped(report):
 
 
 def test_the_drawn_graph_has_the_edges_of_the_architecture(run_folder, page):
-    for cell, edges in SPACES[json.loads((run_folder / "results.json").read_text())["space"]]["graph"].items():
+    for cell, edges in SPACES[json.loads((run_folder / "results.json").read_text())["space"]][
+        "graph"
+    ].items():
         drawn = [name for name in page.ids if name.startswith(f"cell-{cell}-edge-")]
-        assert sorted(drawn) == sorted(f"cell-{cell}-edge-{source}-{target}" for source, target, _ in edges)
+        assert sorted(drawn) == sorted(
+            f"cell-{cell}-edge-{source}-{target}" for source, target, _ in edges
+        )
         outputs = [name for name in page.ids if name.startswith(f"cell-{cell}-output-")]
         assert len(outputs) == (0 if cell == "cell" else 4)
 
@@ -189,7 +246,9 @@ def test_curves_have_a_point_for_each_row(run_folder, page):
         for name in ("loss", "accuracy"):
             (path,) = page.paths[f"retrain-curve-{stage}-{name}"]
             assert points(path) == RETRAIN_EPOCHS
-    for group, (slots, options) in SPACES[json.loads((run_folder / "results.json").read_text())["space"]]["groups"].items():
+    for group, (slots, options) in SPACES[
+        json.loads((run_folder / "results.json").read_text())["space"]
+    ]["groups"].items():
         (path,) = page.paths[f"search-curve-entropy-{group}"]
         assert points(path) == SEARCH_EPOCHS
         shares = [name for name in page.ids if name.startswith(f"logits-{group}-share-")]
@@ -201,11 +260,25 @@ def test_every_instrument_is_drawn_and_every_guard_named(run_folder, page):
     groups = SPACES[json.loads((run_folder / "results.json").read_text())["space"]]["groups"]
     each_epoch = ["share-skip_connect", "share-parameter_free", "gradient_cosine"]
     each_epoch += [f"gradient_norm-{group}-{options[-1]}" for group, (_, options) in groups.items()]
-    for names, expected in ((each_epoch, SEARCH_EPOCHS), (["eigenvalue", "gap-mixture", "gap-derived"], SEARCH_EPOCHS // 4)):
+    for names, expected in (
+        (each_epoch, SEARCH_EPOCHS),
+        (["eigenvalue", "gap-mixture", "gap-derived"], SEARCH_EPOCHS // 4),
+    ):
         for name in names:
             assert points(page.paths[f"collapse-curve-{name}"][0]) == expected
-    assert len([name for name in page.ids if name.startswith("collapse-guard-") and name.endswith("-8")]) == 5
-    assert "Guard early_stop, epoch 8: grew & <ended>." in page.text and "eigenvalue 4.6" in page.text
+    assert (
+        len(
+            [
+                name
+                for name in page.ids
+                if name.startswith("collapse-guard-") and name.endswith("-8")
+            ]
+        )
+        == 5
+    )
+    assert (
+        "Guard early_stop, epoch 8: grew & <ended>." in page.text and "eigenvalue 4.6" in page.text
+    )
     assert all(COLLAPSE[title][1] in page.text for title in list(COLLAPSE)[:5])
 
 
@@ -221,7 +294,9 @@ def test_shares_are_the_softmax_of_the_logits():
     epochs, shares = logit_shares(logged, "edges")[4]
     last = {name: value for name, value in logged[-1].items() if name.startswith("logits/edges/4/")}
     assert [f"logits/edges/4/{option}" for option in shares] == list(last)
-    np.testing.assert_allclose([share[-1] for share in shares.values()], softmax(list(last.values())))
+    np.testing.assert_allclose(
+        [share[-1] for share in shares.values()], softmax(list(last.values()))
+    )
     assert epochs.tolist() == list(range(1, SEARCH_EPOCHS + 1))
 
 
@@ -232,21 +307,38 @@ def test_long_curves_are_thinned_to_their_means():
 
 
 @pytest.mark.parametrize(
-    "missing", ["search", "derive", "retrain", "random_baseline", "architecture", "cost", "environment", "name"]
+    "missing",
+    [
+        "search",
+        "derive",
+        "retrain",
+        "random_baseline",
+        "architecture",
+        "cost",
+        "environment",
+        "name",
+    ],
 )
 def test_a_stage_that_was_not_run_has_no_section(tmp_path, missing):
     value = results("nb201")
     del value[missing]
-    logged = [row for row in rows("nb201") if not row["stage"].startswith(missing.partition("_")[0])]
+    logged = [
+        row for row in rows("nb201") if not row["stage"].startswith(missing.partition("_")[0])
+    ]
     page, _ = read(write(tmp_path / "run", value, logged))
-    assert ("loss on the training images" in page.text) == any("/" in row["stage"] for row in logged)
+    assert ("loss on the training images" in page.text) == any(
+        "/" in row["stage"] for row in logged
+    )
     assert ("entropy of the logits" in page.text) == (missing != "search")
     if missing == "name":
         assert page.text.count("run") >= 2  # the name of the folder
 
 
 def test_the_entropy_of_a_policy_is_not_called_that_of_logits(tmp_path):
-    logged = [{"stage": "search", "step": i, "epoch": i, "loss": 1 / i, "entropy/policy": 9.0 - i} for i in (1, 2, 3)]
+    logged = [
+        {"stage": "search", "step": i, "epoch": i, "loss": 1 / i, "entropy/policy": 9.0 - i}
+        for i in (1, 2, 3)
+    ]
     page, _ = read(write(tmp_path / "run", results("nb201"), logged))
     assert "entropy of the policy (nats)" in page.text and "of the logits" not in page.text
     (line,) = search_curves(logged).axes[1].lines
@@ -254,7 +346,9 @@ def test_the_entropy_of_a_policy_is_not_called_that_of_logits(tmp_path):
 
 
 def test_a_run_that_has_only_begun(tmp_path):
-    (tmp_path / "results.json").write_text('{"schema": 1, "seed": 0, "space": "nb201", "method": "spos", "data": "digits"}')
+    (tmp_path / "results.json").write_text(
+        '{"schema": 1, "seed": 0, "space": "nb201", "method": "spos", "data": "digits"}'
+    )
     page, _ = read(tmp_path)
     assert tmp_path.name in page.text
     assert "spos" in page.text
@@ -279,11 +373,21 @@ def test_the_same_folder_gives_the_same_page(run_folder, report):
 def test_nodes_from_left_to_right():
     assert nodes_of([["0", "3", "skip_connect"]]) == ["0", "1", "2", "3"]
     assert nodes_of([]) == ["0", "1", "2", "3"]
-    assert nodes_of([["c_{k-1}", "0", "a"], ["0", "1", "b"]]) == ["c_{k-2}", "c_{k-1}", "0", "1", "2", "3", "c_k"]
+    assert nodes_of([["c_{k-1}", "0", "a"], ["0", "1", "b"]]) == [
+        "c_{k-2}",
+        "c_{k-1}",
+        "0",
+        "1",
+        "2",
+        "3",
+        "c_k",
+    ]
 
 
 def test_labels_never_overlap():
-    """Over random DARTS cells: labels on one level are a label's width apart, and no arc passes below one inside it."""
+    """Over random DARTS cells: labels on one level are a label's width apart, and no arc passes
+    below one inside it.
+    """
     rng = np.random.default_rng(0)
     for _ in range(300):
         spans = [(int(s), t) for t in range(2, 6) for s in rng.choice(t, size=2, replace=False)]
@@ -291,14 +395,36 @@ def test_labels_never_overlap():
         for i, j in combinations(range(len(spans)), 2):
             if chosen[i] == chosen[j]:
                 assert abs(sum(spans[i]) - sum(spans[j])) / 2 > 0.9
-            if chosen[i] * chosen[j] > 0 and spans[i][0] <= spans[j][0] and spans[j][1] <= spans[i][1]:
+            if (
+                chosen[i] * chosen[j] > 0
+                and spans[i][0] <= spans[j][0]
+                and spans[j][1] <= spans[i][1]
+            ):
                 assert abs(chosen[i]) > abs(chosen[j])
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="needs a browser")
 def test_a_browser_keeps_every_picture(tmp_path):
     path = write_report(write(tmp_path / "run", results("nb201"), rows("nb201")))
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
-    flags += ["--disable-component-update", "--disable-sync", f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom"]
-    done = subprocess.run(["chromium", *flags, path.as_uri()], capture_output=True, text=True, timeout=60, check=True)
-    assert done.stdout.count("<svg") == done.stdout.count("</svg>") == path.read_text().count("<svg") == 7
+    flags = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--no-first-run",
+        "--disable-background-networking",
+    ]
+    flags += [
+        "--disable-component-update",
+        "--disable-sync",
+        f"--user-data-dir={tmp_path / 'profile'}",
+        "--dump-dom",
+    ]
+    done = subprocess.run(
+        ["chromium", *flags, path.as_uri()], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert (
+        done.stdout.count("<svg")
+        == done.stdout.count("</svg>")
+        == path.read_text().count("<svg")
+        == 7
+    )

@@ -15,7 +15,9 @@ def rendered(value: dict, width: int = 80) -> list[list[str]]:
     console.print(summary_table(value))
     lines = console.file.getvalue().splitlines()
     assert all(len(line) <= width for line in lines)
-    return [[cell.strip() for cell in re.split("[│┃]", line)[1:-1]] for line in lines if line[0] in "│┃"]
+    return [
+        [cell.strip() for cell in re.split("[│┃]", line)[1:-1]] for line in lines if line[0] in "│┃"
+    ]
 
 
 def test_found_beside_random():

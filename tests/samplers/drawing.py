@@ -14,22 +14,38 @@ def begun(sampler: Sampler, space, seed: int = 0, **limits: float) -> Sampler:
 
 
 def judged(mixture: Mixture) -> torch.Tensor:
-    """Stands for the loss of a mixture on a step's images: some number that differs between mixtures."""
+    """Stands for the loss of a mixture on a step's images: some number that differs between
+    mixtures.
+    """
     indices = [option for choice in mixture.values() for slot in choice.active for option in slot]
-    return torch.tensor([(index + 1) * 0.7**position for position, index in enumerate(indices)]).sum()
+    return torch.tensor(
+        [(index + 1) * 0.7**position for position, index in enumerate(indices)]
+    ).sum()
 
 
 def is_path(mixture: Mixture) -> bool:
-    return all(choice.weights is None and {len(slot) for slot in choice.active} == {1} for choice in mixture.values())
+    return all(
+        choice.weights is None and {len(slot) for slot in choice.active} == {1}
+        for choice in mixture.values()
+    )
 
 
 def cost(table, mixture: Mixture) -> float:
     """What a path costs, whether or not it is a valid architecture."""
-    rows = ((name, slot, option) for name, choice in mixture.items() for slot, (option,) in enumerate(choice.active))
-    return table.fixed + sum(float(table.options[name][slot, option]) for name, slot, option in rows)
+    rows = (
+        (name, slot, option)
+        for name, choice in mixture.items()
+        for slot, (option,) in enumerate(choice.active)
+    )
+    return table.fixed + sum(
+        float(table.options[name][slot, option]) for name, slot, option in rows
+    )
 
 
 def architecture_of(space, path: Mixture) -> Architecture:
     """The inverse of :meth:`Space.path`."""
-    rows = {group.name: [group.options[option] for (option,) in path[group.name].active] for group in space.groups}
+    rows = {
+        group.name: [group.options[option] for (option,) in path[group.name].active]
+        for group in space.groups
+    }
     return space.validate(Architecture.of(space.name, **rows))

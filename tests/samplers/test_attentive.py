@@ -34,11 +34,17 @@ def test_the_one_of_extreme_loss_is_trained(space, mode, extreme):
 
 
 @pytest.mark.parametrize("metric", ["params", "madds"])
-def test_candidates_cost_about_the_same_and_the_costs_are_distributed_as_those_of_all(space, metric):
-    """Buckets by NumPy; chi-squared of their frequencies against those of architectures drawn uniformly."""
+def test_candidates_cost_about_the_same_and_the_costs_are_distributed_as_those_of_all(
+    space, metric
+):
+    """Buckets by NumPy; chi-squared of their frequencies against those of architectures drawn
+    uniformly.
+    """
     sampler = begun(Attentive(candidates=3, buckets=6, metric=metric), space)
     table = sampler.budget.tables[metric]
-    edges = np.linspace(table.of(sampler.budget.cheapest(metric)), table.of(sampler.budget.largest(metric)), 7)[1:-1]
+    edges = np.linspace(
+        table.of(sampler.budget.cheapest(metric)), table.of(sampler.budget.largest(metric)), 7
+    )[1:-1]
     drawn = []
     for _ in range(300):
         loss = Losses()

@@ -1,6 +1,8 @@
-"""The samplers of the gradient family against integrals, enumerations and closed forms: what they draw, and their gradients.
+"""The samplers of the gradient family against integrals, enumerations and closed forms: what they
+draw, and their gradients.
 
-On one slot of two options, a mixture is one number x in [0, 1], and the mean of any loss f(x) an integral.
+On one slot of two options, a mixture is one number x in [0, 1], and the mean of any loss f(x) an
+integral.
 """
 
 import math
@@ -35,7 +37,9 @@ def rows(row=ROW):
 
 
 def assert_mean(samples: torch.Tensor, expected: float, size: float | None = None) -> None:
-    """The mean is the expected one, within four standard errors, which must be small beside the ``size`` of what is expected."""
+    """The mean is the expected one, within four standard errors, which must be small beside the
+    ``size`` of what is expected.
+    """
     error = float(samples.std()) / math.sqrt(len(samples))
     assert abs(float(samples.mean()) - expected) < 4 * error < 0.2 * abs(size or expected)
 
@@ -45,8 +49,15 @@ def slope(value, at: float, step: float = 1e-4) -> float:
 
 
 def concrete_mean(f, gap: float, temperature: float) -> float:
-    """E f(x) of a concrete variable of two options whose logits differ by ``gap``: Gumbel noises differ by a logistic one."""
-    return integrate.quad(lambda g: f(special.expit((gap + g) / temperature)) * stats.logistic.pdf(g), -40, 40, limit=200)[0]
+    """E f(x) of a concrete variable of two options whose logits differ by ``gap``: Gumbel noises
+    differ by a logistic one.
+    """
+    return integrate.quad(
+        lambda g: f(special.expit((gap + g) / temperature)) * stats.logistic.pdf(g),
+        -40,
+        40,
+        limit=200,
+    )[0]
 
 
 GAP = float(ROW[0] - ROW[1])
@@ -63,11 +74,15 @@ def test_snas_has_the_gradient_of_the_expected_loss(noise):
 
     assert_mean(loss(x).detach(), value(GAP))
     assert_mean(table.grad[:, 0], slope(value, GAP))
-    torch.testing.assert_close(table.grad.sum(dim=1), torch.zeros(DRAWS, dtype=torch.float64), atol=1e-12, rtol=0)
+    torch.testing.assert_close(
+        table.grad.sum(dim=1), torch.zeros(DRAWS, dtype=torch.float64), atol=1e-12, rtol=0
+    )
 
 
 def test_temperatures_fall_from_start_to_end(noise):
-    """By the noise: with the same one, the log of the ratio of two weights is the inverse of the temperature, up to a factor."""
+    """By the noise: with the same one, the log of the ratio of two weights is the inverse of the
+    temperature, up to a factor.
+    """
 
     def temperature(sampler, progress):
         state = noise.get_state()
@@ -86,7 +101,11 @@ def test_temperatures_fall_from_start_to_end(noise):
         table.grad, state = None, noise.get_state()
         GDAS(10.0, 0.1).relaxation({"a": table}, progress, noise)["a"].weights[0, 0].backward()
         noise.set_state(state)
-        soft = SNAS(*[10.0 - 9.9 * progress] * 2).relaxation({"a": table.detach()}, 0.0, noise)["a"].weights[0]
+        soft = (
+            SNAS(*[10.0 - 9.9 * progress] * 2)
+            .relaxation({"a": table.detach()}, 0.0, noise)["a"]
+            .weights[0]
+        )
         noise.set_state(state)
         slopes.append((float(table.grad[0, 0]), float(soft[0] * soft[1]) / (10.0 - 9.9 * progress)))
     assert [one for one, _ in slopes] == pytest.approx([other for _, other in slopes])
@@ -98,20 +117,25 @@ def test_gdas_draws_one_option_a_slot_from_the_softmax(noise):
     drawn = torch.tensor([option for (option,) in choice.active])
     counts = torch.bincount(drawn, minlength=3)
     assert stats.chisquare(counts, DRAWS * torch.softmax(table[0].double(), -1)).pvalue > 1e-4
-    assert torch.equal(choice.weights, torch.nn.functional.one_hot(drawn, 3).float())  # exactly one, exactly zero
+    assert torch.equal(
+        choice.weights, torch.nn.functional.one_hot(drawn, 3).float()
+    )  # exactly one, exactly zero
 
 
 def test_the_straight_through_gradient_of_gdas_and_its_bias(noise):
     """A loss linear in the weights, c_1 w_1 + c_2 w_2.
 
-    Where both options reported their slope, the mean gradient would be that of the expected relaxed loss, which near the
-    temperature zero is the expected loss. As only the one that runs does, it is half of it there.
+    Where both options reported their slope, the mean gradient would be that of the expected relaxed
+    loss, which near the temperature zero is the expected loss. As only the one that runs does, it
+    is half of it there.
     """
     costs = torch.tensor([2.0, -1.0], dtype=torch.float64)
     table = rows()
     weights = GDAS().choice(table, 0.8, noise).weights
     (weights * costs).sum().backward()
-    assert_mean(table.grad[:, 0], slope(lambda gap: concrete_mean(lambda x: 2 * x - (1 - x), gap, 0.8), GAP))
+    assert_mean(
+        table.grad[:, 0], slope(lambda gap: concrete_mean(lambda x: 2 * x - (1 - x), gap, 0.8), GAP)
+    )
 
     table = rows()
     choice = GDAS().choice(table, 0.05, noise)
@@ -120,7 +144,10 @@ def test_the_straight_through_gradient_of_gdas_and_its_bias(noise):
     exact = 3 * special.expit(GAP) * special.expit(-GAP)
     samples = table.grad[:, 0]
     error = float(samples.std()) / math.sqrt(DRAWS)
-    assert abs(float(samples.mean()) - exact / 2) < 4 * error + 0.01 and float(samples.mean()) < 0.75 * exact
+    assert (
+        abs(float(samples.mean()) - exact / 2) < 4 * error + 0.01
+        and float(samples.mean()) < 0.75 * exact
+    )
 
 
 def test_a_step_of_gdas_costs_a_path(space, noise):
@@ -134,7 +161,9 @@ def test_a_step_of_gdas_costs_a_path(space, noise):
         assert all(len(slot) == 1 for choice in mixture.values() for slot in choice.active)
         assert ran(supernet, images, mixture) == ran(supernet, images, path)
         torch.testing.assert_close(supernet(images, mixture), supernet(images, path))
-    every = ran(supernet.eval(), images, Softmax().relaxation(logits, 0.0, noise))  # in training many run as one, unseen by hooks
+    every = ran(
+        supernet.eval(), images, Softmax().relaxation(logits, 0.0, noise)
+    )  # in training many run as one, unseen by hooks
     assert len(ran(supernet, images, path)) < len(every)
 
 
@@ -155,7 +184,9 @@ def test_dirichlet_draws_have_the_moments_and_densities_of_theirs(noise):
     drawn = dirichlet(concentrations.repeat(DRAWS, 1), noise)
     torch.testing.assert_close(drawn.sum(dim=1), torch.ones(DRAWS, dtype=torch.float64))
     for option, alpha in enumerate(concentrations.tolist()):
-        assert stats.kstest(drawn[:, option].numpy(), stats.beta(alpha, 4.0 - alpha).cdf).pvalue > 1e-4
+        assert (
+            stats.kstest(drawn[:, option].numpy(), stats.beta(alpha, 4.0 - alpha).cdf).pvalue > 1e-4
+        )
 
 
 def test_drnas_has_the_gradient_of_the_expected_loss(noise):
@@ -172,18 +203,25 @@ def test_drnas_has_the_gradient_of_the_expected_loss(noise):
 
 
 def test_each_gamma_moves_along_its_quantile(noise):
-    """The draw as a function of its concentration: a central difference of the inverse distribution function by scipy."""
+    """The draw as a function of its concentration: a central difference of the inverse distribution
+    function by scipy.
+    """
     table = torch.linspace(0.3, 4.0, 20, dtype=torch.float64).requires_grad_()
     drawn = torch._standard_gamma(table, noise)
     drawn.sum().backward()
     alphas, values = table.detach().numpy(), drawn.detach().numpy()
     quantiles = special.gammainc(alphas, values)
-    moved = (special.gammaincinv(alphas + 1e-5, quantiles) - special.gammaincinv(alphas - 1e-5, quantiles)) / 2e-5
+    moved = (
+        special.gammaincinv(alphas + 1e-5, quantiles)
+        - special.gammaincinv(alphas - 1e-5, quantiles)
+    ) / 2e-5
     torch.testing.assert_close(table.grad, torch.from_numpy(moved), rtol=1e-3, atol=1e-6)
 
 
 def test_a_dirichlet_draw_is_finite_at_extreme_logits_and_never_what_was_pruned(noise):
-    table = torch.tensor([[-30.0, -25.0, -20.0], [20.0, -torch.inf, 0.0], [0.0, 0.0, 0.0]]).requires_grad_()
+    table = torch.tensor(
+        [[-30.0, -25.0, -20.0], [20.0, -torch.inf, 0.0], [0.0, 0.0, 0.0]]
+    ).requires_grad_()
     weights = DrNAS().relaxation({"a": table}, 0.0, noise)["a"].weights
     (weights * torch.randn(weights.shape, generator=noise)).sum().backward()
     assert weights.isfinite().all() and table.grad.isfinite().all()
@@ -211,9 +249,16 @@ def test_the_distance_of_drnas_from_the_uniform_distribution(distance, noise):
         DrNAS("l3")
 
 
-def test_the_gates_of_proxyless_are_two_options_a_slot_and_their_gradient_is_that_of_the_choice_between_them(noise):
-    """Mean gradient of a linear loss against the sum over all pairs; which pairs, and which of them is on, by chi-squared."""
-    row, costs = torch.tensor([0.8, -0.4, 0.1], dtype=torch.float64), torch.tensor([1.0, -2.0, 2.5], dtype=torch.float64)
+def test_the_gates_of_proxyless_are_two_options_a_slot_and_their_gradient_is_that_of_the_choice_between_them(
+    noise,
+):
+    """Mean gradient of a linear loss against the sum over all pairs; which pairs, and which of them
+    is on, by chi-squared.
+    """
+    row, costs = (
+        torch.tensor([0.8, -0.4, 0.1], dtype=torch.float64),
+        torch.tensor([1.0, -2.0, 2.5], dtype=torch.float64),
+    )
     table = rows(row)
     choice = Proxyless().relaxation({"a": table}, 0.0, noise)["a"]
     (choice.weights * costs).sum().backward()
@@ -227,9 +272,16 @@ def test_the_gates_of_proxyless_are_two_options_a_slot_and_their_gradient_is_tha
             expected[i] += probability[j, i] * pull
             expected[j] -= probability[j, i] * pull
     for option in range(3):
-        assert_mean(table.grad[:, option], float(expected[option]), size=float(expected.abs().max()))
+        assert_mean(
+            table.grad[:, option], float(expected[option]), size=float(expected.abs().max())
+        )
     pairs = [tuple(sorted(slot)) for slot in choice.active]
-    assert stats.chisquare([pairs.count(pair) for pair in probability], [DRAWS * q for q in probability.values()]).pvalue > 1e-4
+    assert (
+        stats.chisquare(
+            [pairs.count(pair) for pair in probability], [DRAWS * q for q in probability.values()]
+        ).pvalue
+        > 1e-4
+    )
     on = choice.weights.detach().argmax(dim=1)
     assert torch.equal(choice.weights.detach(), torch.nn.functional.one_hot(on, 3).double())
     chosen = sum(int(o) == 0 for o, pair in zip(on.tolist(), pairs, strict=True) if pair == (0, 1))
@@ -238,7 +290,9 @@ def test_the_gates_of_proxyless_are_two_options_a_slot_and_their_gradient_is_tha
 
 def test_proxyless_for_two_options_has_the_exact_gradient_of_a_linear_loss(noise):
     table = rows()
-    (Proxyless().relaxation({"a": table}, 0.0, noise)["a"].weights * torch.tensor([2.0, -1.0])).sum().backward()
+    (
+        Proxyless().relaxation({"a": table}, 0.0, noise)["a"].weights * torch.tensor([2.0, -1.0])
+    ).sum().backward()
     exact = 3 * special.expit(GAP) * special.expit(-GAP)
     torch.testing.assert_close(table.grad[:, 0], torch.full((DRAWS,), exact, dtype=torch.float64))
 
@@ -246,26 +300,42 @@ def test_proxyless_for_two_options_has_the_exact_gradient_of_a_linear_loss(noise
 def test_proxyless_trains_paths_and_leaves_what_was_not_drawn_as_probable_as_it_was(noise):
     space = SPACES["nb201"]()
     sampler = begun(Proxyless(), space)
-    (mixture,) = sampler.mixtures({"edges": torch.tensor([[1.0, 0.0, -1.0]]).repeat(DRAWS, 1)}, 0.0, judged)
-    counts = torch.bincount(torch.tensor([option for (option,) in mixture["edges"].active]), minlength=3)
-    assert stats.chisquare(counts, DRAWS * torch.softmax(torch.tensor([1.0, 0.0, -1.0]).double(), -1)).pvalue > 1e-4
+    (mixture,) = sampler.mixtures(
+        {"edges": torch.tensor([[1.0, 0.0, -1.0]]).repeat(DRAWS, 1)}, 0.0, judged
+    )
+    counts = torch.bincount(
+        torch.tensor([option for (option,) in mixture["edges"].active]), minlength=3
+    )
+    assert (
+        stats.chisquare(
+            counts, DRAWS * torch.softmax(torch.tensor([1.0, 0.0, -1.0]).double(), -1)
+        ).pvalue
+        > 1e-4
+    )
     assert (mixture["edges"].weights == 1).all()
 
     before = {"edges": torch.randn(6, 5, generator=noise, dtype=torch.float64)}
     after = {"edges": before["edges"].clone()}
     for slot in range(6):
-        after["edges"][slot, [slot % 5, (slot + 2) % 5]] += torch.tensor([0.7, -0.2], dtype=torch.float64)
+        after["edges"][slot, [slot % 5, (slot + 2) % 5]] += torch.tensor(
+            [0.7, -0.2], dtype=torch.float64
+        )
     moved = after["edges"] != before["edges"]
     raw = after["edges"].clone()
     sampler.settle(after, before)
     old, new = before["edges"].softmax(-1), after["edges"].softmax(-1)
     torch.testing.assert_close(new[~moved], old[~moved])
-    ratios = [(table[moved].view(6, 2)[:, 0] - table[moved].view(6, 2)[:, 1]) for table in (raw, after["edges"])]
+    ratios = [
+        (table[moved].view(6, 2)[:, 0] - table[moved].view(6, 2)[:, 1])
+        for table in (raw, after["edges"])
+    ]
     torch.testing.assert_close(*ratios)  # the two themselves keep their odds
 
 
 def test_fairdarts_weighs_by_sigmoids_and_pulls_them_to_zero_or_one(noise):
-    """The zero-one loss by a loop; none takes no part, and is derived where all others fall below one half."""
+    """The zero-one loss by a loop; none takes no part, and is derived where all others fall below
+    one half.
+    """
     space = SPACES["nb201"]()
     sampler = begun(FairDARTS(zero_one_weight=3.0), space)
     table = torch.randn(6, 5, generator=noise).requires_grad_()
@@ -275,10 +345,19 @@ def test_fairdarts_weighs_by_sigmoids_and_pulls_them_to_zero_or_one(noise):
     squares = [(1 / (1 + math.exp(-v)) - 0.5) ** 2 for row in table.tolist() for v in row[1:]]
     assert float(penalty.detach()) == pytest.approx(-3.0 * sum(squares) / len(squares), rel=1e-5)
     penalty.backward()
-    assert (table.grad[:, 0] == 0).all() and (table.grad[:, 1:].sign() == -table[:, 1:].sign()).all()  # downhill is away from zero
+    assert (table.grad[:, 0] == 0).all() and (
+        table.grad[:, 1:].sign() == -table[:, 1:].sign()
+    ).all()  # downhill is away from zero
     low = torch.full((6, 5), -1.0)
     low[:, 0], low[2, 3] = 0.001, 1.0
-    assert space.derive(sampler.scores({"edges": low}))["edges"] == ("none", "none", "nor_conv_3x3", "none", "none", "none")
+    assert space.derive(sampler.scores({"edges": low}))["edges"] == (
+        "none",
+        "none",
+        "nor_conv_3x3",
+        "none",
+        "none",
+        "none",
+    )
 
 
 @pytest.mark.parametrize("kind", [GDAS, SNAS])

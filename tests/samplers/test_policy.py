@@ -33,7 +33,10 @@ def small() -> Small:
 
 def every(space) -> list:
     """All architectures of a space, by brute force."""
-    return [space.express(values) for values in itertools.product(*(gene.values for gene in space.genes))]
+    return [
+        space.express(values)
+        for values in itertools.product(*(gene.values for gene in space.genes))
+    ]
 
 
 def policy(space, *, limits=None, seed=0, spread=None, **settings) -> Policy:
@@ -61,29 +64,45 @@ def test_the_probabilities_of_all_15625_cells_sum_to_one():
 
 
 def test_log_probability_and_entropy_are_those_of_torchs_own_lstm_and_distributions(space):
-    """A second implementation: the whole sequence through ``nn.LSTM`` at once, each decision a ``Categorical``."""
+    """A second implementation: the whole sequence through ``nn.LSTM`` at once, each decision a
+    ``Categorical``.
+    """
     sampler = policy(space, spread=10, temperature=2.0, tanh_constant=1.5)
     controller, genes = sampler.controller, space.genes
     architectures, log_probability, entropy = sampler.sample(5)
     lstm = nn.LSTM(8, 8, batch_first=True)
-    lstm.load_state_dict({f"{name}_l0": value for name, value in controller.cell.state_dict().items()})
+    lstm.load_state_dict(
+        {f"{name}_l0": value for name, value in controller.cell.state_dict().items()}
+    )
     kinds = list(dict.fromkeys(gene.values for gene in genes))
     for index, architecture in enumerate(architectures):
-        chosen = [gene.values.index(value) for gene, value in zip(genes, space.values(architecture), strict=True)]
+        chosen = [
+            gene.values.index(value)
+            for gene, value in zip(genes, space.values(architecture), strict=True)
+        ]
         kind = [kinds.index(gene.values) for gene in genes]
-        inputs = [controller.start, *(controller.embeddings[k].weight[i] for k, i in zip(kind, chosen, strict=True))]
+        inputs = [
+            controller.start,
+            *(controller.embeddings[k].weight[i] for k, i in zip(kind, chosen, strict=True)),
+        ]
         outputs = lstm(torch.stack(inputs[:-1])[None])[0][0]
         decisions = [
-            torch.distributions.Categorical(logits=1.5 * torch.tanh(controller.heads[k].weight @ output / 2))
+            torch.distributions.Categorical(
+                logits=1.5 * torch.tanh(controller.heads[k].weight @ output / 2)
+            )
             for k, output in zip(kind, outputs, strict=True)
         ]
-        expected = sum(one.log_prob(torch.tensor(i)) for one, i in zip(decisions, chosen, strict=True))
+        expected = sum(
+            one.log_prob(torch.tensor(i)) for one, i in zip(decisions, chosen, strict=True)
+        )
         torch.testing.assert_close(log_probability[index], expected)
         torch.testing.assert_close(entropy[index], sum(one.entropy() for one in decisions))
 
 
 def test_draws_have_the_frequencies_of_their_probabilities():
-    """Chi-squared over all 64 architectures, and the mean entropy on the way against that of the whole distribution."""
+    """Chi-squared over all 64 architectures, and the mean entropy on the way against that of the
+    whole distribution.
+    """
     space, count = small(), 20_000
     sampler = policy(space, spread=10)
     expected = probabilities(sampler, every(space))
@@ -92,7 +111,10 @@ def test_draws_have_the_frequencies_of_their_probabilities():
     observed = [seen[architecture] for architecture in every(space)]
     assert stats.chisquare(observed, (expected * count / expected.sum()).tolist()).pvalue > 1e-4
     assert stats.chisquare(observed).pvalue < 1e-9  # it is far from uniform
-    exact, error = float(torch.special.entr(expected).sum()), entropy.std().item() / math.sqrt(count)
+    exact, error = (
+        float(torch.special.entr(expected).sum()),
+        entropy.std().item() / math.sqrt(count),
+    )
     assert abs(entropy.mean().item() - exact) < 4 * error and error < 0.01 * exact
 
 
@@ -100,7 +122,9 @@ def test_scores_are_the_marginal_frequencies_and_take_nothing_from_the_draws(spa
     sampler, twin = (policy(space, spread=10, scored=4000) for _ in range(2))
     scores = sampler.scores({})
     assert all(torch.equal(sampler.scores({})[name], table) for name, table in scores.items())
-    assert sampler.streams.state_dict()["tensor"].keys() == twin.streams.state_dict()["tensor"].keys()
+    assert (
+        sampler.streams.state_dict()["tensor"].keys() == twin.streams.state_dict()["tensor"].keys()
+    )
     assert sampler.mixtures({}, 0.0, None) == twin.mixtures({}, 0.0, None)
     drawn, _, _ = twin.sample(4000)
     for group in space.groups:
@@ -108,7 +132,9 @@ def test_scores_are_the_marginal_frequencies_and_take_nothing_from_the_draws(spa
         for slot in range(group.slots):
             other = Counter(architecture[group.name][slot] for architecture in drawn)
             frequencies = torch.tensor([other[option] / len(drawn) for option in group.options])
-            assert (frequencies - scores[group.name][slot]).abs().max() < 5 * math.sqrt(2 * 0.25 / len(drawn))
+            assert (frequencies - scores[group.name][slot]).abs().max() < 5 * math.sqrt(
+                2 * 0.25 / len(drawn)
+            )
     space.validate(space.derive(scores))
 
 
@@ -116,19 +142,31 @@ def test_marginals_are_exact_up_to_their_own_error():
     space = small()
     sampler = policy(space, spread=10, scored=10_000)
     cells = every(space)
-    chosen = torch.tensor([[option == "nor_conv_3x3" for option in cell["edges"]] for cell in cells]).double()
+    chosen = torch.tensor(
+        [[option == "nor_conv_3x3" for option in cell["edges"]] for cell in cells]
+    ).double()
     exact = (probabilities(sampler, cells)[:, None] * chosen).sum(dim=0)
     assert exact.std() > 0.01
-    assert ((sampler.scores({})["edges"][:, 1] - exact).abs() < 4 * (exact * (1 - exact) / 10_000).sqrt()).all()
+    assert (
+        (sampler.scores({})["edges"][:, 1] - exact).abs()
+        < 4 * (exact * (1 - exact) / 10_000).sqrt()
+    ).all()
 
 
 def test_everything_drawn_and_derived_keeps_the_budget(space):
     free = policy(space, spread=10)
-    costs = sorted(free.budget.tables["params"].of(architecture) for architecture in free.draw(200, torch.Generator()))
+    costs = sorted(
+        free.budget.tables["params"].of(architecture)
+        for architecture in free.draw(200, torch.Generator())
+    )
     sampler = policy(space, spread=10, limits={"params": costs[60]}, paths=30)
     assert not all(map(sampler.budget.allows, free.draw(200, torch.Generator())))
     drawn = sampler.draw(50, torch.Generator())
-    assert len(drawn) == 50 and len(set(drawn)) > 10 and all(map(sampler.budget.allows, map(space.validate, drawn)))
+    assert (
+        len(drawn) == 50
+        and len(set(drawn)) > 10
+        and all(map(sampler.budget.allows, map(space.validate, drawn)))
+    )
     assert len(sampler.mixtures({}, 0.0, None)) == 30
     assert all(map(sampler.budget.allows, sampler.sample(20)[0]))
     assert sampler.budget.allows(sampler.budget.best(sampler.scores({})))
@@ -144,7 +182,9 @@ def test_a_budget_that_the_policy_never_hits_gives_the_best_by_its_marginals(spa
                 sampler.controller.heads[kind].weight[index] = 9.0 if "conv" in str(value) else -9.0
         sampler.controller.cell.bias_ih.fill_(1.0)
     drawn = sampler.draw(3, torch.Generator())
-    assert drawn == [sampler.budget.best(sampler.scores({}))] * 3 and sampler.budget.allows(drawn[0])
+    assert drawn == [sampler.budget.best(sampler.scores({}))] * 3 and sampler.budget.allows(
+        drawn[0]
+    )
 
 
 def test_bf16_elsewhere_leaves_the_policy_in_float32():

@@ -14,38 +14,65 @@ PHASES = [0.2, 0.4, 0.8]
 
 
 def drawn(sampler, space, progress, count=300):
-    return [architecture_of(space, path) for _ in range(count) for path in sampler.mixtures({}, progress, judged)]
+    return [
+        architecture_of(space, path)
+        for _ in range(count)
+        for path in sampler.mixtures({}, progress, judged)
+    ]
 
 
 def values(space, architectures) -> list[set]:
     """For each gene, the values that some of the architectures have."""
-    return [set(gene) for gene in zip(*(space.values(architecture) for architecture in architectures), strict=True)]
+    return [
+        set(gene)
+        for gene in zip(
+            *(space.values(architecture) for architecture in architectures), strict=True
+        )
+    ]
 
 
 def test_it_begins_with_the_largest_alone_and_widens_at_its_phases_and_only_there(space):
-    """Of n values 1, then as many more as a third, two thirds and all of the others, rounded up, at 0.2, 0.4 and 0.8."""
+    """Of n values 1, then as many more as a third, two thirds and all of the others, rounded up, at
+    0.2, 0.4 and 0.8.
+    """
     sampler = begun(Progressive(PHASES), space)
     last = None
-    for progresses, share in (((0.0, 0.19), 0), ((0.2, 0.39), 1), ((0.4, 0.79), 2), ((0.8, 0.99), 3)):
+    for progresses, share in (
+        ((0.0, 0.19), 0),
+        ((0.2, 0.39), 1),
+        ((0.4, 0.79), 2),
+        ((0.8, 0.99), 3),
+    ):
         seen = [values(space, drawn(sampler, space, progress)) for progress in progresses]
         assert seen[0] == seen[1]
         for gene, found in zip(space.genes, seen[0], strict=True):
             assert len(found) == 1 + -(-share * (len(gene.values) - 1) // 3)
-        assert last is None or all(narrow <= wide for narrow, wide in zip(last, seen[0], strict=True))
+        assert last is None or all(
+            narrow <= wide for narrow, wide in zip(last, seen[0], strict=True)
+        )
         last = seen[0]
     assert drawn(sampler, space, 0.0, 1) == [budget_of(space).largest("madds")]
     assert last == [set(gene.values) for gene in space.genes]
 
 
 def test_the_dearest_values_come_first(space):
-    """No architecture of the values that have joined is improved in cost by one that has not, all others being the largest's."""
+    """No architecture of the values that have joined is improved in cost by one that has not, all
+    others being the largest's.
+    """
     sampler = begun(Progressive(PHASES, metric="params"), space)
     table = budget_of(space).tables["params"]
     largest = space.values(budget_of(space).largest("params"))
     for progress in (0.2, 0.4):
-        for position, (gene, joined) in enumerate(zip(space.genes, values(space, drawn(sampler, space, progress)), strict=True)):
-            costs = {v: table.of(space.express([*largest[:position], v, *largest[position + 1 :]])) for v in gene.values}
-            assert min(costs[v] for v in joined) >= max((costs[v] for v in gene.values if v not in joined), default=0)
+        for position, (gene, joined) in enumerate(
+            zip(space.genes, values(space, drawn(sampler, space, progress)), strict=True)
+        ):
+            costs = {
+                v: table.of(space.express([*largest[:position], v, *largest[position + 1 :]]))
+                for v in gene.values
+            }
+            assert min(costs[v] for v in joined) >= max(
+                (costs[v] for v in gene.values if v not in joined), default=0
+            )
 
 
 def test_on_nb201_3x3_comes_first_then_1x1_by_hand():
@@ -59,11 +86,17 @@ def test_it_ends_uniform(space):
     """Chi-squared, gene by gene, and for the independence of the first and the last."""
     sampler = begun(Progressive(PHASES), space)
     rows = [space.values(architecture) for architecture in drawn(sampler, space, 0.8, 2000)]
-    tables = [np.array([gene.values.index(row[position]) for row in rows]) for position, gene in enumerate(space.genes)]
+    tables = [
+        np.array([gene.values.index(row[position]) for row in rows])
+        for position, gene in enumerate(space.genes)
+    ]
     for gene, table in zip(space.genes, tables, strict=True):
         if len(gene.values) > 1:
             assert stats.chisquare(np.bincount(table, minlength=len(gene.values))).pvalue > 1e-5
-    assert stats.chi2_contingency(stats.contingency.crosstab(tables[-1], tables[-2]).count).pvalue > 1e-4
+    assert (
+        stats.chi2_contingency(stats.contingency.crosstab(tables[-1], tables[-2]).count).pvalue
+        > 1e-4
+    )
 
 
 def test_within_a_budget_it_begins_with_the_largest_that_keeps_it(space):

@@ -21,7 +21,10 @@ from tests.samplers.drawing import begun, cost, is_path, judged
 
 
 def logits_of(space, noise, learning=False):
-    return {group.name: torch.randn(group.shape, generator=noise).requires_grad_(learning) for group in space.groups}
+    return {
+        group.name: torch.randn(group.shape, generator=noise).requires_grad_(learning)
+        for group in space.groups
+    }
 
 
 def test_mixtures_are_ones_that_the_supernet_runs_and_train_weights_alone(space, sampler, noise):
@@ -39,7 +42,9 @@ def test_mixtures_are_ones_that_the_supernet_runs_and_train_weights_alone(space,
 def test_the_relaxation_sends_gradients_to_every_logit(space, sampler, noise):
     """Over many draws: some samplers send them to what they draw."""
     begun_sampler = begun(sampler, space)
-    logits = {name: (table / 10).requires_grad_() for name, table in logits_of(space, noise).items()}
+    logits = {
+        name: (table / 10).requires_grad_() for name, table in logits_of(space, noise).items()
+    }
     for _ in range(100):
         relaxed = begun_sampler.relaxation(logits, 0.5, noise)
         weights = torch.cat([choice.weights.flatten() for choice in relaxed.values()])
@@ -51,14 +56,26 @@ def test_a_relaxation_is_the_same_for_the_same_noise(space, sampler, noise):
     """A learner that differentiates twice asks twice."""
     logits, state = logits_of(space, noise), noise.get_state()
     begun_sampler = begun(sampler, space)
-    first, second = (begun_sampler.relaxation(logits, 0.5, noise.set_state(state)) for _ in range(2))
+    first, second = (
+        begun_sampler.relaxation(logits, 0.5, noise.set_state(state)) for _ in range(2)
+    )
     for name, choice in first.items():
-        assert choice.active == second[name].active and torch.equal(choice.weights, second[name].weights)
+        assert choice.active == second[name].active and torch.equal(
+            choice.weights, second[name].weights
+        )
 
 
-def test_the_cost_beyond_the_budget_reaches_every_logit_in_whose_slot_costs_differ(space, sampler, noise):
-    logits, begun_sampler, budget = logits_of(space, noise, learning=True), begun(sampler, space), budget_of(space, params=1.0)
-    budget.excess({name: Choice.dense(table) for name, table in begun_sampler.probabilities(logits).items()}).backward()
+def test_the_cost_beyond_the_budget_reaches_every_logit_in_whose_slot_costs_differ(
+    space, sampler, noise
+):
+    logits, begun_sampler, budget = (
+        logits_of(space, noise, learning=True),
+        begun(sampler, space),
+        budget_of(space, params=1.0),
+    )
+    budget.excess(
+        {name: Choice.dense(table) for name, table in begun_sampler.probabilities(logits).items()}
+    ).backward()
     assert all((table.grad != 0).all() for table in logits.values())
 
 
@@ -68,12 +85,16 @@ def test_scores_rank_the_options_as_the_logits_do_and_ask_for_no_gradient(space,
     logits = logits_of(space, noise, learning=True)
     scores = begun(sampler, space).scores(logits)
     for name, table in logits.items():
-        assert not scores[name].requires_grad and torch.equal(scores[name].argsort(-1), table.argsort(-1))
+        assert not scores[name].requires_grad and torch.equal(
+            scores[name].argsort(-1), table.argsort(-1)
+        )
     space.validate(space.derive(scores))
 
 
 def test_draws_come_from_the_streams_alone_and_go_on_after_a_stop(space, sampler, noise):
-    """And paths from the host's, so that every process of a distributed run draws the same whatever its device."""
+    """And paths from the host's, so that every process of a distributed run draws the same whatever
+    its device.
+    """
     logits = logits_of(space, noise)
 
     def draws(streams, steps):
@@ -103,7 +124,9 @@ def test_every_path_keeps_the_budget(space, sampler, metric, noise):
     logits, table = logits_of(space, noise), budget_of(space).tables[metric]
 
     def costs():
-        drawn = [mixture for step in range(30) for mixture in sampler.mixtures(logits, step / 30, judged)]
+        drawn = [
+            mixture for step in range(30) for mixture in sampler.mixtures(logits, step / 30, judged)
+        ]
         return [cost(table, mixture) for mixture in drawn if is_path(mixture)]
 
     begun(sampler, space)
@@ -125,18 +148,25 @@ def test_softmax_is_equation_2(space, noise):
     (mixture,) = begun(Softmax(), space).mixtures(logits, 0.0, judged)
     for name, table in logits.items():
         exponentials = table.double().exp()
-        torch.testing.assert_close(mixture[name].weights.double(), exponentials / exponentials.sum(1, keepdim=True))
+        torch.testing.assert_close(
+            mixture[name].weights.double(), exponentials / exponentials.sum(1, keepdim=True)
+        )
         assert mixture[name].active == (tuple(range(table.shape[1])),) * len(table)
 
 
 def in_edges(space) -> list[list[int]]:
     """The slots that lead into each node of a cell."""
     edges = importlib.import_module(type(space).__module__).EDGES
-    return [[slot for slot, (_, target) in enumerate(edges) if target == node] for node in sorted({target for _, target in edges})]
+    return [
+        [slot for slot, (_, target) in enumerate(edges) if target == node]
+        for node in sorted({target for _, target in edges})
+    ]
 
 
 def valid_rows(space, group, slots: list[int]) -> set[tuple[int, ...]]:
-    """By brute force: what these slots may choose together while the others stay as they are in a valid architecture."""
+    """By brute force: what these slots may choose together while the others stay as they are in a
+    valid architecture.
+    """
     base = space.random(np.random.default_rng(0))
     rows = set()
     for options in itertools.product(range(len(group.options)), repeat=len(slots)):
@@ -152,11 +182,15 @@ def valid_rows(space, group, slots: list[int]) -> set[tuple[int, ...]]:
 
 
 def test_uniform_paths_are_uniform_over_the_valid_architectures(space):
-    """Chi-squared: over all that may lead into a node, found by brute force; and for the independence of two nodes."""
+    """Chi-squared: over all that may lead into a node, found by brute force; and for the
+    independence of two nodes.
+    """
     sampler = begun(Uniform(paths=6000), space)
     drawn = sampler.mixtures({}, 0.0, judged)
     for group in space.groups:
-        table = np.array([[option for (option,) in mixture[group.name].active] for mixture in drawn])
+        table = np.array(
+            [[option for (option,) in mixture[group.name].active] for mixture in drawn]
+        )
         for slots in in_edges(space):
             rows = sorted(valid_rows(space, group, slots))
             seen, counts = np.unique(table[:, slots], axis=0, return_counts=True)
@@ -171,6 +205,8 @@ def test_uniform_paths_are_uniform_over_the_valid_architectures(space):
 def test_uniform_draws_as_many_paths_as_told(space):
     assert len(begun(Uniform(), space).mixtures({}, 0.0, judged)) == 1
     mixtures = begun(Uniform(paths=4), space).mixtures({}, 0.0, judged)
-    assert len(mixtures) == 4 and all(choice.weights is None for mixture in mixtures for choice in mixture.values())
+    assert len(mixtures) == 4 and all(
+        choice.weights is None for mixture in mixtures for choice in mixture.values()
+    )
     with pytest.raises(UserError, match=r"sampler\.paths=0: must be at least 1"):
         Uniform(paths=0)

@@ -27,13 +27,17 @@ def operations(space, mixtures):
 
 def test_on_nb201_the_largest_is_all_3x3_and_the_smallest_has_no_convolution():
     space = SPACES["nb201"]()
-    largest, smallest, *others = operations(space, begun(Sandwich(metric="params"), space).mixtures({}, 0.0, judged))
+    largest, smallest, *others = operations(
+        space, begun(Sandwich(metric="params"), space).mixtures({}, 0.0, judged)
+    )
     assert largest == ["nor_conv_3x3"] * 6 and not {"nor_conv_1x1", "nor_conv_3x3"} & set(smallest)
     assert len(others) == 2 and others[0] != others[1]
 
 
 def test_within_a_budget_the_largest_is_what_it_leaves_room_for():
-    """Room for two 3×3 convolutions and one of 1×1, to the parameter: nothing else costs as much (1×1 are 392, 3×3 3,080)."""
+    """Room for two 3×3 convolutions and one of 1×1, to the parameter: nothing else costs as much
+    (1×1 are 392, 3×3 3,080).
+    """
     space = SPACES["nb201"]()
     limit = budget_of(space).tables["params"].fixed + 2 * CONV_3X3 + CONV_1X1
     assert (CONV_1X1, CONV_3X3) == (392, 3080)
@@ -43,10 +47,13 @@ def test_within_a_budget_the_largest_is_what_it_leaves_room_for():
 
 
 def test_on_darts_the_largest_has_5x5_separable_convolutions_alone():
-    """Of its operations they have the most weights, wherever they stand: two of 5×5 and two of 1×1 convolutions."""
+    """Of its operations they have the most weights, wherever they stand: two of 5×5 and two of 1×1
+    convolutions.
+    """
     space = SPACES["darts"]()
     largest, smallest = (
-        architecture_of(space, mixture) for mixture in begun(Sandwich(paths=0, metric="params"), space).mixtures({}, 0.0, judged)
+        architecture_of(space, mixture)
+        for mixture in begun(Sandwich(paths=0, metric="params"), space).mixtures({}, 0.0, judged)
     )
     for cell in ("normal", "reduce"):
         assert sorted(largest[cell]) == ["none"] * 6 + ["sep_conv_5x5"] * 8
@@ -56,20 +63,35 @@ def test_on_darts_the_largest_has_5x5_separable_convolutions_alone():
 @pytest.mark.parametrize("metric", ["params", "madds"])
 def test_nothing_drawn_is_larger_than_the_largest_or_smaller_than_the_smallest(space, metric):
     table = budget_of(space).tables[metric]
-    free = [cost(table, mixture) for mixture in begun(Sandwich(paths=50, metric=metric), space).mixtures({}, 0.0, judged)]
+    free = [
+        cost(table, mixture)
+        for mixture in begun(Sandwich(paths=50, metric=metric), space).mixtures({}, 0.0, judged)
+    ]
     limit = sorted(free)[25]
     for limits in ({}, {metric: limit}):
         largest, smallest, *others = (
-            cost(table, mixture) for mixture in begun(Sandwich(paths=50, metric=metric), space, **limits).mixtures({}, 0.0, judged)
+            cost(table, mixture)
+            for mixture in begun(Sandwich(paths=50, metric=metric), space, **limits).mixtures(
+                {}, 0.0, judged
+            )
         )
-        assert len(others) == 50 and smallest <= min(others) and max(others) <= largest <= limits.get(metric, largest)
+        assert (
+            len(others) == 50
+            and smallest <= min(others)
+            and max(others) <= largest <= limits.get(metric, largest)
+        )
 
 
 def test_smallest_and_largest_keep_limits_on_what_they_are_not_measured_by(space):
-    """The cheapest in parameters may cost many multiply-adds, and the reverse: the limits hold all the same."""
+    """The cheapest in parameters may cost many multiply-adds, and the reverse: the limits hold all
+    the same.
+    """
     budget, rng = budget_of(space), np.random.default_rng(0)
     costs = [budget.costs(space.random(rng)) for _ in range(200)]
-    limits = {metric: float(np.quantile([cost[metric] for cost in costs], 0.3)) for metric in budget.tables}
+    limits = {
+        metric: float(np.quantile([cost[metric] for cost in costs], 0.3))
+        for metric in budget.tables
+    }
     for metric in limits:
         for mixture in begun(Sandwich(metric=metric), space, **limits).mixtures({}, 0.0, judged):
             assert all(cost(budget.tables[m], mixture) <= limit for m, limit in limits.items())
@@ -77,17 +99,24 @@ def test_smallest_and_largest_keep_limits_on_what_they_are_not_measured_by(space
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.3])
 def test_a_step_is_the_papers_worked_out_by_hand(search_stage, smoothing):
-    """Yu et al. 2020, section 3.1: labels for the largest, its softmax for the others; all gradients before one update. Labels are
-    smoothed towards uniform ones, where that is wanted; the softmax is not."""
+    """Yu et al. 2020, section 3.1: labels for the largest, its softmax for the others; all
+    gradients before one update. Labels are smoothed towards uniform ones, where that is wanted; the
+    softmax is not.
+    """
     space = SPACES["nb201"]()
     stage, twin = (
-        search_stage(space, Sandwich(paths=1, metric="params"), Fixed(), clip=0.0, label_smoothing=smoothing) for _ in "ab"
+        search_stage(
+            space, Sandwich(paths=1, metric="params"), Fixed(), clip=0.0, label_smoothing=smoothing
+        )
+        for _ in "ab"
     )
     drawn, draw = [], stage.budget.random
     stage.budget.random = lambda rng: drawn.append(draw(rng)) or drawn[-1]
     images, labels = next(twin.weight_batches)
     weights, seen = dict(stage.supernet.named_parameters()), {}
-    stage.optimizer.register_step_pre_hook(lambda *_: seen.update({name: copy.deepcopy(w.grad) for name, w in weights.items()}))
+    stage.optimizer.register_step_pre_hook(
+        lambda *_: seen.update({name: copy.deepcopy(w.grad) for name, w in weights.items()})
+    )
     smallest = stage.sampler.ends[1]
     stage.step(0)
 

@@ -78,18 +78,28 @@ def test_what_is_drawn_is_what_the_leader_draws(space):
     for sampler in alone:
         sampler.begin(budget_of(space), streams, torch.device("cpu"))
     for step in range(8):
-        phase, seen = (0, step / 4) if step < 4 else (1, (step - 4) / 2) if step < 6 else (2, (step - 6) / 2)
-        (got,), (wanted,) = (
-            sampler.mixtures(logits, progress, judged) for sampler, progress in ((schedule, step / 8), (alone[phase], seen))
+        phase, seen = (
+            (0, step / 4) if step < 4 else (1, (step - 4) / 2) if step < 6 else (2, (step - 6) / 2)
         )
-        assert {name: choice.active for name, choice in got.items()} == {name: choice.active for name, choice in wanted.items()}
+        (got,), (wanted,) = (
+            sampler.mixtures(logits, progress, judged)
+            for sampler, progress in ((schedule, step / 8), (alone[phase], seen))
+        )
+        assert {name: choice.active for name, choice in got.items()} == {
+            name: choice.active for name, choice in wanted.items()
+        }
         assert is_path(got) == (phase < 2)
 
 
 def test_mixed_draws_a_leader_a_step_and_relaxes_with_the_one_that_draws(space):
-    """Chi-squared of the shares; the leader of a step is the same for logits and weights, and whoever asks first."""
+    """Chi-squared of the shares; the leader of a step is the same for logits and weights, and
+    whoever asks first.
+    """
     logits = table_of(space)
-    schedule, twin = (spied(Schedule([["softmax", 0.2], ["softmax", 0.3], ["softmax", 0.5]], mixed=True), space) for _ in "ab")
+    schedule, twin = (
+        spied(Schedule([["softmax", 0.2], ["softmax", 0.3], ["softmax", 0.5]], mixed=True), space)
+        for _ in "ab"
+    )
     leaders = []
     for step in range(500):
         schedule.relaxation(logits, step / 500, torch.Generator())
@@ -99,7 +109,9 @@ def test_mixed_draws_a_leader_a_step_and_relaxes_with_the_one_that_draws(space):
         assert schedule.leader == twin.leader == leaders[-1]
     counts = Counter(leaders)
     assert stats.chisquare([counts[phase] for phase in range(3)], [100, 150, 250]).pvalue > 1e-4
-    assert sorted(p for spy in schedule.samplers for p in spy.seen) == [step / 500 for step in range(500)]
+    assert sorted(p for spy in schedule.samplers for p in spy.seen) == [
+        step / 500 for step in range(500)
+    ]
 
 
 def test_logits_are_scored_by_the_last_or_where_they_mix_by_the_most_probable(space):
@@ -127,11 +139,17 @@ def test_it_distils_while_a_sampler_that_does_leads(space):
 
 
 @pytest.mark.parametrize(("at", "mixed"), [(2, False), (3, False), (4, False), (3, True)])
-def test_stopped_before_at_and_after_the_switch_it_ends_in_the_same_bits(at, mixed, search_stage, tmp_path):
+def test_stopped_before_at_and_after_the_switch_it_ends_in_the_same_bits(
+    at, mixed, search_stage, tmp_path
+):
     space = SPACES["nb201"]()
 
     def make():
-        return search_stage(space, Schedule([["uniform", 0.5], ["sandwich", 0.25], ["softmax", 0.25]], mixed), Gradient())
+        return search_stage(
+            space,
+            Schedule([["uniform", 0.5], ["sandwich", 0.25], ["softmax", 0.25]], mixed),
+            Gradient(),
+        )
 
     whole = make()
     rows = straight(whole)
@@ -151,7 +169,10 @@ def test_names_are_those_of_the_modules():
         ([["schedule", 1.0]], "unknown 'schedule'"),
         ([["sampler", 1.0]], "unknown 'sampler'"),
         ([["uniform", 0.5], ["softmax", 0.6]], "must add up to 1"),
-        ([["uniform", 1.5], ["softmax", -0.5]], "the share of softmax=-0.5: must be greater than 0"),
+        (
+            [["uniform", 1.5], ["softmax", -0.5]],
+            "the share of softmax=-0.5: must be greater than 0",
+        ),
         ([], "must add up to 1"),
         (["uniform", "softmax"], "uniform: a phase is a pair"),
         ([["uniform", "half"]], "a phase is a pair"),

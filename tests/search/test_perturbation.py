@@ -18,7 +18,10 @@ from tests.variants import SPACES
 
 def worth(space, seed: int) -> dict[str, torch.Tensor]:
     noise = torch.Generator().manual_seed(seed)
-    return {group.name: torch.rand(group.shape, generator=noise, dtype=torch.float64) for group in space.groups}
+    return {
+        group.name: torch.rand(group.shape, generator=noise, dtype=torch.float64)
+        for group in space.groups
+    }
 
 
 def projection(space, table, budget=None, seed=0, asked=None):
@@ -27,7 +30,9 @@ def projection(space, table, budget=None, seed=0, asked=None):
     def judge(mixture, share):
         total = 0.0
         for name, choice in mixture.items():
-            runs = [(slot, option) for slot, options in enumerate(choice.active) for option in options]
+            runs = [
+                (slot, option) for slot, options in enumerate(choice.active) for option in options
+            ]
             total += sum(float(table[name][slot, option]) for slot, option in runs)
         if asked is not None:
             asked.append(mixture)
@@ -36,7 +41,9 @@ def projection(space, table, budget=None, seed=0, asked=None):
     def mean():
         return {g.name: Choice.dense(torch.full(g.shape, 1 / len(g.options))) for g in space.groups}
 
-    return Perturbation().projection(budget or budget_of(space), judge, mean, np.random.default_rng(seed))
+    return Perturbation().projection(
+        budget or budget_of(space), judge, mean, np.random.default_rng(seed)
+    )
 
 
 def decided(chosen) -> list:
@@ -46,7 +53,9 @@ def decided(chosen) -> list:
 
 
 def test_kept_is_what_is_missed_most(space):
-    """What an option adds is what its loss costs: kept is the best one of every slot, and of DARTS's edges the best two a node."""
+    """What an option adds is what its loss costs: kept is the best one of every slot, and of
+    DARTS's edges the best two a node.
+    """
     table = worth(space, 1)
     chosen = projection(space, table)
     decided(chosen)
@@ -62,7 +71,9 @@ def test_what_is_decided_runs_alone_and_an_edge_that_is_given_up_not_at_all(spac
     for name, choice in chosen.mixture().items():
         options = next(g.options for g in space.groups if g.name == name)
         for slot, option in enumerate(architecture[name]):
-            operations = () if option == "none" and space.name == "darts" else (options.index(option),)
+            operations = (
+                () if option == "none" and space.name == "darts" else (options.index(option),)
+            )
             assert choice.active[slot] == operations
             assert all(float(choice.weights[slot, o]) == 1.0 for o in operations)
     slots = [tuple([entry["group"], *entry["slots"]]) for entry in kept]
@@ -74,9 +85,15 @@ def test_a_question_leaves_out_one_option_and_changes_nothing_else(noise):
     chosen = projection(space, worth(space, 3), asked=asked)
     chosen.decide()
     (slot,) = chosen.kept[0]["slots"]
-    assert [mixture["edges"].active[slot] for mixture in asked] == [tuple(o for o in range(5) if o != out) for out in range(5)]
+    assert [mixture["edges"].active[slot] for mixture in asked] == [
+        tuple(o for o in range(5) if o != out) for out in range(5)
+    ]
     for mixture in asked:
-        assert all(active == (0, 1, 2, 3, 4) for other, active in enumerate(mixture["edges"].active) if other != slot)
+        assert all(
+            active == (0, 1, 2, 3, 4)
+            for other, active in enumerate(mixture["edges"].active)
+            if other != slot
+        )
         assert torch.equal(mixture["edges"].weights, torch.full((6, 5), 0.2))
     assert set(chosen.kept[0]["without"]) == set(space.groups[0].options)
 
@@ -91,7 +108,9 @@ def test_a_budget_is_kept_and_no_slot_left_without_an_option(space, seed):
     found = budget.best(chosen.scores())
     assert budget.allows(space.validate(found))
     assert all(
-        chosen.allowed[g.name][slot, g.options.index(option)] for g in space.groups for slot, option in enumerate(found[g.name])
+        chosen.allowed[g.name][slot, g.options.index(option)]
+        for g in space.groups
+        for slot, option in enumerate(found[g.name])
     )
 
 

@@ -37,11 +37,16 @@ TABLES = {name: Budget(make(), 10, (3, 8, 8)).tables for name, make in SPACES.it
 
 
 def budget_of(space, **limits):
-    """A budget with tables that are there already; ``limits`` as quantiles of the costs of random architectures."""
+    """A budget with tables that are there already; ``limits`` as quantiles of the costs of random
+    architectures.
+    """
     budget, rng = Budget(space, 10, (3, 8, 8)), np.random.default_rng(0)
     budget.tables = TABLES[space.name]
     some = [space.random(rng) for _ in range(200)]
-    budget.limits = {m: float(np.quantile([budget.tables[m].of(one) for one in some], q)) for m, q in limits.items()}
+    budget.limits = {
+        m: float(np.quantile([budget.tables[m].of(one) for one in some], q))
+        for m, q in limits.items()
+    }
     return budget
 
 
@@ -72,13 +77,18 @@ def begun(searcher, space, seed=0, **limits):
 
 
 def additive(space, seed):
-    """Judges by a sum of one random number for each value of each gene; the best architecture has accuracy 1."""
+    """Judges by a sum of one random number for each value of each gene; the best architecture has
+    accuracy 1.
+    """
     rng, genes = np.random.default_rng(seed), space.genes
     worth = [dict(zip(gene.values, rng.random(len(gene.values)), strict=True)) for gene in genes]
     best = sum(max(one.values()) for one in worth)
 
     def judge(architecture, share=1.0):
-        accuracy = sum(one[value] for one, value in zip(worth, space.values(architecture), strict=True)) / best
+        accuracy = (
+            sum(one[value] for one, value in zip(worth, space.values(architecture), strict=True))
+            / best
+        )
         return Judgement(accuracy, 1 - accuracy, 90)
 
     return judge
@@ -86,7 +96,9 @@ def additive(space, seed):
 
 @cache
 def every_cell():
-    return [SPACE.express(values) for values in itertools.product(SPACE.groups[0].options, repeat=6)]
+    return [
+        SPACE.express(values) for values in itertools.product(SPACE.groups[0].options, repeat=6)
+    ]
 
 
 # --- what every searcher must do
@@ -96,11 +108,16 @@ def test_it_ends_and_the_best_is_the_best_of_what_was_judged(space, searcher):
     judge, known = Judge(), {}
     result = search(begun(searcher, space), judge, known)
     assert list(known) == judge.asked and len(set(judge.asked)) == len(judge.asked) > 0
-    assert result.judged == {architecture: j for (architecture, share), j in known.items() if share == 1.0}
+    assert result.judged == {
+        architecture: j for (architecture, share), j in known.items() if share == 1.0
+    }
     assert result.judgement == result.judged[result.best]
     for architecture, judgement in result.judged.items():
         space.validate(architecture)
-        assert (judgement.accuracy, -judgement.loss) <= (result.judgement.accuracy, -result.judgement.loss)
+        assert (judgement.accuracy, -judgement.loss) <= (
+            result.judgement.accuracy,
+            -result.judgement.loss,
+        )
 
 
 def test_it_asks_for_as_many_as_it_says_and_each_is_reported(space, searcher):
@@ -133,14 +150,22 @@ def test_stopped_after_any_judgement_it_goes_on_to_the_same_result(space, search
 
 
 def test_nothing_beyond_the_budget_is_ever_asked_for(space, searcher):
-    """Of random architectures one in ten is within each limit: most of what a searcher thinks of is not."""
+    """Of random architectures one in ten is within each limit: most of what a searcher thinks of is
+    not.
+    """
     searcher = begun(
-        replace(searcher, candidates=40) if hasattr(searcher, "candidates") else searcher, space, params=0.1, madds=0.1
+        replace(searcher, candidates=40) if hasattr(searcher, "candidates") else searcher,
+        space,
+        params=0.1,
+        madds=0.1,
     )
     asked = 0
     while batch := searcher.ask():
         for architecture in batch:
-            assert all(TABLES[space.name][metric].of(architecture) <= limit for metric, limit in searcher.budget.limits.items())
+            assert all(
+                TABLES[space.name][metric].of(architecture) <= limit
+                for metric, limit in searcher.budget.limits.items()
+            )
         asked += len(batch)
         searcher.tell([(architecture, additive(space, 0)(architecture)) for architecture in batch])
     assert asked == searcher.total
@@ -160,7 +185,10 @@ def test_it_finds_better_than_chance_does_with_as_many(space, name):
     make, sizes = BETTER[name]
     candidates, seeds = sizes[space.name]
     found, chance = (
-        [search(begun(kind(candidates), space, seed), additive(space, seed)).judgement.accuracy for seed in range(seeds)]
+        [
+            search(begun(kind(candidates), space, seed), additive(space, seed)).judgement.accuracy
+            for seed in range(seeds)
+        ]
         for kind in (make, Random)
     )
     assert np.mean(found) > np.mean(chance) + 0.01
@@ -178,17 +206,26 @@ def test_on_the_published_table_it_comes_near_the_best_cell(shared, name):
         return Judgement(value, 1 - value, 10_000)
 
     def regret(make, candidates, seed):
-        return max(accuracy.values()) - search(begun(make(candidates), SPACE, seed), judge).judgement.accuracy
+        return (
+            max(accuracy.values())
+            - search(begun(make(candidates), SPACE, seed), judge).judgement.accuracy
+        )
 
     candidates, seeds = (300, 5) if name != "tpe" else (100, 3)
-    found, chance = (np.mean([regret(make, candidates, seed) for seed in range(seeds)]) for make in (BETTER[name][0], Random))
+    found, chance = (
+        np.mean([regret(make, candidates, seed) for seed in range(seeds)])
+        for make in (BETTER[name][0], Random)
+    )
     assert found < chance < max(accuracy.values()) - np.median(list(accuracy.values()))
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        *[(lambda kind=kind: kind(candidates=0), "candidates=0: must be at least 1") for kind, _ in BETTER.values()],
+        *[
+            (lambda kind=kind: kind(candidates=0), "candidates=0: must be at least 1")
+            for kind, _ in BETTER.values()
+        ],
         (lambda: Random(candidates=0), "candidates=0: must be at least 1"),
         (lambda: SuccessiveHalving(candidates=0), "candidates=0: must be at least 1"),
         (lambda: Evolution(population=0), "population=0: must be at least 1"),
@@ -227,7 +264,12 @@ class Fixed(Searcher):
 
 def test_ties_go_to_the_lower_loss_and_then_to_the_first():
     a, b, c, d = (SPACE.random(np.random.default_rng(seed)) for seed in range(4))
-    judgements = {a: Judgement(0.5, 1.0, 10), b: Judgement(0.7, 2.0, 10), c: Judgement(0.7, 1.5, 10), d: Judgement(0.7, 1.5, 10)}
+    judgements = {
+        a: Judgement(0.5, 1.0, 10),
+        b: Judgement(0.7, 2.0, 10),
+        c: Judgement(0.7, 1.5, 10),
+        d: Judgement(0.7, 1.5, 10),
+    }
     for order in ((a, b, c, d), (c, b, a, d), (b, a, c, d)):
         assert search(Fixed(order), lambda one, share: judgements[one]).best == c
     assert search(Fixed((d, c)), lambda one, share: judgements[one]).best == d
@@ -238,7 +280,9 @@ def test_nothing_is_judged_twice_and_everything_asked_for_is_told():
     judge, searcher = Judge(), Fixed([a, b, a], [b], [c, a])
     result = search(searcher, judge)
     assert judge.asked == [(a, 1.0), (b, 1.0), (c, 1.0)]
-    assert searcher.told == [[(x, result.judged[x]) for x in batch] for batch in ((a, b, a), (b,), (c, a))]
+    assert searcher.told == [
+        [(x, result.judged[x]) for x in batch] for batch in ((a, b, a), (b,), (c, a))
+    ]
 
 
 def test_what_is_known_but_was_not_asked_for_cannot_win():
@@ -252,14 +296,22 @@ def test_the_front_is_what_nothing_beats_by_brute_force():
     for seed in range(20):
         rng = np.random.default_rng(seed)
         cells = list({SPACE.random(rng) for _ in range(60)})
-        judged = {one: Judgement(rng.integers(12) / 12, rng.integers(3) / 3, 12) for one in cells}  # with ties
+        judged = {
+            one: Judgement(rng.integers(12) / 12, rng.integers(3) / 3, 12) for one in cells
+        }  # with ties
         cost = {one: float(rng.integers(12)) for one in cells}
         points = {(cost[one], -judged[one].accuracy) for one in cells}
-        undominated = sorted(p for p in points if not any(q != p and q[0] <= p[0] and q[1] <= p[1] for q in points))
+        undominated = sorted(
+            p for p in points if not any(q != p and q[0] <= p[0] and q[1] <= p[1] for q in points)
+        )
         front = SearchResult(cells[0], judged[cells[0]], judged, {}).front(cost.__getitem__)
         assert [(cost[one], -judgement.accuracy) for one, judgement in front] == undominated
         for one, judgement in front:  # of those at one point, the one of the lowest loss
-            equal = [judged[x].loss for x in cells if (cost[x], judged[x].accuracy) == (cost[one], judgement.accuracy)]
+            equal = [
+                judged[x].loss
+                for x in cells
+                if (cost[x], judged[x].accuracy) == (cost[one], judgement.accuracy)
+            ]
             assert judgement == judged[one] and judgement.loss == min(equal)
 
 
@@ -291,17 +343,26 @@ def test_sampled_draws_each_option_with_its_score_as_probability():
     searcher.begin(searcher.budget, {"edges": scores}, np.random.default_rng(0))
     while batch := searcher.ask():
         draws += batch
-    rows = np.array([[SPACE.groups[0].options.index(option) for option in one["edges"]] for one in draws])
+    rows = np.array(
+        [[SPACE.groups[0].options.index(option) for option in one["edges"]] for one in draws]
+    )
     for slot in range(6):
         expected = scores[slot].double().numpy()
-        assert chisquare(np.bincount(rows[:, slot], minlength=5), 2000 * expected / expected.sum()).pvalue > 1e-3
+        assert (
+            chisquare(
+                np.bincount(rows[:, slot], minlength=5), 2000 * expected / expected.sum()
+            ).pvalue
+            > 1e-3
+        )
     together = np.zeros((5, 5))
     np.add.at(together, (rows[:, 0], rows[:, 1]), 1)
     assert chi2_contingency(together[:, together.any(0)][together.any(1)]).pvalue > 1e-3
 
 
 def test_sampled_draws_what_a_certain_score_says(space):
-    """Where one architecture has all of the score, every draw is that one: a space's rules are kept on the way."""
+    """Where one architecture has all of the score, every draw is that one: a space's rules are kept
+    on the way.
+    """
     architecture = space.random(np.random.default_rng(5))
     scores = {n: torch.zeros(g.shape) for g in space.groups for n in [g.name]}
     for name, choice in space.path(architecture).items():
@@ -310,12 +371,18 @@ def test_sampled_draws_what_a_certain_score_says(space):
     searcher = begun(Sampled(candidates=20), space)
     searcher.begin(searcher.budget, scores, np.random.default_rng(0))
     drawn = [one for _ in range(20) for one in searcher.ask()]
-    assert drawn.count(architecture) >= 19 and not searcher.ask()  # a score of zero is one in a million
+    assert (
+        drawn.count(architecture) >= 19 and not searcher.ask()
+    )  # a score of zero is one in a million
 
 
 def test_random_search_with_weight_sharing_is_that_of_the_authors_code():
-    """1,000 architectures on 10 batches of 64 of 25,000 images, the best 10 on all; how much was judged is counted."""
-    node = yaml.safe_load((ROOT / "conf" / "searcher" / "random_search_ws.yaml").read_text(encoding="utf-8"))
+    """1,000 architectures on 10 batches of 64 of 25,000 images, the best 10 on all; how much was
+    judged is counted.
+    """
+    node = yaml.safe_load(
+        (ROOT / "conf" / "searcher" / "random_search_ws.yaml").read_text(encoding="utf-8")
+    )
     searcher, known = begun(build(node, "searcher"), SPACE), {}
 
     def judge(architecture, share):
@@ -331,7 +398,9 @@ def test_random_search_with_weight_sharing_is_that_of_the_authors_code():
 
 
 def test_evolution_is_algorithm_1(space):
-    """Against the paper's pseudocode written out: population, history, sample with replacement, remove the oldest."""
+    """Against the paper's pseudocode written out: population, history, sample with replacement,
+    remove the oldest.
+    """
     judge, rng = additive(space, 0), np.random.default_rng(5)
     population, history = deque(), []
     while len(population) < 6:
@@ -361,7 +430,9 @@ def test_local_search_ends_where_no_neighbour_is_better(limits):
     judge = Judge()
     result = search(searcher, judge)
     for other in every_cell():
-        if sum(a != b for a, b in zip(other["edges"], result.best["edges"], strict=True)) == 1 and searcher.budget.allows(other):
+        if sum(
+            a != b for a, b in zip(other["edges"], result.best["edges"], strict=True)
+        ) == 1 and searcher.budget.allows(other):
             assert rank(result.judged[other]) >= rank(result.judgement)
 
 
@@ -379,7 +450,11 @@ def test_local_search_climbs_to_the_one_peak_there_is_by_the_steepest_way():
         if best == here:
             break
         asked = searcher.ask()
-        assert searcher.here == here and set(asked) <= set(around) and set(around) <= {*searcher.judged, *asked}
+        assert (
+            searcher.here == here
+            and set(asked) <= set(around)
+            and set(around) <= {*searcher.judged, *asked}
+        )
         searcher.tell([(one, judge(one)) for one in asked])
         here = best
     assert judge(here).accuracy == pytest.approx(1)
@@ -394,16 +469,26 @@ def test_successive_halving_judges_fewer_on_more():
         if len(rounds) > 1:
             assert set(batch) <= set(rounds[-2][1])
         searcher.tell(judged)
-        ranks = sorted({one: rank(judgement) for one, judgement in judged}.items(), key=lambda one: one[1])
+        ranks = sorted(
+            {one: rank(judgement) for one, judgement in judged}.items(), key=lambda one: one[1]
+        )
         if len(rounds) < 4:
-            assert searcher.pool == [one for one, _ in ranks[: len(batch) // 3]]  # the best third, and no other
+            assert searcher.pool == [
+                one for one, _ in ranks[: len(batch) // 3]
+            ]  # the best third, and no other
     assert [len(batch) for _, batch in rounds] == [81, 27, 9, 3]
     assert [share for share, _ in rounds] == [1 / 27, 1 / 9, 1 / 3, 1.0]
     assert searcher.total == 120
 
 
 @pytest.mark.parametrize(
-    ("settings", "counts"), [((10, 2, 5), [10, 5, 2, 1, 1]), ((7, 3, 1), [7]), ((100, 3, 4), [100, 33, 11, 3]), ((1, 2, 2), [1, 1])]
+    ("settings", "counts"),
+    [
+        ((10, 2, 5), [10, 5, 2, 1, 1]),
+        ((7, 3, 1), [7]),
+        ((100, 3, 4), [100, 33, 11, 3]),
+        ((1, 2, 2), [1, 1]),
+    ],
 )
 def test_successive_halving_always_ends_on_all_images(settings, counts):
     searcher, judge = begun(SuccessiveHalving(*settings), SPACE), Judge()
@@ -420,15 +505,23 @@ def test_reinforce_follows_the_gradient_of_the_expected_reward(space):
     for reward in rewards:
         (asked,) = searcher.ask()
         before = [torch.softmax(logits.detach(), 0).numpy() for logits in searcher.policy]
-        chosen = [gene.values.index(value) for gene, value in zip(space.genes, space.values(asked), strict=True)]
+        chosen = [
+            gene.values.index(value)
+            for gene, value in zip(space.genes, space.values(asked), strict=True)
+        ]
         searcher.tell([(asked, Judgement(reward, 1.0, 10))])
         for logits, p, index in zip(searcher.policy, before, chosen, strict=True):
-            np.testing.assert_allclose(logits.grad, -(reward - baseline) * (np.eye(len(p))[index] - p), atol=1e-15)
+            np.testing.assert_allclose(
+                logits.grad, -(reward - baseline) * (np.eye(len(p))[index] - p), atol=1e-15
+            )
         baseline = 0.8 * baseline + 0.2 * reward
         assert searcher.baseline == pytest.approx(baseline)
     searcher = begun(Reinforce(candidates=120, lr=0.2), space)
     search(searcher, additive(space, 1))
-    likeliest = [gene.values[int(logits.argmax())] for gene, logits in zip(space.genes, searcher.policy, strict=True)]
+    likeliest = [
+        gene.values[int(logits.argmax())]
+        for gene, logits in zip(space.genes, searcher.policy, strict=True)
+    ]
     assert additive(space, 1)(space.express(likeliest)).accuracy > 0.8
 
 
@@ -447,7 +540,10 @@ class Half(NB201):
 
     @property
     def genes(self):
-        return tuple(Gene(gene.name, gene.values if i % 2 else ("skip_connect",)) for i, gene in enumerate(super().genes))
+        return tuple(
+            Gene(gene.name, gene.values if i % 2 else ("skip_connect",))
+            for i, gene in enumerate(super().genes)
+        )
 
 
 @pytest.mark.parametrize("cost", ["params", "madds"])
@@ -456,22 +552,33 @@ def test_nsga2_finds_the_front_of_a_small_problem(cost):
     space = Half(Geometry(4, 1), Geometry(4, 1))
     searcher, worth = begun(NSGA2(candidates=300, cost=cost), space), additive(space, 7)
     price = searcher.budget.tables[cost].of
-    every = [space.express(values) for values in itertools.product(*(gene.values for gene in space.genes))]
+    every = [
+        space.express(values)
+        for values in itertools.product(*(gene.values for gene in space.genes))
+    ]
     most = max(map(price, every))
 
-    def judge(architecture, share=1.0):  # what costs more is better, else one cell would be the whole front
+    def judge(
+        architecture, share=1.0
+    ):  # what costs more is better, else one cell would be the whole front
         accuracy = (worth(architecture).accuracy + price(architecture) / most) / 2
         return Judgement(accuracy, 1 - accuracy, 90)
 
     points = {(price(one), -judge(one).accuracy) for one in every}
-    undominated = sorted(p for p in points if not any(q != p and q[0] <= p[0] and q[1] <= p[1] for q in points))
+    undominated = sorted(
+        p for p in points if not any(q != p and q[0] <= p[0] and q[1] <= p[1] for q in points)
+    )
     found = search(searcher, judge)
-    assert [(price(one), -judgement.accuracy) for one, judgement in found.front(price)] == undominated
+    assert [
+        (price(one), -judgement.accuracy) for one, judgement in found.front(price)
+    ] == undominated
     assert len(undominated) > 3
 
 
 def test_nsga2_comes_near_the_front_of_a_large_problem():
-    """All cells, where more parameters make better ones: the area below the front, of all cells, of NSGA-II's and of chance's."""
+    """All cells, where more parameters make better ones: the area below the front, of all cells, of
+    NSGA-II's and of chance's.
+    """
     worth, price = additive(SPACE, 7), budget_of(SPACE).tables["params"].of
     prices = {one: price(one) for one in every_cell()}
     most = max(prices.values())
@@ -483,10 +590,16 @@ def test_nsga2_comes_near_the_front_of_a_large_problem():
     def area(result):
         front = result.front(prices.__getitem__)
         ends = [*(prices[one] for one, _ in front[1:]), most]
-        return sum((end - prices[one]) * judgement.accuracy for (one, judgement), end in zip(front, ends, strict=True))
+        return sum(
+            (end - prices[one]) * judgement.accuracy
+            for (one, judgement), end in zip(front, ends, strict=True)
+        )
 
     best = area(SearchResult(None, None, {one: judge(one) for one in prices}, {}))
-    found, chance = (area(search(begun(searcher, SPACE), judge)) for searcher in (NSGA2(candidates=500), Random(500)))
+    found, chance = (
+        area(search(begun(searcher, SPACE), judge))
+        for searcher in (NSGA2(candidates=500), Random(500))
+    )
     assert found <= best
     assert best - found < (best - chance) / 2
 

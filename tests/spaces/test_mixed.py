@@ -41,32 +41,49 @@ def gradients(network, case, precision, kept=None, **options):
             kept[tensor.data_ptr()] = tensor.numel() * tensor.element_size()
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), autocast(CPU, precision):
-        out = network(images, softmax_mixture(logits)) if network is case[0] else run(network, images, softmax_mixture(logits))
+    with (
+        torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+        autocast(CPU, precision),
+    ):
+        out = (
+            network(images, softmax_mixture(logits))
+            if network is case[0]
+            else run(network, images, softmax_mixture(logits))
+        )
         loss = F.cross_entropy(out, labels)
-    return torch.autograd.grad(loss, [*network.parameters(), *logits.values()], materialize_grads=True, **options)
+    return torch.autograd.grad(
+        loss, [*network.parameters(), *logits.values()], materialize_grads=True, **options
+    )
 
 
 def apart(actual, expected) -> float:
     """The norm of the difference, relative."""
-    return float(torch.cat([(a - e).flatten() for a, e in zip(actual, expected, strict=True)]).norm()) / float(
-        torch.cat([e.flatten() for e in expected]).norm()
-    )
+    return float(
+        torch.cat([(a - e).flatten() for a, e in zip(actual, expected, strict=True)]).norm()
+    ) / float(torch.cat([e.flatten() for e in expected]).norm())
 
 
 def test_gradients_lose_no_more_than_the_textbooks(case):
     supernet, reference = case[:2]
-    lost = [apart(gradients(some, case, "bf16"), gradients(some, case, "float32")) for some in (supernet, reference)]
+    lost = [
+        apart(gradients(some, case, "bf16"), gradients(some, case, "float32"))
+        for some in (supernet, reference)
+    ]
     assert 0 < lost[0] < 1.25 * lost[1]
 
 
 def test_gradients_that_can_be_differentiated_are_as_close(case):
-    exact, first = gradients(case[0], case, "float32", create_graph=True), gradients(case[0], case, "bf16", create_graph=True)
+    exact, first = (
+        gradients(case[0], case, "float32", create_graph=True),
+        gradients(case[0], case, "bf16", create_graph=True),
+    )
     assert apart([g.detach() for g in first], [g.detach() for g in exact]) < 0.2
     weights = [*case[0].parameters()]
 
     def second(gradients):
-        return torch.autograd.grad(sum(g.square().sum() for g in gradients), weights, materialize_grads=True)
+        return torch.autograd.grad(
+            sum(g.square().sum() for g in gradients), weights, materialize_grads=True
+        )
 
     assert apart(second(first), second(exact)) < 0.2
 
@@ -89,8 +106,17 @@ def test_what_is_made_again_has_the_same_bits(case):
 
 
 OPERATIONS = {
-    "one pooling is normed": lambda: [(0, Pool(16, "max", norm=True)), (0, Pool(16, "avg")), (1, ReLUConvBN(16, 16, 3))],
-    "two depths": lambda: [(0, SepConv(16, 3)), (1, DilConv(16, 5)), (0, SepConv(16, 5)), (1, nn.Identity())],
+    "one pooling is normed": lambda: [
+        (0, Pool(16, "max", norm=True)),
+        (0, Pool(16, "avg")),
+        (1, ReLUConvBN(16, 16, 3)),
+    ],
+    "two depths": lambda: [
+        (0, SepConv(16, 3)),
+        (1, DilConv(16, 5)),
+        (0, SepConv(16, 5)),
+        (1, nn.Identity()),
+    ],
 }
 
 
@@ -103,7 +129,9 @@ def test_a_program_is_the_weighted_sum_whatever_made_the_weights(operations, pre
     expected = [0.0, 0.0]
     for weight, (target, operation) in zip(weights.float(), operations, strict=True):
         expected[target] = expected[target] + weight * operation(x)
-    torch.testing.assert_close(Program(operations, CPU).run(x, weights, [None, None]), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        Program(operations, CPU).run(x, weights, [None, None]), expected, rtol=1e-4, atol=1e-4
+    )
 
 
 def test_starts_alone_can_be_asked_for_their_gradient(noise):
@@ -117,4 +145,6 @@ def test_starts_alone_can_be_asked_for_their_gradient(noise):
 def test_an_image_is_not_normed_in_two_ways():
     conv, norms = nn.Conv2d(4, 4, 1, bias=False), [nn.BatchNorm2d(4) for _ in range(2)]
     with pytest.raises(ValueError, match="give them twice"):
-        Combination([Term(0, 0, conv, norms[0], 0, 0), Term(0, 0, None, norms[1], 0, 1)], [None], 1, CPU)
+        Combination(
+            [Term(0, 0, conv, norms[0], 0, 0), Term(0, 0, None, norms[1], 0, 1)], [None], 1, CPU
+        )

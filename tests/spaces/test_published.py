@@ -14,9 +14,12 @@ DARTS = Darts(Geometry(16, 8), Geometry(36, 20), auxiliary=False)
 NB201_FULL = NB201(Geometry(16, 5), Geometry(16, 5))
 # The genotype that the DARTS repository calls DARTS_V2.
 DARTS_V2 = (
-    "Genotype(normal=[('sep_conv_3x3', 0), ('sep_conv_3x3', 1), ('sep_conv_3x3', 0), ('sep_conv_3x3', 1), ('sep_conv_3x3', 1), "
-    "('skip_connect', 0), ('skip_connect', 0), ('dil_conv_3x3', 2)], normal_concat=[2, 3, 4, 5], reduce=[('max_pool_3x3', 0), "
-    "('max_pool_3x3', 1), ('skip_connect', 2), ('max_pool_3x3', 1), ('max_pool_3x3', 0), ('skip_connect', 2), "
+    "Genotype(normal=[('sep_conv_3x3', 0), ('sep_conv_3x3', 1), ('sep_conv_3x3', 0), "
+    "('sep_conv_3x3', 1), ('sep_conv_3x3', 1), "
+    "('skip_connect', 0), ('skip_connect', 0), ('dil_conv_3x3', 2)], normal_concat=[2, 3, 4, 5], "
+    "reduce=[('max_pool_3x3', 0), "
+    "('max_pool_3x3', 1), ('skip_connect', 2), ('max_pool_3x3', 1), ('max_pool_3x3', 0), "
+    "('skip_connect', 2), "
     "('skip_connect', 2), ('max_pool_3x3', 1)], reduce_concat=[2, 3, 4, 5])"
 )
 
@@ -34,7 +37,9 @@ def test_darts_v2_has_3_3_million_weights():
 
 
 def test_six_3x3_convolutions_have_1_53_million_weights():
-    cell = NB201_FULL.decode("|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|nor_conv_3x3~0|nor_conv_3x3~1|nor_conv_3x3~2|")
+    cell = NB201_FULL.decode(
+        "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|nor_conv_3x3~0|nor_conv_3x3~1|nor_conv_3x3~2|"
+    )
     assert round(millions(NB201_FULL.standalone(cell, 10, 3)), 2) == 1.53
 
 
@@ -44,12 +49,16 @@ def test_nb201_sizes_equal_the_published_table(shared):
         text = str(table["arch"][index])
         architecture = NB201_FULL.decode(text)
         assert NB201_FULL.encode(architecture) == text
-        assert millions(NB201_FULL.standalone(architecture, 10, 3)) == pytest.approx(table["params_m"][index], abs=5e-7)
+        assert millions(NB201_FULL.standalone(architecture, 10, 3)) == pytest.approx(
+            table["params_m"][index], abs=5e-7
+        )
 
 
 def test_every_string_of_the_table_is_a_different_architecture(shared):
     table = np.load(shared / "nb201_cifar10.npz")
-    assert len({NB201_FULL.decode(str(text)) for text in table["arch"]}) == 15625 == len(table["arch"])
+    assert (
+        len({NB201_FULL.decode(str(text)) for text in table["arch"]}) == 15625 == len(table["arch"])
+    )
 
 
 def test_published_genotypes_have_their_published_sizes(shared):
@@ -57,7 +66,9 @@ def test_published_genotypes_have_their_published_sizes(shared):
     checked = 0
     for name, cell in cells.items():
         published = cell["published"].get("cifar_params_m")
-        if published is None or name == "DARTS_V1":  # the paper prints 3.3 for V1 too; its own code builds 3.17
+        if (
+            published is None or name == "DARTS_V1"
+        ):  # the paper prints 3.3 for V1 too; its own code builds 3.17
             continue
         pairs = {part: [tuple(pair) for pair in cell[part]] for part in ("normal", "reduce")}
         text = f"Genotype(normal={pairs['normal']}, normal_concat=range(2, 6), reduce={pairs['reduce']}, reduce_concat=range(2, 6))"

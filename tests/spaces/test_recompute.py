@@ -1,4 +1,6 @@
-"""Activations that backward makes again: the bits are those of activations that were kept, and fewer are kept."""
+"""Activations that backward makes again: the bits are those of activations that were kept, and
+fewer are kept.
+"""
 
 import contextlib
 import copy
@@ -22,20 +24,30 @@ def both(space):
 
 
 def step(supernet, space, precision="float32", create_graph=False):
-    """Loss, gradients in logits and weights and, with ``create_graph``, of the sum of their squares; the bytes that are kept."""
+    """Loss, gradients in logits and weights and, with ``create_graph``, of the sum of their
+    squares; the bytes that are kept.
+    """
     noise = torch.Generator().manual_seed(0)
     logits = {g.name: torch.randn(g.shape, generator=noise).requires_grad_() for g in space.groups}
-    images, asked, kept = torch.randn(4, 2, 8, 8, generator=noise), [*logits.values(), *supernet.parameters()], {}
+    images, asked, kept = (
+        torch.randn(4, 2, 8, 8, generator=noise),
+        [*logits.values(), *supernet.parameters()],
+        {},
+    )
 
     def keep(tensor):
         kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
-    autocast = torch.autocast("cpu", torch.bfloat16) if precision == "bf16" else contextlib.nullcontext()
+    autocast = (
+        torch.autocast("cpu", torch.bfloat16) if precision == "bf16" else contextlib.nullcontext()
+    )
     with autocast:  # as learners do: backward too
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             loss = F.cross_entropy(supernet(images, softmax_mixture(logits)), torch.arange(4) % 3)
-        gradients = torch.autograd.grad(loss, asked, create_graph=create_graph, materialize_grads=True)
+        gradients = torch.autograd.grad(
+            loss, asked, create_graph=create_graph, materialize_grads=True
+        )
         if create_graph:
             squares = sum(gradient.square().sum() for gradient in gradients)
             gradients += torch.autograd.grad(squares, asked, materialize_grads=True)
@@ -45,14 +57,21 @@ def step(supernet, space, precision="float32", create_graph=False):
 @pytest.mark.parametrize("create_graph", [False, True], ids=["once", "twice"])
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 @pytest.mark.parametrize("native", [True, False], ids=["C", "torch"])
-def test_gradients_and_statistics_have_the_same_bits(space, native, precision, create_graph, monkeypatch):
+def test_gradients_and_statistics_have_the_same_bits(
+    space, native, precision, create_graph, monkeypatch
+):
     if not native:
         monkeypatch.setattr("supernet.ops.native.library", lambda: None)
     keeps, again = both(space)
-    (expected, more), (actual, less) = (step(supernet, space, precision, create_graph) for supernet in (keeps, again))
+    (expected, more), (actual, less) = (
+        step(supernet, space, precision, create_graph) for supernet in (keeps, again)
+    )
     assert all(torch.equal(a, b) for a, b in zip(actual, expected, strict=True))
     assert keeps.state_dict().keys() == again.state_dict().keys()
-    assert all(torch.equal(a, b) for a, b in zip(again.state_dict().values(), keeps.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(again.state_dict().values(), keeps.state_dict().values(), strict=True)
+    )
     assert less < more
 
 

@@ -1,4 +1,6 @@
-"""What every space must do: one network in three forms, notations that round-trip, a derivation that is an identity."""
+"""What every space must do: one network in three forms, notations that round-trip, a derivation
+that is an identity.
+"""
 
 import copy
 import math
@@ -20,14 +22,21 @@ from tests.variants import SPACES
 def one_hot(space, architecture) -> dict[str, torch.Tensor]:
     """The architecture as a table of zeros and ones a group."""
     return {
-        group.name: torch.tensor([[float(o == chosen) for o in group.options] for chosen in architecture[group.name]])
+        group.name: torch.tensor(
+            [[float(o == chosen) for o in group.options] for chosen in architecture[group.name]]
+        )
         for group in space.groups
     }
 
 
 def worn(network: nn.Module, noise: torch.Generator) -> nn.Module:
-    """The network with weights and BatchNorm statistics that are no longer those of a fresh one, in evaluation mode."""
-    for value in [*network.parameters(), *(b for n, b in network.named_buffers() if n.endswith("running_mean"))]:
+    """The network with weights and BatchNorm statistics that are no longer those of a fresh one, in
+    evaluation mode.
+    """
+    for value in [
+        *network.parameters(),
+        *(b for n, b in network.named_buffers() if n.endswith("running_mean")),
+    ]:
         value.data += 0.1 * torch.randn(value.shape, generator=noise)
     for name, buffer in network.named_buffers():
         if name.endswith("running_var"):
@@ -49,9 +58,13 @@ def test_path_one_hot_mixture_and_standalone_agree(space, noise):
         for _ in range(10):
             architecture = space.random(rng)
             standalone = space.standalone(architecture, 10, 3, phase="search").eval()
-            standalone.load_state_dict(space.inherited(supernet.state_dict(), standalone, architecture))
+            standalone.load_state_dict(
+                space.inherited(supernet.state_dict(), standalone, architecture)
+            )
             expected = standalone(images)
-            dense = {name: Choice.dense(table) for name, table in one_hot(space, architecture).items()}
+            dense = {
+                name: Choice.dense(table) for name, table in one_hot(space, architecture).items()
+            }
             assert_same(supernet(images, space.path(architecture)), expected)
             assert_same(supernet(images, dense), expected)
 
@@ -70,7 +83,9 @@ def test_a_path_runs_only_the_chosen_operations(space, noise):
             nonlocal count
             count += 1
 
-        handles = [m.register_forward_hook(hook) for m in network.modules() if isinstance(m, nn.Conv2d)]
+        handles = [
+            m.register_forward_hook(hook) for m in network.modules() if isinstance(m, nn.Conv2d)
+        ]
         network(images, *arguments)
         for handle in handles:
             handle.remove()
@@ -82,14 +97,19 @@ def test_a_path_runs_only_the_chosen_operations(space, noise):
 def test_a_dense_mixture_sends_gradients_to_all_weights_and_logits(space, noise):
     supernet = space.supernet(10, 3)
     logits = {g.name: torch.zeros(g.shape, requires_grad=True) for g in space.groups}
-    # The loss must not be one to which a cell is invariant: the supernet ends in a linear layer behind BatchNorms.
+    # The loss must not be one to which a cell is invariant: the supernet ends in a linear layer
+    # behind BatchNorms.
     output = supernet(torch.randn(4, 3, 8, 8, generator=noise), softmax_mixture(logits))
     (output * torch.randn(output.shape, generator=noise)).sum().backward()
     assert all(parameter.grad is not None for parameter in supernet.parameters())
     assert all((table.grad.abs().sum(dim=1) > 0).all() for table in logits.values())
 
 
-@pytest.mark.parametrize("copied", [copy.deepcopy, lambda network: pickle.loads(pickle.dumps(network))], ids=["copy", "pickle"])
+@pytest.mark.parametrize(
+    "copied",
+    [copy.deepcopy, lambda network: pickle.loads(pickle.dumps(network))],
+    ids=["copy", "pickle"],
+)
 def test_a_supernet_that_has_run_can_be_copied(space, copied, noise):
     supernet = space.supernet(3, 2)
     mixture = softmax_mixture({group.name: torch.zeros(group.shape) for group in space.groups})
@@ -118,7 +138,10 @@ def test_deriving_from_one_hot_logits_gives_the_architecture_back(space):
     rng = np.random.default_rng(4)
     for _ in range(50):
         architecture = space.random(rng)
-        scores = {name: torch.softmax(5 * table, -1) for name, table in one_hot(space, architecture).items()}
+        scores = {
+            name: torch.softmax(5 * table, -1)
+            for name, table in one_hot(space, architecture).items()
+        }
         assert space.derive(scores) == architecture
 
 
@@ -126,11 +149,15 @@ def test_deriving_from_one_hot_logits_gives_the_architecture_back(space):
 @given(seed=st.integers(0, 2**32 - 1), name=st.sampled_from(list(SPACES)))
 def test_whatever_is_derived_is_valid(seed, name):
     space, noise = SPACES[name](), torch.Generator().manual_seed(seed)
-    space.validate(space.derive({g.name: torch.randn(g.shape, generator=noise) for g in space.groups}))
+    space.validate(
+        space.derive({g.name: torch.randn(g.shape, generator=noise) for g in space.groups})
+    )
 
 
 def test_random_architectures_are_uniform(space):
-    """Every option is as frequent in each slot as symmetry demands; chi-squared at five standard deviations."""
+    """Every option is as frequent in each slot as symmetry demands; chi-squared at five standard
+    deviations.
+    """
     rng, draws = np.random.default_rng(5), 2000
     for group in space.groups:
         counts = np.zeros(group.shape)
@@ -138,7 +165,8 @@ def test_random_architectures_are_uniform(space):
             for slot, option in enumerate(space.random(rng)[group.name]):
                 counts[slot, group.options.index(option)] += 1
         for row in counts:
-            # "none" has a share of its own in DARTS (edges that are not kept); the others share the rest equally.
+            # "none" has a share of its own in DARTS (edges that are not kept); the others share the
+            # rest equally.
             rest = row[1:] if group.slots == 14 else row
             expected = rest.sum() / len(rest)
             statistic = ((rest - expected) ** 2 / expected).sum()
@@ -151,8 +179,18 @@ def test_random_architectures_are_uniform(space):
     [
         (lambda a: Architecture("other", a.choices), "space"),
         (lambda a: Architecture(a.space, a.choices[:-1]), "groups"),
-        (lambda a: Architecture(a.space, ((a.choices[0][0], a.choices[0][1][:-1]), *a.choices[1:])), "slots"),
-        (lambda a: Architecture(a.space, ((a.choices[0][0], ("convv", *a.choices[0][1][1:])), *a.choices[1:])), "convv"),
+        (
+            lambda a: Architecture(
+                a.space, ((a.choices[0][0], a.choices[0][1][:-1]), *a.choices[1:])
+            ),
+            "slots",
+        ),
+        (
+            lambda a: Architecture(
+                a.space, ((a.choices[0][0], ("convv", *a.choices[0][1][1:])), *a.choices[1:])
+            ),
+            "convv",
+        ),
     ],
 )
 def test_a_foreign_architecture_is_refused_in_one_line(space, change, message):
@@ -162,25 +200,39 @@ def test_a_foreign_architecture_is_refused_in_one_line(space, change, message):
 
 
 def test_text_that_is_no_architecture_is_refused_in_one_line(space):
-    for text in ("", "nonsense", "|||", "Genotype()", "Genotype(normal=3)", "+".join(["|none~0|"] * 3), "__import__('os')"):
+    for text in (
+        "",
+        "nonsense",
+        "|||",
+        "Genotype()",
+        "Genotype(normal=3)",
+        "+".join(["|none~0|"] * 3),
+        "__import__('os')",
+    ):
         with pytest.raises(UserError) as error:
             space.decode(text)
         assert "\n" not in str(error.value)
 
 
 def test_parameter_free_options_have_no_parameters(space, noise):
-    """The list by which the share of parameter-free operations is counted, against the modules themselves."""
+    """The list by which the share of parameter-free operations is counted, against the modules
+    themselves.
+    """
     from supernet.ops import OPERATIONS
 
     for group in space.groups:
         for option in group.options:
             if option != "none":
                 module = OPERATIONS[option](4, 1, True, False)
-                assert (sum(p.numel() for p in module.parameters()) == 0) == (option in PARAMETER_FREE)
+                assert (sum(p.numel() for p in module.parameters()) == 0) == (
+                    option in PARAMETER_FREE
+                )
 
 
 def test_genes_are_independent_and_name_each_architecture_once(space):
-    """Any combination of values is valid, and express and values are inverse: random genes are random architectures."""
+    """Any combination of values is valid, and express and values are inverse: random genes are
+    random architectures.
+    """
     rng = np.random.default_rng(7)
     for _ in range(50):
         values = [gene.values[rng.integers(len(gene.values))] for gene in space.genes]
@@ -191,7 +243,9 @@ def test_neighbours_and_mutations_differ_in_one_gene(space):
     rng = np.random.default_rng(8)
     architecture = space.random(rng)
     neighbours = space.neighbours(architecture)
-    assert len(set(neighbours)) == len(neighbours) == sum(len(gene.values) - 1 for gene in space.genes)
+    assert (
+        len(set(neighbours)) == len(neighbours) == sum(len(gene.values) - 1 for gene in space.genes)
+    )
     for other in [*neighbours, *(space.mutate(architecture, rng) for _ in range(50))]:
         space.validate(other)
         pairs = zip(space.values(architecture), space.values(other), strict=True)

@@ -1,4 +1,6 @@
-"""The fast supernets take the same step as a plain reference written like the papers (``tests/textbook.py``)."""
+"""The fast supernets take the same step as a plain reference written like the papers
+(``tests/textbook.py``).
+"""
 
 import copy
 
@@ -27,13 +29,19 @@ def pair(space, dtype=torch.float32, seed=0):
 
 
 def logits_of(space, noise, dtype=torch.float32):
-    return {g.name: torch.randn(g.shape, generator=noise, dtype=dtype).requires_grad_() for g in space.groups}
+    return {
+        g.name: torch.randn(g.shape, generator=noise, dtype=dtype).requires_grad_()
+        for g in space.groups
+    }
 
 
 def partly(table: torch.Tensor) -> Choice:
     """Two options of every slot, other ones in each."""
     slots, options = table.shape
-    return Choice(tuple(tuple(sorted({slot % options, (2 * slot + 1) % options})) for slot in range(slots)), table)
+    return Choice(
+        tuple(tuple(sorted({slot % options, (2 * slot + 1) % options})) for slot in range(slots)),
+        table,
+    )
 
 
 MIXTURES = {
@@ -45,18 +53,25 @@ MIXTURES = {
 
 def assert_close(actual, expected, tolerance):
     """The norm of the difference is below ``tolerance`` of the norm of all."""
-    off = torch.stack([(a.double() - e.double()).square().sum() for a, e in zip(actual, expected, strict=True)]).sum()
+    off = torch.stack(
+        [(a.double() - e.double()).square().sum() for a, e in zip(actual, expected, strict=True)]
+    ).sum()
     whole = torch.stack([e.double().square().sum() for e in expected]).sum()
     assert whole > 0
     assert (off / whole).sqrt() <= tolerance
 
 
-@pytest.mark.parametrize(("dtype", "size"), [(torch.float32, 8), (torch.float64, 12)], ids=str)  # 12, 6, 3: odd in the last cells
+@pytest.mark.parametrize(
+    ("dtype", "size"), [(torch.float32, 8), (torch.float64, 12)], ids=str
+)  # 12, 6, 3: odd in the last cells
 @pytest.mark.parametrize("mixture", MIXTURES)
 def test_loss_gradients_and_statistics_are_the_textbooks(space, mixture, size, dtype, noise):
     supernet, reference = pair(space, dtype)
     before = copy.deepcopy(supernet.state_dict())
-    images, labels = torch.randn(6, 2, size, size, generator=noise, dtype=dtype), torch.arange(6) % 3
+    images, labels = (
+        torch.randn(6, 2, size, size, generator=noise, dtype=dtype),
+        torch.arange(6) % 3,
+    )
     logits = logits_of(space, noise, dtype)
     told = MIXTURES[mixture](space, logits)
     asked = [table for name, table in logits.items() if told[name].weights is not None]
@@ -64,7 +79,9 @@ def test_loss_gradients_and_statistics_are_the_textbooks(space, mixture, size, d
     theirs = F.cross_entropy(run(reference, images, MIXTURES[mixture](space, logits)), labels)
 
     def gradients(loss, network):
-        return torch.autograd.grad(loss, [*asked, *network.parameters()], allow_unused=True, materialize_grads=True)
+        return torch.autograd.grad(
+            loss, [*asked, *network.parameters()], allow_unused=True, materialize_grads=True
+        )
 
     actual, expected = gradients(ours, supernet), gradients(theirs, reference)
     tolerance = TOLERANCE[dtype]
@@ -72,15 +89,22 @@ def test_loss_gradients_and_statistics_are_the_textbooks(space, mixture, size, d
     if asked:
         assert_close(actual[: len(asked)], expected[: len(asked)], tolerance)
     assert_close(actual[len(asked) :], expected[len(asked) :], tolerance)
-    if mixture != "path":  # the textbook runs what a path leaves out, and so moves statistics of what has no part in it
+    if (
+        mixture != "path"
+        # the textbook runs what a path leaves out, and so moves statistics of what has no part in it
+    ):
         after, reference_after = supernet.state_dict(), reference.state_dict()
         for mine, other in places(supernet, reference):
             if mixture == "dense" or not torch.equal(after[mine], before[mine]):
-                torch.testing.assert_close(after[mine], reference_after[other], rtol=tolerance, atol=tolerance)
+                torch.testing.assert_close(
+                    after[mine], reference_after[other], rtol=tolerance, atol=tolerance
+                )
 
 
 def curve(kind: str, dtype: torch.dtype, order: int = 0) -> np.ndarray:
-    """The losses of 100 steps of the supernet or the textbook; ``order`` is that of the images within the batches."""
+    """The losses of 100 steps of the supernet or the textbook; ``order`` is that of the images
+    within the batches.
+    """
     space = SPACES["nb201"]()  # DARTS's is the same machinery at ten times the cost
     network = pair(space, dtype)[kind == "textbook"]
     draw, shuffle = torch.Generator().manual_seed(1), torch.Generator().manual_seed(order)
@@ -102,24 +126,32 @@ def curve(kind: str, dtype: torch.dtype, order: int = 0) -> np.ndarray:
 
 
 def test_a_hundred_steps_follow_the_textbooks_curve():
-    """In float64 to the last digits. In float32 ours leaves the exact curve no further than the textbook does, over orders of
-    the same images: a rectified zero that rounds to the other side is a jump in any of them, so that only means tell."""
+    """In float64 to the last digits. In float32 ours leaves the exact curve no further than the
+    textbook does, over orders of the same images: a rectified zero that rounds to the other side is
+    a jump in any of them, so that only means tell.
+    """
     exact = curve("textbook", torch.float64)
     assert exact[-10:].mean() < exact[:10].mean()  # there is something to learn
     assert np.abs(curve("ours", torch.float64) - exact).max() < 1e-9
 
     def apart(kind: str) -> np.ndarray:
-        return np.array([np.abs(curve(kind, torch.float32, order) - exact).mean() for order in range(6)])
+        return np.array(
+            [np.abs(curve(kind, torch.float32, order) - exact).mean() for order in range(6)]
+        )
 
     assert apart("ours").mean() <= 5 * apart("textbook").mean()
 
 
 def test_the_textbook_is_no_straw_man():
-    """It has the 1.93 million weights of the paper's search network, no weight twice, and ours can be read back from it."""
+    """It has the 1.93 million weights of the paper's search network, no weight twice, and ours can
+    be read back from it.
+    """
     space = Darts(Geometry(16, 8), Geometry(16, 8))
     reference = textbook(space)
     assert round(sum(p.numel() for p in reference.parameters()) / 1e6, 2) == 1.93
     supernet = space.supernet(10, 3)
     copy_weights(supernet, reference, back=True)
     theirs, ours = reference.state_dict(), supernet.state_dict()
-    assert all(torch.equal(ours[mine], theirs[other]) for mine, other in places(supernet, reference))
+    assert all(
+        torch.equal(ours[mine], theirs[other]) for mine, other in places(supernet, reference)
+    )

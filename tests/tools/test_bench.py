@@ -1,4 +1,6 @@
-"""That the bench measures the steps that it names, counts their arithmetic exactly and prints every figure that it promises."""
+"""That the bench measures the steps that it names, counts their arithmetic exactly and prints every
+figure that it promises.
+"""
 
 import json
 import math
@@ -14,7 +16,13 @@ from tools.bench import Case
 SMALL = {"channels": 4, "cells": 2, "batch": 2, "pixels": 8}
 RATIOS = {
     f"{name}_{short}"
-    for name in ("step_ratio", "arithmetic_fraction", "textbook_arithmetic_fraction", "textbook_seconds", "ours_seconds")
+    for name in (
+        "step_ratio",
+        "arithmetic_fraction",
+        "textbook_arithmetic_fraction",
+        "textbook_seconds",
+        "ours_seconds",
+    )
     for short in ("fp32", "bf16")
 } | {"memory_ratio", "path_ratio", "textbook_bytes", "ours_bytes", "step_multiply_adds"}
 REST = {
@@ -30,7 +38,12 @@ REST = {
 
 
 def test_the_quick_form_prints_what_it_promises():
-    done = subprocess.run([sys.executable, "tools/bench.py", "--quick", "--json"], cwd=bench.ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "tools/bench.py", "--quick", "--json"],
+        cwd=bench.ROOT,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
     figures = json.loads(done.stdout)
     assert figures.keys() >= RATIOS | {"machine"} and not figures.keys() & REST
@@ -39,15 +52,26 @@ def test_the_quick_form_prints_what_it_promises():
 
 
 def test_the_full_form_prints_and_draws_what_was_measured(monkeypatch, capsys, tmp_path):
-    """With planted measurements, in which time and memory are power laws: their exponents are found."""
+    """With planted measurements, in which time and memory are power laws: their exponents are
+    found.
+    """
     asked = set()
 
     def planted(cases, rounds, warmup=1):
         asked.update(cases.values())
         found = {}
         for name, case in cases.items():
-            seconds = case.channels**1.5 * case.cells * case.batch / (100 if case.network == "matrices" else 1)
-            found[name] = {"seconds": seconds, "rounds": [seconds] * rounds, "bytes": 1000 * case.pixels**2}
+            seconds = (
+                case.channels**1.5
+                * case.cells
+                * case.batch
+                / (100 if case.network == "matrices" else 1)
+            )
+            found[name] = {
+                "seconds": seconds,
+                "rounds": [seconds] * rounds,
+                "bytes": 1000 * case.pixels**2,
+            }
         return found
 
     monkeypatch.setattr(bench, "measure", planted)
@@ -58,12 +82,21 @@ def test_the_full_form_prints_and_draws_what_was_measured(monkeypatch, capsys, t
     bench.main()
     figures = json.loads(capsys.readouterr().out)
     assert figures.keys() >= RATIOS | REST | {"machine"}
-    share = 2.0 / (bench.PRODUCTS * bench.SIDE**3)  # a hundredth of the step's time does so much arithmetic
+    share = 2.0 / (
+        bench.PRODUCTS * bench.SIDE**3
+    )  # a hundredth of the step's time does so much arithmetic
     assert figures["arithmetic_fraction_fp32"] == pytest.approx(share / 100, rel=1e-9)
     growth = figures["growth"]
     assert growth.keys() == {"channels", "cells", "nodes", "options", "batch", "pixels"}
-    slopes = {name: (found["seconds_exponent"], found["bytes_exponent"]) for name, found in growth.items()}
-    expected = dict.fromkeys(growth, (0, 0)) | {"channels": (1.5, 0), "cells": (1, 0), "batch": (1, 0), "pixels": (0, 2)}
+    slopes = {
+        name: (found["seconds_exponent"], found["bytes_exponent"]) for name, found in growth.items()
+    }
+    expected = dict.fromkeys(growth, (0, 0)) | {
+        "channels": (1.5, 0),
+        "cells": (1, 0),
+        "batch": (1, 0),
+        "pixels": (0, 2),
+    }
     assert all(slopes[name] == pytest.approx(pair, abs=1e-9) for name, pair in expected.items())
     assert figures["methods"].keys() == {"darts", "darts_2nd", "pc_darts", "gdas", "spos"}
     assert {case.without for case in asked} == {"", *bench.OPTIMISATIONS}
@@ -79,13 +112,22 @@ def test_what_is_drawn_must_be_measured(monkeypatch, capsys):
 
 
 def test_multiply_adds_are_those_that_the_definitions_say():
-    """By hand, for one cell of C channels on P pixels, of which an edge takes 102 C + 6 C² a pixel: its convolutions alone do."""
+    """By hand, for one cell of C channels on P pixels, of which an edge takes 102 C + 6 C² a pixel:
+    its convolutions alone do.
+    """
     c, p, batch = 4, 64, 3
-    stem, before, edge, classifier = 27 * 3 * c * p, 2 * 3 * c * c * p, (102 * c + 6 * c * c) * p, 4 * c * 10
+    stem, before, edge, classifier = (
+        27 * 3 * c * p,
+        2 * 3 * c * c * p,
+        (102 * c + 6 * c * c) * p,
+        4 * c * 10,
+    )
     forward = stem + before + 14 * edge + classifier
     weights = 3 * forward - stem
     logits = 2 * forward - stem - before - 8 * edge  # eight edges read the inputs of the first cell
-    assert bench.multiply_adds(Case("ours", channels=c, cells=1, batch=batch, pixels=8)) == batch * (weights + logits)
+    assert bench.multiply_adds(
+        Case("ours", channels=c, cells=1, batch=batch, pixels=8)
+    ) == batch * (weights + logits)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,6 @@
-"""That the comparison of a path's step with its own network's compares the same step, and counts what is allocated."""
+"""That the comparison of a path's step with its own network's compares the same step, and counts
+what is allocated.
+"""
 
 import json
 import sys
@@ -13,7 +15,9 @@ MIB = 2**20
 
 
 def test_the_peak_is_what_lives_at_once():
-    """One MiB that is let go, then three that live together: three is the most; what is there already does not count."""
+    """One MiB that is let go, then three that live together: three is the most; what is there
+    already does not count.
+    """
     before = torch.ones(5 * MIB // 4)
 
     def step() -> None:
@@ -25,7 +29,9 @@ def test_the_peak_is_what_lives_at_once():
 
 
 def test_both_steps_are_the_same_and_leave_alone_what_is_not_on_the_path(space):
-    """Weights that the path does not run keep their bits and get no momentum; the others move as the standalone network's do."""
+    """Weights that the path does not run keep their bits and get no momentum; the others move as
+    the standalone network's do.
+    """
     torch.manual_seed(0)
     images, labels = torch.randn(4, 1, 8, 8), torch.arange(4)
     architecture = space.random(np.random.default_rng(1))
@@ -33,10 +39,17 @@ def test_both_steps_are_the_same_and_leave_alone_what_is_not_on_the_path(space):
     standalone = space.standalone(architecture, path_step.CLASSES, 1, phase="search")
     standalone.load_state_dict(space.inherited(supernet.state_dict(), standalone, architecture))
     before = {name: weight.detach().clone() for name, weight in supernet.named_parameters()}
-    steps = [path_step.stepper(supernet, images, labels, space.path(architecture)), path_step.stepper(standalone, images, labels)]
+    steps = [
+        path_step.stepper(supernet, images, labels, space.path(architecture)),
+        path_step.stepper(standalone, images, labels),
+    ]
     for _ in range(2):
         torch.testing.assert_close(*(step() for step in steps))
-    moved = [name for name, weight in supernet.named_parameters() if not torch.equal(weight, before[name])]
+    moved = [
+        name
+        for name, weight in supernet.named_parameters()
+        if not torch.equal(weight, before[name])
+    ]
     assert 0 < len(moved) <= len(list(standalone.parameters())) < len(before)
     inherited = space.inherited(supernet.state_dict(), standalone, architecture)
     for name, weight in standalone.named_parameters():
@@ -44,13 +57,30 @@ def test_both_steps_are_the_same_and_leave_alone_what_is_not_on_the_path(space):
 
 
 def test_it_prints_one_json_object(monkeypatch, capsys):
-    small = ["--architectures", "2", "--rounds", "1", "--batch", "4", "--size", "8", "--channels", "4"]
+    small = [
+        "--architectures",
+        "2",
+        "--rounds",
+        "1",
+        "--batch",
+        "4",
+        "--size",
+        "8",
+        "--channels",
+        "4",
+    ]
     monkeypatch.setattr(sys, "argv", ["path_step.py", "--json", *small])
     path_step.main()
     cases = json.loads(capsys.readouterr().out)["cases"]
     assert [(case["space"], len(case["each"])) for case in cases] == [("nb201", 2), ("darts", 2)]
     for case in cases:
         for ratio in ("time_ratio", "memory_ratio", "resident_ratio"):
-            assert case[ratio] == pytest.approx(np.median([one[ratio] for one in case["each"]])) and case[ratio] > 0
-        assert all(one["time_ratio"] == pytest.approx(one["path_ms"] / one["standalone_ms"]) for one in case["each"])
+            assert (
+                case[ratio] == pytest.approx(np.median([one[ratio] for one in case["each"]]))
+                and case[ratio] > 0
+            )
+        assert all(
+            one["time_ratio"] == pytest.approx(one["path_ms"] / one["standalone_ms"])
+            for one in case["each"]
+        )
         assert case["resident_ratio"] > 1

@@ -37,7 +37,10 @@ def test_plain_lines_come_every_few_seconds_and_at_the_end(time):
     lines = file.getvalue().splitlines()
     assert lines[0] == "search: goes on after step 100 of 120"
     assert [line.split()[2] for line in lines[1:]] == ["105/120", "110/120", "115/120", "120/120"]
-    assert lines[1] == "search: step 105/120  1.0 steps/s  0:15 left  loss 0.5000  accuracy 98.77%  peak 3 MiB"
+    assert (
+        lines[1]
+        == "search: step 105/120  1.0 steps/s  0:15 left  loss 0.5000  accuracy 98.77%  peak 3 MiB"
+    )
     assert "\x1b" not in file.getvalue()
 
 

@@ -43,7 +43,10 @@ def test_all_are_asked_in_order_and_closed_even_if_one_fails(tmp_path):
     with pytest.raises(OSError):
         trackers.close(1)
     assert calls[:2] == [("a", "start", None), ("b", "start", None)]
-    assert calls[2:4] == [("a", "log", "search", 1, {"loss": 2.0}), ("b", "log", "search", 1, {"loss": 2.0})]
+    assert calls[2:4] == [
+        ("a", "log", "search", 1, {"loss": 2.0}),
+        ("b", "log", "search", 1, {"loss": 2.0}),
+    ]
     assert sorted(calls[4:]) == [("a", "close", 1), ("b", "close", 1)]
 
 
@@ -53,4 +56,8 @@ def test_a_run_goes_on_with_another_tracker(tmp_path):
     trackers = Trackers([Memory(calls, "a"), Other(calls, "b")])
     trackers.start(tmp_path, {}, state)
     trackers.load_state_dict(state)
-    assert calls == [("a", "start", {"calls": 0}), ("b", "start", None), ("a", "load", {"calls": 0})]
+    assert calls == [
+        ("a", "start", {"calls": 0}),
+        ("b", "start", None),
+        ("a", "load", {"calls": 0}),
+    ]

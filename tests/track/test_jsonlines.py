@@ -19,7 +19,9 @@ def log(tracker: JsonLines, steps: range) -> None:
 def test_a_row_is_one_standard_json_line(tmp_path):
     tracker = JsonLines(tmp_path / "metrics.jsonl")
     tracker.start(tmp_path, {})
-    tracker.log("retrain/0", 3, {"loss": 0.1, "bad": float("nan"), "far": float("-inf"), "memory": 2**40})
+    tracker.log(
+        "retrain/0", 3, {"loss": 0.1, "bad": float("nan"), "far": float("-inf"), "memory": 2**40}
+    )
     text = (tmp_path / "metrics.jsonl").read_text()  # before close: a line is passed on at once
     tracker.close()
     assert text.endswith("\n")
@@ -56,7 +58,9 @@ def test_rows_after_the_checkpoint_and_a_torn_line_are_cut(tmp_path):
 
     second = JsonLines(path)
     before = path.read_bytes()
-    second.start(tmp_path, {}, committed)  # as a run does: the state of the last finished stage, ...
+    second.start(
+        tmp_path, {}, committed
+    )  # as a run does: the state of the last finished stage, ...
     second.load_state_dict(checkpoint)  # ... then that of the checkpoint, which is later
     assert path.read_bytes() == before  # reading changes nothing
     assert second.state_dict() == checkpoint
@@ -102,7 +106,12 @@ def test_a_full_disk_is_one_line_and_costs_no_row_before(tmp_path):
         "except ValueError as error: print(error)\n"
         "tracker.close()"
     )
-    done = subprocess.run([sys.executable, "-W", "error", "-c", code, str(path)], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code, str(path)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert done.stdout == f"cannot write {path}: File too large; free some space and resume\n"
     assert done.stderr == ""
     assert path.stat().st_size == 1000

@@ -1,4 +1,6 @@
-"""Weights & Biases, checked with the package's own reader of its run files (``wandb leet inspect``)."""
+"""Weights & Biases, checked with the package's own reader of its run files (``wandb leet
+inspect``).
+"""
 
 import dataclasses
 import importlib
@@ -20,13 +22,21 @@ from supernet.track.wandb import WandB
 
 def rows(count: int) -> list[tuple[str, int, dict[str, float]]]:
     """What a small job logs, stage after stage."""
-    search = [("search", 10 * i, {"loss": 1 / i, "logits/edges/0/skip_connect": 0.1 * i}) for i in range(1, 6)]
-    retrain = [("retrain/0", 5 * i, {"loss": 2 / i, "accuracy": float("nan") if i == 2 else 0.5}) for i in range(1, 6)]
+    search = [
+        ("search", 10 * i, {"loss": 1 / i, "logits/edges/0/skip_connect": 0.1 * i})
+        for i in range(1, 6)
+    ]
+    retrain = [
+        ("retrain/0", 5 * i, {"loss": 2 / i, "accuracy": float("nan") if i == 2 else 0.5})
+        for i in range(1, 6)
+    ]
     return (search + retrain)[:count]
 
 
 def session(folder: Path, first: int, last: int, state=None) -> dict:
-    """Logs the rows from ``first`` to before ``last``; returns the state at the end, as a checkpoint would hold it."""
+    """Logs the rows from ``first`` to before ``last``; returns the state at the end, as a
+    checkpoint would hold it.
+    """
     trackers = Trackers([JsonLines(folder / "metrics.jsonl"), WandB()])
     trackers.start(folder, {"name": "test", "search": {"epochs": 3}}, state)
     for stage, step, metrics in rows(last)[first:]:
@@ -46,13 +56,16 @@ def inspect(folder: Path) -> list[dict]:
 
 def history(records: list[dict]) -> list[dict]:
     items = [record["history"]["item"] for record in records if record["type"] == "history"]
-    return [{k: v for k, v in item.items() if k not in ("_runtime", "_timestamp")} for item in items]
+    return [
+        {k: v for k, v in item.items() if k not in ("_runtime", "_timestamp")} for item in items
+    ]
 
 
 def expected(folder: Path) -> list[dict]:
     """Every row of metrics.jsonl in W&B's words."""
     return [
-        {"_step": i} | {f"{row['stage']}/{k}": v for k, v in row.items() if k != "stage" and v is not None}
+        {"_step": i}
+        | {f"{row['stage']}/{k}": v for k, v in row.items() if k != "stage" and v is not None}
         for i, row in enumerate(read_rows(folder / "metrics.jsonl"))
     ]
 
@@ -72,7 +85,11 @@ def test_offline_run_after_a_stop_is_that_of_a_run_never_stopped(tmp_path, capfd
     (run,) = [record["run"] for record in records if record["type"] == "run"]
     assert run["run_id"] == identity
     assert run["config"]["update"]["search"] == {"epochs": 3}
-    axes = {r["metric"]["glob_name"]: r["metric"]["step_metric"] for r in records if "glob_name" in r.get("metric", {})}
+    axes = {
+        r["metric"]["glob_name"]: r["metric"]["step_metric"]
+        for r in records
+        if "glob_name" in r.get("metric", {})
+    }
     assert axes == {"search/*": "search/step", "retrain/0/*": "retrain/0/step"}
 
 
@@ -80,11 +97,14 @@ def test_a_killed_session_leaves_a_readable_run_and_the_next_one_replaces_it(tmp
     code = (
         "import os, sys, time; from pathlib import Path; from tests.track.test_wandb import *\n"
         "folder = Path(sys.argv[1])\n"
-        "trackers = Trackers([JsonLines(folder / 'metrics.jsonl'), WandB()]); trackers.start(folder, {})\n"
+        "trackers = Trackers([JsonLines(folder / 'metrics.jsonl'), WandB()]); "
+        "trackers.start(folder, {})\n"
         "for row in rows(6): trackers.log(*row)\n"
         "time.sleep(2.5); os.kill(os.getpid(), 9)"
     )
-    killed = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=Path(__file__).parents[2])
+    killed = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], cwd=Path(__file__).parents[2]
+    )
     assert killed.returncode == -9
     assert len(expected(tmp_path)) == 6
     assert history(inspect(tmp_path)) == expected(tmp_path)
@@ -136,14 +156,21 @@ def test_the_package_is_not_imported_unless_used(tmp_path, kind):
 
 def test_online_without_a_login_is_one_line_at_once(tmp_path):
     code = (
-        "import sys; from pathlib import Path; from supernet.track.wandb import WandB; from supernet.errors import UserError\n"
+        "import sys; from pathlib import Path; from supernet.track.wandb import WandB; from "
+        "supernet.errors import UserError\n"
         "try: WandB(mode='online').start(Path(sys.argv[1]), {})\n"
         "except UserError as error: print(error); sys.exit(2)"
     )
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("WANDB_", "NETRC"))}
     environment |= {"HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path)}
     started = time.monotonic()
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, env=environment, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=60,
+    )
     assert time.monotonic() - started < 30
     assert (done.returncode, done.stderr) == (2, "")
     assert done.stdout.count("\n") == 1
@@ -159,5 +186,7 @@ def test_settings():
         kind = getattr(importlib.import_module(module), name)
         tracker = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), settings))
         assert dataclasses.asdict(tracker) == settings == dataclasses.asdict(kind())
-    with pytest.raises(UserError, match=r"tracker\.mode: unknown 'ofline'; did you mean 'offline'\?"):
+    with pytest.raises(
+        UserError, match=r"tracker\.mode: unknown 'ofline'; did you mean 'offline'\?"
+    ):
         WandB(mode="ofline")

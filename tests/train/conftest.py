@@ -17,7 +17,9 @@ PARTS = {
 
 @pytest.fixture
 def make_run(data, tmp_path):
-    """Makes and starts a run of SPOS, in ``tmp_path`` and on ``data`` unless told otherwise, with other settings by group."""
+    """Makes and starts a run of SPOS, in ``tmp_path`` and on ``data`` unless told otherwise, with
+    other settings by group.
+    """
     runs = ExitStack()
 
     def make(space, data=data, folder=tmp_path, parent=None, **settings) -> Run:
@@ -30,7 +32,11 @@ def make_run(data, tmp_path):
                 {
                     "name": "n",
                     "method": "m",
-                    "space": {"_target_": f"{kind.__module__}.{kind.__name__}", "search": size, "evaluation": size},
+                    "space": {
+                        "_target_": f"{kind.__module__}.{kind.__name__}",
+                        "search": size,
+                        "evaluation": size,
+                    },
                     **PARTS,
                     "data": {
                         "name": "noise",

@@ -1,4 +1,6 @@
-"""What tests of training share: a tracker that can be looked into, and stages that are stopped or crash."""
+"""What tests of training share: a tracker that can be looked into, and stages that are stopped or
+crash.
+"""
 
 import signal
 from collections.abc import Callable
@@ -48,7 +50,9 @@ def straight(stage: Stage) -> list:
 
 
 def stopped_and_resumed(make: Callable[[], Stage], steps: int, folder) -> tuple[Stage, list]:
-    """Asks a stage to stop after ``steps``, goes on with a fresh one; returns that one when it is done, and the rows."""
+    """Asks a stage to stop after ``steps``, goes on with a fresh one; returns that one when it is
+    done, and the rows.
+    """
     rows, stop = [], StopRequest()
     stage = after(make(), steps, lambda: stop._receive(signal.SIGTERM, None))
     try:

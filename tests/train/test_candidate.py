@@ -1,4 +1,6 @@
-"""Candidates: judged on held-out images alone, ended only when that is safe to say, and resumed to the same bits."""
+"""Candidates: judged on held-out images alone, ended only when that is safe to say, and resumed to
+the same bits.
+"""
 
 import signal
 from dataclasses import replace
@@ -26,18 +28,24 @@ PERFECT = [1.0] * EPOCHS
 
 @pytest.fixture
 def candidate(data):
-    """Makes a candidate of few weights and a small rate: ten epochs of two steps on 16 images, 8 held out."""
+    """Makes a candidate of few weights and a small rate: ten epochs of two steps on 16 images, 8
+    held out.
+    """
 
     def make(finished=(), ema_decay=0.9, **shortlist) -> CandidateStage:
         space, streams = SPACES["nb201"](), Streams(0)
         with streams.initialising("network"):
-            network = space.standalone(space.random(streams.host("architecture")), data.classes, data.channels)
+            network = space.standalone(
+                space.random(streams.host("architecture")), data.classes, data.channels
+            )
         return CandidateStage(
             "candidate/0",
             network,
             data,
             torch.arange(16),
-            RetrainSettings(epochs=EPOCHS, batch_size=8, lr=0.001, drop_path=0.2, ema_decay=ema_decay),
+            RetrainSettings(
+                epochs=EPOCHS, batch_size=8, lr=0.001, drop_path=0.2, ema_decay=ema_decay
+            ),
             augment=Augment(crop_padding=1),
             streams=streams,
             key="k",
@@ -60,7 +68,11 @@ def test_the_curve_is_the_accuracy_on_the_held_out_images(candidate, data):
             batches = evaluation_batches(data.train, torch.arange(16, 24), 3, data.mean, data.std)
             accuracies.append(evaluate(unseen.trained().eval(), batches).accuracy)
             unseen.network.train()
-    assert stage.curve == accuracies == [row["held_out_accuracy"] for _, _, row in rows if "held_out_accuracy" in row]
+    assert (
+        stage.curve
+        == accuracies
+        == [row["held_out_accuracy"] for _, _, row in rows if "held_out_accuracy" in row]
+    )
     assert identical(stage.network.state_dict(), unseen.network.state_dict())
     assert not stage.ended and len(stage.curve) == EPOCHS
 
@@ -76,7 +88,10 @@ def test_it_is_ended_as_soon_as_the_rule_says_so_and_no_sooner(candidate):
         run_stage(patient)
         assert patient.ended == (
             "confidence" in settings
-            and any(hopeless(whole.curve[:n], EPOCHS, settings["confidence"], [PERFECT]) for n in range(6, EPOCHS))
+            and any(
+                hopeless(whole.curve[:n], EPOCHS, settings["confidence"], [PERFECT])
+                for n in range(6, EPOCHS)
+            )
         )
 
 
@@ -107,18 +122,30 @@ SETTINGS = {
 
 @pytest.fixture
 def make(make_run, data, monkeypatch):
-    """Makes a run whose searcher finds CELLS, in this order of their inherited accuracy, on data that can be learnt."""
+    """Makes a run whose searcher finds CELLS, in this order of their inherited accuracy, on data
+    that can be learnt.
+    """
     noise = torch.Generator().manual_seed(0)
     labels = torch.arange(30) % 3
-    pixels = (80 * labels[:, None, None, None] + torch.randint(40, (30, 1, 8, 8), generator=noise)).to(torch.uint8)
-    learnable = ImageData.of("levels", TensorImages(pixels[:24], labels[:24]), TensorImages(pixels[24:], labels[24:]))
+    pixels = (
+        80 * labels[:, None, None, None] + torch.randint(40, (30, 1, 8, 8), generator=noise)
+    ).to(torch.uint8)
+    learnable = ImageData.of(
+        "levels", TensorImages(pixels[:24], labels[:24]), TensorImages(pixels[24:], labels[24:])
+    )
     space = SPACES["nb201"]()
-    monkeypatch.setattr(Random, "ask", lambda self: [] if vars(self).setdefault("told", False) else map(space.decode, CELLS))
+    monkeypatch.setattr(
+        Random,
+        "ask",
+        lambda self: [] if vars(self).setdefault("told", False) else map(space.decode, CELLS),
+    )
     monkeypatch.setattr(Random, "tell", lambda self, judged: setattr(self, "told", True))
 
     def make(data=learnable, **settings) -> Run:
         run = make_run(space, data=data, **SETTINGS | settings)
-        run.judge = lambda _, architecture, share: Judgement(0.9 - 0.1 * CELLS.index(space.encode(architecture)), 1.0, 12)
+        run.judge = lambda _, architecture, share: Judgement(
+            0.9 - 0.1 * CELLS.index(space.encode(architecture)), 1.0, 12
+        )
         return run
 
     make.data = learnable
@@ -138,32 +165,58 @@ def test_the_best_candidate_is_derived_and_what_was_ended_is_on_record(make):
     complete = [one for one in candidates if not one["ended"]]
     assert {one["epochs"] for one in complete} == {10}
     assert [len(curve) for curve in curves] == [one["epochs"] for one in candidates]
-    assert dead["upper_bound"] == upper_bound(curves[1], 10, 0.8, curves[:1]) < first["held_out_accuracy"] == curves[0][-1]
+    assert (
+        dead["upper_bound"]
+        == upper_bound(curves[1], 10, 0.8, curves[:1])
+        < first["held_out_accuracy"]
+        == curves[0][-1]
+    )
     lines = [line for line in said if "ended" in line]
-    assert lines[0].startswith(f"candidate/1: ended after {dead['epochs']} of 10 epochs; ") and "\n" not in lines[0]
+    assert (
+        lines[0].startswith(f"candidate/1: ended after {dead['epochs']} of 10 epochs; ")
+        and "\n" not in lines[0]
+    )
     assert len(lines) == len(candidates) - len(complete)
     best = max(complete, key=lambda one: one["held_out_accuracy"])
     assert results["architecture"]["text"] == results["shortlist"]["best"] == best["text"]
-    steps = {name: stage["result"]["steps"] for name, stage in run.state.stages.items() if "/" in name}
+    steps = {
+        name: stage["result"]["steps"] for name, stage in run.state.stages.items() if "/" in name
+    }
     assert steps["candidate/0"] == 10 * 3 and steps["candidate/1"] == dead["epochs"] * 3
-    assert steps["retrain/0"] == steps["random/0"] == 10 * 4  # all images, all epochs: nothing that is compared is ended
+    assert (
+        steps["retrain/0"] == steps["random/0"] == 10 * 4
+    )  # all images, all epochs: nothing that is compared is ended
     assert results["derive"]["evaluated"] == 3
-    seconds = [results[part]["seconds"] for part in ("search", "derive", "shortlist", "retrain", "random_baseline")]
+    seconds = [
+        results[part]["seconds"]
+        for part in ("search", "derive", "shortlist", "retrain", "random_baseline")
+    ]
     assert results["total_seconds"] == pytest.approx(sum(seconds))
     page = run.report().read_text(encoding="utf-8")
-    assert "ended early: at most" in page and "accuracy on held-out training images" in page and "chosen" in page
+    assert (
+        "ended early: at most" in page
+        and "accuracy on held-out training images" in page
+        and "chosen" in page
+    )
 
 
 def test_candidates_never_train_on_what_judges_them_nor_see_a_test_image(make, tmp_path):
     run = make()
     parts = run.shortlist_splits
     assert sorted([*parts.weights.tolist(), *parts.architecture.tolist()]) == list(range(24))
-    assert len(parts.architecture) == 6 and make.data.train.labels[parts.architecture].bincount().tolist() == [2, 2, 2]
+    assert len(parts.architecture) == 6 and make.data.train.labels[
+        parts.architecture
+    ].bincount().tolist() == [2, 2, 2]
     run.derive()
-    blind = replace(make.data, test=replace(make.data.test, pixels=torch.zeros_like(make.data.test.pixels)))
+    blind = replace(
+        make.data, test=replace(make.data.test, pixels=torch.zeros_like(make.data.test.pixels))
+    )
     other = make(data=blind, folder=tmp_path / "blind")
     other.derive()
-    curves = [[one.state.stages[f"candidate/{i}"]["result"]["curve"] for i in range(3)] for one in (run, other)]
+    curves = [
+        [one.state.stages[f"candidate/{i}"]["result"]["curve"] for i in range(3)]
+        for one in (run, other)
+    ]
     assert curves[0] == curves[1]
 
 
@@ -195,21 +248,30 @@ def test_a_run_that_is_stopped_among_its_candidates_ends_as_if_it_had_not_been(m
             return {k: figures(v) for k, v in value.items() if k not in clock}
         return [figures(v) for v in value] if isinstance(value, list) else value
 
-    assert figures(stopped) == figures({name: stage["result"] for name, stage in whole.state.stages.items()})
+    assert figures(stopped) == figures(
+        {name: stage["result"] for name, stage in whole.state.stages.items()}
+    )
     assert rows == (tmp_path / "whole" / "metrics.jsonl").read_bytes()
     for path in (tmp_path / "whole" / "checkpoints").glob("*.pt"):
-        ours, theirs = (torch.load(folder / path.name)["state"] for folder in (tmp_path / "checkpoints", path.parent))
+        ours, theirs = (
+            torch.load(folder / path.name)["state"]
+            for folder in (tmp_path / "checkpoints", path.parent)
+        )
         assert identical(ours, theirs)
 
 
 def test_a_child_takes_the_candidates_over(make, tmp_path):
-    """Other seeds of the same retraining: nothing of the shortlist is trained again; another recipe trains it anew."""
+    """Other seeds of the same retraining: nothing of the shortlist is trained again; another recipe
+    trains it anew.
+    """
     trained, parent = [], make()
     parent.derive()
     for name, changed in (("more", {"seeds": 2}), ("other", {"lr": 0.004})):
         child = make(folder=tmp_path / name, parent=tmp_path, retrain=SETTINGS["retrain"] | changed)
         train = child._train
-        child._train = lambda stage, train=train, name=name: trained.append((name, stage.name)) or train(stage)
+        child._train = lambda stage, train=train, name=name: (
+            trained.append((name, stage.name)) or train(stage)
+        )
         child.derive()
         assert (child.results()["shortlist"] == parent.results()["shortlist"]) == (name == "more")
     assert trained == [("other", f"candidate/{i}") for i in range(3)]

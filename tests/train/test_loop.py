@@ -16,7 +16,9 @@ from tests.train.stopping import NEVER, Rows, after, stopped_and_resumed
 
 
 class Counter:
-    """Its loss in step k (from 0) is k squared, its accuracy 0.5; its weight is the number of steps done."""
+    """Its loss in step k (from 0) is k squared, its accuracy 0.5; its weight is the number of steps
+    done.
+    """
 
     name, key, device, steps, steps_per_epoch = "retrain/1", "k", torch.device("cpu"), 11, 4
 
@@ -41,8 +43,19 @@ class Counter:
 
 
 EXPECTED = [  # windows of 3 steps, cut at the ends of epochs (4, 8) and of the stage (11)
-    ("retrain/1", end, {"epoch": end / 4, "loss": sum(k**2 for k in window) / len(window), "accuracy": 0.5})
-    for end, window in ((3, (0, 1, 2)), (4, (3,)), (6, (4, 5)), (8, (6, 7)), (9, (8,)), (11, (9, 10)))
+    (
+        "retrain/1",
+        end,
+        {"epoch": end / 4, "loss": sum(k**2 for k in window) / len(window), "accuracy": 0.5},
+    )
+    for end, window in (
+        (3, (0, 1, 2)),
+        (4, (3,)),
+        (6, (4, 5)),
+        (8, (6, 7)),
+        (9, (8,)),
+        (11, (9, 10)),
+    )
 ]
 for _, end, row in EXPECTED:
     if end in (4, 8):
@@ -53,7 +66,9 @@ def test_rows_hold_the_means_since_the_last_row_and_the_ends_of_epochs():
     rows, stage = [], Counter()
     cost = run_stage(stage, tracker=Rows(rows), log_every=3)
     assert rows == EXPECTED
-    assert stage.ended == 2 and cost.steps == 11 and cost.seconds > 0 and cost.peak_memory_bytes > 1e6
+    assert (
+        stage.ended == 2 and cost.steps == 11 and cost.seconds > 0 and cost.peak_memory_bytes > 1e6
+    )
 
 
 @pytest.mark.parametrize("steps", range(1, 11))
@@ -76,7 +91,9 @@ def test_after_a_crash_it_goes_on_from_the_last_checkpoint_and_no_row_is_there_t
     def not_due():
         checkpoints.every_seconds = NEVER
 
-    stage = after(after(after(Counter(), 9, crash), 6, not_due), 5, due)  # checkpoint at 5, rows up to 8, crash at 9
+    stage = after(
+        after(after(Counter(), 9, crash), 6, not_due), 5, due
+    )  # checkpoint at 5, rows up to 8, crash at 9
     with pytest.raises(ZeroDivisionError):
         run_stage(stage, checkpoints, Rows(rows), log_every=3)
     assert [step for _, step, _ in rows] == [3, 4, 6, 8]
@@ -125,7 +142,9 @@ def broken(stage, step, weight=None, loss=None):
         figures = do(index)
         if index + 1 >= step and weight is not None:
             stage.weight[7] = weight
-        return figures | ({"loss": torch.tensor(loss)} if index + 1 >= step and loss is not None else {})
+        return figures | (
+            {"loss": torch.tensor(loss)} if index + 1 >= step and loss is not None else {}
+        )
 
     stage.step = breaking
     return stage
@@ -141,12 +160,16 @@ def broken(stage, step, weight=None, loss=None):
     ],
 )
 @pytest.mark.parametrize("stopping", [False, True])
-def test_what_diverges_ends_in_one_line_and_never_replaces_a_good_checkpoint(tmp_path, trouble, message, stopping):
+def test_what_diverges_ends_in_one_line_and_never_replaces_a_good_checkpoint(
+    tmp_path, trouble, message, stopping
+):
     checkpoints, stop = Checkpoints(tmp_path, 0.0), StopRequest()
     stage = broken(Counter(), 6, **trouble)
     if stopping:
         stage = after(stage, 6, lambda: stop._receive(signal.SIGTERM, None))
-    with pytest.raises(UserError, match=rf"^retrain/1: {message} at step 6; lower the learning rate") as caught:
+    with pytest.raises(
+        UserError, match=rf"^retrain/1: {message} at step 6; lower the learning rate"
+    ) as caught:
         run_stage(stage, checkpoints, stop=stop)
     assert "\n" not in str(caught.value)
     assert checkpoints.load("retrain/1", "k")["step"] == 5
@@ -177,7 +200,9 @@ def spoilt(content: bytes) -> dict[str, bytes]:
         "empty": b"",
         "half": content[:middle],
         "without its last byte": content[:-1],
-        "with a flipped bit": content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :],
+        "with a flipped bit": content[:middle]
+        + bytes([content[middle] ^ 1])
+        + content[middle + 1 :],
         "text": b"no checkpoint",
     }
 
@@ -188,7 +213,9 @@ def test_a_damaged_checkpoint_is_refused_in_one_line_and_left_where_it_is(tmp_pa
     path = checkpoints.save("search", STATE)
     damaged = spoilt(path.read_bytes())[how]
     path.write_bytes(damaged)
-    with pytest.raises(UserError, match=r"search\.pt is damaged \(\w+\); remove it to start the stage search anew") as caught:
+    with pytest.raises(
+        UserError, match=r"search\.pt is damaged \(\w+\); remove it to start the stage search anew"
+    ) as caught:
         checkpoints.load("search", "k")
     assert "\n" not in str(caught.value) and path.read_bytes() == damaged
 
@@ -212,15 +239,26 @@ class Evil:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"version": VERSION + 1, "stage": "search", "key": "k"}, f"not a version {VERSION} checkpoint of the stage search"),
-        ({"version": VERSION, "stage": "retrain/0", "key": "k"}, f"not a version {VERSION} checkpoint of the stage search"),
+        (
+            {"version": VERSION + 1, "stage": "search", "key": "k"},
+            f"not a version {VERSION} checkpoint of the stage search",
+        ),
+        (
+            {"version": VERSION, "stage": "retrain/0", "key": "k"},
+            f"not a version {VERSION} checkpoint of the stage search",
+        ),
         ([1, 2], f"not a version {VERSION} checkpoint of the stage search"),
-        ({"version": VERSION, "stage": "search", "key": "other"}, "was written with other settings"),
+        (
+            {"version": VERSION, "stage": "search", "key": "other"},
+            "was written with other settings",
+        ),
         ({"version": VERSION, "stage": "search"}, "was written with other settings"),
         ({"version": VERSION, "stage": "search", "key": Evil()}, "is damaged"),
     ],
 )
-def test_a_checkpoint_of_something_else_is_refused_in_one_line(tmp_path, monkeypatch, content, message):
+def test_a_checkpoint_of_something_else_is_refused_in_one_line(
+    tmp_path, monkeypatch, content, message
+):
     monkeypatch.chdir(tmp_path)
     checkpoints = Checkpoints(tmp_path)
     torch.save(content, checkpoints.path("search"))
@@ -233,7 +271,10 @@ def test_a_full_disk_is_one_line_and_the_old_checkpoint_stays(tmp_path):
     checkpoints = Checkpoints(tmp_path)
     path = checkpoints.save("search", STATE)
     before = path.read_bytes()
-    with small_disk(10_000), pytest.raises(UserError, match=r"cannot write .*search\.pt: .*full") as caught:
+    with (
+        small_disk(10_000),
+        pytest.raises(UserError, match=r"cannot write .*search\.pt: .*full") as caught,
+    ):
         checkpoints.save("search", STATE)
     assert "\n" not in str(caught.value)
     assert path.read_bytes() == before and os.listdir(tmp_path) == ["search.pt"]

@@ -20,12 +20,17 @@ def test_plain_darts_falls_for_the_skip():
     """Which is worse: see tests/planted.py."""
     space = Tempting()
     scores = searched(space, "darts", epochs=8).scores()
-    assert space.derive(scores)["halves"] == ("skip_connect", "skip_connect") and (scores["halves"][:, 1] > 0.7).all()
+    assert (
+        space.derive(scores)["halves"] == ("skip_connect", "skip_connect")
+        and (scores["halves"][:, 1] > 0.7).all()
+    )
 
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_the_beta_decay_resists(seed):
-    """Where plain DARTS falls for the skip, given as long and the same steps; with a weight for this problem."""
+    """Where plain DARTS falls for the skip, given as long and the same steps; with a weight for
+    this problem.
+    """
     assert "skip_connect" in resisted("plain", seed)
     assert resisted("held", seed) == ("conv_a", "conv_a")
 
@@ -48,8 +53,14 @@ if __name__ == "__main__":
     for method in METHODS:
         started = time.process_time()
         right = sum(found(method, seed) == ("right", "right") for seed in range(10))
-        print(f"{method}: {right} of 10 seeds, {(time.process_time() - started) / 10:.1f} s of CPU time each", flush=True)
+        print(
+            f"{method}: {right} of 10 seeds, {(time.process_time() - started) / 10:.1f} s of CPU "
+            "time each",
+            flush=True,
+        )
     for method in ("darts", *GUARDED):
         for epochs in (12, 30):
-            right = sum(resisted(method, seed, epochs) == ("conv_a", "conv_a") for seed in range(10))
+            right = sum(
+                resisted(method, seed, epochs) == ("conv_a", "conv_a") for seed in range(10)
+            )
             print(f"tempting skip, {epochs} epochs, {method}: {right} of 10 seeds", flush=True)

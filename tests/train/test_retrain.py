@@ -1,4 +1,6 @@
-"""The retrain stage against hand-written training in plain PyTorch, and its chance against its own seed."""
+"""The retrain stage against hand-written training in plain PyTorch, and its chance against its own
+seed.
+"""
 
 import copy
 import itertools
@@ -17,7 +19,9 @@ from tests.compare import identical
 from tests.train.stopping import stopped_and_resumed, straight
 from tests.variants import SPACES
 
-WITH_HEADS = SPACES | {"darts with auxiliary head": lambda: Darts(Geometry(4, 3), Geometry(4, 3), auxiliary=True)}
+WITH_HEADS = SPACES | {
+    "darts with auxiliary head": lambda: Darts(Geometry(4, 3), Geometry(4, 3), auxiliary=True)
+}
 
 
 @pytest.fixture(params=WITH_HEADS)
@@ -29,12 +33,20 @@ def space(request):
 def test_stopped_anywhere_and_resumed_it_ends_in_the_same_bits(
     space, retrain_stage, everything_varied, tmp_path, precision, request
 ):
-    """Invariant 4; and that a second run of a seed is the first, to the bit, whatever else draws from torch's generator."""
+    """Invariant 4; and that a second run of a seed is the first, to the bit, whatever else draws
+    from torch's generator.
+    """
     elsewhere = itertools.count()
 
     def make():
         torch.manual_seed(next(elsewhere))
-        settings = dict(warmup_epochs=0.5, drop_path=0.5, ema_decay=0.9, label_smoothing=0.1, precision=precision)
+        settings = dict(
+            warmup_epochs=0.5,
+            drop_path=0.5,
+            ema_decay=0.9,
+            label_smoothing=0.1,
+            precision=precision,
+        )
         return retrain_stage(space, augment=everything_varied, **settings)
 
     whole = make()
@@ -57,8 +69,12 @@ def test_in_bf16_products_are_short_and_weights_are_not(space, retrain_stage):
 
 
 def test_training_is_the_textbooks(space, retrain_stage):
-    """SGD on the smoothed cross-entropy and 0.4 of the auxiliary head's, clipped by norm; the average as timm documents it."""
-    settings = dict(clip=0.5, label_smoothing=0.2, ema_decay=0.5, auxiliary_weight=0.4, weight_decay=0.01)
+    """SGD on the smoothed cross-entropy and 0.4 of the auxiliary head's, clipped by norm; the
+    average as timm documents it.
+    """
+    settings = dict(
+        clip=0.5, label_smoothing=0.2, ema_decay=0.5, auxiliary_weight=0.4, weight_decay=0.01
+    )
     stage, twin = (retrain_stage(space, **settings) for _ in range(2))
     network, heads = twin.network.train(), []
     if network_has_head := getattr(network, "auxiliary", None) is not None:
@@ -85,11 +101,19 @@ def test_training_is_the_textbooks(space, retrain_stage):
         optimizer.step()
         decay = 0.0 if index < 2 else min(0.5, 1 - index ** (-2 / 3))
         for name, value in network.state_dict().items():
-            average[name] = decay * average[name] + (1 - decay) * value if value.is_floating_point() else value.clone()
+            average[name] = (
+                decay * average[name] + (1 - decay) * value
+                if value.is_floating_point()
+                else value.clone()
+            )
         assert float(figures["loss"]) == pytest.approx(float(loss.detach()), rel=1e-4)
-        assert float(figures["accuracy"]) == pytest.approx(float((outputs.argmax(1) == labels).float().mean()))
+        assert float(figures["accuracy"]) == pytest.approx(
+            float((outputs.argmax(1) == labels).float().mean())
+        )
     assert len(heads) == (5 if network_has_head else 0)
-    torch.testing.assert_close(dict(stage.network.state_dict()), dict(network.state_dict()), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        dict(stage.network.state_dict()), dict(network.state_dict()), rtol=1e-4, atol=1e-5
+    )
     torch.testing.assert_close(dict(stage.trained().state_dict()), average, rtol=1e-4, atol=1e-5)
     assert stage.trained() is not stage.network and twin.trained() is not twin.network
 
@@ -114,7 +138,10 @@ def test_drop_path_grows_linearly_and_draws_from_the_stages_own_generator(space,
         stage.streams.tensor("drop_path").manual_seed(seed)
         return float(stage.step(stage.steps - 1)["loss"])
 
-    losses = [loss_at_the_end(seed, drop) for seed, drop in ((1, 0.9), (1, 0.9), (2, 0.9), (3, 0.0), (4, 0.0))]
+    losses = [
+        loss_at_the_end(seed, drop)
+        for seed, drop in ((1, 0.9), (1, 0.9), (2, 0.9), (3, 0.0), (4, 0.0))
+    ]
     assert losses[0] == losses[1] != losses[2] != losses[3] == losses[4]
 
 
@@ -123,14 +150,19 @@ def test_drop_path_zeroes_whole_samples_and_keeps_the_mean(noise):
     drop_path.generator = noise
     dropped = drop_path(torch.ones(4000, 2, 3, 3))
     per_sample = dropped.flatten(1)
-    assert (per_sample == per_sample[:, :1]).all() and set(per_sample[:, 0].tolist()) == {0.0, float(torch.tensor(1 / 0.75))}
+    assert (per_sample == per_sample[:, :1]).all() and set(per_sample[:, 0].tolist()) == {
+        0.0,
+        float(torch.tensor(1 / 0.75)),
+    }
     share = float((per_sample[:, 0] == 0).float().mean())
     assert abs(share - 0.25) < 5 * math.sqrt(0.25 * 0.75 / 4000)
     assert torch.equal(drop_path.eval()(dropped), dropped)
 
 
 def test_training_images_are_augmented_as_told(retrain_stage):
-    """A square of 4 by 4, or what the border leaves of it, is blank in each image (0 is the mean colour); the rest is as it was."""
+    """A square of 4 by 4, or what the border leaves of it, is blank in each image (0 is the mean
+    colour); the rest is as it was.
+    """
     space = SPACES["nb201"]()
     stage, plain, seen = retrain_stage(space, augment=Augment(cutout=4)), retrain_stage(space), []
     stage.network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
@@ -151,7 +183,9 @@ def test_all_training_images_are_used_and_no_others(retrain_stage, data):
 
 @pytest.mark.parametrize("name", SPACES)
 def test_inheriting_starts_at_the_supernets_own_subnet(name, make_run, noise):
-    """The same function, to rounding: weights and BatchNorm statistics are those that the search left."""
+    """The same function, to rounding: weights and BatchNorm statistics are those that the search
+    left.
+    """
     space = SPACES[name]()
     run = make_run(space)
     run.search()
@@ -170,7 +204,10 @@ def test_networks_of_one_index_start_alike_and_of_another_do_not(make_run):
     """Random architectures are compared under the chance that the derived one had."""
     run = make_run(SPACES["nb201"]())
     first, second = (run.space.random(np.random.default_rng(seed)) for seed in (0, 1))
-    stages = [run.retrain_stage(*arguments, "scratch") for arguments in (("retrain/0", first, 0), ("random/0", second, 0))]
+    stages = [
+        run.retrain_stage(*arguments, "scratch")
+        for arguments in (("retrain/0", first, 0), ("random/0", second, 0))
+    ]
     stages.append(run.retrain_stage("retrain/1", first, 1, "scratch"))
     stems = [copy.deepcopy(stage.network.stem[0].weight) for stage in stages]
     batches = [next(stage.batches)[0] for stage in stages]

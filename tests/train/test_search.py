@@ -1,4 +1,6 @@
-"""The search stage, for every space, sampler and learner, and against hand-written steps in plain PyTorch."""
+"""The search stage, for every space, sampler and learner, and against hand-written steps in plain
+PyTorch.
+"""
 
 import copy
 import dataclasses
@@ -44,7 +46,15 @@ def test_stopped_anywhere_and_resumed_it_ends_in_the_same_bits(
     """Invariant 4; and that a second run of a seed is the first, to the bit."""
 
     def make():
-        return search_stage(space, sampler, learner, augment=everything_varied, epochs=1, warmup_epochs=0.5, label_smoothing=0.1)
+        return search_stage(
+            space,
+            sampler,
+            learner,
+            augment=everything_varied,
+            epochs=1,
+            warmup_epochs=0.5,
+            label_smoothing=0.1,
+        )
 
     whole = make()
     rows = straight(whole)
@@ -64,7 +74,9 @@ def test_in_bf16_too(space, search_stage, tmp_path):
     rows = straight(whole)
     resumed, resumed_rows = stopped_and_resumed(make, 1, tmp_path)
     assert set(products) == {torch.bfloat16}
-    assert {w.dtype for w in [*whole.supernet.parameters(), *whole.logits.values()]} == {torch.float32}
+    assert {w.dtype for w in [*whole.supernet.parameters(), *whole.logits.values()]} == {
+        torch.float32
+    }
     assert identical(whole.state_dict(), resumed.state_dict()) and resumed_rows == rows
 
 
@@ -73,38 +85,60 @@ def test_another_seed_is_another_run(space, search_stage):
     assert not any(torch.equal(first.logits[name], second.logits[name]) for name in first.logits)
     for batches in ("weight_batches", "architecture_batches"):
         assert not torch.equal(next(getattr(first, batches))[0], next(getattr(second, batches))[0])
-    assert any(not torch.equal(a, b) for a, b in zip(first.supernet.parameters(), second.supernet.parameters(), strict=True))
+    assert any(
+        not torch.equal(a, b)
+        for a, b in zip(first.supernet.parameters(), second.supernet.parameters(), strict=True)
+    )
 
 
-def test_weights_move_by_their_gradient_alone_and_no_gradient_is_left_anywhere(space, sampler, learner, search_stage):
+def test_weights_move_by_their_gradient_alone_and_no_gradient_is_left_anywhere(
+    space, sampler, learner, search_stage
+):
     stage, twin = (search_stage(space, sampler, learner, clip=0.0) for _ in range(2))
     assert check_weight_gradients(stage, twin)
-    assert all(tensor.grad is None for tensor in [*stage.supernet.parameters(), *stage.logits.values()])
-    assert all(torch.equal(stage.logits[n], twin.logits[n]) != (stage.learner.moves == "logits") for n in stage.logits)
+    assert all(
+        tensor.grad is None for tensor in [*stage.supernet.parameters(), *stage.logits.values()]
+    )
+    assert all(
+        torch.equal(stage.logits[n], twin.logits[n]) != (stage.learner.moves == "logits")
+        for n in stage.logits
+    )
 
 
 def test_several_paths_a_step_average_their_gradients(space, search_stage):
-    assert len(check_weight_gradients(*(search_stage(space, Uniform(paths=3), Fixed(), clip=0.0) for _ in range(2)))) == 3
+    assert (
+        len(
+            check_weight_gradients(
+                *(search_stage(space, Uniform(paths=3), Fixed(), clip=0.0) for _ in range(2))
+            )
+        )
+        == 3
+    )
 
 
 def check_weight_gradients(stage, twin) -> list:
-    """Does the first step of ``stage``: its weights must get the mean gradient over the mixtures, which are returned, and no other.
+    """Does the first step of ``stage``: its weights must get the mean gradient over the mixtures,
+    which are returned, and no other.
 
-    What is expected is computed on ``twin``, which is as ``stage`` was; where the first mixture teaches the others, their loss is
-    the cross entropy with its softmax.
+    What is expected is computed on ``twin``, which is as ``stage`` was; where the first mixture
+    teaches the others, their loss is the cross entropy with its softmax.
     """
     images, labels = next(twin.weight_batches)
     mixtures, seen = [], {}
     stage.sampler.mixtures = recorded(stage.sampler.mixtures, mixtures)
     weights = dict(stage.supernet.named_parameters())
-    stage.optimizer.register_step_pre_hook(lambda *_: seen.update({name: copy.deepcopy(w.grad) for name, w in weights.items()}))
+    stage.optimizer.register_step_pre_hook(
+        lambda *_: seen.update({name: copy.deepcopy(w.grad) for name, w in weights.items()})
+    )
     stage.step(0)
     outputs = [twin.supernet(images, mixture) for mixture in mixtures[0]]
     losses = [F.cross_entropy(output, labels) for output in outputs]
     if stage.sampler.distils:
         teacher = outputs[0].detach().softmax(1)
         losses[1:] = [-(teacher * output.log_softmax(1)).sum(1).mean() for output in outputs[1:]]
-    expected = torch.autograd.grad(sum(losses) / len(losses), list(twin.supernet.parameters()), allow_unused=True)
+    expected = torch.autograd.grad(
+        sum(losses) / len(losses), list(twin.supernet.parameters()), allow_unused=True
+    )
     assert sum(gradient is not None for gradient in expected) > 10
     for name, gradient in zip(weights, expected, strict=True):
         if gradient is None:
@@ -115,16 +149,25 @@ def check_weight_gradients(stage, twin) -> list:
 
 
 def test_a_step_of_first_order_darts_is_the_textbooks(space, search_stage):
-    """Liu et al. 2019, algorithm 1 with xi = 0, in plain PyTorch, on the same batches from the same start."""
-    stage, twin = (search_stage(space, Softmax(), Gradient(lr=0.1), clip=0.5, weight_decay=0.01) for _ in range(2))
+    """Liu et al. 2019, algorithm 1 with xi = 0, in plain PyTorch, on the same batches from the same
+    start.
+    """
+    stage, twin = (
+        search_stage(space, Softmax(), Gradient(lr=0.1), clip=0.5, weight_decay=0.01)
+        for _ in range(2)
+    )
     network = twin.supernet.train()
-    alphas = {name: torch.nn.Parameter(table.detach().clone()) for name, table in twin.logits.items()}
+    alphas = {
+        name: torch.nn.Parameter(table.detach().clone()) for name, table in twin.logits.items()
+    }
     outer = torch.optim.Adam(alphas.values(), lr=0.1, betas=(0.5, 0.999), weight_decay=1e-3)
     inner = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9, weight_decay=0.01)
 
     def loss(batch):
         images, labels = batch
-        return F.cross_entropy(network(images, {n: Choice.dense(a.softmax(-1)) for n, a in alphas.items()}), labels)
+        return F.cross_entropy(
+            network(images, {n: Choice.dense(a.softmax(-1)) for n, a in alphas.items()}), labels
+        )
 
     for index in range(4):
         stage.step(index)
@@ -135,16 +178,27 @@ def test_a_step_of_first_order_darts_is_the_textbooks(space, search_stage):
         inner.zero_grad()
         loss(training).backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 0.5)
-        inner.param_groups[0]["lr"] = 0.001 + (0.05 - 0.001) * (1 + math.cos(math.pi * index / 6)) / 2
+        inner.param_groups[0]["lr"] = (
+            0.001 + (0.05 - 0.001) * (1 + math.cos(math.pi * index / 6)) / 2
+        )
         inner.step()
     for name, table in stage.logits.items():
         torch.testing.assert_close(table.detach(), alphas[name].detach())
-    torch.testing.assert_close(dict(stage.supernet.named_parameters()), dict(network.named_parameters()), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(
+        dict(stage.supernet.named_parameters()),
+        dict(network.named_parameters()),
+        rtol=1e-4,
+        atol=1e-6,
+    )
 
 
 def test_a_step_of_spos_is_a_step_of_the_paths_own_network(space, search_stage):
-    """And nothing else moves: neither by momentum nor by weight decay. Guo et al. 2020, section 3.2."""
-    stage = search_stage(space, Uniform(), Fixed(), epochs=2, lr=0.1, lr_min=0.1, clip=0.5, weight_decay=0.1)
+    """And nothing else moves: neither by momentum nor by weight decay. Guo et al. 2020, section
+    3.2.
+    """
+    stage = search_stage(
+        space, Uniform(), Fixed(), epochs=2, lr=0.1, lr_min=0.1, clip=0.5, weight_decay=0.1
+    )
     twin = search_stage(space, Uniform(), Fixed())
     architectures = []
     stage.budget.random = recorded(stage.budget.random, architectures)
@@ -152,7 +206,10 @@ def test_a_step_of_spos_is_a_step_of_the_paths_own_network(space, search_stage):
     for index in range(3):
         images, labels = next(twin.weight_batches)
         before = clones(stage.supernet.state_dict().items())
-        velocity = {name: copy.deepcopy(stage.optimizer.state.get(weight, {})) for name, weight in weights.items()}
+        velocity = {
+            name: copy.deepcopy(stage.optimizer.state.get(weight, {}))
+            for name, weight in weights.items()
+        }
         stage.step(index)
         network = space.standalone(architectures[-1], 3, 1, phase="search")
         network.load_state_dict(space.inherited(before, network, architectures[-1]))
@@ -191,7 +248,10 @@ def test_every_architecture_step_sees_other_images_none_of_which_trains_weights(
     for index in range(stage.steps_per_epoch):
         stage.step(index)
     if learner.learns:
-        assert [sorted(images) for images in seen.values()] == [splits.weights.tolist(), splits.architecture.tolist()]
+        assert [sorted(images) for images in seen.values()] == [
+            splits.weights.tolist(),
+            splits.architecture.tolist(),
+        ]
     else:
         assert not seen["architecture"] and stage.architecture_batches.state_dict()["epoch"] is None
 
@@ -199,15 +259,21 @@ def test_every_architecture_step_sees_other_images_none_of_which_trains_weights(
 DARTS, SPOS = (Softmax(), Gradient()), (Uniform(), Fixed())
 
 
-@pytest.mark.parametrize(("method", "other"), [(DARTS, SPOS), (SPOS, DARTS)], ids=["darts from spos", "spos from darts"])
+@pytest.mark.parametrize(
+    ("method", "other"), [(DARTS, SPOS), (SPOS, DARTS)], ids=["darts from spos", "spos from darts"]
+)
 def test_the_starting_weights_are_those_given(space, method, other, search_stage):
     """A warm start: the weights of all methods are the same tensors. Nothing else is taken over."""
     before = search_stage(space, *other, seed=5)
     before.step(0)
     start = before.supernet.state_dict()
     stage, cold = search_stage(space, *method, start=start), search_stage(space, *method)
-    assert identical(stage.supernet.state_dict(), start) and not identical(cold.supernet.state_dict(), start)
-    assert identical(stage.state_dict() | {"supernet": None}, cold.state_dict() | {"supernet": None})
+    assert identical(stage.supernet.state_dict(), start) and not identical(
+        cold.supernet.state_dict(), start
+    )
+    assert identical(
+        stage.state_dict() | {"supernet": None}, cold.state_dict() | {"supernet": None}
+    )
 
 
 def test_the_end_of_an_epoch_reports_the_logits_and_their_entropy(space, search_stage):
@@ -218,7 +284,9 @@ def test_the_end_of_an_epoch_reports_the_logits_and_their_entropy(space, search_
             table[0, 1] = 100.0
     figures = stage.end_of_epoch()
     for group in space.groups:
-        certain = math.log(len(group.options)) * (group.slots - 1) / group.slots  # nats; one slot of all has none
+        certain = (
+            math.log(len(group.options)) * (group.slots - 1) / group.slots
+        )  # nats; one slot of all has none
         assert figures[f"entropy/{group.name}"] == pytest.approx(certain)
         assert figures[f"logits/{group.name}/0/{group.options[1]}"] == 100.0
     assert len(figures) == sum(1 + group.slots * len(group.options) for group in space.groups)
@@ -228,7 +296,9 @@ def test_the_end_of_an_epoch_reports_the_logits_and_their_entropy(space, search_
 def test_a_learner_of_a_policy_reports_its_reward_and_entropy_and_no_logits(space, search_stage):
     stage = search_stage(space, Policy(hidden=8), Reinforce())
     figures = stage.step(0)
-    most = sum(math.log(len(gene.values)) for gene in space.genes)  # nats; a fresh policy is all but uniform
+    most = sum(
+        math.log(len(gene.values)) for gene in space.genes
+    )  # nats; a fresh policy is all but uniform
     assert 0.99 * most < float(figures["entropy/policy"]) <= 1.0001 * most
     assert 0 <= float(figures["reward"]) <= 1 and stage.end_of_epoch() == {}
 
@@ -251,10 +321,16 @@ class Sealed:
         return self
 
 
-def test_search_and_derivation_never_touch_the_test_set_and_each_retraining_does_once(space, make_run, data):
+def test_search_and_derivation_never_touch_the_test_set_and_each_retraining_does_once(
+    space, make_run, data
+):
     """Invariant 5."""
     test = Sealed(data.test)
-    run = make_run(space, dataclasses.replace(data, test=test), retrain={"epochs": 1, "seeds": 2, "auxiliary_weight": 0.0})
+    run = make_run(
+        space,
+        dataclasses.replace(data, test=test),
+        retrain={"epochs": 1, "seeds": 2, "auxiliary_weight": 0.0},
+    )
     run.search()
     architecture = run.derive()
     run.judge(run.trained_supernet().supernet, architecture)
@@ -269,18 +345,31 @@ def test_search_and_derivation_never_touch_the_test_set_and_each_retraining_does
 
 def test_a_run_derives_by_perturbation_and_says_how(make_run):
     space = SPACES["nb201"]()
-    run = make_run(space, searcher={"_target_": "supernet.search.perturbation.Perturbation", "tune_epochs": 0.4})
+    run = make_run(
+        space,
+        searcher={"_target_": "supernet.search.perturbation.Perturbation", "tune_epochs": 0.4},
+    )
     architecture = run.derive()
     found = run.results()["derive"]
-    assert [one["kept"] for one in sorted(found["kept"], key=lambda one: one["slots"])] == list(architecture["edges"])
-    assert found["searcher"] == "perturbation" and found["tuned_steps"] == 6 and found["evaluated"] == 1
+    assert [one["kept"] for one in sorted(found["kept"], key=lambda one: one["slots"])] == list(
+        architecture["edges"]
+    )
+    assert (
+        found["searcher"] == "perturbation"
+        and found["tuned_steps"] == 6
+        and found["evaluated"] == 1
+    )
 
 
 # --- several supernets
 
 
-def test_several_supernets_are_searches_of_their_own_and_their_mean_logits_decide(space, search_stage, tmp_path):
-    """The first is the search of one supernet, to the bit; the next begins like it, with other weights and images."""
+def test_several_supernets_are_searches_of_their_own_and_their_mean_logits_decide(
+    space, search_stage, tmp_path
+):
+    """The first is the search of one supernet, to the bit; the next begins like it, with other
+    weights and images.
+    """
 
     def make(supernets=2):
         return search_stage(
@@ -307,27 +396,50 @@ def test_several_supernets_are_searches_of_their_own_and_their_mean_logits_decid
     for index in range(both.steps):
         if index == alone.steps:
             assert identical(alone.supernet.state_dict(), both.supernet.state_dict())
-            assert identical(alone.detached_logits, both.detached_logits) and identical(alone.scores(), both.scores())
+            assert identical(alone.detached_logits, both.detached_logits) and identical(
+                alone.scores(), both.scores()
+            )
         inner(index)
-    assert seen[: alone.steps] == seen[alone.steps :] and len(set(seen)) == alone.steps  # what follows a schedule begins again
-    assert not any(torch.equal(both.ended[0][name], table) for name, table in both.detached_logits.items())
+    assert (
+        seen[: alone.steps] == seen[alone.steps :] and len(set(seen)) == alone.steps
+    )  # what follows a schedule begins again
+    assert not any(
+        torch.equal(both.ended[0][name], table) for name, table in both.detached_logits.items()
+    )
     assert not identical(first, both.supernet.state_dict())
     for name, mean in both.scores().items():
-        torch.testing.assert_close(mean, (alone.scores()[name] + both.sampler.scores(both.detached_logits)[name]) / 2)
+        torch.testing.assert_close(
+            mean, (alone.scores()[name] + both.sampler.scores(both.detached_logits)[name]) / 2
+        )
 
     del both.sampler.relaxation
     for at in (alone.steps - 1, alone.steps, alone.steps + 1):
         resumed, _ = stopped_and_resumed(make, at, tmp_path / str(at))
-        assert identical(both.state_dict(), resumed.state_dict()) and identical(both.scores(), resumed.scores())
+        assert identical(both.state_dict(), resumed.state_dict()) and identical(
+            both.scores(), resumed.scores()
+        )
 
 
 def test_what_several_supernets_do_not_go_with_is_one_line(search_stage):
     for settings in ({"depths": [[0.0, 1.0]]}, {"freeze_weights": True}):
         with pytest.raises(
-            UserError, match=rf"search\.supernets=2: does not go with search\.{next(iter(settings))}; leave that out"
+            UserError,
+            match=rf"search\.supernets=2: does not go with search\.{next(iter(settings))}; leave that out",
         ):
             search_stage(SPACES["nb201"](), Softmax(), Gradient(), supernets=2, **settings)
-    with pytest.raises(UserError, match=r"search\.supernets: there is a mean of logits alone, and this method learns none"):
+    with pytest.raises(
+        UserError,
+        match=r"search\.supernets: there is a mean of logits alone, and this method learns none",
+    ):
         search_stage(SPACES["nb201"](), Uniform(), Fixed(), supernets=2)
-    with pytest.raises(UserError, match=r"search\.supernets: guards watch one supernet to its end; leave out guard= or set search"):
-        search_stage(SPACES["nb201"](), Softmax(), Gradient(), guards={"early_stop": EarlyStop()}, supernets=2)
+    with pytest.raises(
+        UserError,
+        match=r"search\.supernets: guards watch one supernet to its end; leave out guard= or set search",
+    ):
+        search_stage(
+            SPACES["nb201"](),
+            Softmax(),
+            Gradient(),
+            guards={"early_stop": EarlyStop()},
+            supernets=2,
+        )

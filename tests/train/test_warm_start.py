@@ -1,4 +1,6 @@
-"""Weights taken over from an earlier network: of what is the same operation in the same place, and of nothing else."""
+"""Weights taken over from an earlier network: of what is the same operation in the same place, and
+of nothing else.
+"""
 
 import shutil
 
@@ -57,11 +59,15 @@ def test_shared_edges_are_equal_and_others_are_left_alone():
             assert name in shared and torch.equal(value, theirs[name])
         else:
             assert name not in shared and torch.equal(value, fresh[name])
-    assert any("from_0_to_2" in name and name in theirs for name in fresh)  # BatchNorms of both convolutions: same name and shape
+    assert any(
+        "from_0_to_2" in name and name in theirs for name in fresh
+    )  # BatchNorms of both convolutions: same name and shape
 
 
 def test_what_has_another_shape_is_drawn_fresh():
-    """Of other classes all but the last layer is shared; of twice the width nothing is; none is an error."""
+    """Of other classes all but the last layer is shared; of twice the width nothing is; none is an
+    error.
+    """
     space, origin, wide = SPACES["nb201"](), network(ONE), NB201(Geometry(8, 1), Geometry(8, 1))
     shared = space.shared(origin.state_dict(), operations_of(origin), network(ONE, classes=5))
     assert origin.state_dict().keys() - shared.keys() == {"head.4.weight", "head.4.bias"}
@@ -85,33 +91,49 @@ RETRAIN = {"epochs": 1, "batch_size": 8, "seeds": 1, "auxiliary_weight": 0.0, "e
 def test_a_run_starts_from_another_runs_network_and_says_how_much_of_it(make_run, tmp_path):
     space, first, said = SPACES["nb201"](), tmp_path / "first", []
     make_run(space, folder=first, architecture=ONE, retrain=RETRAIN).retrain()
-    settings = {"retrain": RETRAIN | {"seeds": 2, "warm_start": str(first)}, "baseline": {"architectures": 1}}
+    settings = {
+        "retrain": RETRAIN | {"seeds": 2, "warm_start": str(first)},
+        "baseline": {"architectures": 1},
+    }
     run = make_run(space, folder=tmp_path / "second", architecture=OTHER, **settings)
     run.progress.message = said.append
     trained, train = {}, run._train
 
     def watched(stage):
-        trained[stage.name] = {name: value.clone() for name, value in stage.network.state_dict().items()}
-        assert identical(trained[stage.name], dict(stage.trained().state_dict()))  # the average starts there as well
+        trained[stage.name] = {
+            name: value.clone() for name, value in stage.network.state_dict().items()
+        }
+        assert identical(
+            trained[stage.name], dict(stage.trained().state_dict())
+        )  # the average starts there as well
         return train(stage)
 
     run._train = watched
     run.retrain()
     saved = torch.load(first / "checkpoints" / "retrain-0.pt")["state"]["average"]
     for name in ("stem.0.weight", "blocks.0.edges.from_0_to_1.body.0.weight", "head.4.weight"):
-        assert torch.equal(trained["retrain/0"][name], saved[name]) and torch.equal(trained["retrain/1"][name], saved[name])
+        assert torch.equal(trained["retrain/0"][name], saved[name]) and torch.equal(
+            trained["retrain/1"][name], saved[name]
+        )
         assert not torch.equal(trained["random/0"][name], saved[name])
     start = run.results()["retrain"]["warm_start"]
     new = network(OTHER)
     shared = space.shared(saved, operations_of(network(ONE)), new)
     taken = sum(weight.numel() for name, weight in new.named_parameters() if name in shared)
     everything = sum(weight.numel() for weight in new.parameters())
-    assert start == {"from": str(first), "weights": taken, "of": everything} and 0 < taken < everything
+    assert (
+        start == {"from": str(first), "weights": taken, "of": everything} and 0 < taken < everything
+    )
     assert f"retrain/0: {taken:,} of {everything:,} weights are taken over from {first}" in said
-    # the key names the origin: another one is another training, and one that is finished outlives it
+    # the key names the origin: another one is another training, and one that is finished outlives
+    # it
     key = run.state.stages["retrain/0"]["key"]
     architecture = Architecture.from_dict(run.results()["architecture"])
-    assert key == run.retrain_key("retrain/0", architecture, "warm") != run.retrain_key("retrain/0", architecture, "scratch")
+    assert (
+        key
+        == run.retrain_key("retrain/0", architecture, "warm")
+        != run.retrain_key("retrain/0", architecture, "scratch")
+    )
     shutil.rmtree(first)
     again = make_run(space, folder=tmp_path / "second", architecture=OTHER, **settings)
     again.retrain()
@@ -124,12 +146,23 @@ def test_a_run_starts_from_another_runs_network_and_says_how_much_of_it(make_run
 def test_an_origin_that_is_lost_before_it_was_needed_is_named(make_run, tmp_path):
     space, first = SPACES["nb201"](), tmp_path / "first"
     make_run(space, folder=first, architecture=ONE, retrain=RETRAIN).retrain()
-    run = make_run(space, folder=tmp_path / "second", architecture=OTHER, retrain=RETRAIN | {"warm_start": str(first)})
+    run = make_run(
+        space,
+        folder=tmp_path / "second",
+        architecture=OTHER,
+        retrain=RETRAIN | {"warm_start": str(first)},
+    )
     shutil.rmtree(first)
-    with pytest.raises(UserError, match=r"retrain.warm_start=.*: the network retrain/0 .* is gone; restore it"):
+    with pytest.raises(
+        UserError, match=r"retrain.warm_start=.*: the network retrain/0 .* is gone; restore it"
+    ):
         run.retrain()
 
 
 def test_two_starts_are_refused(make_run, tmp_path):
-    with pytest.raises(UserError, match=r"retrain.warm_start and retrain.init=inherit are two starts"):
-        make_run(SPACES["nb201"](), retrain=RETRAIN | {"warm_start": str(tmp_path), "init": "inherit"})
+    with pytest.raises(
+        UserError, match=r"retrain.warm_start and retrain.init=inherit are two starts"
+    ):
+        make_run(
+            SPACES["nb201"](), retrain=RETRAIN | {"warm_start": str(tmp_path), "init": "inherit"}
+        )

@@ -1,4 +1,6 @@
-"""Partial channels that grow: what an operation gave it gives on, and the search goes on where it was."""
+"""Partial channels that grow: what an operation gave it gives on, and the search goes on where it
+was.
+"""
 
 import pytest
 import torch
@@ -27,22 +29,35 @@ SPACES = {
 
 
 def widened(name, narrow, wide, stride, affine, noise):
-    """An operation that has learnt something, the wider one made of it, where the channels that they read and give come from."""
-    old, new = (OPERATIONS[name](channels, stride, affine, True).double() for channels in (narrow, wide))
+    """An operation that has learnt something, the wider one made of it, where the channels that
+    they read and give come from.
+    """
+    old, new = (
+        OPERATIONS[name](channels, stride, affine, True).double() for channels in (narrow, wide)
+    )
     for key, value in old.state_dict().items():
         value.copy_(torch.rand(value.shape, generator=noise) + (0.5 if "var" in key else 0.0))
     sources = sources_of(old, new, noise.clone_state())
     holder, wider = nn.ModuleDict({"one": old}), nn.ModuleDict({"one": new})
     widen(holder, wider, ["one"], torch.optim.SGD([nn.Parameter(torch.zeros(1))]), noise)
     first, *_, last = sources.values() if sources else [None, None]
-    return old, new, first and (first.columns.of if first.columns else first.rows), last and last.rows
+    return (
+        old,
+        new,
+        first and (first.columns.of if first.columns else first.rows),
+        last and last.rows,
+    )
 
 
 @pytest.mark.parametrize(("stride", "affine"), [(1, False), (2, True)])
 @pytest.mark.parametrize(("narrow", "wide"), [(1, 2), (4, 6)])
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_on_copied_channels_a_wider_operation_gives_copies_of_what_it_gave(name, narrow, wide, stride, affine, noise):
-    """In evaluation and in training, whose statistics are those of the batch: every operation is a chain of these layers."""
+def test_on_copied_channels_a_wider_operation_gives_copies_of_what_it_gave(
+    name, narrow, wide, stride, affine, noise
+):
+    """In evaluation and in training, whose statistics are those of the batch: every operation is a
+    chain of these layers.
+    """
     if (name, stride, narrow) == ("skip_connect", 2, 1):
         pytest.skip("a strided skip has two halves, and no space one of a single channel")
     old, new, read, written = widened(name, narrow, wide, stride, affine, noise)
@@ -62,14 +77,18 @@ def test_on_copied_channels_a_wider_operation_gives_copies_of_what_it_gave(name,
 def test_shares_add_up_to_one_and_none_is_small(noise):
     of, shares = copies(3, 8, noise)
     assert of[:3].tolist() == [0, 1, 2] and of.max() < 3
-    torch.testing.assert_close(torch.zeros(3).double().index_add(0, of, shares), torch.ones(3).double())
+    torch.testing.assert_close(
+        torch.zeros(3).double().index_add(0, of, shares), torch.ones(3).double()
+    )
     of, shares = copies(1, 2, noise)
     assert shares.min() > 0.25
     assert torch.equal(copies(4, 4, noise).shares, torch.ones(4).double())
 
 
 def test_copies_inside_an_operation_do_not_stay_copies(noise):
-    """Equal shares would give the two depthwise kernels that read copies the same gradient for ever."""
+    """Equal shares would give the two depthwise kernels that read copies the same gradient for
+    ever.
+    """
     _, new, _, _ = widened("sep_conv_3x3", 1, 2, 1, False, noise)
     kernels = new.body[4].weight
     assert torch.equal(kernels[0], kernels[1])
@@ -80,7 +99,9 @@ def test_copies_inside_an_operation_do_not_stay_copies(noise):
 
 @pytest.mark.parametrize("name", SPACES)
 def test_the_search_goes_on_with_wider_operations(name, search_stage, tmp_path):
-    """Logits, their optimiser, what was pruned, weights of the same shape, momentum and learning rate go on; and it resumes."""
+    """Logits, their optimiser, what was pruned, weights of the same shape, momentum and learning
+    rate go on; and it resumes.
+    """
 
     def make(widths=WIDTHS, parts=2):
         settings = {"widths": widths, "modifiers": [Pruning([[0.5, 3]])]}
@@ -91,9 +112,15 @@ def test_the_search_goes_on_with_wider_operations(name, search_stage, tmp_path):
     for index in range(3):
         stage.step(index)
         plain.step(index)
-    assert identical(stage.supernet.state_dict(), plain.supernet.state_dict())  # until then it is the narrow one
+    assert identical(
+        stage.supernet.state_dict(), plain.supernet.state_dict()
+    )  # until then it is the narrow one
     logits, old = {k: v.clone() for k, v in stage.detached_logits.items()}, stage.supernet
-    momenta = {name: dict(stage.optimizer.state[w]) for name, w in old.named_parameters() if w in stage.optimizer.state}
+    momenta = {
+        name: dict(stage.optimizer.state[w])
+        for name, w in old.named_parameters()
+        if w in stage.optimizer.state
+    }
     stage.widen()
     assert parts_of(stage) == {2} and identical(logits, stage.detached_logits)
     grown, state = 0, stage.supernet.state_dict()
@@ -104,20 +131,32 @@ def test_the_search_goes_on_with_wider_operations(name, search_stage, tmp_path):
     for key, weight in stage.supernet.named_parameters():
         assert (weight in stage.optimizer.state) == (key in momenta)
         if key in momenta:
-            momentum, before = stage.optimizer.state[weight]["momentum_buffer"], momenta[key]["momentum_buffer"]
-            assert momentum.shape == weight.shape and set(momentum.unique().tolist()) == set(before.unique().tolist())
+            momentum, before = (
+                stage.optimizer.state[weight]["momentum_buffer"],
+                momenta[key]["momentum_buffer"],
+            )
+            assert momentum.shape == weight.shape and set(momentum.unique().tolist()) == set(
+                before.unique().tolist()
+            )
 
     stage = make()
     for index in range(stage.steps):
         figures = stage.step(index)
         if index > 2:
             plain.step(index)
-            assert stage.optimizer.param_groups[0]["lr"] == plain.optimizer.param_groups[0]["lr"]  # one cosine
+            assert (
+                stage.optimizer.param_groups[0]["lr"] == plain.optimizer.param_groups[0]["lr"]
+            )  # one cosine
         assert all(value.isfinite() for value in figures.values())
         assert parts_of(stage) == {4 if index < 3 else 2}
     relaxed = stage.sampler.relaxation(stage.logits, 0.9, torch.Generator())
     assert all(len(slot) == 3 for choice in relaxed.values() for slot in choice.active)
-    assert all(a is b for a, b in zip(stage.optimizer.param_groups[0]["params"], stage.supernet.parameters(), strict=True))
+    assert all(
+        a is b
+        for a, b in zip(
+            stage.optimizer.param_groups[0]["params"], stage.supernet.parameters(), strict=True
+        )
+    )
     assert parts_of(stage) == {stage.space.search.partial_channels}
 
     whole = make()
@@ -128,8 +167,12 @@ def test_the_search_goes_on_with_wider_operations(name, search_stage, tmp_path):
 
 
 def test_the_last_step_is_as_wide_as_the_space_says(search_stage):
-    """However late the widths begin: whoever reads the weights afterwards builds a supernet of the space."""
-    stage = search_stage(SPACES["nb201"](1), DrNAS(), Gradient(), widths=[[0.0, 4], [0.98, 2], [0.99, 1]])
+    """However late the widths begin: whoever reads the weights afterwards builds a supernet of the
+    space.
+    """
+    stage = search_stage(
+        SPACES["nb201"](1), DrNAS(), Gradient(), widths=[[0.0, 4], [0.98, 2], [0.99, 1]]
+    )
     for index in range(stage.steps):
         stage.step(index)
         assert parts_of(stage) == {1 if index == stage.steps - 1 else 4}
@@ -143,13 +186,31 @@ def parts_of(stage):
     ("settings", "message"),
     [
         ({"widths": [[0.1, 2]]}, r"search\.widths=.*: must begin at 0, with whole, falling K"),
-        ({"widths": [[0.0, 2], [0.5, 4]]}, r"search\.widths=.*: must begin at 0, with whole, falling K"),
-        ({"widths": [[0.0, 2.5], [0.5, 2]]}, r"search\.widths=.*: must begin at 0, with whole, falling K"),
-        ({"widths": [[0.0, float("inf")], [0.5, 2]]}, r"search\.widths=.*: must begin at 0, with whole, falling K"),
-        ({"widths": [[0.0, 2], [0.5, 2]]}, r"search\.widths=.*: must begin at 0, with whole, falling K"),
+        (
+            {"widths": [[0.0, 2], [0.5, 4]]},
+            r"search\.widths=.*: must begin at 0, with whole, falling K",
+        ),
+        (
+            {"widths": [[0.0, 2.5], [0.5, 2]]},
+            r"search\.widths=.*: must begin at 0, with whole, falling K",
+        ),
+        (
+            {"widths": [[0.0, float("inf")], [0.5, 2]]},
+            r"search\.widths=.*: must begin at 0, with whole, falling K",
+        ),
+        (
+            {"widths": [[0.0, 2], [0.5, 2]]},
+            r"search\.widths=.*: must begin at 0, with whole, falling K",
+        ),
         ({"widths": [4, 2]}, r"search\.widths=.*: must be pairs"),
-        ({"widths": [[0.0, 4], [0.5, 1]]}, r"search\.widths=.*: must end with space\.search\.partial_channels=2; change one"),
-        ({"widths": [[0.0, 3], [0.5, 2]]}, r"search\.widths: 3 must divide space\.search\.channels=4; choose another"),
+        (
+            {"widths": [[0.0, 4], [0.5, 1]]},
+            r"search\.widths=.*: must end with space\.search\.partial_channels=2; change one",
+        ),
+        (
+            {"widths": [[0.0, 3], [0.5, 2]]},
+            r"search\.widths: 3 must divide space\.search\.channels=4; choose another",
+        ),
         (
             {"widths": WIDTHS, "depths": [[0.0, 1.0]]},
             r"search\.widths=.*: does not go with search\.depths; leave that out or set search\.widths=\[\]",
@@ -174,10 +235,19 @@ def test_what_makes_no_sense_is_one_line(search_stage, settings, message):
 
 
 def test_the_recipe_runs_on_both_spaces_and_others_start_from_its_weights(tmp_path):
-    """Its supernet ends as wide as the space says; to start from such a one would be to start too wide."""
+    """Its supernet ends as wide as the space says; to start from such a one would be to start too
+    wide.
+    """
     finished("search", *TINY, "method=drnas", "space=darts", "search.epochs=2", cwd=tmp_path)
     parent = finished("search", *TINY, "method=drnas", "search.epochs=2", cwd=tmp_path)
-    child = finished("search", f"from={parent}", "method=gdas", "space.search.partial_channels=2", "search.epochs=1", cwd=tmp_path)
+    child = finished(
+        "search",
+        f"from={parent}",
+        "method=gdas",
+        "space.search.partial_channels=2",
+        "search.epochs=1",
+        cwd=tmp_path,
+    )
     assert '"method": "drnas"' in (child / "results.json").read_text()
     anew = finished("search", f"from={child}", "method=drnas", "search.epochs=1", cwd=tmp_path)
     assert '"warm_start": null' in (anew / "results.json").read_text()
