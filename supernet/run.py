@@ -35,8 +35,8 @@ from supernet.evaluate.statistics import mean_and_interval
 from supernet.files import read_json, write_json, write_text
 from supernet.mixture import Architecture, Logits, Mixture
 from supernet.randomness import Streams
-from supernet.search.perturbation import Perturbation
-from supernet.search.searcher import rank, search
+from supernet.searchers.perturbation import PerturbationSelection
+from supernet.searchers.searcher import order, search
 from supernet.spaces.space import Space
 from supernet.state import SCHEMA, State, key_of, remove_leftovers
 from supernet.track.console import Progress
@@ -707,7 +707,7 @@ class Run:
         name = option(self.searcher)
         started = time.perf_counter()
         scores, tuned = stage.scores(), {}
-        if isinstance(self.searcher, Perturbation):
+        if isinstance(self.searcher, PerturbationSelection):
             scores, tuned = self._perturbed(stage)
         self.searcher.begin(self.budget, scores, Streams(self.config.seed).host("searcher"))
         with (
@@ -739,7 +739,7 @@ class Run:
             if len(costs) > 1
             else []
         )
-        best = sorted(result.judged, key=lambda architecture: rank(result.judged[architecture]))
+        best = sorted(result.judged, key=lambda architecture: order(result.judged[architecture]))
         return best[: self.config.shortlist.size], {
             "searcher": name,
             "inherited_accuracy": result.judgement.accuracy,

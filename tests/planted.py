@@ -29,7 +29,7 @@ from supernet.modifiers.auxiliary_skip import AuxiliarySkip
 from supernet.modifiers.beta_decay import BetaDecay
 from supernet.modifiers.edge_normalisation import EdgeNormalisation
 from supernet.modifiers.modifier import Modifier
-from supernet.modifiers.perturbation import Perturbation
+from supernet.modifiers.perturbation import WeightPerturbation
 from supernet.modifiers.pruning import Pruning
 from supernet.modifiers.skip_dropout import SkipDropout
 from supernet.samplers.drnas import DrNAS
@@ -39,7 +39,7 @@ from supernet.samplers.proxyless import Proxyless
 from supernet.samplers.sampler import Sampler
 from supernet.samplers.snas import SNAS
 from supernet.samplers.softmax import Softmax
-from supernet.search.perturbation import Perturbation as PerturbationSearcher
+from supernet.searchers.perturbation import PerturbationSelection
 from supernet.spaces.space import Gene, Geometry, Space
 from supernet.train.search import SearchSettings, SearchStage
 from supernet.train.tuning import TuningStage
@@ -205,8 +205,8 @@ METHODS: dict[
         list,
     ),
     "fairdarts": (lambda: FairDARTS(zero_one_weight=0.4), lambda: gradient(beta1=0.9), list),
-    "sdarts": (Softmax, gradient, lambda: [Perturbation()]),
-    "sdarts_adversarial": (Softmax, gradient, lambda: [Perturbation("adversarial", steps=3)]),
+    "sdarts": (Softmax, gradient, lambda: [WeightPerturbation()]),
+    "sdarts_adversarial": (Softmax, gradient, lambda: [WeightPerturbation("adversarial", steps=3)]),
     "darts_minus": (Softmax, gradient, lambda: [AuxiliarySkip()]),
     "pc_darts": (Softmax, lambda: gradient(warmups=[[0, 0.3]]), lambda: [EdgeNormalisation()]),
     "pdarts": (
@@ -281,7 +281,7 @@ def resisted(method: str, seed: int, epochs: int = 30) -> tuple[str, ...]:
     space, scores = Tempting(), None
     stage = searched(space, method, seed, epochs)
     if method.endswith("perturbation"):
-        projection = PerturbationSearcher().projection(
+        projection = PerturbationSelection().projection(
             stage.budget,
             lambda mixture, share: stage.snapshot().judged(mixture),
             lambda: stage.sampler.mean(stage.detached_logits, 1 - 1 / stage.planned),

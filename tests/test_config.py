@@ -92,7 +92,7 @@ def test_a_whole_configuration_is_typed_to_its_last_leaf():
         (SAMPLER | {"paths": None}, "part.paths: Incompatible value 'None'"),
         (SAMPLER | {"paths": 0}, "sampler.paths=0: must be at least 1"),
         (
-            {"_target_": "supernet.search.random.Random", "candidates": -1},
+            {"_target_": "supernet.searchers.random.Random", "candidates": -1},
             "searcher.candidates=-1: must be at least 1",
         ),
         (LEARNER | {"order": "third"}, "learner.order='third': choose one of first, second"),

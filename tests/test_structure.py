@@ -24,7 +24,7 @@ from supernet.learners.learner import Learner
 from supernet.modifiers.modifier import Modifier
 from supernet.run import Run
 from supernet.samplers.sampler import Sampler
-from supernet.search.searcher import Searcher
+from supernet.searchers.searcher import Searcher
 from supernet.spaces.space import Space
 from supernet.track.interface import Tracker
 from tests import variants
@@ -50,7 +50,7 @@ ALLOWED = {
     "evaluate": {"errors", "mixture"},
     "instruments": {"errors", "mixture", "ops", "spaces", "cost", "learners", "evaluate"},
     "guards": {"errors", "mixture", "spaces", "instruments"},
-    "search": {"errors", "mixture", "spaces", "cost", "evaluate"},
+    "searchers": {"errors", "mixture", "spaces", "cost", "evaluate"},
     "export": {"errors", "files", "mixture", "ops", "spaces"},
     "train": {
         "errors",
@@ -103,8 +103,8 @@ ALONE = {  # package -> the only files that may import it
     "hydra": {"cli.py"},
     "wandb": {"track/wandb.py"},
     "rich": {"track/console.py", "report/summary.py", "study.py"},
-    "optuna": {"search/through_optuna.py", "search/nsga2.py", "search/tpe.py"},
-    "matplotlib": {"report/cell.py", "report/figures.py"},
+    "optuna": {"searchers/through_optuna.py", "searchers/nsga2.py", "searchers/tpe.py"},
+    "matplotlib": {"report/cell.py", "report/plots.py"},
     "sklearn": {"data/sources.py"},
     "onnxruntime": {"export/bundle.py"},
     "tests": set(),

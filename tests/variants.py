@@ -9,12 +9,12 @@ from supernet.guards.oles import OLES
 from supernet.learners.exponentiated import Exponentiated
 from supernet.learners.fixed import Fixed
 from supernet.learners.gradient import Gradient
-from supernet.learners.reinforce import Reinforce as ReinforceLearner
+from supernet.learners.reinforce import ReinforceLearner
 from supernet.modifiers.auxiliary_skip import AuxiliarySkip
 from supernet.modifiers.beta_decay import BetaDecay
-from supernet.modifiers.drop_path import DropPath
+from supernet.modifiers.drop_path import OptionDropout
 from supernet.modifiers.edge_normalisation import EdgeNormalisation
-from supernet.modifiers.perturbation import Perturbation
+from supernet.modifiers.perturbation import WeightPerturbation
 from supernet.modifiers.pruning import Pruning
 from supernet.modifiers.skip_dropout import SkipDropout
 from supernet.samplers.attentive import Attentive
@@ -30,16 +30,16 @@ from supernet.samplers.schedule import Schedule
 from supernet.samplers.snas import SNAS
 from supernet.samplers.softmax import Softmax
 from supernet.samplers.uniform import Uniform
-from supernet.search.evolution import Evolution
-from supernet.search.local_search import LocalSearch
-from supernet.search.logits import Derived
-from supernet.search.nsga2 import NSGA2
-from supernet.search.perturbation import Perturbation as PerturbationSearcher
-from supernet.search.random import Random
-from supernet.search.reinforce import Reinforce
-from supernet.search.sampled import Sampled
-from supernet.search.successive_halving import SuccessiveHalving
-from supernet.search.tpe import TPE
+from supernet.searchers.evolution import Evolution
+from supernet.searchers.local_search import LocalSearch
+from supernet.searchers.logits import ByLogits
+from supernet.searchers.nsga2 import NSGA2
+from supernet.searchers.perturbation import PerturbationSelection
+from supernet.searchers.random import Random
+from supernet.searchers.reinforce import ReinforceSearcher
+from supernet.searchers.sampled import Sampled
+from supernet.searchers.successive_halving import SuccessiveHalving
+from supernet.searchers.tpe import TPE
 from supernet.spaces.darts import Darts
 from supernet.spaces.nb201 import NB201
 from supernet.spaces.space import Geometry
@@ -77,25 +77,25 @@ MODIFIERS = {
     "edge_normalisation": EdgeNormalisation,
     "auxiliary_skip": AuxiliarySkip,
     "beta_decay": BetaDecay,
-    "perturbation": Perturbation,
-    "adversarial_perturbation": lambda: Perturbation("adversarial", steps=2),
+    "perturbation": WeightPerturbation,
+    "adversarial_perturbation": lambda: WeightPerturbation("adversarial", steps=2),
     "pruning": lambda: Pruning([[0.25, 4], [0.5, 3]]),
     "skip_dropout": lambda: SkipDropout([[0.0, 0.5]]),
-    "drop_path": lambda: DropPath(0.6),
+    "drop_path": lambda: OptionDropout(0.6),
 }
 GUARDS = {
     "early_stop": lambda: EarlyStop(window=1, k=1),
     "oles": lambda: OLES(window=2, threshold=0.1),
 }
 SEARCHERS = {
-    "logits": Derived,
+    "logits": ByLogits,
     "sampled": lambda: Sampled(candidates=5),
-    "perturbation": lambda: PerturbationSearcher(tune_epochs=0.0),
+    "perturbation": lambda: PerturbationSelection(tune_epochs=0.0),
     "random": lambda: Random(candidates=5),
     "evolution": lambda: Evolution(candidates=10, population=4, sample=2),
     "local_search": lambda: LocalSearch(candidates=10),
     "successive_halving": lambda: SuccessiveHalving(candidates=9, eta=2, rounds=3),
-    "reinforce": lambda: Reinforce(candidates=10),
+    "reinforce": lambda: ReinforceSearcher(candidates=10),
     "nsga2": lambda: NSGA2(candidates=10, population=4),
     "tpe": lambda: TPE(candidates=10, random=3),
 }

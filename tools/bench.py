@@ -454,7 +454,7 @@ def draw(found: dict[str, dict], file: Path) -> None:
     """What :func:`growth` found on logarithmic axes, where the power laws are lines."""
     from matplotlib.figure import Figure
 
-    from supernet.report.figures import CHANCE, FOUND, tidy
+    from supernet.report.plots import CHANCE, FOUND, tidy
 
     figure = Figure(figsize=(2.4 * len(found), 5), layout="constrained")
     for column, (name, measured) in zip(

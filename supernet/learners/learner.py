@@ -94,7 +94,7 @@ class Parts(NamedTuple):
 _parts: WeakKeyDictionary[nn.Module, Parts] = WeakKeyDictionary()
 
 
-def parts(network: nn.Module) -> Parts:
+def trained_parts(network: nn.Module) -> Parts:
     """Its parts, listed once: a network never changes which it has."""
     if network not in _parts:
         norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
@@ -107,7 +107,7 @@ def statistics_kept(network: nn.Module) -> Iterator[None]:
     """Inside, the forward passes of training leave no trace of their images in the running
     statistics of the BatchNorms.
     """
-    norms = parts(network).norms
+    norms = trained_parts(network).norms
     for norm in norms:
         norm.track_running_stats = False
     try:
@@ -122,7 +122,9 @@ def fixed(network: nn.Module) -> Iterator[None]:
     """Inside, nothing is kept for gradients of the weights, which then cost neither time nor
     memory.
     """
-    moving = [parameter for parameter in parts(network).parameters if parameter.requires_grad]
+    moving = [
+        parameter for parameter in trained_parts(network).parameters if parameter.requires_grad
+    ]
     for parameter in moving:
         parameter.requires_grad_(False)
     try:

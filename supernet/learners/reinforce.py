@@ -15,7 +15,7 @@ from supernet.samplers.sampler import Sampler
 
 
 @dataclass
-class Reinforce(Learner):
+class ReinforceLearner(Learner):
     """ENAS's learning of its controller (Pham et al., ICML 2018, sections 2.2 and 3.2): REINFORCE
     (Williams, 1992) with Adam.
 

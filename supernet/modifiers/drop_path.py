@@ -12,7 +12,7 @@ KEPT = ("none", "skip_connect")
 
 
 @dataclass
-class DropPath(Modifier):
+class OptionDropout(Modifier):
     """Drop-path in the supernet, a regularisation of the inner problem (Zela et al., ICLR 2020,
     section 5.1).
 

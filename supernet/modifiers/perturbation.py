@@ -14,7 +14,7 @@ MODES = ("random", "adversarial")
 
 
 @dataclass
-class Perturbation(Modifier):
+class WeightPerturbation(Modifier):
     """SmoothDARTS (Chen & Hsieh, ICML 2020, section 3): the weights train on perturbed mixtures, so
     that the loss is flat around.
 

@@ -12,16 +12,16 @@ from typing import Any
 import yaml
 
 from supernet.files import read_json, write_text
-from supernet.report import figures
+from supernet.report import plots
 from supernet.report.cell import COLOURS, draw_cell
 from supernet.report.summary import (
     HEADINGS,
     RANK_HEADINGS,
     comparison,
-    count,
     percent,
     rank_rows,
     start_of,
+    thousands,
 )
 from supernet.track.jsonlines import read_rows
 
@@ -45,9 +45,7 @@ def write_report(folder: Path) -> Path:
     return path
 
 
-def page(
-    name: str, results: Mapping[str, Any], rows: figures.Rows, config: Mapping[str, Any]
-) -> str:
+def page(name: str, results: Mapping[str, Any], rows: plots.Rows, config: Mapping[str, Any]) -> str:
     """The page as HTML."""
     colours = option_colours(results, rows)
     sections = [
@@ -105,7 +103,7 @@ def result(results: Mapping[str, Any]) -> str:
         )
         html += note(
             f"Searcher: {derived['searcher']}; architectures judged: "
-            f"{count(derived.get('evaluated'))}{accuracy}."
+            f"{thousands(derived.get('evaluated'))}{accuracy}."
         )
     return html
 
@@ -131,7 +129,7 @@ def cheapness(one: Mapping[str, Any] | None) -> str:
     if one is None:
         return "–"
     value, full = (
-        "×".join(map(count, x)) if isinstance(x, list) else count(x)
+        "×".join(map(thousands, x)) if isinstance(x, list) else thousands(x)
         for x in (one["value"], one["full"])
     )
     return f"{value} of {full} ({one['setting']})"
@@ -182,10 +180,10 @@ def latency(results: Mapping[str, Any]) -> str:
 def accuracy_against_cost(results: Mapping[str, Any]) -> str:
     if not results.get("retrain") and not results.get("random_baseline"):
         return ""
-    html = picture(figures.cost_scatter(results), "scatter")
+    html = picture(plots.cost_scatter(results), "scatter")
     each = results.get("random_baseline", {}).get("architectures", [])
     lines = [
-        [one["text"], count(one["params"]), count(one["madds"]), percent(one["accuracy"])]
+        [one["text"], thousands(one["params"]), thousands(one["madds"]), percent(one["accuracy"])]
         for one in each
     ]
     return html + table(
@@ -195,11 +193,11 @@ def accuracy_against_cost(results: Mapping[str, Any]) -> str:
     )
 
 
-def search(results: Mapping[str, Any], rows: figures.Rows, colours: Mapping[str, str]) -> str:
+def search(results: Mapping[str, Any], rows: plots.Rows, colours: Mapping[str, str]) -> str:
     rows = [row for row in rows if row["stage"] == "search"]
     if not rows:
         return ""
-    html = picture(figures.search_curves(rows), "search")
+    html = picture(plots.search_curves(rows), "search")
     groups = dict.fromkeys(
         name.split("/")[1] for row in rows for name in row if name.startswith("logits/")
     )
@@ -207,7 +205,7 @@ def search(results: Mapping[str, Any], rows: figures.Rows, colours: Mapping[str,
     for group in groups:
         html += f"<h3>Shares of the options by the logits: {escape(group)}</h3>\n"
         html += picture(
-            figures.logit_curves(rows, group, colours, choices.get(group)), f"logits-{group}"
+            plots.logit_curves(rows, group, colours, choices.get(group)), f"logits-{group}"
         )
     if groups:
         html += note(
@@ -222,14 +220,14 @@ def search(results: Mapping[str, Any], rows: figures.Rows, colours: Mapping[str,
     return html
 
 
-def collapse(results: Mapping[str, Any], rows: figures.Rows) -> str:
+def collapse(results: Mapping[str, Any], rows: plots.Rows) -> str:
     """What the instruments saw, each with what it says, and what the guards did."""
     rows = [row for row in rows if row["stage"] == "search"]
     guards = results.get("search", {}).get("guards", [])
-    found = figures.collapse_figures(rows)
-    html = picture(figures.collapse_curves(rows, guards), "collapse") if found else ""
+    found = plots.collapse_figures(rows)
+    html = picture(plots.collapse_curves(rows, guards), "collapse") if found else ""
     html += table(
-        ["instrument", "what to look for"], [[title, figures.COLLAPSE[title][1]] for title in found]
+        ["instrument", "what to look for"], [[title, plots.COLLAPSE[title][1]] for title in found]
     )
     for fired in guards:
         html += note(f"Guard {fired['guard']}, epoch {fired['epoch']}: {fired['what']}.")
@@ -242,37 +240,37 @@ def collapse(results: Mapping[str, Any], rows: figures.Rows) -> str:
     return html
 
 
-def judged(results: Mapping[str, Any], rows: figures.Rows, config: Mapping[str, Any]) -> str:
+def judged(results: Mapping[str, Any], rows: plots.Rows, config: Mapping[str, Any]) -> str:
     front = results.get("derive", {}).get("pareto")
     if not front:
         return ""
     cost = config.get("judge", {}).get("cost", "params")
     html = picture(
-        figures.pareto([row for row in rows if row["stage"] == "derive"], front, cost), "pareto"
+        plots.pareto([row for row in rows if row["stage"] == "derive"], front, cost), "pareto"
     )
     timed = ["latency_ms"] if "latency_ms" in front[0] else []
     lines = [
         [
             f"pareto/{number:02}.json",
             one["text"],
-            count(one["params"]),
-            count(one["madds"]),
+            thousands(one["params"]),
+            thousands(one["madds"]),
             *(f"{one[metric]:.3g}" for metric in timed),
             percent(one["accuracy"]),
             f"{one['loss']:.4f}",
         ]
         for number, one in enumerate(front, start=1)
     ]
-    costs = [figures.COSTS[metric] for metric in ("params", "madds", *timed)]
+    costs = [plots.COSTS[metric] for metric in ("params", "madds", *timed)]
     return html + table(["file", "architecture on the front", *costs, "accuracy", "loss"], lines)
 
 
-def retraining(rows: figures.Rows) -> str:
+def retraining(rows: plots.Rows) -> str:
     stages: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
         if row["stage"].startswith(("retrain/", "random/")):
             stages.setdefault(row["stage"], []).append(row)
-    return picture(figures.retrain_curves(stages), "retrain") if stages else ""
+    return picture(plots.retrain_curves(stages), "retrain") if stages else ""
 
 
 def ranking(results: Mapping[str, Any]) -> str:
@@ -281,7 +279,7 @@ def ranking(results: Mapping[str, Any]) -> str:
     for number, (truth, correlations) in enumerate(ranked["against"].items() if ranked else ()):
         supernets = [name for name in correlations if name.endswith(", recalibrated")]
         html += f"<h3>Against: {escape(truth)}</h3>\n"
-        html += picture(figures.rank_scatter(ranked["points"], truth, supernets), f"rank-{number}")
+        html += picture(plots.rank_scatter(ranked["points"], truth, supernets), f"rank-{number}")
         html += table(RANK_HEADINGS, rank_rows(correlations))
     if html:
         html += note(
@@ -318,7 +316,7 @@ def time(results: Mapping[str, Any]) -> str:
             name,
             f"{stage['seconds']:,.1f}",
             percent(stage["seconds"] / total) if total else "–",
-            count(stage.get("steps")),
+            thousands(stage.get("steps")),
             memory(stage),
         ]
         for name, stage in spent.items()
@@ -330,7 +328,7 @@ def time(results: Mapping[str, Any]) -> str:
 # --- pieces
 
 
-def option_colours(results: Mapping[str, Any], rows: figures.Rows) -> dict[str, str]:
+def option_colours(results: Mapping[str, Any], rows: plots.Rows) -> dict[str, str]:
     """A colour for each operation, the same in every picture: in the order of the logits, then of
     the graph.
     """
@@ -344,7 +342,7 @@ def option_colours(results: Mapping[str, Any], rows: figures.Rows) -> dict[str, 
 
 
 def picture(figure: Any, name: str) -> str:
-    return f"<figure>{figures.svg(figure, name)}</figure>\n"
+    return f"<figure>{plots.svg(figure, name)}</figure>\n"
 
 
 def note(text: str) -> str:

@@ -42,8 +42,8 @@ def comparison(results: Mapping[str, Any]) -> list[Row]:
             Row(
                 "found",
                 architecture["text"],
-                count(cost.get("params")),
-                count(cost.get("madds")),
+                thousands(cost.get("params")),
+                thousands(cost.get("madds")),
                 *accuracy_and_time(trained),
             )
         )
@@ -53,8 +53,8 @@ def comparison(results: Mapping[str, Any]) -> list[Row]:
             Row(
                 "random",
                 f"{len(chance['accuracy'])} architectures, means",
-                count(fmean(one["params"] for one in each) if each else None),
-                count(fmean(one["madds"] for one in each) if each else None),
+                thousands(fmean(one["params"] for one in each) if each else None),
+                thousands(fmean(one["madds"] for one in each) if each else None),
                 *accuracy_and_time(chance),
             )
         )
@@ -131,7 +131,7 @@ def decimal(number: float | None) -> str:
 def start_of(retrained: Mapping[str, Any]) -> str:
     """What the found architecture was trained from."""
     if warm := retrained.get("warm_start"):
-        return f"{count(warm['weights'])} of {count(warm['of'])} weights of {warm['from']} and the rest from scratch"
+        return f"{thousands(warm['weights'])} of {thousands(warm['of'])} weights of {warm['from']} and the rest from scratch"
     return "inherited weights" if retrained.get("init") == "inherit" else "scratch"
 
 
@@ -143,5 +143,5 @@ def interval(ends: list[float] | None) -> str:
     return "–" if ends is None else f"{percent(ends[0])} to {percent(ends[1])}"
 
 
-def count(number: float | None) -> str:
+def thousands(number: float | None) -> str:
     return "–" if number is None else f"{number:,.0f}"

@@ -88,7 +88,7 @@ class MixedCell(nn.Module):
     ):
         super().__init__()
         self.nodes, self.outputs, self.stride = nodes, outputs, strides[0]
-        self.group, self.strides, self.parts = group, strides, partial_channels
+        self.group, self.strides, self.divisor = group, strides, partial_channels
         self.programs: dict[int, Any] = {}  # of each node, how its operations ran last
         self.recompute = False
         self.wiring = [(source, target, f"from_{source}_to_{target}") for source, target in edges]
@@ -126,7 +126,7 @@ class MixedCell(nn.Module):
                         self.read(inputs[0])[:, :, :: self.stride, :: self.stride]
                     )
                 whole.append(
-                    total if self.parts == 1 else self.rejoined(total, node, whole, choice)
+                    total if self.divisor == 1 else self.rejoined(total, node, whole, choice)
                 )
             chosen = [
                 (slot, option, target, self.edges[edge][self.group.options[option]])
@@ -182,7 +182,7 @@ class MixedCell(nn.Module):
 
     def read(self, state: Tensor) -> Tensor:
         """The channels of a node that operations read."""
-        return state if self.parts == 1 else state[:, : state.shape[1] // self.parts]
+        return state if self.divisor == 1 else state[:, : state.shape[1] // self.divisor]
 
     def rejoined(self, total: Tensor, node: int, whole: Sequence[Tensor], choice: Choice) -> Tensor:
         """A node whose operations give ``total``, with the channels that pass them by."""
@@ -190,15 +190,15 @@ class MixedCell(nn.Module):
         for slot, (source, target, _) in enumerate(self.wiring):
             if target == node and choice.active[slot]:
                 state = whole[source]
-                part = state[:, state.shape[1] // self.parts :]
+                part = state[:, state.shape[1] // self.divisor :]
                 if self.strides[source] == 2:
                     part = F.max_pool2d(part, 2, ceil_mode=True)
                 if choice.weights is not None:
                     part = part * choice.weights[slot, list(choice.active[slot])].sum()
                 passed = part if passed is None else passed + part
         if passed is None:
-            passed = total.repeat(1, self.parts - 1, 1, 1)  # nothing leads here: zeros
-        return torch.channel_shuffle(torch.cat([total, passed], dim=1), self.parts)
+            passed = total.repeat(1, self.divisor - 1, 1, 1)  # nothing leads here: zeros
+        return torch.channel_shuffle(torch.cat([total, passed], dim=1), self.divisor)
 
 
 def set_recompute(network: nn.Module, recompute: bool = True) -> None:

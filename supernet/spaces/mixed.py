@@ -1,6 +1,6 @@
 """How a mixed cell runs many weighted operations at once, in training.
 
-An operation is a chain of *stages* ``norm(pointwise(spatial(x)))``. All edges that leave a node are
+An operation is a chain of *links* ``norm(pointwise(spatial(x)))``. All edges that leave a node are
 run together: what several operations share is computed once, depthwise convolutions of one depth in
 their chains are one call, and so are poolings; the rest of each stage, and the sum over the
 mixture, is a combination (:mod:`supernet.ops.combination`).
@@ -27,7 +27,7 @@ from supernet.ops.combination import Combination, Kind, Term
 from supernet.ops.native import multiplies
 
 
-class Stage(NamedTuple):
+class Link(NamedTuple):
     """``norm(pointwise(spatial(x)))``, each of which may be missing (``None``)."""
 
     spatial: Callable[[Tensor], Tensor] | None
@@ -39,8 +39,8 @@ class Stage(NamedTuple):
         return self.pointwise, self.norm
 
 
-def stages(operation: nn.Module) -> list[Stage]:
-    """An operation as a chain of stages with a ReLU between them, and one before the first if it
+def links(operation: nn.Module) -> list[Link]:
+    """An operation as a chain of links with a ReLU between them, and one before the first if it
     rectifies its input.
 
     In a chain of several, and of one that ends in a 1×1 convolution, the spatial parts are
@@ -49,26 +49,26 @@ def stages(operation: nn.Module) -> list[Stage]:
     match operation:
         case SepConv(body=body):
             return [
-                Stage(body[0], body[1], body[2]),
-                Stage(body[4], body[5], body[6]),
+                Link(body[0], body[1], body[2]),
+                Link(body[4], body[5], body[6]),
             ]  # a slice would be a new module
         case DilConv(body=body):
-            return [Stage(body[0], body[1], body[2])]
+            return [Link(body[0], body[1], body[2])]
         case ReLUConvBN(body=body) if body[0].kernel_size == body[0].stride == (1, 1):
-            return [Stage(None, body[0], body[1])]
+            return [Link(None, body[0], body[1])]
         case ReLUConvBN(body=body):
-            return [Stage(body[0], None, body[1])]
+            return [Link(body[0], None, body[1])]
         case FactorizedReduce(body=body):
-            return [Stage(body.halves, None, body.norm)]
+            return [Link(body.halves, None, body.norm)]
         case Pool(norm=nn.BatchNorm2d() as norm):
-            return [Stage(operation.pooled, None, norm)]
+            return [Link(operation.pooled, None, norm)]
         case Pool():
-            return [Stage(operation.pooled, None, None)]
+            return [Link(operation.pooled, None, None)]
         case nn.Identity():
-            return [Stage(None, None, None)]
+            return [Link(None, None, None)]
         case Rectified():
-            return [Stage(operation.body, None, None)]
-    return [Stage(operation, None, None)]
+            return [Link(operation.body, None, None)]
+    return [Link(operation, None, None)]
 
 
 class Program:
@@ -91,10 +91,10 @@ class Program:
         ] = []  # of images: of the rectified source? through what?
         made: dict[object, int] = {}  # where among them is what several operations share
         terms: list[Term] = []
-        chains: dict[int, list[tuple[list[Stage], int, int]]] = {}
-        pools: list[tuple[Pool, Stage, int, int]] = []
+        chains: dict[int, list[tuple[list[Link], int, int]]] = {}
+        pools: list[tuple[Pool, Link, int, int]] = []
         for position, (target, operation) in enumerate(operations):
-            chain = stages(operation)
+            chain = links(operation)
             if isinstance(operation, Pool):
                 pools.append((operation, chain[0], target, position))
                 continue

@@ -88,7 +88,7 @@ class Progress:
                 bar.update(
                     task,
                     completed=step,
-                    figures="  ".join([f"{rate(step):.1f} steps/s", *figures(metrics)]),
+                    figures="  ".join([f"{rate(step):.1f} steps/s", *short_texts(metrics)]),
                 )
 
             yield update
@@ -114,7 +114,7 @@ class Progress:
                         f"{name}: step {step}/{total}",
                         f"{speed:.1f} steps/s",
                         *left,
-                        *figures(metrics),
+                        *short_texts(metrics),
                     ]
                 )
             )
@@ -132,7 +132,7 @@ class Rate:
         return (step - self.start) / max(time.monotonic() - self.began, 1e-9)
 
 
-def figures(metrics: Mapping[str, float]) -> list[str]:
+def short_texts(metrics: Mapping[str, float]) -> list[str]:
     """The figures that a person watches, as short texts."""
     texts = []
     if "loss" in metrics:

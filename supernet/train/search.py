@@ -19,7 +19,7 @@ from supernet.errors import UserError, require, require_stages
 from supernet.guards.guard import Gradients, Guard
 from supernet.instruments.instrument import Batch, Snapshot
 from supernet.instruments.readings import InstrumentSettings, load_states
-from supernet.learners.learner import Bilevel, Learner, parts, statistics_kept
+from supernet.learners.learner import Bilevel, Learner, statistics_kept, trained_parts
 from supernet.mixture import Choice, Logits, Mixture, detached
 from supernet.modifiers.modifier import Modified, Modifier
 from supernet.randomness import Streams
@@ -319,7 +319,7 @@ class SearchStage:
             figures["accuracy"] = figures.get("accuracy", 0) + right
         self.watch(mixtures)
         if self.settings.clip:
-            nn.utils.clip_grad_norm_(parts(self.supernet).parameters, self.settings.clip)
+            nn.utils.clip_grad_norm_(trained_parts(self.supernet).parameters, self.settings.clip)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.schedule.step()

@@ -10,7 +10,7 @@ from torch import nn
 
 from supernet.errors import UserError
 from supernet.learners.learner import Bilevel
-from supernet.learners.reinforce import Reinforce
+from supernet.learners.reinforce import ReinforceLearner
 from supernet.samplers.uniform import Uniform
 from tests.samplers.test_policy import every, policy, probabilities, small
 
@@ -47,8 +47,8 @@ def rewards():
     return torch.tensor([3 * index.bit_count() + index % 3 for index in range(64)]) / IMAGES
 
 
-def learner_of(sampler, **settings) -> Reinforce:
-    learner = Reinforce(**settings)
+def learner_of(sampler, **settings) -> ReinforceLearner:
+    learner = ReinforceLearner(**settings)
     learner.begin({}, sampler)
     return learner
 
@@ -176,4 +176,4 @@ def test_a_heavy_entropy_keeps_the_policy_uniform(rewards):
 
 def test_it_needs_a_policy():
     with pytest.raises(UserError, match="choose sampler=policy"):
-        Reinforce().begin({}, Uniform())
+        ReinforceLearner().begin({}, Uniform())

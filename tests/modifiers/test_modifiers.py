@@ -9,14 +9,14 @@ from torch.nn import functional as F
 from supernet.errors import UserError
 from supernet.learners.fixed import Fixed
 from supernet.learners.gradient import Gradient
-from supernet.learners.reinforce import Reinforce
+from supernet.learners.reinforce import ReinforceLearner
 from supernet.mixture import Choice
 from supernet.modifiers.auxiliary_skip import AuxiliarySkip
 from supernet.modifiers.beta_decay import BetaDecay
-from supernet.modifiers.drop_path import DropPath
+from supernet.modifiers.drop_path import OptionDropout
 from supernet.modifiers.edge_normalisation import EdgeNormalisation
 from supernet.modifiers.modifier import Modified
-from supernet.modifiers.perturbation import Perturbation
+from supernet.modifiers.perturbation import WeightPerturbation
 from supernet.modifiers.pruning import Pruning
 from supernet.modifiers.skip_dropout import SkipDropout
 from supernet.samplers.drnas import DrNAS
@@ -60,7 +60,7 @@ def test_they_all_go_with_every_sampler(name, search_stage):
     """
     space = SPACES["nb201"]()
     sampler = SAMPLERS[name]()
-    learner = Reinforce() if sampler.scores_from == "policy" else Gradient()
+    learner = ReinforceLearner() if sampler.scores_from == "policy" else Gradient()
     stage = search_stage(space, sampler, learner, modifiers=[make() for make in MODIFIERS.values()])
     before = stage.supernet.stem[0].weight.detach().clone()
     for index in (0, 4):
@@ -221,7 +221,7 @@ def test_the_auxiliary_skip_runs_beside_a_path(noise):
 @pytest.mark.parametrize("sampler", [Softmax, GDAS, DrNAS])
 def test_a_perturbed_mixture_is_near_and_has_the_same_sums(space, mode, sampler, noise):
     """Within epsilon before it is scaled: a factor of at most 1 / (1 - epsilon * options) more."""
-    perturbed = modified(sampler(), Perturbation(mode, start=0.02, end=0.02), space=space)
+    perturbed = modified(sampler(), WeightPerturbation(mode, start=0.02, end=0.02), space=space)
     logits = logits_of(perturbed, space, noise)
     plain = begun(sampler(), space).mixtures(logits, 0.5, quadratic)[
         0
@@ -241,7 +241,7 @@ def test_the_adversary_finds_a_worse_mixture_than_chance(noise):
     space = SPACES["nb201"]()
     losses = {}
     for mode in ("random", "adversarial"):
-        sampler = modified(Softmax(), Perturbation(mode, start=0.1, end=0.1), space=space)
+        sampler = modified(Softmax(), WeightPerturbation(mode, start=0.1, end=0.1), space=space)
         logits = {"edges": torch.zeros(6, 5)}
         losses[mode] = float(quadratic(sampler.mixtures(logits, 0.5, quadratic)[0]))
     plain = float(quadratic(Softmax().relaxation(logits, 0.0, noise)))
@@ -252,14 +252,14 @@ def test_the_adversary_finds_a_worse_mixture_than_chance(noise):
 
 def test_the_logits_learn_on_the_mixture_as_it_is(noise):
     space = SPACES["nb201"]()
-    sampler = modified(Softmax(), Perturbation(), space=space)
+    sampler = modified(Softmax(), WeightPerturbation(), space=space)
     logits = logits_of(sampler, space, noise)
     assert torch.equal(
         sampler.relaxation(logits, 0.9, noise)["edges"].weights, F.softmax(logits["edges"], -1)
     )
-    assert Perturbation().epsilon(0.0) == 0.03 and Perturbation().epsilon(0.5) == pytest.approx(
-        0.165
-    )
+    assert WeightPerturbation().epsilon(0.0) == 0.03 and WeightPerturbation().epsilon(
+        0.5
+    ) == pytest.approx(0.165)
 
 
 # --- pruning and skip dropout
@@ -347,7 +347,7 @@ def test_skips_are_left_out_with_the_probability_and_scaled_to_the_same_mean(noi
             lambda: SkipDropout([[0.0, 1.0]]),
             r"must be at least 0 and less than 1|must be at least 0 and below 1",
         ),
-        (lambda: Perturbation("mean"), r"modifier\.perturbation\.mode: unknown 'mean'"),
+        (lambda: WeightPerturbation("mean"), r"modifier\.perturbation\.mode: unknown 'mean'"),
         (
             lambda: Gradient(warmups=[[0.3, 0.1]]),
             r"learner\.warmups: \[0\.3, 0\.1\]: must be a pair",
@@ -452,7 +452,7 @@ def test_the_logits_rest_while_the_weights_warm_up(search_stage):
 
 def test_a_policy_may_be_modified(search_stage):
     stage = search_stage(
-        SPACES["nb201"](), Policy(hidden=8), Reinforce(), modifiers=[AuxiliarySkip()]
+        SPACES["nb201"](), Policy(hidden=8), ReinforceLearner(), modifiers=[AuxiliarySkip()]
     )
     assert "reward" in stage.step(0)
 
@@ -477,7 +477,7 @@ def test_nothing_to_modify_is_one_line(search_stage):
 
 
 def test_drop_path_leaves_out_ever_more_options_but_no_skip_and_keeps_the_mean(space, noise):
-    sampler = modified(Softmax(), DropPath(0.6), space=space)
+    sampler = modified(Softmax(), OptionDropout(0.6), space=space)
     logits = logits_of(sampler, space, noise)
     plain = Softmax().relaxation(logits, 0.0, noise)
     for group in space.groups:
@@ -501,7 +501,7 @@ def test_drop_path_leaves_out_ever_more_options_but_no_skip_and_keeps_the_mean(s
 def test_the_mixture_by_which_a_search_is_measured_is_without_chance(noise):
     space = SPACES["nb201"]()
     sampler = modified(
-        Softmax(), DropPath(0.6), SkipDropout([[0.0, 0.5]]), AuxiliarySkip(), space=space
+        Softmax(), OptionDropout(0.6), SkipDropout([[0.0, 0.5]]), AuxiliarySkip(), space=space
     )
     logits = logits_of(sampler, space, noise)
     one, other = (sampler.mean(logits, 0.5)["edges"] for _ in range(2))

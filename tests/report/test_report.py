@@ -14,8 +14,8 @@ from scipy.special import softmax
 
 from supernet.errors import UserError
 from supernet.report.cell import levels, nodes_of
-from supernet.report.figures import COLLAPSE, POINTS, logit_shares, pareto, search_curves
 from supernet.report.page import write_report
+from supernet.report.plots import COLLAPSE, POINTS, logit_shares, pareto, search_curves
 from tests.report.conftest import RETRAIN_EPOCHS, SEARCH_EPOCHS, SPACES, results, rows, write
 
 VOID = {"meta", "br", "img", "hr", "link", "input"}

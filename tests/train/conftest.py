@@ -10,7 +10,7 @@ from supernet.run import Run
 PARTS = {
     "sampler": {"_target_": "supernet.samplers.uniform.Uniform"},
     "learner": {"_target_": "supernet.learners.fixed.Fixed"},
-    "searcher": {"_target_": "supernet.search.random.Random", "candidates": 3},
+    "searcher": {"_target_": "supernet.searchers.random.Random", "candidates": 3},
     "tracker": {"_target_": "supernet.track.interface.NoTracker"},
 }
 

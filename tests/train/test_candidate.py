@@ -14,7 +14,7 @@ from supernet.evaluate.accuracy import Judgement, evaluate
 from supernet.evaluate.curves import hopeless, upper_bound
 from supernet.randomness import Streams
 from supernet.run import Run
-from supernet.search.random import Random
+from supernet.searchers.random import Random
 from supernet.train.candidate import CandidateStage, ShortlistSettings
 from supernet.train.loop import Stopped, run_stage
 from supernet.train.retrain import RetrainSettings
@@ -113,7 +113,7 @@ CELLS = [  # the second has no way through and cannot learn anything
     "|nor_conv_1x1~0|+|none~0|none~1|+|none~0|nor_conv_3x3~1|none~2|",
 ]
 SETTINGS = {
-    "searcher": {"_target_": "supernet.search.random.Random", "candidates": 3},
+    "searcher": {"_target_": "supernet.searchers.random.Random", "candidates": 3},
     "shortlist": {"size": 3, "held_out": 0.25, "first_look": 0.4, "confidence": 0.8},
     "retrain": {"epochs": 10, "batch_size": 6, "seeds": 1, "auxiliary_weight": 0.0, "lr": 0.05},
     "baseline": {"architectures": 1},

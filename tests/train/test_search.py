@@ -15,7 +15,7 @@ from supernet.errors import UserError
 from supernet.guards.early_stop import EarlyStop
 from supernet.learners.fixed import Fixed
 from supernet.learners.gradient import Gradient
-from supernet.learners.reinforce import Reinforce
+from supernet.learners.reinforce import ReinforceLearner
 from supernet.mixture import Choice
 from supernet.modifiers.beta_decay import BetaDecay
 from supernet.samplers.policy import Policy
@@ -294,7 +294,7 @@ def test_the_end_of_an_epoch_reports_the_logits_and_their_entropy(space, search_
 
 
 def test_a_learner_of_a_policy_reports_its_reward_and_entropy_and_no_logits(space, search_stage):
-    stage = search_stage(space, Policy(hidden=8), Reinforce())
+    stage = search_stage(space, Policy(hidden=8), ReinforceLearner())
     figures = stage.step(0)
     most = sum(
         math.log(len(gene.values)) for gene in space.genes
@@ -347,7 +347,10 @@ def test_a_run_derives_by_perturbation_and_says_how(make_run):
     space = SPACES["nb201"]()
     run = make_run(
         space,
-        searcher={"_target_": "supernet.search.perturbation.Perturbation", "tune_epochs": 0.4},
+        searcher={
+            "_target_": "supernet.searchers.perturbation.PerturbationSelection",
+            "tune_epochs": 0.4,
+        },
     )
     architecture = run.derive()
     found = run.results()["derive"]

@@ -179,7 +179,7 @@ def test_the_last_step_is_as_wide_as_the_space_says(search_stage):
 
 
 def parts_of(stage):
-    return {module.parts for module in stage.supernet.modules() if isinstance(module, MixedCell)}
+    return {module.divisor for module in stage.supernet.modules() if isinstance(module, MixedCell)}
 
 
 @pytest.mark.parametrize(

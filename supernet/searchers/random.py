@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from supernet.errors import require
 from supernet.mixture import Architecture
-from supernet.search.searcher import Searcher
+from supernet.searchers.searcher import Searcher
 
 
 @dataclass

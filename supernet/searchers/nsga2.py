@@ -7,7 +7,7 @@ from supernet.cost.budget import METRICS
 from supernet.errors import UserError, require, unknown
 from supernet.evaluate.accuracy import Judgement
 from supernet.mixture import Architecture
-from supernet.search.through_optuna import ThroughOptuna
+from supernet.searchers.through_optuna import ThroughOptuna
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler

@@ -17,16 +17,16 @@ from supernet.config import build
 from supernet.cost.budget import Budget
 from supernet.errors import UserError
 from supernet.evaluate.accuracy import Judgement
-from supernet.search.evolution import Evolution
-from supernet.search.local_search import LocalSearch
-from supernet.search.logits import Derived
-from supernet.search.nsga2 import NSGA2
-from supernet.search.random import Random
-from supernet.search.reinforce import Reinforce
-from supernet.search.sampled import Sampled
-from supernet.search.searcher import Searcher, SearchResult, rank, search
-from supernet.search.successive_halving import SuccessiveHalving
-from supernet.search.tpe import TPE
+from supernet.searchers.evolution import Evolution
+from supernet.searchers.local_search import LocalSearch
+from supernet.searchers.logits import ByLogits
+from supernet.searchers.nsga2 import NSGA2
+from supernet.searchers.random import Random
+from supernet.searchers.reinforce import ReinforceSearcher
+from supernet.searchers.sampled import Sampled
+from supernet.searchers.searcher import Searcher, SearchResult, order, search
+from supernet.searchers.successive_halving import SuccessiveHalving
+from supernet.searchers.tpe import TPE
 from supernet.spaces.nb201 import NB201
 from supernet.spaces.space import Gene, Geometry
 from tests.commands import ROOT
@@ -174,7 +174,7 @@ def test_nothing_beyond_the_budget_is_ever_asked_for(space, searcher):
 BETTER = {  # searcher by its number of candidates -> what fits each space: candidates, seeds
     "evolution": (Evolution, {"nb201": (100, 6), "darts": (200, 3)}),
     "local_search": (LocalSearch, {"nb201": (100, 6), "darts": (1500, 1)}),
-    "reinforce": (Reinforce, {"nb201": (100, 6), "darts": (150, 2)}),
+    "reinforce": (ReinforceSearcher, {"nb201": (100, 6), "darts": (150, 2)}),
     "tpe": (TPE, {"nb201": (60, 4), "darts": (100, 2)}),
     "nsga2": (NSGA2, {"nb201": (200, 6), "darts": (200, 2)}),
 }
@@ -234,8 +234,8 @@ def test_on_the_published_table_it_comes_near_the_best_cell(shared, name):
         (lambda: SuccessiveHalving(rounds=0), "rounds=0: must be at least 1"),
         (lambda: SuccessiveHalving(growth=0.5), "growth=0.5: must be at least 1"),
         (lambda: Sampled(candidates=0), "candidates=0: must be at least 1"),
-        (lambda: Reinforce(lr=0), "lr=0: must be greater than 0"),
-        (lambda: Reinforce(decay=1), "decay=1: must be at least 0 and below 1"),
+        (lambda: ReinforceSearcher(lr=0), "lr=0: must be greater than 0"),
+        (lambda: ReinforceSearcher(decay=1), "decay=1: must be at least 0 and below 1"),
         (lambda: TPE(random=-1), "random=-1: must be at least 0"),
         (lambda: NSGA2(population=1), "population=1: must be at least 2"),
         (lambda: NSGA2(cost="param"), "cost: unknown 'param'; did you mean 'params'"),
@@ -270,8 +270,8 @@ def test_ties_go_to_the_lower_loss_and_then_to_the_first():
         c: Judgement(0.7, 1.5, 10),
         d: Judgement(0.7, 1.5, 10),
     }
-    for order in ((a, b, c, d), (c, b, a, d), (b, a, c, d)):
-        assert search(Fixed(order), lambda one, share: judgements[one]).best == c
+    for asked in ((a, b, c, d), (c, b, a, d), (b, a, c, d)):
+        assert search(Fixed(asked), lambda one, share: judgements[one]).best == c
     assert search(Fixed((d, c)), lambda one, share: judgements[one]).best == d
 
 
@@ -329,7 +329,7 @@ def test_random_draws_as_many_as_told_and_others_by_another_seed(space):
 
 
 def test_the_logits_searcher_gives_the_spaces_derivation(space):
-    searcher = begun(Derived(), space)
+    searcher = begun(ByLogits(), space)
     judge = Judge()
     assert search(searcher, judge).best == space.derive(searcher.scores) and len(judge.asked) == 1
 
@@ -392,7 +392,7 @@ def test_random_search_with_weight_sharing_is_that_of_the_authors_code():
     result = search(searcher, judge, known)
     few = {one: judgement for (one, share), judgement in known.items() if share < 1}
     assert {judgement.images for judgement in few.values()} == {641} and 900 < len(few) <= 1000
-    assert set(result.judged) == set(sorted(few, key=lambda one: rank(few[one]))[:10])
+    assert set(result.judged) == set(sorted(few, key=lambda one: order(few[one]))[:10])
     assert len(result.told) == len(known) == len(few) + 10
     assert result.images == 641 * len(few) + 25_000 * 10
 
@@ -433,7 +433,7 @@ def test_local_search_ends_where_no_neighbour_is_better(limits):
         if sum(
             a != b for a, b in zip(other["edges"], result.best["edges"], strict=True)
         ) == 1 and searcher.budget.allows(other):
-            assert rank(result.judged[other]) >= rank(result.judgement)
+            assert order(result.judged[other]) >= order(result.judgement)
 
 
 def test_local_search_climbs_to_the_one_peak_there_is_by_the_steepest_way():
@@ -470,7 +470,7 @@ def test_successive_halving_judges_fewer_on_more():
             assert set(batch) <= set(rounds[-2][1])
         searcher.tell(judged)
         ranks = sorted(
-            {one: rank(judgement) for one, judgement in judged}.items(), key=lambda one: one[1]
+            {one: order(judgement) for one, judgement in judged}.items(), key=lambda one: one[1]
         )
         if len(rounds) < 4:
             assert searcher.pool == [
@@ -501,7 +501,7 @@ def test_successive_halving_always_ends_on_all_images(settings, counts):
 
 def test_reinforce_follows_the_gradient_of_the_expected_reward(space):
     """Its gradient by hand, and what the policy then thinks best is good."""
-    searcher, rewards, baseline = begun(Reinforce(decay=0.8), space), [0.5, 0.9, 0.2], 0.5
+    searcher, rewards, baseline = begun(ReinforceSearcher(decay=0.8), space), [0.5, 0.9, 0.2], 0.5
     for reward in rewards:
         (asked,) = searcher.ask()
         before = [torch.softmax(logits.detach(), 0).numpy() for logits in searcher.policy]
@@ -516,7 +516,7 @@ def test_reinforce_follows_the_gradient_of_the_expected_reward(space):
             )
         baseline = 0.8 * baseline + 0.2 * reward
         assert searcher.baseline == pytest.approx(baseline)
-    searcher = begun(Reinforce(candidates=120, lr=0.2), space)
+    searcher = begun(ReinforceSearcher(candidates=120, lr=0.2), space)
     search(searcher, additive(space, 1))
     likeliest = [
         gene.values[int(logits.argmax())]
@@ -526,7 +526,7 @@ def test_reinforce_follows_the_gradient_of_the_expected_reward(space):
 
 
 def test_reinforce_draws_by_its_policy():
-    searcher = begun(Reinforce(candidates=1000), SPACE)
+    searcher = begun(ReinforceSearcher(candidates=1000), SPACE)
     with torch.no_grad():
         searcher.policy[0][3] = 2.0
     drawn = [searcher.ask()[0]["edges"] for _ in range(1000)]

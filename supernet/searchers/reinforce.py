@@ -10,11 +10,11 @@ from torch.nn import functional as F
 from supernet.cost.budget import Budget
 from supernet.errors import require
 from supernet.mixture import Architecture, Logits
-from supernet.search.searcher import Judged, Searcher
+from supernet.searchers.searcher import Judged, Searcher
 
 
 @dataclass
-class Reinforce(Searcher):
+class ReinforceSearcher(Searcher):
     """``candidates`` draws of a policy that follows the gradient (r - b) ∇ log p(a) of its expected
     reward r, the accuracy (Williams 1992), with Adam at ``lr``; the baseline b is the moving
     average of earlier rewards (Zoph & Le, ICLR 2017).

@@ -9,7 +9,7 @@ import torch
 from supernet.cost.budget import Budget
 from supernet.errors import require
 from supernet.mixture import Architecture, Logits
-from supernet.search.searcher import Searcher
+from supernet.searchers.searcher import Searcher
 
 LEAST = 1e-6  # of a score, before its logarithm: no option is out of reach
 

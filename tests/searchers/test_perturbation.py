@@ -8,7 +8,7 @@ from supernet.evaluate.accuracy import Judgement
 from supernet.learners.gradient import Gradient
 from supernet.mixture import Choice
 from supernet.samplers.softmax import Softmax
-from supernet.search.perturbation import Perturbation
+from supernet.searchers.perturbation import PerturbationSelection
 from supernet.train.tuning import TuningStage
 from tests.budgets import budget_of
 from tests.compare import identical
@@ -41,7 +41,7 @@ def projection(space, table, budget=None, seed=0, asked=None):
     def mean():
         return {g.name: Choice.dense(torch.full(g.shape, 1 / len(g.options))) for g in space.groups}
 
-    return Perturbation().projection(
+    return PerturbationSelection().projection(
         budget or budget_of(space), judge, mean, np.random.default_rng(seed)
     )
 
@@ -125,7 +125,7 @@ def test_tuning_stopped_anywhere_and_resumed_ends_in_the_same_bits(search_stage,
 
     def make():
         search = search_stage(space, Softmax(), Gradient())
-        chosen = Perturbation(criterion="loss").projection(
+        chosen = PerturbationSelection(criterion="loss").projection(
             search.budget,
             lambda mixture, share: search.snapshot().judged(mixture),
             lambda: search.sampler.mean(search.detached_logits, 0.9),

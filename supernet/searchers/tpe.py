@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from supernet.errors import require
-from supernet.search.through_optuna import ThroughOptuna
+from supernet.searchers.through_optuna import ThroughOptuna
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler

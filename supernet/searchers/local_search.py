@@ -9,7 +9,7 @@ from supernet.cost.budget import Budget
 from supernet.errors import require
 from supernet.evaluate.accuracy import Judgement
 from supernet.mixture import Architecture, Logits
-from supernet.search.searcher import Judged, Searcher, rank
+from supernet.searchers.searcher import Judged, Searcher, order
 
 
 @dataclass
@@ -37,7 +37,7 @@ class LocalSearch(Searcher):
                 # In random order: where the search ends among them, the first genes are not
                 # preferred.
                 return self._take([unknown[i] for i in self.rng.permutation(len(unknown))])
-            best = min([self.here, *around], key=lambda one: rank(self.judged[one]))
+            best = min([self.here, *around], key=lambda one: order(self.judged[one]))
             self.here = None if best == self.here else best
         self.here = self.budget.random(self.rng)
         return self._take([self.here])

@@ -9,7 +9,7 @@ import numpy as np
 from supernet.cost.budget import Budget
 from supernet.errors import require
 from supernet.mixture import Architecture, Logits
-from supernet.search.searcher import Judged, Searcher, rank
+from supernet.searchers.searcher import Judged, Searcher, order
 
 
 @dataclass
@@ -45,7 +45,7 @@ class Evolution(Searcher):
 
     def _child(self) -> Architecture:
         sample = [self.living[i] for i in self.rng.integers(len(self.living), size=self.sample)]
-        parent, _ = min(sample, key=lambda one: rank(one[1]))
+        parent, _ = min(sample, key=lambda one: order(one[1]))
         return self.space.mutate(parent, self.rng)
 
     def tell(self, judged: Sequence[Judged]) -> None:

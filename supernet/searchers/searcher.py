@@ -67,13 +67,13 @@ class SearchResult:
         something as cheap.
         """
         front: list[Judged] = []
-        for one in sorted(self.judged.items(), key=lambda one: (cost(one[0]), *rank(one[1]))):
+        for one in sorted(self.judged.items(), key=lambda one: (cost(one[0]), *order(one[1]))):
             if not front or one[1].accuracy > front[-1][1].accuracy:
                 front.append(one)
         return front
 
 
-def rank(judgement: Judgement) -> tuple[float, float]:
+def order(judgement: Judgement) -> tuple[float, float]:
     """The order of judgements, best first: by accuracy, and of equals by loss."""
     return -judgement.accuracy, judgement.loss
 
@@ -106,5 +106,5 @@ def search(
     judged = {
         architecture: judgement for (architecture, share), judgement in told.items() if share == 1.0
     }
-    best = min(judged, key=lambda architecture: rank(judged[architecture]))
+    best = min(judged, key=lambda architecture: order(judged[architecture]))
     return SearchResult(best, judged[best], judged, told)

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from supernet.mixture import Architecture
-from supernet.search.searcher import Searcher
+from supernet.searchers.searcher import Searcher
 
 
 @dataclass
-class Derived(Searcher):
+class ByLogits(Searcher):
     """One candidate: the space's derivation from the scores (DARTS, section 2.4), within the
     budget.
     """

@@ -11,7 +11,7 @@ from supernet.cost.budget import Budget
 from supernet.errors import require
 from supernet.evaluate.accuracy import Judgement
 from supernet.mixture import Architecture, Logits
-from supernet.search.searcher import Judged, Searcher
+from supernet.searchers.searcher import Judged, Searcher
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler

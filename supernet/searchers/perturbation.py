@@ -12,16 +12,16 @@ from supernet.cost.budget import Budget
 from supernet.errors import UserError, require, unknown
 from supernet.evaluate.accuracy import Judgement
 from supernet.mixture import Choice, Logits, Mixture
-from supernet.search.logits import Derived
-from supernet.search.searcher import rank
+from supernet.searchers.logits import ByLogits
+from supernet.searchers.searcher import order
 
 Judge = Callable[[Mixture, float], Judgement]  # a mixture and the share of the validation images
 CRITERIA = ("accuracy", "loss")
 
 
 @dataclass
-class Perturbation(Derived):
-    """Perturbation-based selection (Wang et al., ICLR 2021, section 4, algorithm 1), instead of the
+class PerturbationSelection(ByLogits):
+    """PerturbationSelection-based selection (Wang et al., ICLR 2021, section 4, algorithm 1), instead of the
     largest logits.
 
     Slot by slot, in random order, each option is taken out of the supernet, whose other weights and
@@ -57,12 +57,12 @@ class Perturbation(Derived):
     def projection(
         self, budget: Budget, judge: Judge, mean: Callable[[], Mixture], rng: np.random.Generator
     ) -> "Projection":
-        order = (
-            rank
+        ranked = (
+            order
             if self.criterion == "accuracy"
             else lambda judgement: (judgement.loss, -judgement.accuracy)
         )
-        return Projection(budget, lambda mixture: order(judge(mixture, self.images)), mean, rng)
+        return Projection(budget, lambda mixture: ranked(judge(mixture, self.images)), mean, rng)
 
 
 class Projection:

@@ -8,7 +8,7 @@ import numpy as np
 from supernet.cost.budget import Budget
 from supernet.errors import require
 from supernet.mixture import Architecture, Logits
-from supernet.search.searcher import Judged, Searcher, rank
+from supernet.searchers.searcher import Judged, Searcher, order
 
 
 @dataclass
@@ -61,5 +61,5 @@ class SuccessiveHalving(Searcher):
     def tell(self, judged: Sequence[Judged]) -> None:
         self.round += 1
         if self.round < self.rounds:
-            best_first = sorted(dict(judged).items(), key=lambda one: rank(one[1]))
+            best_first = sorted(dict(judged).items(), key=lambda one: order(one[1]))
             self.pool = [architecture for architecture, _ in best_first[: self.counts[self.round]]]
