@@ -42,13 +42,13 @@ def installed(wheel, tmp_path_factory):
     return scripts
 
 
-def test_the_wheel_holds_the_package_and_its_yaml_and_nothing_else(wheel):
+def test_the_wheel_holds_the_package_its_pages_and_its_yaml_and_nothing_else(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
     code = {
         str(path.relative_to(ROOT))
         for path in (ROOT / "supernet").rglob("*.*")
-        if path.suffix in (".py", ".c", ".h")
+        if path.suffix in (".py", ".c", ".h", ".md")
     }
     settings = {f"supernet/{path.relative_to(ROOT)}" for path in (ROOT / "conf").rglob("*.yaml")}
     assert names == code | settings

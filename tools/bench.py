@@ -129,7 +129,7 @@ def prepare(case: Case, patches: ExitStack) -> Callable[[], object]:
     from supernet.learners import gradient
     from supernet.learners.learner import Bilevel
     from supernet.mixture import Choice, detached, softmax_mixture
-    from supernet.ops import native
+    from supernet.ops.fast import native
     from supernet.spaces.cell import MixedCell, set_recompute
     from tests import textbook
 
@@ -572,7 +572,7 @@ def machine() -> dict[str, str | int | bool]:
     """What figures depend on; ``native`` is whether our C kernels are in use."""
     import torch
 
-    from supernet.ops import native
+    from supernet.ops.fast import native
 
     cpu = Path("/proc/cpuinfo")
     names = (
