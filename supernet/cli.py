@@ -35,9 +35,15 @@ from supernet import study
 from supernet.config import Config, typed
 from supernet.errors import UserError, unknown
 from supernet.files import write_text
-from supernet.rank import rank
 from supernet.report.summary import rank_tables, summary_table
 from supernet.run import Run, same_computation
+from supernet.runs.check import check
+from supernet.runs.evaluate import evaluate
+from supernet.runs.executor import executor_of
+from supernet.runs.folder import State
+from supernet.runs.rank import rank
+from supernet.runs.setup import Setup
+from supernet.runs.work import Work
 from supernet.track.console import Progress
 from supernet.train.loop import Stopped, StopRequest
 
@@ -85,10 +91,11 @@ def main(argv: Sequence[str] | None = None) -> None:
             launch(line)
         elif line.command == "check":
             for job in jobs(line):
-                check(composed(job))
+                for said in check(Setup(composed(job))):
+                    Progress().message(said)
         elif line.command == "evaluate":
             for job in jobs(line):
-                evaluate(composed(job), line.parent)
+                Progress().message(evaluate(Setup(composed(job)), line.parent))
         else:
             launch(prepared(line))
 
@@ -302,7 +309,7 @@ def prepared(line: CommandLine) -> CommandLine:
         folder = line.parent
     else:
         for job in jobs(line):
-            Run(composed(job), Path(os.devnull))
+            Setup(composed(job))
         folder = made(folder, shared=chosen)
     line.overrides.append(f"{setting}={quoted(str(folder))}")
     return line
@@ -311,10 +318,10 @@ def prepared(line: CommandLine) -> CommandLine:
 def goes_on(line: CommandLine, folder: Path) -> bool:
     """Whether the run, or every run of the study, in ``folder`` computes what the line asks for."""
     if line.command != "study":
-        return same_computation(composed(line.overrides), folder)
+        return same_computation(Setup(composed(line.overrides)), folder)
     runs = {folder / name: job for name, job in study_jobs(line.overrides).items()}
     return all(
-        same_computation(composed(job), run)
+        same_computation(Setup(composed(job)), run)
         for run, job in runs.items()
         if (run / "state.json").exists()
     )
@@ -368,10 +375,18 @@ def execute(
     with stop.listening():
         try:
             if command == "study":
-                study.run(recorded(study_jobs(overrides), folder), folder, progress, stop, parent)
+                cells = recorded(study_jobs(overrides), folder)
+                with executor_of(Setup(config)) as executor:
+                    study.run(cells, folder, executor, progress, stop, parent)
                 return
             progress.message(f"{command}: {config.name} in {folder}")
-            with Run(config, folder, parent=parent, progress=progress, stop=stop) as run:
+            setup = Setup(config)
+            with (
+                executor_of(setup) as executor,
+                Run(
+                    setup, folder, parent=parent, executor=executor, progress=progress, stop=stop
+                ) as run,
+            ):
                 if command == "rank":
                     ranked = rank(run, [beside(Path(other)) for other in config.rank.beside])
                     progress.message(rank_tables(ranked))
@@ -380,10 +395,8 @@ def execute(
                     getattr(run, command)()
                 results = run.results()
         except Stopped as stopped:
-            progress.message(
-                f"stopped by {stopped}; go on with: supernet {command} "
-                f"from={shlex.quote(str(folder))}"
-            )
+            again = f"supernet {command} from={shlex.quote(str(folder))}"
+            progress.message(f"stopped by {stopped}; go on with: {again}")
             sys.exit(128 + stopped.signum)
     if command in ("run", "retrain"):
         progress.message(summary_table(results))
@@ -393,27 +406,10 @@ def execute(
     progress.message(f"folder: {folder}")
 
 
-def beside(folder: Path) -> Run:
+def beside(folder: Path) -> Work:
     """The run in ``folder``, to look at only."""
-    return Run(composed(overrides_of(folder, "rank", "rank.beside")), folder)
-
-
-def evaluate(config: Config, parent: Path) -> None:
-    """Judges ``architecture=...``, or what the run in ``parent`` derived, with that run's weights;
-    writes nothing.
-    """
-    judgement = Run(config, parent).evaluate()
-    Progress().message(
-        f"accuracy {judgement.accuracy:.4f} ± {judgement.standard_error:.4f} (standard error), "
-        f"loss {judgement.loss:.4f}, on {judgement.images} images, with inherited weights"
-    )
-
-
-def check(config: Config) -> None:
-    """Builds everything, tries one step of each stage, says how large it is; writes nothing."""
-    progress = Progress()
-    for line in Run(config, Path(os.devnull)).check():
-        progress.message(line)
+    setup = Setup(composed(overrides_of(folder, "rank", "rank.beside")))
+    return Work(setup, State.read(folder))
 
 
 # --- configuration

@@ -97,7 +97,8 @@ class Config:
     precision: str = "float32"  # or bf16: autocast of the forward passes
     # ignore; check: only supernet check foretells it; refuse a search that will not fit; fit it
     memory: str = "check"
-    threads: int | None = None  # of the CPU; None is torch's choice
+    threads: int | None = None  # of the CPU, for each job; None is torch's choice
+    jobs: Any = "auto"  # how many run at once; auto: as many as there are cores for
     architecture: str | None = (
         # in the space's own notation, or a path of an architecture.json: skips search and
         # derivation

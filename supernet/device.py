@@ -5,7 +5,7 @@ import os
 import resource
 import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import torch
@@ -44,12 +44,30 @@ def present(kind: str) -> bool:
     return kind == "cpu" or (found is not None and kind == found.type)
 
 
-def make_deterministic() -> None:
-    """Same seed, same machine, same bits: no kernel is chosen by timing, none sums in an order that
-    varies.
+def cores() -> int:
+    """How many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # on Linux: a container may have fewer than the machine
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@contextmanager
+def reproducible(threads: int | None = None) -> Iterator[None]:
+    """Inside the block the same seed gives the same bits on the same machine.
+
+    No kernel is chosen by its speed, none adds up in an order that varies, and torch uses
+    ``threads`` of the CPU (``None`` leaves its own choice). Afterwards all is as it was.
     """
-    torch.backends.cudnn.benchmark = False
-    torch.backends.cudnn.deterministic = True
+    cudnn = torch.backends.cudnn
+    before = cudnn.benchmark, cudnn.deterministic, torch.get_num_threads()
+    try:
+        cudnn.benchmark, cudnn.deterministic = False, True
+        if threads is not None:
+            torch.set_num_threads(threads)
+        yield
+    finally:
+        cudnn.benchmark, cudnn.deterministic = before[:2]
+        torch.set_num_threads(before[2])
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager:
