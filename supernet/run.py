@@ -98,17 +98,21 @@ class Run:
 
     def search(self) -> list[dict[str, Any]]:
         """Trains the supernets."""
-        self.latency()
+        self.prepare()
         return self.perform(searches(self.setup))
 
     def latency(self) -> None:
+        """Makes the latency table."""
+        self.perform([Latency()])
+
+    def prepare(self) -> None:
         """Makes the latency table, if the budget needs one."""
         if self.setup.config.budget.measures:
-            self.perform([Latency()])
+            self.latency()
 
     def derive(self) -> Architecture:
         """Finds the architecture: the one that was given, or the searcher's best."""
-        self.latency()
+        self.prepare()
         if self.setup.given is None:
             self.search()
             self.perform([Judge()])
@@ -122,7 +126,7 @@ class Run:
 
         With several workers the random networks, which need no search, do not wait for it.
         """
-        self.latency()
+        self.prepare()
         chance = random_trainings(self.work)
         if self.executor.workers > 1 and self.setup.given is None:
             self.perform([*searches(self.setup), *chance])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import yaml
 
-from supernet.cli import COMMANDS
+from supernet.cli.messages import COMMANDS
 from tests.commands import ROOT, process, supernet, waited
 
 MISTAKES = {

@@ -3,9 +3,8 @@
 import re
 
 import pytest
-from hydra.core.config_store import ConfigStore
 
-from supernet.cli import composed
+from supernet.cli.composition import composed
 from supernet.config import Config, build, typed
 from supernet.errors import UserError, unknown
 from supernet.spaces.nb201 import NB201
@@ -188,7 +187,6 @@ def test_a_name_that_resembles_none_gets_no_guess():
 
 
 def test_a_modifier_that_the_line_replaces_takes_the_settings_of_the_recipe_with_it():
-    ConfigStore.instance().store("schema", Config)
     assert list(composed([]).modifier) == ["beta_decay"]
     assert list(composed(["modifier=[auxiliary_skip]"]).modifier) == ["auxiliary_skip"]
     assert composed(["method=drnas", "modifier=[]"]).modifier == {}

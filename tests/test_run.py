@@ -15,7 +15,7 @@ import safetensors.torch
 import torch
 import yaml
 
-from supernet.cli import made
+from supernet.cli.commands import made
 from supernet.config import build
 from supernet.cost.count import count
 from supernet.data import Digits
@@ -85,6 +85,7 @@ def test_the_folder_is_complete(run, runs):
         "architecture.json",
         "checkpoints",
         "export",
+        "metrics",
         "metrics.jsonl",
         "report.html",
         "results.json",
@@ -171,7 +172,10 @@ def test_metrics_and_wandb_hold_the_same_rows(run):
     trained = {"retrain/0": 20, "retrain/1": 20, "random/0": 20, "random/1": 20}
     assert (
         last
-        == {"search": results_of(run)["search"]["steps"], "derive": 10 if "spos" in str(run) else 1}
+        == {
+            "search/0": results_of(run)["search"]["steps"],
+            "derive": 10 if "spos" in str(run) else 1,
+        }
         | trained
     )
     learns = "spos" not in run.name
@@ -400,10 +404,10 @@ def test_another_retraining_starts_a_folder_that_names_its_parent_and_outlives_i
     assert results["random_baseline"]["accuracy"] != parent["random_baseline"]["accuracy"]
     assert (child / "architecture.json").read_bytes() == (darts / "architecture.json").read_bytes()
     rows = [
-        row for row in read_rows(darts / "metrics.jsonl") if row["stage"] in ("search", "derive")
+        row for row in read_rows(darts / "metrics.jsonl") if row["stage"] in ("search/0", "derive")
     ]
     assert [
-        row for row in read_rows(child / "metrics.jsonl") if row["stage"] in ("search", "derive")
+        row for row in read_rows(child / "metrics.jsonl") if row["stage"] in ("search/0", "derive")
     ] == rows
     shutil.rmtree(darts)
     kept = content(child)
@@ -450,7 +454,7 @@ def test_a_method_starts_from_the_weights_of_another(method, other, runs, tmp_pa
             ).code
             == 2
         )
-    trained = torch.load(parent / "checkpoints" / "search.pt")["state"]["supernet"]
+    trained = torch.load(parent / "checkpoints" / "search-0.pt")["state"]["supernet"]
     (index, warm), (_, cold) = first
     assert index == 0
     assert all(torch.equal(warm[name], value) for name, value in trained.items())
@@ -489,7 +493,7 @@ def test_a_given_architecture_needs_no_search(tmp_path):
     assert results["architecture"]["text"] == text
     assert results["derive"]["searcher"] == "given"
     assert "search" not in results
-    assert not (folder / "checkpoints" / "search.pt").exists()
+    assert not (folder / "checkpoints" / "search-0.pt").exists()
     again = finished(
         "retrain", f"from={folder}", f"architecture={folder}/architecture.json", cwd=tmp_path
     )

@@ -14,11 +14,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-from hydra.core.config_store import ConfigStore
 
 import supernet
-from supernet.cli import composed
-from supernet.config import Config, build
+from supernet.cli.composition import composed
+from supernet.config import build
 from supernet.guards.guard import Guard
 from supernet.learners.learner import Learner
 from supernet.modifiers.modifier import Modifier
@@ -196,7 +195,6 @@ OPTIONS = sorted(path for path in (ROOT / "conf").glob("*/*.yaml"))
 
 @pytest.mark.parametrize("path", OPTIONS, ids=lambda path: f"{path.parent.name}={path.stem}")
 def test_every_option_composes_and_every_part_builds(path):
-    ConfigStore.instance().store("schema", Config)
     group, needed = (
         path.parent.name,
         {"npz": ["data.source.path=x"], "folder": ["data.source.root=x"]},
@@ -222,7 +220,6 @@ def test_every_option_composes_and_every_part_builds(path):
 
 @pytest.mark.parametrize("space", [path.stem for path in OPTIONS if path.parent.name == "space"])
 def test_the_sizes_that_reports_compare_with_are_those_of_size_full(space):
-    ConfigStore.instance().store("schema", Config)
     run = Run(composed(["size=full", f"space={space}"]), Path(os.devnull))
     assert run.space.paper == {"search": run.space.search, "evaluation": run.space.evaluation}
     for stage in ("search", "retrain"):
@@ -240,7 +237,6 @@ def several_of(tree, group):
 @pytest.mark.parametrize("size", [path.stem for path in OPTIONS if path.parent.name == "size"])
 @pytest.mark.parametrize("space", [path.stem for path in OPTIONS if path.parent.name == "space"])
 def test_every_size_fits_every_space(size, space):
-    ConfigStore.instance().store("schema", Config)
     assert Run(composed([f"size={size}", f"space={space}"]), Path(os.devnull)).space.name == space
 
 

@@ -212,14 +212,14 @@ def prepare(case: Case, patches: ExitStack) -> Callable[[], object]:
 def search(case: Case, patches: ExitStack) -> Callable[[], object]:
     """The step of a search as the command line would do it, on images of noise."""
     import torch
-    from hydra.core.config_store import ConfigStore
 
-    from supernet.cli import composed
+    from supernet.cli.composition import composed
     from supernet.config import Config
     from supernet.data import ImageData, TensorImages
-    from supernet.run import Run
+    from supernet.runs.search import search_stage
+    from supernet.runs.setup import Setup
+    from supernet.runs.work import budget_of
 
-    ConfigStore.instance().store("schema", Config)
     settings = {
         "method": case.method,
         "space": case.space,
@@ -232,13 +232,11 @@ def search(case: Case, patches: ExitStack) -> Callable[[], object]:
         "device": "cpu",
         "tracker": "none",
     }
-    run = Run(
-        composed([f"{name}={value}" for name, value in settings.items()]), Path(os.devnull)
-    )  # where it never writes
+    setup = Setup(composed([f"{name}={value}" for name, value in settings.items()]))
     images = torch.randint(256, (40 * case.batch, 3, case.pixels, case.pixels), dtype=torch.uint8)
     images = TensorImages(images, torch.arange(len(images)) % 10)
-    run.data = ImageData.of("noise", images, images)
-    stage = run.search_stage()
+    setup.data = ImageData.of("noise", images, images)
+    stage = search_stage(setup, budget_of(setup, {}))
     indices = itertools.count(stage.planned // 2)  # where no method has the weights learn alone
     return lambda: stage.step(next(indices))
 

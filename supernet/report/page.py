@@ -194,7 +194,7 @@ def accuracy_against_cost(results: Mapping[str, Any]) -> str:
 
 
 def search(results: Mapping[str, Any], rows: plots.Rows, colours: Mapping[str, str]) -> str:
-    rows = [row for row in rows if row["stage"] == "search"]
+    rows = [row for row in rows if row["stage"].startswith("search")]
     if not rows:
         return ""
     html = picture(plots.search_curves(rows), "search")
@@ -222,7 +222,7 @@ def search(results: Mapping[str, Any], rows: plots.Rows, colours: Mapping[str, s
 
 def collapse(results: Mapping[str, Any], rows: plots.Rows) -> str:
     """What the instruments saw, each with what it says, and what the guards did."""
-    rows = [row for row in rows if row["stage"] == "search"]
+    rows = [row for row in rows if row["stage"].startswith("search")]
     guards = results.get("search", {}).get("guards", [])
     found = plots.collapse_figures(rows)
     html = picture(plots.collapse_curves(rows, guards), "collapse") if found else ""

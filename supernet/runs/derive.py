@@ -1,4 +1,4 @@
-"""The job that decides on the architecture: the one given, the searcher's, or the best candidate."""
+"""The job that decides on the architecture."""
 
 import dataclasses
 from dataclasses import dataclass

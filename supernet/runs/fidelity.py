@@ -1,4 +1,4 @@
-"""How cheaply a run judges: each setting that says so, beside the value of the paper or the data."""
+"""How cheaply a run judges: each size beside that of the paper or of the data."""
 
 import dataclasses
 from typing import Any

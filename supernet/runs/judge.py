@@ -76,10 +76,10 @@ class Judge(Job):
 
 def logged_front(work: "Work", found: SearchResult) -> list[dict[str, Any]]:
     """Logs every architecture that was judged; returns the Pareto front of accuracy and cost."""
-    costs, rows = {one: costs_of(work, one) for one in found.judged}, work.rows(ROWS)
-    for index, (architecture, judgement) in enumerate(found.judged.items(), start=1):
-        rows.log(ROWS, index, shown(judgement) | costs[architecture])
-    rows.close()
+    costs = {one: costs_of(work, one) for one in found.judged}
+    with work.rows(ROWS) as rows:
+        for index, (architecture, judgement) in enumerate(found.judged.items(), start=1):
+            rows.log(ROWS, index, shown(judgement) | costs[architecture])
     if len(costs) == 1:
         return []
     metric = work.config.judge.cost

@@ -96,7 +96,7 @@ def all_judged(
     judge_one: Callable[[Architecture], Judgement],
     update: Callable[[int, dict[str, float]], None],
 ) -> list[Judgement]:
-    """Judges each of ``architectures``, once in a run for each ``key``; goes on where it stopped."""
+    """Judges each of ``architectures``, once for each ``key``; goes on where it stopped."""
     with kept_judgements(work, key) as (known, about_to_judge):
         for number, architecture in enumerate(architectures, start=1):
             if (architecture, 1.0) not in known:

@@ -39,7 +39,7 @@ def rank(run: "Run", others: Sequence[Work]) -> dict[str, Any]:
     """
     for other in others:
         require_comparable(run.work, other)
-    run.latency()
+    run.prepare()
     job = Ranking(tuple(drawn(run.work)), tuple(others))
     job.published(run.work)  # said before anything is trained
     run.search()

@@ -1,4 +1,4 @@
-"""The job that trains a network of one architecture and tests it, and the stages of such training."""
+"""The job that trains a network of one architecture and tests it."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -52,16 +52,12 @@ class Train(Job):
         if self.init == "warm":
             start = warm_start(work, self.index)
             about["warm_start"] = took_over(work, start, stage)
-        rows = work.rows(self.name)
-        cost = work.train(stage, rows)
-        network = stage.trained()
-        judgement = tested(work.setup, network, self.name)  # the one time for this network
-        rows.log(
-            self.name,
-            stage.steps,
-            {"test_accuracy": judgement.accuracy, "test_loss": judgement.loss},
-        )
-        rows.close()
+        with work.rows(self.name) as rows:
+            cost = work.train(stage, rows)
+            network = stage.trained()
+            judgement = tested(work.setup, network, self.name)  # the one time for this network
+            found = {"test_accuracy": judgement.accuracy, "test_loss": judgement.loss}
+            rows.log(self.name, stage.steps, found)
         return {
             **dataclasses.asdict(cost),
             "accuracy": judgement.accuracy,

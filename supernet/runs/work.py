@@ -1,6 +1,7 @@
 """What a job works with: the parts of the run, its folder, and what other jobs have found."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -59,14 +60,19 @@ class Work:
             tables["latency_ms"] = latency_table(self)
         return budget_of(self.setup, tables)
 
-    def rows(self, name: str) -> "Rows":
+    @contextmanager
+    def rows(self, name: str) -> Iterator["Rows"]:
         """The file in which the job of that name logs its rows."""
-        return Rows(rows_path(self.folder, name), self.told)
+        rows = Rows(rows_path(self.folder, name), self.told)
+        try:
+            yield rows
+        finally:
+            rows.close()
 
     def train(self, stage: Stage, rows: "Rows | None" = None) -> StageCost:
         """Trains a stage to its end, from its last checkpoint if there is one."""
-        rows = rows or self.rows(stage.name)
-        return run_stage(stage, self.checkpoints, rows, self.progress, self.stop)
+        with nullcontext(rows) if rows is not None else self.rows(stage.name) as log:
+            return run_stage(stage, self.checkpoints, log, self.progress, self.stop)
 
 
 class Rows(JsonLines):

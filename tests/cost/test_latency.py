@@ -343,7 +343,7 @@ def test_a_run_measures_once_and_goes_on_with_what_it_measured(tmp_path, monkeyp
     def again(*arguments):
         raise AssertionError("measured a second time")
 
-    monkeypatch.setattr("supernet.run.measured", again)
+    monkeypatch.setattr("supernet.runs.latency.measured", again)
     assert finished("latency", f"from={folder}", cwd=tmp_path) == folder
     limit = middling(table)
     child = finished("derive", f"from={folder}", f"budget.latency_ms={limit}", cwd=tmp_path)

@@ -18,6 +18,9 @@ from supernet.learners.gradient import Gradient
 from supernet.learners.reinforce import ReinforceLearner
 from supernet.mixture import Choice
 from supernet.modifiers.beta_decay import BetaDecay
+from supernet.runs.judging import judge
+from supernet.runs.search import trained_supernet
+from supernet.runs.training import Train, stage_of, trained_network
 from supernet.samplers.policy import Policy
 from supernet.samplers.softmax import Softmax
 from supernet.samplers.uniform import Uniform
@@ -333,13 +336,14 @@ def test_search_and_derivation_never_touch_the_test_set_and_each_retraining_does
     )
     run.search()
     architecture = run.derive()
-    run.judge(run.trained_supernet().supernet, architecture)
-    stage = run.retrain_stage("retrain/0", architecture, 0, "scratch")
+    judge(run.setup, trained_supernet(run.work).supernet, architecture)
+    training = Train("retrain", 0, architecture)
+    stage = stage_of(run.work, training)
     for index in range(stage.steps):
         stage.step(index)
     test.open = True
     run.retrain()
-    run.trained_network()
+    trained_network(run.work, training)
     assert test.streams == 2
 
 

@@ -10,6 +10,7 @@ import torch
 
 from supernet.errors import UserError
 from supernet.mixture import Architecture
+from supernet.runs.training import Train
 from supernet.spaces.nb201 import EDGES, NB201
 from supernet.spaces.space import Geometry, operations_of
 from tests.compare import identical
@@ -97,18 +98,18 @@ def test_a_run_starts_from_another_runs_network_and_says_how_much_of_it(make_run
     }
     run = make_run(space, folder=tmp_path / "second", architecture=OTHER, **settings)
     run.progress.message = said.append
-    trained, train = {}, run._train
+    trained, train = {}, run.work.train
 
-    def watched(stage):
+    def watched(stage, rows=None):
         trained[stage.name] = {
             name: value.clone() for name, value in stage.network.state_dict().items()
         }
         assert identical(
             trained[stage.name], dict(stage.trained().state_dict())
         )  # the average starts there as well
-        return train(stage)
+        return train(stage, rows)
 
-    run._train = watched
+    run.work.train = watched
     run.retrain()
     saved = torch.load(first / "checkpoints" / "retrain-0.pt")["state"]["average"]
     for name in ("stem.0.weight", "blocks.0.edges.from_0_to_1.body.0.weight", "head.4.weight"):
@@ -129,11 +130,8 @@ def test_a_run_starts_from_another_runs_network_and_says_how_much_of_it(make_run
     # it
     key = run.state.stages["retrain/0"]["key"]
     architecture = Architecture.from_dict(run.results()["architecture"])
-    assert (
-        key
-        == run.retrain_key("retrain/0", architecture, "warm")
-        != run.retrain_key("retrain/0", architecture, "scratch")
-    )
+    warm, scratch = (Train("retrain", 0, architecture, init) for init in ("warm", "scratch"))
+    assert key == run.work.key(warm) != run.work.key(scratch)
     shutil.rmtree(first)
     again = make_run(space, folder=tmp_path / "second", architecture=OTHER, **settings)
     again.retrain()
