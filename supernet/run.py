@@ -92,7 +92,7 @@ class Run:
     def run(self) -> None:
         """The main job: everything."""
         self.retrain()
-        self.export()
+        self.export(again=False)
         self.report()
         self.tracker.summary(self.results())
 
@@ -132,13 +132,13 @@ class Run:
             self.perform([*searches(self.setup), *chance])
         self.perform([*retrainings(self.work, self.derive()), *chance])
 
-    def export(self) -> Path:
-        """Writes the trained network in every form."""
+    def export(self, again: bool = True) -> Path:
+        """Writes the trained network in every form; if it is there already, only if ``again``."""
         job, folder = Export(self.derive()), self.state.folder / "export"
         self.perform([job.network(self.work)])
-        missing = not (folder / "bundle.json").exists()
-        self.perform([job], again=missing)
-        if missing:
+        again = again or not (folder / "bundle.json").exists()
+        self.perform([job], again=again)
+        if again:
             self.tracker.artifact(
                 "architecture", "architecture", [self.state.folder / "architecture.json"]
             )

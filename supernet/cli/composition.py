@@ -71,7 +71,7 @@ def settings(cfg: DictConfig) -> DictConfig:
     (``space._target_=my.Space``) has no settings but those of the line.
     """
     own = OmegaConf.masked_copy(cfg, [str(name) for name in cfg if name != "hydra"])
-    line = list(cfg.hydra.overrides.task)
+    line = list(HydraConfig.get().overrides.task)
     for group in SEVERAL:
         unchosen = [name for name, node in own[group].items() if "_target_" not in (node or {})]
         for name in unchosen:
