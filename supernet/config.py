@@ -145,11 +145,21 @@ class Config:
         require("checkpoint.every_seconds", self.checkpoint.every_seconds, least=0)
         if self.threads is not None:
             require("threads", self.threads, least=1)
+        require_jobs(self.jobs)
         require("data.architecture_share", self.data.architecture_share, above=0, below=1)
         if self.data.image_size is not None:
             require("data.image_size", self.data.image_size, least=1)
         if self.precision not in ("float32", "bf16"):
             raise UserError(f"precision: {unknown(self.precision, ['float32', 'bf16'])}")
+
+
+def require_jobs(value: Any) -> None:
+    """Raises a UserError unless ``value``, the setting ``jobs``, is "auto" or a number."""
+    if value == "auto":
+        return
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise UserError(f"jobs={value}: must be auto or a whole number")
+    require("jobs", value, least=1)
 
 
 def typed(kind: type, settings: Any, where: str) -> Any:

@@ -21,6 +21,7 @@ from supernet.runs.job import Job, key_of
 from supernet.runs.judge import Judge
 from supernet.runs.latency import Latency
 from supernet.runs.memory import as_planned, fitted
+from supernet.runs.rank import ranking
 from supernet.runs.results import results
 from supernet.runs.search import Search, searches
 from supernet.runs.setup import Setup
@@ -144,6 +145,18 @@ class Run:
             )
             self.tracker.artifact("export", "model", sorted(folder.iterdir()))
         return folder
+
+    def rank(self, others: Sequence[Work]) -> dict[str, Any]:
+        """Says whether the supernet puts architectures in the right order, and those of ``others``.
+
+        Raises:
+            UserError: the other runs, or the published table, do not fit.
+        """
+        self.prepare()
+        job = ranking(self.work, others)
+        self.search()
+        self.perform(job.trainings(self.work))
+        return self.perform([job])[0]
 
     def report(self) -> Path:
         """Writes ``report.html`` from what the folder holds."""

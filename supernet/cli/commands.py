@@ -26,7 +26,6 @@ from supernet.runs.check import check
 from supernet.runs.evaluate import evaluate
 from supernet.runs.executor import executor_of
 from supernet.runs.folder import State
-from supernet.runs.rank import rank
 from supernet.runs.setup import Setup
 from supernet.runs.work import Work
 from supernet.track.console import Progress
@@ -222,7 +221,7 @@ def done(run: Run, command: str) -> None:
     """Does one command with a run that has begun."""
     if command == "rank":
         others = [beside(Path(other)) for other in run.setup.config.rank.beside]
-        run.progress.message(rank_tables(rank(run, others)))
+        run.progress.message(rank_tables(run.rank(others)))
         run.report()
     else:
         getattr(run, command)()

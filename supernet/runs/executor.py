@@ -21,7 +21,7 @@ from typing import Any, Protocol, Self
 
 from supernet.config import Config, typed
 from supernet.device import cores, reproducible
-from supernet.errors import UserError, require
+from supernet.errors import UserError
 from supernet.runs.folder import State
 from supernet.runs.job import Job
 from supernet.runs.setup import Setup
@@ -84,15 +84,6 @@ def executor_of(setup: Setup) -> "Here | Processes":
     else:
         count = int(asked)
     return Here() if count == 1 else Processes(count)
-
-
-def require_jobs(value: Any) -> None:
-    """Raises a UserError unless ``value``, the setting ``jobs``, is "auto" or a number."""
-    if value == "auto":
-        return
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise UserError(f"jobs={value}: must be auto or a whole number")
-    require("jobs", value, least=1)
 
 
 # --- several processes

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from supernet.errors import UserError
 from supernet.evaluate.published import Published, read_published
@@ -26,25 +26,19 @@ from supernet.runs.setup import option
 from supernet.runs.training import Train, training_settings
 from supernet.runs.work import Work
 
-if TYPE_CHECKING:
-    from supernet.run import Run
 
-
-def rank(run: "Run", others: Sequence[Work]) -> dict[str, Any]:
-    """Ranks with the supernet of ``run`` and with those of ``others``, on the same architectures.
+def ranking(work: Work, others: Sequence[Work]) -> "Ranking":
+    """The job that ranks with the supernet of a run and with those of ``others``.
 
     Raises:
         UserError: another supernet is not trained, or not on the same space and images; the table
         is not one of this space.
     """
     for other in others:
-        require_comparable(run.work, other)
-    run.prepare()
-    job = Ranking(tuple(drawn(run.work)), tuple(others))
-    job.published(run.work)  # said before anything is trained
-    run.search()
-    run.perform(job.trainings(run.work))
-    return run.perform([job])[0]
+        require_comparable(work, other)
+    job = Ranking(tuple(drawn(work)), tuple(others))
+    job.published(work)  # said before anything is trained
+    return job
 
 
 def require_comparable(work: Work, other: Work) -> None:
