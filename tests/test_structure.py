@@ -341,8 +341,8 @@ def words_with_a_hash_of(hashes, text):
     """The words of ``text`` that are in ``hashes``, or whose parts are.
 
     The parts of ``files.host.example`` are its labels and the domains that it lies in
-    (``host.example``); those of ``--where-from-url`` are ``where-from``, ``from-url`` and the whole.
-    Case, and ``_`` for ``-``, make no difference.
+    (``host.example``); those of ``--where-from-url`` are ``where-from``, ``from-url`` and all of
+    it. Case makes no difference, nor ``_`` in place of ``-``.
     """
 
     def parts(word):
