@@ -55,6 +55,8 @@ COMMANDS = {
     "check": "build everything and try one step, without writing anything",
 }
 
+WHOLE = ["experiment", "debug"]  # groups of settings for a whole run; a run needs none of them
+
 
 @dataclass
 class CommandLine:
@@ -97,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 class Flags(argparse.ArgumentParser):
-    """The flags, most of which are Hydra's; what else stands in the line is left to :func:`parse`."""
+    """The flags, most of which are Hydra's; :func:`parse` reads all other words."""
 
     def __init__(self):
         super().__init__("supernet", add_help=False, allow_abbrev=False)
@@ -187,7 +189,8 @@ def readable(override: str) -> str:
                 parsed.value(), list
             )
             chosen = parsed.is_sweep_override() or isinstance(parsed.value(), str) or several
-            if parsed.key_or_group in groups() and (parsed.is_delete() or not chosen):
+            needed = parsed.key_or_group in groups() and parsed.key_or_group not in WHOLE
+            if needed and (parsed.is_delete() or not chosen):
                 raise UserError(
                     f"{override}: a run needs one; choose one of "
                     f"{', '.join(options(parsed.key_or_group))}"
@@ -244,10 +247,20 @@ def jobs(line: CommandLine) -> list[list[str]]:
 
     Of a sweep that is one for each value of each swept key, of a study every one.
     """
-    found = single_jobs(line.overrides) if line.sweeps else [line.overrides]
+    found = [line.overrides]
+    if line.sweeps:
+        found = single_jobs([*swept_by_a_file(line.overrides), *line.overrides])
     if line.command == "study":
         found = [overrides for job in found for overrides in study_jobs(job).values()]
     return found
+
+
+def swept_by_a_file(overrides: Sequence[str]) -> list[str]:
+    """The sweep that an experiment's file asks for (``hydra.sweeper.params``), as overrides."""
+    with composition(single_jobs(overrides)[0]) as cfg:
+        params = cfg.hydra.sweeper.params or {}
+    given = {key(override) for override in overrides}
+    return [f"{name}={values}" for name, values in params.items() if name not in given]
 
 
 def single_jobs(overrides: Sequence[str]) -> list[list[str]]:
@@ -532,7 +545,10 @@ def explained(error: Exception, overrides: Sequence[str]) -> str:
         return f"{group}: {unknown(name, options(group))}"
     if "Ambiguous value" in str(error):
         several = str(error).partition("'")[2].partition("'")[0]
-        return f"{several}: add -m to run a job for each of these values; one value that is a list is written KEY=[a,b]"
+        return (
+            f"{several}: add -m to run a job for each of these values; one value that is a list is "
+            "written KEY=[a,b]"
+        )
     cause = error.__cause__ or error
     at = getattr(cause, "full_key", None) or ""
     if (
@@ -564,8 +580,11 @@ def known_keys(overrides: Sequence[str]) -> list[str]:
 
 
 def help_text() -> str:
-    commands = "\n".join(f"  {name:<10}{what}" for name, what in COMMANDS.items())
-    choices = "\n".join(f"  {group:<10}{', '.join(options(group))}" for group in groups())
+    commands = "\n".join(f"  {name:<12}{what}" for name, what in COMMANDS.items())
+    choices, whole = (
+        "\n".join(f"  {group:<12}{', '.join(options(group))}" for group in names)
+        for names in ([group for group in groups() if group not in WHOLE], WHOLE)
+    )
     return f"""supernet [COMMAND] [from=RUN_DIR] [KEY=VALUE ...]
 
 Commands
@@ -574,8 +593,12 @@ Commands
 Groups, chosen as space=darts
 {choices}
 
+Settings of a whole run, chosen as experiment=default_method
+{whole}
+
 Settings are changed as search.epochs=10; `supernet --cfg job` prints all of them with their values.
-from=RUN_DIR goes on from a run: in its folder, or in a new one if the overrides change what was computed.
+from=RUN_DIR goes on from a run: in its folder, or in a new one if the overrides change what was
+computed.
 -m runs every combination: supernet -m method=darts,spos seed=0,1,2
 """
 

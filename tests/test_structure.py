@@ -9,6 +9,7 @@ import inspect
 import os
 import pkgutil
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -19,7 +20,7 @@ import pytest
 from hydra.core.config_store import ConfigStore
 
 import supernet
-from supernet.cli import composed
+from supernet.cli import WHOLE, composed, jobs, parse
 from supernet.config import Config, build
 from supernet.guards.guard import Guard
 from supernet.learners.learner import Learner
@@ -203,12 +204,16 @@ def test_every_option_composes_and_every_part_builds(path):
         path.parent.name,
         {"npz": ["data.source.path=x"], "folder": ["data.source.root=x"]},
     )
-    tree = asdict(composed([f"{group}={path.stem}", *needed.get(path.stem, [])]))
+    chosen = [f"{group}={path.stem}", *needed.get(path.stem, [])]
+    if group == "experiment":  # its own command says what it needs
+        chosen = parse(shlex.split(commands_in(path)[0])[1:]).overrides
+        assert f"experiment={path.stem}" in chosen
+    tree = asdict(composed(chosen))
     parts = {group: tree[group]} if group in tree else {}
-    if group == "method":
-        assert tree["method"] == path.stem
-        several = several_of(tree, "modifier") | several_of(tree, "guard")
-        parts = {name: tree[name] for name in ("sampler", "learner", "searcher")} | several
+    if group in ("method", *WHOLE):
+        assert group != "method" or tree["method"] == path.stem
+        parts = {name: tree[name] for name in ("space", "sampler", "learner", "searcher")}
+        parts |= several_of(tree, "modifier") | several_of(tree, "guard")
     elif group in ("modifier", "guard"):
         assert list(tree[group]) == [path.stem]
         parts = several_of(tree, group)
@@ -220,6 +225,45 @@ def test_every_option_composes_and_every_part_builds(path):
     assert parts or group == "size"
     for name, node in parts.items():
         assert type(build(node, name)).__name__ == node["_target_"].rpartition(".")[2]
+
+
+def commands_in(path):
+    """The commands that stand in the comments of a YAML file."""
+    return re.findall(r"^# (supernet .*)$", path.read_text(encoding="utf-8"), re.M)
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in OPTIONS if p.parent.name in WHOLE], ids=lambda path: path.stem
+)
+def test_the_commands_of_an_experiment_are_short_and_understood(path):
+    """Every job of a sweep, and every run of a study, composes; ``from=`` needs a run, and is left
+    out.
+    """
+    ConfigStore.instance().store("schema", Config)
+    for command in commands_in(path):
+        assert len(command) <= 100
+        line = parse([word for word in shlex.split(command)[1:] if not word.startswith("from=")])
+        for job in jobs(line):
+            composed(job)
+
+
+@pytest.mark.parametrize(("experiment", "swept"), [("all_pairs", 8 + 10), ("policy_pairs", 10)])
+def test_a_sweep_that_a_file_asks_for_is_checked_before_it_starts(experiment, swept):
+    ConfigStore.instance().store("schema", Config)
+    line = parse(["-m", f"experiment={experiment}", "debug=one_epoch"])
+    found = {tuple(job) for job in jobs(line)}
+    differing = {override for job in found for override in job} - set(line.overrides)
+    assert len(differing) == swept
+    alone = jobs(parse(["-m", f"experiment={experiment}", "searcher=tpe"]))  # the line comes first
+    assert {override for job in alone for override in job if "searcher" in override} == {
+        "searcher=tpe"
+    }
+
+
+@pytest.mark.parametrize("group", WHOLE)
+def test_a_run_needs_no_experiment(group):
+    ConfigStore.instance().store("schema", Config)
+    assert composed(parse([f"{group}=null"]).overrides) == composed([])
 
 
 @pytest.mark.parametrize("space", [path.stem for path in OPTIONS if path.parent.name == "space"])
