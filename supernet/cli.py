@@ -189,11 +189,10 @@ def readable(override: str) -> str:
                 parsed.value(), list
             )
             chosen = parsed.is_sweep_override() or isinstance(parsed.value(), str) or several
-            needed = parsed.key_or_group in groups() and parsed.key_or_group not in WHOLE
-            if needed and (parsed.is_delete() or not chosen):
+            if parsed.key_or_group in groups() and (parsed.is_delete() or not chosen):
+                what = "leave it out" if parsed.key_or_group in WHOLE else "a run needs one"
                 raise UserError(
-                    f"{override}: a run needs one; choose one of "
-                    f"{', '.join(options(parsed.key_or_group))}"
+                    f"{override}: {what}; choose one of {', '.join(options(parsed.key_or_group))}"
                 )
             return text
     raise UserError(f"{override!r} is not KEY=VALUE; see supernet --help")

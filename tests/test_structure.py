@@ -260,12 +260,6 @@ def test_a_sweep_that_a_file_asks_for_is_checked_before_it_starts(experiment, sw
     }
 
 
-@pytest.mark.parametrize("group", WHOLE)
-def test_a_run_needs_no_experiment(group):
-    ConfigStore.instance().store("schema", Config)
-    assert composed(parse([f"{group}=null"]).overrides) == composed([])
-
-
 @pytest.mark.parametrize("space", [path.stem for path in OPTIONS if path.parent.name == "space"])
 def test_the_sizes_that_reports_compare_with_are_those_of_size_full(space):
     ConfigStore.instance().store("schema", Config)
