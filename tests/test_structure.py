@@ -17,6 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+import yaml
 from hydra.core.config_store import ConfigStore
 
 import supernet
@@ -430,3 +431,33 @@ def test_no_file_names_a_place_on_one_machine(tracked):
     for name, text in tracked.items():
         found = places.search(text)
         assert not found, f"{name}: {found and text[found.start() : found.start() + 60]}"
+
+
+# --- what checks a change, here and elsewhere
+
+
+def commands_of_ci():
+    return re.findall(r"^(?:pip install uv && )?uv run (.*)$", (ROOT / ".ci/run").read_text(), re.M)
+
+
+def test_the_hooks_run_the_checks_of_ci():
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
+    entries = [hook["entry"] for one in hooks["repos"] for hook in one["hooks"]]
+    names = {" ".join(entry.removeprefix("uv run ").split()[:2]) for entry in entries}
+    wanted = {command for command in commands_of_ci() if not command.startswith("pytest")}
+    assert {command.removesuffix(" --check") for command in wanted} == {
+        name.partition(" --")[0] for name in names
+    }
+    assert {one["repo"] for one in hooks["repos"]} == {"local"}
+
+
+def test_the_workflow_runs_both_commands_of_the_readme_on_several_versions():
+    workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8"))
+    (job,) = workflow["jobs"].values()
+    lines = [step["run"] for step in job["steps"] if "run" in step]
+    assert lines == [".ci/run", "pip install uv && uv run supernet"]
+    assert "pytest" in commands_of_ci()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    said = " ".join(project["classifiers"])
+    assert all(f":: Python :: {version}" in said for version in job["strategy"]["matrix"]["python"])
+    assert project["requires-python"] == f">={job['strategy']['matrix']['python'][0]}"
