@@ -27,6 +27,7 @@ MISTAKES = {
         ["space", "'dart'", "did you mean 'darts'"],
     ),
     "no option": (["space=null"], ["space=null", "darts, nb201"]),
+    "no experiment": (["experiment=null"], ["experiment=null", "leave it out", "default_method"]),
     "group deleted": (["~method"], ["~method", "darts, darts_2nd", "spos"]),
     "wrong value": (["learner.order=thrid"], ["learner.order", "thrid", "second"]),
     "value out of range": (["search.epochs=-1"], ["search.epochs=-1"]),

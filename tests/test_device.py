@@ -1,11 +1,14 @@
 """Devices: chosen by name or by itself, refused in one line."""
 
+import ctypes
+import importlib.util
 import os
 import sys
 
 import pytest
 import torch
 
+from supernet import device as device_module
 from supernet.device import (
     autocast,
     available_memory_bytes,
@@ -71,6 +74,35 @@ def test_available_memory_has_what_is_held_and_no_more_than_there_is():
     cpu, machine = torch.device("cpu"), os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     held = torch.ones(2**26)
     assert held.nbytes < available_memory_bytes(cpu) <= machine
+
+
+def test_without_what_only_posix_has_the_module_imports_and_says_what_it_cannot_know(
+    monkeypatch, tmp_path
+):
+    """Windows has no module ``resource``, no ``sysconf``, no /proc, and ``CDLL(None)`` fails."""
+
+    def windows(name):
+        raise TypeError(f"argument of type {name!r} is not iterable")
+
+    monkeypatch.setitem(sys.modules, "resource", None)  # its import raises ImportError
+    monkeypatch.delattr(os, "sysconf")
+    monkeypatch.setattr(ctypes, "CDLL", windows)
+    spec = importlib.util.spec_from_file_location("fresh_device", device_module.__file__)
+    fresh = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(fresh)
+    fresh.STATUS = fresh.MEMORY = tmp_path / "missing"
+    cpu = fresh.choose_device("cpu")
+    fresh.reset_peak_memory(cpu)
+    assert fresh.peak_memory_bytes(cpu) == 0
+    with pytest.raises(UserError, match=r"memory: .*; set memory=ignore"):
+        fresh.available_memory_bytes(cpu)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no getrusage")
+def test_without_proc_the_peak_is_that_of_getrusage(monkeypatch, tmp_path):
+    by_proc = peak_memory_bytes(torch.device("cpu"))
+    monkeypatch.setattr(device_module, "STATUS", tmp_path / "missing")
+    assert peak_memory_bytes(torch.device("cpu")) >= 0.9 * by_proc  # it never falls
 
 
 def test_limits_of_control_groups_count_up_to_the_root(tmp_path):

@@ -3,19 +3,26 @@ variant is complete.
 """
 
 import ast
+import hashlib
 import importlib
 import inspect
 import pkgutil
 import re
+import shlex
 import subprocess
 import sys
+import tomllib
 from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+import yaml
 
 import supernet
+from supernet.cli.commands import each
 from supernet.cli.composition import composed
+from supernet.cli.line import parse
+from supernet.cli.messages import WHOLE
 from supernet.config import build
 from supernet.guards.guard import Guard
 from supernet.learners.learner import Learner
@@ -183,12 +190,16 @@ def test_every_option_composes_and_every_part_builds(path):
         path.parent.name,
         {"npz": ["data.source.path=x"], "folder": ["data.source.root=x"]},
     )
-    tree = asdict(composed([f"{group}={path.stem}", *needed.get(path.stem, [])]))
+    chosen = [f"{group}={path.stem}", *needed.get(path.stem, [])]
+    if group == "experiment":  # its own command says what it needs
+        chosen = parse(shlex.split(commands_in(path)[0])[1:]).overrides
+        assert f"experiment={path.stem}" in chosen
+    tree = asdict(composed(chosen))
     parts = {group: tree[group]} if group in tree else {}
-    if group == "method":
-        assert tree["method"] == path.stem
-        several = several_of(tree, "modifier") | several_of(tree, "guard")
-        parts = {name: tree[name] for name in ("sampler", "learner", "searcher")} | several
+    if group in ("method", *WHOLE):
+        assert group != "method" or tree["method"] == path.stem
+        parts = {name: tree[name] for name in ("space", "sampler", "learner", "searcher")}
+        parts |= several_of(tree, "modifier") | several_of(tree, "guard")
     elif group in ("modifier", "guard"):
         assert list(tree[group]) == [path.stem]
         parts = several_of(tree, group)
@@ -200,6 +211,37 @@ def test_every_option_composes_and_every_part_builds(path):
     assert parts or group == "size"
     for name, node in parts.items():
         assert type(build(node, name)).__name__ == node["_target_"].rpartition(".")[2]
+
+
+def commands_in(path):
+    """The commands that stand in the comments of a YAML file."""
+    return re.findall(r"^# (supernet .*)$", path.read_text(encoding="utf-8"), re.M)
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in OPTIONS if p.parent.name in WHOLE], ids=lambda path: path.stem
+)
+def test_the_commands_of_an_experiment_are_short_and_understood(path):
+    """Every job of a sweep, and every run of a study, composes; ``from=`` needs a run, and is left
+    out.
+    """
+    for command in commands_in(path):
+        assert len(command) <= 100
+        line = parse([word for word in shlex.split(command)[1:] if not word.startswith("from=")])
+        for job in each(line):
+            composed(job)
+
+
+@pytest.mark.parametrize(("experiment", "swept"), [("all_pairs", 8 + 10), ("policy_pairs", 10)])
+def test_a_sweep_that_a_file_asks_for_is_checked_before_it_starts(experiment, swept):
+    line = parse(["-m", f"experiment={experiment}", "debug=one_epoch"])
+    found = {tuple(job) for job in each(line)}
+    differing = {override for job in found for override in job} - set(line.overrides)
+    assert len(differing) == swept
+    alone = each(parse(["-m", f"experiment={experiment}", "searcher=tpe"]))  # the line comes first
+    assert {override for job in alone for override in job if "searcher" in override} == {
+        "searcher=tpe"
+    }
 
 
 @pytest.mark.parametrize("space", [path.stem for path in OPTIONS if path.parent.name == "space"])
@@ -297,17 +339,75 @@ def test_the_top_level_is_short(tracked):
     assert {"pyproject.toml", "README.md", "supernet", "conf", "tests"} <= top
 
 
+# A file that names a package host, or an option that chooses one, ties an installation to it. The
+# names are not written here either: each hash is the beginning of the sha256 of a name.
+PACKAGE_HOSTS = {
+    "03e390c8d8a6f2cf",
+    "03eabd6c5c4ff24d",
+    "19be01096aab533b",
+    "26f0a392e6c86735",
+    "51c6b9f69c48a75b",
+    "8b5bb5eb9d758455",
+    "9236dc66571fe8e9",
+    "98dedaf133ecc5e2",
+    "9b03cc7c69a854b6",
+    "aebd7764c21d9350",
+    "ba20768a02ee5327",
+    "cd88a6fb14237c16",
+    "ed6ac267f270ce92",
+}
+
+
+def hash_of(name):
+    return hashlib.sha256(name.encode()).hexdigest()[:16]
+
+
+def words_with_a_hash_of(hashes, text):
+    """The words of ``text`` that are in ``hashes``, or whose parts are.
+
+    The parts of ``files.host.example`` are its labels and the domains that it lies in
+    (``host.example``); those of ``--where-from-url`` are ``where-from``, ``from-url`` and all of
+    it. Case makes no difference, nor ``_`` in place of ``-``.
+    """
+
+    def parts(word):
+        labels = word.split(".")
+        yield from labels
+        yield from (".".join(labels[start:]) for start in range(len(labels)))
+        for label in labels:
+            pieces = label.split("-")
+            for start in range(len(pieces)):
+                yield from ("-".join(pieces[start:end]) for end in range(start + 2, start + 4))
+
+    words = set(re.findall(r"[\w-]+(?:\.[\w-]+)*", text))
+    spelt = {word: word.lower().replace("_", "-").strip("-") for word in words}
+    return {
+        word for word, name in spelt.items() if any(hash_of(part) in hashes for part in parts(name))
+    }
+
+
+def test_a_forbidden_name_is_found_in_whatever_holds_it():
+    hashes = {hash_of("host.example"), hash_of("packages"), hash_of("where-from")}
+    named = [
+        "https://files.host.example/simple",
+        "packages.mirror.example:8080/simple",
+        "pip install --where-from=here",
+        'UV_WHERE_FROM="here"',
+        "extra-where-from-url = 1",
+    ]
+    for text in named:
+        assert words_with_a_hash_of(hashes, text), text
+    assert not words_with_a_hash_of(
+        hashes, "from where? host, example, an example.host, from-where"
+    )
+
+
 def test_no_file_names_a_package_index(tracked):
-    hosts = [
-        ".".join(parts)
-        for parts in (("pypi", "org"), ("pythonhosted", "org"), ("download", "pytorch", "org"))
-    ]
-    settings = [
-        "-".join(parts) for parts in (("index", "url"), ("extra", "index"), ("find", "links"))
-    ]
     for name, text in tracked.items():
-        assert not [word for word in hosts + settings if word in text], name
-    assert not any(name.endswith(".lock") for name in tracked)
+        assert not words_with_a_hash_of(PACKAGE_HOSTS, text), name
+    assert not any(name.endswith(".lock") for name in tracked)  # a lock file names an index
+    settings = tomllib.loads(tracked["pyproject.toml"])["tool"]["uv"]
+    assert settings.keys() == {"constraint-dependencies"}  # nor is there a table of indexes
 
 
 def test_no_file_names_a_place_on_one_machine(tracked):
@@ -317,3 +417,33 @@ def test_no_file_names_a_place_on_one_machine(tracked):
     for name, text in tracked.items():
         found = places.search(text)
         assert not found, f"{name}: {found and text[found.start() : found.start() + 60]}"
+
+
+# --- what checks a change, here and elsewhere
+
+
+def commands_of_ci():
+    return re.findall(r"^(?:pip install uv && )?uv run (.*)$", (ROOT / ".ci/run").read_text(), re.M)
+
+
+def test_the_hooks_run_the_checks_of_ci():
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
+    entries = [hook["entry"] for one in hooks["repos"] for hook in one["hooks"]]
+    names = {" ".join(entry.removeprefix("uv run ").split()[:2]) for entry in entries}
+    wanted = {command for command in commands_of_ci() if not command.startswith("pytest")}
+    assert {command.removesuffix(" --check") for command in wanted} == {
+        name.partition(" --")[0] for name in names
+    }
+    assert {one["repo"] for one in hooks["repos"]} == {"local"}
+
+
+def test_the_workflow_runs_both_commands_of_the_readme_on_several_versions():
+    workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8"))
+    (job,) = workflow["jobs"].values()
+    lines = [step["run"] for step in job["steps"] if "run" in step]
+    assert lines == [".ci/run", "pip install uv && uv run supernet"]
+    assert "pytest" in commands_of_ci()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    said = " ".join(project["classifiers"])
+    assert all(f":: Python :: {version}" in said for version in job["strategy"]["matrix"]["python"])
+    assert project["requires-python"] == f">={job['strategy']['matrix']['python'][0]}"

@@ -80,11 +80,21 @@ def each(line: CommandLine) -> list[list[str]]:
 
     Of a sweep that is one for each value of each swept key, of a study every one.
     """
-    found = single_jobs(line.overrides) if line.sweeps else [line.overrides]
+    found = [line.overrides]
+    if line.sweeps:
+        found = single_jobs([*swept_by_a_file(line), *line.overrides])
     if line.command == "study":
         cells = [cells_of(overrides, line.folders) for overrides in found]
         found = [overrides for cell in cells for overrides in cell.values()]
     return found
+
+
+def swept_by_a_file(line: CommandLine) -> list[str]:
+    """The sweep that an experiment's file asks for (``hydra.sweeper.params``), as overrides."""
+    with composition(single_jobs(line.overrides)[0], line.folders) as cfg:
+        params = cfg.hydra.sweeper.params or {}
+    given = {key(override) for override in line.overrides}
+    return [f"{name}={values}" for name, values in params.items() if name not in given]
 
 
 def cells_of(overrides: Sequence[str], folders: Folders) -> dict[str, list[str]]:

@@ -11,7 +11,7 @@ from typing import NoReturn
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import OverrideParseException
 
-from supernet.cli.messages import COMMANDS, help_text
+from supernet.cli.messages import COMMANDS, WHOLE, help_text
 from supernet.cli.options import Folders
 from supernet.errors import UserError, unknown
 
@@ -121,7 +121,8 @@ def readable(override: str, folders: Folders) -> str:
             chosen = parsed.is_sweep_override() or isinstance(parsed.value(), str) or several
             if group in folders.groups() and (parsed.is_delete() or not chosen):
                 names = ", ".join(folders.options(group))
-                raise UserError(f"{override}: a run needs one; choose one of {names}")
+                what = "leave it out" if group in WHOLE else "a run needs one"
+                raise UserError(f"{override}: {what}; choose one of {names}")
             return text
     raise UserError(f"{override!r} is not KEY=VALUE; see supernet --help")
 

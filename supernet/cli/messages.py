@@ -26,6 +26,8 @@ COMMANDS = {
     "check": "build everything and try one step, without writing anything",
 }
 
+WHOLE = ("experiment", "debug")  # groups of settings for a whole run; a run needs none of them
+
 
 @contextlib.contextmanager
 def one_line_errors() -> Iterator[None]:
@@ -75,9 +77,11 @@ def explained(error: Exception, folders: Folders, known: Callable[[], Sequence[s
 
 def help_text(folders: Folders) -> str:
     """What ``supernet --help`` prints."""
-    commands = "\n".join(f"  {name:<10}{what}" for name, what in COMMANDS.items())
-    choices = "\n".join(
-        f"  {group:<10}{', '.join(folders.options(group))}" for group in folders.groups()
+    commands = "\n".join(f"  {name:<12}{what}" for name, what in COMMANDS.items())
+    groups = [group for group in folders.groups() if group not in WHOLE]
+    choices, whole = (
+        "\n".join(f"  {group:<12}{', '.join(folders.options(group))}" for group in names)
+        for names in (groups, WHOLE)
     )
     return f"""supernet [COMMAND] [from=RUN_DIR] [KEY=VALUE ...]
 
@@ -86,6 +90,9 @@ Commands
 
 Groups, chosen as space=darts
 {choices}
+
+Settings of a whole run, chosen as experiment=default_method
+{whole}
 
 Settings are changed as search.epochs=10; `supernet --cfg job` prints all of them with their values.
 from=RUN_DIR goes on from a run: in its folder, or in a new one if the overrides change what was

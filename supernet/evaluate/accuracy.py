@@ -56,6 +56,7 @@ def recalibrate(supernet: nn.Module, mixture: Mixture, batches: Iterable[Tensor]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.momentum = None  # torch's word for a cumulative mean
+        assert norm.num_batches_tracked is not None  # it tracks statistics
         norm.num_batches_tracked.zero_()  # so that the first batch replaces what was there
     mode = supernet.training
     supernet.train()

@@ -34,7 +34,7 @@ class OLES(Guard):
     threshold: float = 0.4
     every: int = 1
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         require("guard.oles.window", self.window, least=1)
         require("guard.oles.threshold", self.threshold, least=-1)
         require("guard.oles.every", self.every, least=1)
@@ -120,9 +120,10 @@ class OLES(Guard):
 
 
 def cosine(pairs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
-    """Between two vectors that are given in pieces; 0 where one of them is."""
+    """The cosine between two vectors that are given in pieces; 0 where one of the vectors is 0."""
     if not pairs:
         return torch.zeros(())
-    product = sum((one * other).sum() for one, other in pairs)
-    squares = [sum(piece.square().sum() for piece in pieces) for pieces in zip(*pairs, strict=True)]
+    zero = pairs[0][0].new_zeros(())
+    product = sum(((one * other).sum() for one, other in pairs), zero)
+    squares = [sum((p.square().sum() for p in pieces), zero) for pieces in zip(*pairs, strict=True)]
     return product / (squares[0] * squares[1]).sqrt().clamp_min(torch.finfo(product.dtype).tiny)

@@ -22,7 +22,7 @@ class JsonLines(Tracker):
     when the next row is written: reading a run never changes it.
     """
 
-    def __init__(self, path: str | os.PathLike):
+    def __init__(self, path: str | os.PathLike[str]):
         self.path = Path(path)
         self._length = 0
         self._file: BinaryIO | None = None
@@ -87,7 +87,7 @@ def number(value: Any) -> int | float | None:
     return value if math.isfinite(value) else None
 
 
-def read_rows(path: str | os.PathLike) -> list[dict[str, Any]]:
+def read_rows(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """The rows of a file; none if there is no file; a torn last line is left out.
 
     Raises:
