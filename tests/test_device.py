@@ -15,9 +15,9 @@ from supernet.device import (
     choose_device,
     describe,
     left_in_control_groups,
-    make_deterministic,
     peak_memory_bytes,
     present,
+    reproducible,
     reset_peak_memory,
 )
 from supernet.errors import UserError
@@ -130,8 +130,12 @@ def test_limits_of_control_groups_count_up_to_the_root(tmp_path):
     assert list(left_in_control_groups(own, tmp_path / "old")) == [407]
 
 
-def test_kernels_are_not_chosen_by_timing(monkeypatch):
+def test_kernels_are_not_chosen_by_timing_and_threads_are_those_that_were_asked_for(monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
     monkeypatch.setattr(torch.backends.cudnn, "deterministic", False)
-    make_deterministic()
-    assert torch.backends.cudnn.deterministic and not torch.backends.cudnn.benchmark
+    cudnn, threads = torch.backends.cudnn, torch.get_num_threads()
+    with reproducible(threads + 1):
+        assert cudnn.deterministic and not cudnn.benchmark
+        assert torch.get_num_threads() == threads + 1
+    assert (cudnn.deterministic, cudnn.benchmark) == (False, True)
+    assert torch.get_num_threads() == threads

@@ -111,7 +111,8 @@ class Processes:
         if len(jobs) == 1:  # another process would only take time
             Here().run(work, jobs, finished)
             return
-        waiting, failures, told_to_stop = deque(jobs), [], False
+        failures: list[Failure] = []
+        waiting, told_to_stop = deque(jobs), False
         while len(self.slots) < min(self.workers, len(jobs)):
             self.slots.append(Slot())
         with Display(work.progress) as display:

@@ -42,7 +42,8 @@ class Judge(Job):
         stages = [trained_supernet(work, job.number) for job in searches(work.setup)]
         stage, searcher, budget = stages[-1], work.setup.fresh("searcher"), work.budget
         started = time.perf_counter()
-        scores, tuned = mean_scores(stages), {}
+        tuned: dict[str, Any] = {}
+        scores = mean_scores(stages)
         if isinstance(searcher, PerturbationSelection):
             scores, tuned = perturbed(work, stage, searcher, work.key(self))
         searcher.begin(budget, scores, Streams(work.config.seed).host("searcher"))

@@ -98,7 +98,8 @@ class Ranking(Job):
     def compute(self, work: Work) -> dict[str, Any]:
         runs = named([work, *self.others])
         texts = [work.space.encode(architecture) for architecture in self.architectures]
-        started, predicted = time.perf_counter(), {}
+        predicted: dict[str, list[float]] = {}
+        started = time.perf_counter()
         for name, one in runs.items():
             predicted |= inherited(work, name, one, self.architectures)
         costs = [work.budget.costs(architecture) for architecture in self.architectures]
@@ -191,7 +192,7 @@ def against(
     tables = {}
     for number, (truth, values) in enumerate(truths.items()):
         rivals = dict(predicted)
-        if truth.startswith("published"):
+        if published is not None and truth.startswith("published"):
             if "trained from scratch" in truths and len(truths["trained from scratch"]) == len(
                 texts
             ):

@@ -103,5 +103,7 @@ def total_seconds(stages: Mapping[str, Any], value: Mapping[str, Any]) -> float:
 
 def searches_before(search: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """The searches that a search started from, the last first: each holds the one before it."""
-    while search := search.get("warm_start"):
-        yield search
+    before = search.get("warm_start")
+    while before:
+        yield before
+        before = before.get("warm_start")

@@ -71,8 +71,8 @@ class Setup:
         }
 
     def check_together(self) -> None:
-        """Raises a UserError if two parts do not go together."""
-        config, searcher = self.config, self.searcher
+        """Raises a UserError if two parts do not go together, or do not go with this machine."""
+        config, searcher, _ = self.config, self.searcher, self.device
         never_moves = self.learner.moves != self.sampler.scores_from
         if searcher.needs_scores and never_moves and self.given is None:
             parts = ("searcher", "sampler", "learner")

@@ -46,8 +46,8 @@ class Work:
             self.keys[job] = key_of_job(job, self)
         return self.keys[job]
 
-    def result(self, job: Job) -> Any | None:
-        """What a job has found; nothing if it is not finished."""
+    def result(self, job: Job) -> Any:
+        """What a job has found, a JSON value; ``None`` if it is not finished."""
         return self.state.result(job.name, self.key(job))
 
     @cached_property
