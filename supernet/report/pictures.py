@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from markupsafe import Markup
 
 from supernet.report import series, values
 from supernet.report.figures import MEDIUM, SMALL, Chart, Dots, Line, drawn, identifier, inline
@@ -34,7 +33,7 @@ class Picture:
     """
 
     caption: str
-    svg: Markup
+    svg: str  # as figures.inline gave it: only that is not escaped
     key: Mapping[str, Style]
     note: str = ""
 
@@ -48,7 +47,10 @@ class Gallery:
     small: bool = False
 
 
-def picture(caption: str, chart: Chart, name: str, key: Mapping[str, Style] | None = None):
+def picture(
+    caption: str, chart: Chart, name: str, key: Mapping[str, Style] | None = None
+) -> Picture:
+    """The chart as a picture; ``name`` begins every id in it."""
     return Picture(caption, inline(drawn(chart), name), key or {})
 
 
@@ -278,7 +280,7 @@ def pareto(results: Results, rows: Rows, cost: str) -> Picture | None:
         "an architecture that was judged": Style(OTHERS, dots=True),
         "the Pareto front": Style(FOUND),
     }
-    return picture(f"Accuracy and {COSTS[cost]}", chart, "pareto", key)
+    return picture("Accuracy and cost", chart, "pareto", key)
 
 
 def training_curves(rows: Rows) -> Gallery | None:
