@@ -106,15 +106,20 @@ def drawn(chart: Chart) -> Figure:
 
 
 def tidy(axes: Axes, chart: Chart) -> None:
-    """Labels, a light grid, and numbers written in full."""
+    """The labels of the axes, and numbers written in full."""
     size = LETTERS[chart.size]
     axes.set_xlabel(chart.x, fontsize=size, parse_math=False)
     axes.set_ylabel(fill(chart.y, 28), fontsize=size, parse_math=False)
-    axes.tick_params(labelsize=size - 1, color=FRAME)
+    framed(axes, size)
     for axis, label in ((axes.xaxis, chart.x), (axes.yaxis, chart.y)):
         steps = 3 if chart.size == SMALL else 5
         axis.set_major_locator(MaxNLocator(steps, integer=label == "epoch"))
         axis.set_major_formatter(lambda value, _: number(value))
+
+
+def framed(axes: Axes, size: float) -> None:
+    """A light grid, a frame at the left and below; ``size`` is that of the labels, in points."""
+    axes.tick_params(labelsize=size - 1, color=FRAME)
     axes.grid(color=GRID, linewidth=0.7)
     axes.set_axisbelow(True)
     for side, spine in axes.spines.items():

@@ -70,8 +70,12 @@ def facts(results: Results) -> dict[str, str]:
 def compared(results: Results) -> Table | None:
     """The found architecture beside the random ones."""
     headings, *rows = [
-        [row.name, row.accuracy, row.interval, row.params, row.madds, row.seconds, row.architecture]
+        [row.name, row.accuracy, row.interval, row.params, row.madds, row.seconds]
         for row in (HEADINGS, *comparison(results))
+    ]
+    others = results.get("random_baseline", {}).get("accuracy", [])
+    rows = [
+        [f"random, mean of {len(others)}", *row[1:]] if row[0] == "random" else row for row in rows
     ]
     return table(headings, rows)
 
@@ -153,10 +157,10 @@ def latency(results: Results) -> dict[str, Any] | None:
 def random_architectures(results: Results) -> Table | None:
     each = results.get("random_baseline", {}).get("architectures", [])
     rows = [
-        [one["text"], thousands(one["params"]), thousands(one["madds"]), percent(one["accuracy"])]
+        [percent(one["accuracy"]), thousands(one["params"]), thousands(one["madds"]), one["text"]]
         for one in each
     ]
-    return table(["random architecture", "parameters", "multiply-adds", "test accuracy"], rows)
+    return table(["test accuracy", "parameters", "multiply-adds", "random architecture"], rows)
 
 
 # --- how it was found
@@ -216,15 +220,15 @@ def front(results: Results) -> Table | None:
     rows = [
         [
             f"pareto/{number:02}.json",
-            one["text"],
-            *(thousands(one[c]) if c != "latency_ms" else f"{one[c]:.3g}" for c in costs),
             percent(one["accuracy"]),
-            f"{one['loss']:.4f}",
+            decimals(one["loss"]),
+            *(thousands(one[c]) if c != "latency_ms" else f"{one[c]:.3g}" for c in costs),
+            one["text"],
         ]
         for number, one in enumerate(found, start=1)
     ]
     named = [COSTS[metric] for metric in costs]
-    return table(["file", "architecture on the front", *named, "accuracy", "loss (nats)"], rows)
+    return table(["file", "accuracy", "loss (nats)", *named, "architecture on the front"], rows)
 
 
 def shortlist(results: Results) -> Table | None:
@@ -237,8 +241,8 @@ def shortlist(results: Results) -> Table | None:
         fate = "chosen" if one["text"] == found["best"] else "trained to the end"
         if one["ended"]:
             fate = f"ended early: at most {percent(one['upper_bound'])} to come"
-        rows.append([one["text"], one["epochs"], percent(one["held_out_accuracy"]), fate])
-    return table(["candidate", "epochs", "accuracy on held-out training images", "outcome"], rows)
+        rows.append([percent(one["held_out_accuracy"]), one["epochs"], fate, one["text"]])
+    return table(["accuracy on held-out training images", "epochs", "outcome", "candidate"], rows)
 
 
 def trainings(rows: Rows) -> Table | None:
