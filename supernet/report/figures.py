@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from textwrap import fill
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -133,7 +134,7 @@ def number(value: float) -> str:
 
 
 def _line(axes: Axes, line: Line) -> None:
-    style = {
+    style: dict[str, Any] = {
         "color": line.style.colour,
         "linestyle": (0, line.style.dash) if line.style.dash else "-",
         "linewidth": line.width,

@@ -5,6 +5,7 @@ it, each with its option.
 import re
 from collections.abc import Mapping, Sequence
 from graphlib import TopologicalSorter
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -110,7 +111,13 @@ def draw_graph(
 def label(axes: Axes, x: float, y: float, option: str, colour: str) -> None:
     """The option of an edge, on a white ground."""
     box = {"facecolor": "white", "edgecolor": "none", "pad": 1}
-    style = {"color": colour, "fontsize": 9, "ha": "center", "va": "center", "zorder": 3}
+    style: dict[str, Any] = {
+        "color": colour,
+        "fontsize": 9,
+        "ha": "center",
+        "va": "center",
+        "zorder": 3,
+    }
     axes.text(x, y, option, parse_math=False, bbox=box, **style)
 
 

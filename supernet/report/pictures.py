@@ -156,8 +156,8 @@ def curves(
         by_name = styles(labels.values())
         key = by_name
         for name, each in found.items():
-            points = series.together([one for one in each if len(one)])
-            lines.append(Line(points, by_name[labels[name]], identifier("curve", name)))
+            mean = series.together([one for one in each if len(one)])
+            lines.append(Line(mean, by_name[labels[name]], identifier("curve", name)))
     chart = Chart("epoch", unit, lines, upright=upright or {}, size=MEDIUM)
     return picture(title, chart, identifier(prefix, names[0]), key)
 
