@@ -452,7 +452,8 @@ def draw(found: dict[str, dict], file: Path) -> None:
     """What :func:`growth` found on logarithmic axes, where the power laws are lines."""
     from matplotlib.figure import Figure
 
-    from supernet.report.plots import CHANCE, FOUND, tidy
+    from supernet.report.figures import framed
+    from supernet.report.style import FOUND, OTHERS
 
     figure = Figure(figsize=(2.4 * len(found), 5), layout="constrained")
     for column, (name, measured) in zip(
@@ -467,9 +468,10 @@ def draw(found: dict[str, dict], file: Path) -> None:
             middle = (
                 statistics.geometric_mean(values) / statistics.geometric_mean(sizes) ** exponent
             )
-            tidy(axes, f"{what}: exponent {exponent:.2f}", 9)
+            axes.set_title(f"{what}: exponent {exponent:.2f}", fontsize=9, loc="left")
+            framed(axes, 9)
             axes.loglog(
-                sizes, [middle * size**exponent for size in sizes], color=CHANCE, linewidth=1
+                sizes, [middle * size**exponent for size in sizes], color=OTHERS, linewidth=1
             )
             axes.loglog(sizes, list(values), "o", color=FOUND, markersize=4)
             axes.set_xticks(sizes, sizes)
