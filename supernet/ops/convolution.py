@@ -2,6 +2,10 @@
 
 A rectifying operation is ``body(relu(x))``, so that a cell can rectify a tensor once for all
 operations that read it.
+
+No strided 1×1 convolution is given to torch; :class:`StridedPointwise` says why. When torch is
+upgraded, ``tools/heap_check.py`` shows whether that is still needed, and whether other convolutions
+need the same.
 """
 
 import torch
@@ -16,6 +20,24 @@ class Rectified(nn.Module):
         return self.body(F.relu(x))
 
 
+class StridedPointwise(nn.Conv2d):
+    """A 1×1 convolution of stride 2 or more, without bias: it takes every ``stride``-th pixel of
+    every ``stride``-th row, and convolves these with stride 1. The sums are the same.
+
+    The oneDNN 3.13.3 in torch 2.15.0 writes past the end of a buffer when it computes the gradient
+    of the weights of a strided 1×1 convolution, if the images are in channels-last with fewer than
+    eight channels and sizes that the stride divides, and the processor has AVX2 but not AVX-512.
+    With one thread that can abort the process, or go unnoticed; with more, gradients can be wrong.
+    """
+
+    def __init__(self, inputs: int, outputs: int, stride: int):
+        super().__init__(inputs, outputs, 1, stride, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows, columns = self.stride
+        return F.conv2d(x[:, :, ::rows, ::columns], self.weight)
+
+
 class ReLUConvBN(Rectified):
     """ReLU, dense convolution, BatchNorm."""
 
@@ -23,10 +45,13 @@ class ReLUConvBN(Rectified):
         self, inputs: int, outputs: int, kernel_size: int = 1, stride: int = 1, affine: bool = True
     ):
         super().__init__()
-        self.body = nn.Sequential(
-            nn.Conv2d(inputs, outputs, kernel_size, stride, padding=kernel_size // 2, bias=False),
-            nn.BatchNorm2d(outputs, affine=affine),
-        )
+        if kernel_size == 1 and stride > 1:
+            convolution = StridedPointwise(inputs, outputs, stride)
+        else:
+            convolution = nn.Conv2d(
+                inputs, outputs, kernel_size, stride, padding=kernel_size // 2, bias=False
+            )
+        self.body = nn.Sequential(convolution, nn.BatchNorm2d(outputs, affine=affine))
 
 
 class DilConv(Rectified):
@@ -91,8 +116,8 @@ class FactorizedReduce(Rectified):
 class _ShiftedPair(nn.Module):
     def __init__(self, inputs: int, outputs: int, affine: bool):
         super().__init__()
-        self.even = nn.Conv2d(inputs, outputs // 2, 1, stride=2, bias=False)
-        self.odd = nn.Conv2d(inputs, outputs - outputs // 2, 1, stride=2, bias=False)
+        self.even = StridedPointwise(inputs, outputs // 2, stride=2)
+        self.odd = StridedPointwise(inputs, outputs - outputs // 2, stride=2)
         self.norm = nn.BatchNorm2d(outputs, affine=affine)
 
     def halves(self, x: Tensor) -> Tensor:
