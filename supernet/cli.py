@@ -32,7 +32,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from supernet import study
-from supernet.config import Config, typed
+from supernet.config import Config, typed, with_named_phases
 from supernet.errors import UserError, unknown
 from supernet.files import write_text
 from supernet.rank import rank
@@ -464,9 +464,20 @@ def composed(overrides: Sequence[str]) -> Config:
 
 
 def to_config(cfg: DictConfig) -> Config:
-    return typed(
-        Config, OmegaConf.to_container(settings(cfg), resolve=True, throw_on_missing=True), ""
-    )
+    tree = OmegaConf.to_container(settings(cfg), resolve=True, throw_on_missing=True)
+    tree["sampler"] = with_named_phases(tree["sampler"], phase)
+    return typed(Config, tree, "")
+
+
+def phase(name: str) -> Any:
+    """The node of the sampler of that name, as the phase of a schedule.
+
+    Raises:
+        UserError: there is none.
+    """
+    if name not in options("sampler"):
+        raise UserError(f"sampler.phases: {unknown(name, options('sampler'))}")
+    return OmegaConf.to_container(OmegaConf.load(conf_dir() / "sampler" / f"{name}.yaml"))
 
 
 def settings(cfg: DictConfig) -> DictConfig:

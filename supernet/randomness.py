@@ -22,8 +22,8 @@ class Streams:
     from ``host`` generators, which never wait for a device. Tensors of noise come from ``tensor``
     generators, which live on the device that uses them.
 
-    A ``scope``, such as ``supernet/1``, stands before every name: streams of one seed and two scopes
-    are independent of each other.
+    A ``scope``, such as ``supernet/1``, stands before every name: streams of one seed and two
+    scopes are independent of each other.
     """
 
     def __init__(self, seed: int, scope: str = ""):

@@ -42,7 +42,7 @@ def test_every_name_and_seed_has_its_own_sequence(draw):
 
 @DRAWS
 def test_a_scope_stands_before_every_name(draw):
-    """Streams without one are as they would be if there were no scopes, initial weights included."""
+    """Initial weights included. Streams without one are as if there were no scopes."""
     assert draw(Streams(7, "supernet/1"), "order") == draw(Streams(7), "supernet/1/order")
     assert draw(Streams(7, "supernet/1"), "order") != draw(Streams(7, "supernet/2"), "order")
     weights = []

@@ -167,7 +167,9 @@ def test_beta_decay_pulls_every_logit_by_its_share(noise):
     table = logits["edges"].requires_grad_()
     (pull,) = torch.autograd.grad(sampler.penalty(logits, 0.25), [table])
     shares = (
-        Softmax().relaxation(sampler.seen({"edges": table.detach()}), 0.0, noise)["edges"].weights
+        Softmax()
+        .relaxation(sampler.seen({"edges": table.detach()}, sampler.leader), 0.0, noise)["edges"]
+        .weights
     )
     assert (shares == 0).sum() == 2 * len(table)
     torch.testing.assert_close(pull, 12.0 * 0.25 * shares / len(table))
