@@ -55,6 +55,8 @@ COMMANDS = {
     "check": "build everything and try one step, without writing anything",
 }
 
+SEVERAL = ("modifier", "guard", "instrument")  # groups of which several are chosen at once
+
 
 @dataclass
 class CommandLine:
@@ -183,9 +185,7 @@ def readable(override: str) -> str:
             (parsed,) = OverridesParser.create().parse_overrides([text])
             if not parsed.key_or_group:
                 break
-            several = parsed.key_or_group in ("modifier", "guard") and isinstance(
-                parsed.value(), list
-            )
+            several = parsed.key_or_group in SEVERAL and isinstance(parsed.value(), list)
             chosen = parsed.is_sweep_override() or isinstance(parsed.value(), str) or several
             if parsed.key_or_group in groups() and (parsed.is_delete() or not chosen):
                 raise UserError(
@@ -481,15 +481,15 @@ def phase(name: str) -> Any:
 
 
 def settings(cfg: DictConfig) -> DictConfig:
-    """All but Hydra's own node, and but what a recipe says of modifiers and guards that the line
-    replaced by others.
+    """All but Hydra's own node, and but what a recipe says of parts of the groups of ``SEVERAL``
+    that the line replaced by others.
     """
     own = OmegaConf.masked_copy(cfg, [str(name) for name in cfg if name != "hydra"])
-    for group in ("modifier", "guard"):
+    for group in SEVERAL:
         for name in [name for name, node in own[group].items() if "_target_" not in (node or {})]:
             if not any(
                 f"{key(override)}.".startswith(f"{group}.{name}.")
-                for override in cfg.hydra.overrides.task
+                for override in HydraConfig.get().overrides.task
             ):
                 del own[group][name]
     return own

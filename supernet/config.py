@@ -20,10 +20,10 @@ from supernet.cost.budget import BudgetSettings
 from supernet.cost.memory import require_mode
 from supernet.errors import UserError, require, unknown
 from supernet.evaluate.ranking import RankSettings
-from supernet.instruments.readings import InstrumentSettings
 from supernet.train.candidate import ShortlistSettings
 from supernet.train.retrain import RetrainSettings
 from supernet.train.search import SearchSettings
+from supernet.train.watch import MeasureSettings
 
 
 @dataclass
@@ -114,7 +114,8 @@ class Config:
         default_factory=dict
     )  # name -> node, in the order in which they are applied
     guard: dict[str, Any] = field(default_factory=dict)  # name -> node
-    instruments: InstrumentSettings = field(default_factory=InstrumentSettings)
+    instrument: dict[str, Any] = field(default_factory=dict)  # name -> node
+    measure: MeasureSettings = field(default_factory=MeasureSettings)
     budget: BudgetSettings = field(default_factory=BudgetSettings)
     search: SearchSettings = field(default_factory=SearchSettings)
     searcher: Any = MISSING

@@ -48,6 +48,7 @@ from supernet.train.loop import StageCost, StopRequest, run_stage
 from supernet.train.retrain import RetrainSettings, RetrainStage
 from supernet.train.search import SearchSettings, SearchStage
 from supernet.train.tuning import TuningStage
+from supernet.train.watch import Watch
 
 
 class Run:
@@ -77,6 +78,10 @@ class Run:
         self.guards = {
             name: build(chosen("guard", node, name), f"guard.{name}")
             for name, node in config.guard.items()
+        }
+        self.instruments = {
+            name: build(chosen("instrument", node, name), f"instrument.{name}")
+            for name, node in config.instrument.items()
         }
         self.searcher = build(config.searcher, "searcher")
         self.given = (
@@ -362,7 +367,7 @@ class Run:
             "budget",
         )
         watched = (
-            s["instruments"]["images"] if s["guard"] else None
+            s["measure"]["images"] if s["guard"] else None
         )  # what is measured changes nothing, unless a guard acts on it
         s = s | {
             "search": {name: value for name, value in s["search"].items() if name != "recompute"}
@@ -383,7 +388,7 @@ class Run:
             return None
         search = self.config.search
         if (
-            search.depths or search.widths or search.supernets > 1
+            len(search.phases) > 1 or search.supernets > 1
         ):  # which start anew, or narrower than the parent ended
             return None
         return origin["key"]
@@ -500,14 +505,12 @@ class Run:
             self.learner,
             self.config.search,
             augment=self.search_augment,
-            seed=self.config.seed,
+            streams=Streams(self.config.seed),
             device=self.device,
             precision=self.config.precision,
             budget=self.budget,
             modifiers=self.modifiers,
-            instruments=self.config.instruments,
-            guards=self.guards,
-            say=self.progress.message,
+            watch=Watch(self.instruments, self.guards, self.config.measure, self.progress.message),
             start=start,
             key=self.search_key,
         )
@@ -525,7 +528,8 @@ class Run:
         cost = dataclasses.asdict(self._train(stage))
         result = cost | {
             "parts": {name: {"seconds": seconds} for name, seconds in cost["parts"].items()},
-            "guards": stage.fired,
+            "guards": stage.watch.fired,
+            "instruments": stage.watch.described(),
             "epochs": self.config.search.epochs,
             "supernets": self.config.search.supernets,
             "method": self.config.method,

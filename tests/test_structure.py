@@ -17,9 +17,10 @@ import pytest
 from hydra.core.config_store import ConfigStore
 
 import supernet
-from supernet.cli import composed
+from supernet.cli import SEVERAL, composed
 from supernet.config import Config, build
 from supernet.guards.guard import Guard
+from supernet.instruments.instrument import Instrument
 from supernet.learners.learner import Learner
 from supernet.modifiers.modifier import Modifier
 from supernet.run import Run
@@ -70,7 +71,7 @@ ALLOWED = {
         "instruments",
         "guards",
     },
-    "config": {"cost", "errors", "evaluate", "instruments", "train"},
+    "config": {"cost", "errors", "evaluate", "train"},
 }
 ALLOWED["environment"] = {"device"}
 ALLOWED["state"] = {"errors", "files"}
@@ -205,9 +206,11 @@ def test_every_option_composes_and_every_part_builds(path):
     parts = {group: tree[group]} if group in tree else {}
     if group == "method":
         assert tree["method"] == path.stem
-        several = several_of(tree, "modifier") | several_of(tree, "guard")
+        several = {
+            name: node for group in SEVERAL for name, node in several_of(tree, group).items()
+        }
         parts = {name: tree[name] for name in ("sampler", "learner", "searcher")} | several
-    elif group in ("modifier", "guard"):
+    elif group in SEVERAL:
         assert list(tree[group]) == [path.stem]
         parts = several_of(tree, group)
     elif group == "data":
@@ -250,6 +253,7 @@ KINDS = {  # group -> base class, the list of the shared tests
     "learner": (Learner, variants.LEARNERS),
     "modifier": (Modifier, variants.MODIFIERS),
     "guard": (Guard, variants.GUARDS),
+    "instrument": (Instrument, variants.INSTRUMENTS),
     "searcher": (Searcher, variants.SEARCHERS),
     "tracker": (Tracker, None),
 }
@@ -276,8 +280,8 @@ def test_every_variant_has_its_yaml_and_its_line_in_the_shared_tests(group):
     kinds = {f"{kind.__module__}.{kind.__qualname__}" for kind in concrete(base)}
     if group == "tracker":  # two that are always there or put others together, and are not chosen
         kinds -= {"supernet.track.jsonlines.JsonLines", "supernet.track.interface.Trackers"}
-    if group == "sampler":  # what modifiers make of one
-        kinds -= {"supernet.modifiers.modifier.Modified"}
+    if group == "sampler":  # what modifiers make of one, and what wrappers have in common
+        kinds -= {"supernet.modifiers.modifier.Modified", "supernet.samplers.wrapper.Wrapper"}
     targets = {
         re.search(r"^_target_: (\S+)", path.read_text(encoding="utf-8"), re.M).group(1)
         for path in (ROOT / "conf" / group).glob("*.yaml")

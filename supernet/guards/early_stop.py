@@ -1,4 +1,4 @@
-"""The search ends when the curvature in the logits grows, and goes back to the logits from before."""
+"""The search ends when the curvature in the logits grows, with the logits from before."""
 
 from dataclasses import dataclass
 from statistics import fmean
@@ -9,6 +9,7 @@ from torch import nn
 from supernet.errors import require
 from supernet.guards.guard import Fired, Guard
 from supernet.instruments.instrument import Snapshot
+from supernet.instruments.readings import Eigenvalue
 from supernet.mixture import Logits
 from supernet.spaces.space import Space
 
@@ -16,7 +17,7 @@ from supernet.spaces.space import Space
 @dataclass
 class EarlyStop(Guard):
     """DARTS-ES (Zela et al., ICLR 2020, section 4.3): the largest eigenvalue of the Hessian in the
-    logits foretells the collapse.
+    logits predicts the collapse.
 
     It is read every ``every`` epochs. With m(t) the mean of the last ``window`` readings, the
     search ends at the first t with ``m(t - k) / m(t) < ratio``, and the logits are those of t - k.
@@ -26,6 +27,8 @@ class EarlyStop(Guard):
     ``window // 2`` readings further than these; the weights stay those of t, for only the
     derivation, not the retraining, reads them.
     """
+
+    title, meaning, prefixes = Eigenvalue.title, Eigenvalue.meaning, Eigenvalue.prefixes
 
     every: int = 1
     window: int = 5
@@ -59,7 +62,10 @@ class EarlyStop(Guard):
         if not (now > 0 and before < self.ratio * now):
             return None
         epoch = snapshot.epoch - self.k * self.every
-        what = f"the dominant eigenvalue grew from {before:.4g} to {now:.4g}; the search ends with the logits of epoch {epoch}"
+        what = (
+            f"the dominant eigenvalue grew from {before:.4g} to {now:.4g}; the search ends with "
+            f"the logits of epoch {epoch}"
+        )
         return Fired(what, stops=True, logits=self.history[0])
 
     def state_dict(self) -> dict[str, Any]:

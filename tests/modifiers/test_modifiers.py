@@ -384,7 +384,7 @@ def test_the_supernet_starts_anew_with_more_cells_and_what_was_pruned_stays_prun
     step = stage.step
 
     def watched(index):
-        rate = stage.optimizer.param_groups[0]["lr"]
+        rate = stage.weights.optimizer.param_groups[0]["lr"]
         step(index)
         seen.append((len(stage.supernet.layers), rate))
         return {}

@@ -20,6 +20,7 @@ from supernet.samplers.schedule import Schedule
 from supernet.samplers.softmax import Softmax
 from supernet.samplers.uniform import Uniform
 from supernet.samplers.wrapper import Wrapper
+from supernet.train.search import snapshot_of
 from tests.budgets import budget_of
 from tests.samplers.drawing import judged
 from tests.variants import SPACES
@@ -220,7 +221,7 @@ def test_instruments_see_the_weights_of_the_sampler_that_leads(modifiers, search
     for steps, weights in ((2, lambda table: table.softmax(-1)), (4, torch.sigmoid)):
         while stage.done < steps:
             stage.step(stage.done)
-        mixture = stage.snapshot().mixture(stage.detached_logits)
+        mixture = snapshot_of(stage).mixture(stage.detached_logits)
         for name, table in stage.detached_logits.items():
             torch.testing.assert_close(mixture[name].weights, weights(table))
 
