@@ -575,8 +575,8 @@ def known_keys(overrides: Sequence[str]) -> list[str]:
 
 
 def help_text() -> str:
-    commands = "\n".join(f"  {name:<10}{what}" for name, what in COMMANDS.items())
-    choices = "\n".join(f"  {group:<10}{', '.join(options(group))}" for group in groups())
+    commands = "\n".join(f"  {name:<12}{what}" for name, what in COMMANDS.items())
+    choices = "\n".join(f"  {group:<12}{', '.join(options(group))}" for group in groups())
     return f"""supernet [COMMAND] [from=RUN_DIR] [KEY=VALUE ...]
 
 Commands

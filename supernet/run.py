@@ -46,7 +46,7 @@ from supernet.train.candidate import CandidateStage
 from supernet.train.checkpoint import Checkpoints
 from supernet.train.loop import StageCost, StopRequest, run_stage
 from supernet.train.retrain import RetrainSettings, RetrainStage
-from supernet.train.search import SearchSettings, SearchStage
+from supernet.train.search import SearchSettings, SearchStage, require_search
 from supernet.train.tuning import TuningStage
 from supernet.train.watch import Watch
 
@@ -121,6 +121,8 @@ class Run:
                 f"guard=[{','.join(self.guards)}] with learner={option(self.learner)}: guards "
                 "watch logits; leave them out"
             )
+        if self.given is None:
+            require_search(config.search, self.space, self.learner, self.guards)
         if config.threads:
             torch.set_num_threads(config.threads)
         self.device = choose_device(config.device)

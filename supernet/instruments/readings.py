@@ -22,7 +22,7 @@ class Shares(Instrument):
 
     title = "share of the derivation"
     meaning = "skips, or options without weights, take over"
-    prefixes = ("share/skip_connect", "share/parameter_free")
+    prefixes = ("share/skip", "share/parameter_free")
 
     def read(self, snapshot: Snapshot) -> dict[str, float]:
         shares = {"skip_connect": {"skip_connect"}, "parameter_free": PARAMETER_FREE}

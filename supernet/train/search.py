@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from supernet.cost.budget import Budget
 from supernet.data import Augment, Batches, ImageData, Splits, evaluation_batches
 from supernet.device import autocast
-from supernet.errors import require
+from supernet.errors import UserError, require
+from supernet.guards.guard import Guard
 from supernet.instruments.instrument import Batch, Snapshot
 from supernet.learners.learner import Bilevel, Learner
 from supernet.mixture import Choice, Logits, Mixture
@@ -140,9 +141,7 @@ class SearchStage:
         self.weights = SharedWeights(settings, self.device, precision)
         self.phases, self.phase = settings.phases, -1
         self.starts = [*(phase.first_step(self.planned) for phase in self.phases), math.inf]
-        require_fit(self.phases, space)
-        if self.watch.guards:
-            require_one_phase(self.phases, f"guard=[{','.join(self.watch.guards)}]")
+        require_search(settings, space, learner, self.watch.guards)
         if start is not None:
             require_one_phase(self.phases, "a start from the weights of another search")
         self.begin_next_phase(start)
@@ -285,6 +284,20 @@ class SearchStage:
 
 # parts of the stage that keep a state of their own
 STATEFUL = ("sampler", "learner", "weight_batches", "architecture_batches", "streams", "watch")
+
+
+def require_search(
+    settings: SearchSettings, space: Space, learner: Learner, guards: Mapping[str, Guard]
+) -> None:
+    """Raises a UserError unless a search can have these settings with these parts."""
+    require_fit(settings.phases, space)
+    if guards:
+        require_one_phase(settings.phases, f"guard=[{','.join(guards)}]")
+    if settings.supernets > 1 and learner.moves != "logits":
+        raise UserError(
+            f"search.supernets={settings.supernets}: of several supernets the logits are averaged, "
+            "and this learner learns none; set search.supernets=1"
+        )
 
 
 def snapshot_of(search: SearchStage) -> Snapshot:

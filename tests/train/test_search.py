@@ -14,6 +14,8 @@ import torch
 from torch.nn import functional as F
 
 from supernet.data import Augment
+from supernet.errors import UserError
+from supernet.guards.early_stop import EarlyStop
 from supernet.learners.fixed import Fixed
 from supernet.learners.gradient import Gradient
 from supernet.learners.reinforce import ReinforceLearner
@@ -442,3 +444,15 @@ def test_without_a_scope_a_search_has_the_random_numbers_of_its_seed(space, sear
 def test_the_mean_of_one_supernets_scores_is_its_scores(space, search_stage):
     scores = search_stage(space, Softmax(), Gradient()).scores()
     assert identical(mean_scores([scores]), scores)
+
+
+def test_several_supernets_need_logits_to_average(search_stage):
+    message = (
+        r"^search\.supernets=2: of several supernets the logits are averaged, and this learner"
+    )
+    with pytest.raises(UserError, match=message):
+        search_stage(SPACES["nb201"](), Uniform(), Fixed(), supernets=2)
+    for settings in ({"depths": [[0.0, 0.5], [0.5, 1.0]]}, {"freeze_weights": True}):
+        search_stage(SPACES["nb201"](), Softmax(), Gradient(), supernets=2, **settings)
+    guards = {"early_stop": EarlyStop()}
+    search_stage(SPACES["nb201"](), Softmax(), Gradient(), supernets=2, guards=guards)
