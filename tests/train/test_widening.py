@@ -220,6 +220,11 @@ def test_what_makes_no_sense_is_one_line(search_stage, settings, message):
         search_stage(SPACES["nb201"](), DrNAS(), Gradient(), **settings)
 
 
+def test_a_search_runs_without_the_modifiers_of_its_recipe(tmp_path):
+    """Whose settings the recipe leaves behind."""
+    finished("search", *TINY, "method=drnas", "modifier=[]", "search.epochs=1", cwd=tmp_path)
+
+
 def test_the_recipe_runs_on_both_spaces_and_others_start_from_its_weights(tmp_path):
     """Its supernet ends as wide as the space says; to start from such a one would be to start too
     wide.
