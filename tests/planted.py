@@ -24,7 +24,7 @@ from supernet.data.sources import Digits
 from supernet.learners.exponentiated import Exponentiated
 from supernet.learners.gradient import Gradient
 from supernet.learners.learner import Learner
-from supernet.mixture import Architecture, ChoiceGroup, Mixture
+from supernet.mixture import Architecture, ChoiceGroup, Logits, Mixture
 from supernet.modifiers.auxiliary_skip import AuxiliarySkip
 from supernet.modifiers.beta_decay import BetaDecay
 from supernet.modifiers.edge_normalisation import EdgeNormalisation
@@ -32,6 +32,7 @@ from supernet.modifiers.modifier import Modifier
 from supernet.modifiers.perturbation import WeightPerturbation
 from supernet.modifiers.pruning import Pruning
 from supernet.modifiers.skip_dropout import SkipDropout
+from supernet.randomness import Streams
 from supernet.samplers.drnas import DrNAS
 from supernet.samplers.fairdarts import FairDARTS
 from supernet.samplers.gdas import GDAS
@@ -41,7 +42,7 @@ from supernet.samplers.snas import SNAS
 from supernet.samplers.softmax import Softmax
 from supernet.searchers.perturbation import PerturbationSelection
 from supernet.spaces.space import Gene, Geometry, Space
-from supernet.train.search import SearchSettings, SearchStage
+from supernet.train.search import SearchSettings, SearchStage, mean_scores, snapshot_of
 from supernet.train.tuning import TuningStage
 
 CHANNELS = 4
@@ -241,27 +242,33 @@ def digits() -> tuple[ImageData, Splits]:
     return data, split(data.train.labels, 0.5, np.random.default_rng(0))
 
 
-def searched(space: Space, method: str, seed: int = 0, epochs: int = 6) -> SearchStage:
-    """The search stage of a known-answer problem when it has ended."""
+def searched(
+    space: Space, method: str, seed: int = 0, epochs: int = 6
+) -> tuple[SearchStage, Logits]:
+    """The search stage of a known-answer problem when it has ended, the first one if the method has
+    several supernets; and the scores, their mean.
+    """
     data, splits = digits()
-    sampler, learner, modifiers = (make() for make in (METHODS | GUARDED)[method])
     supernets, limits = BESIDES.get(method, (1, {}))
-    settings = SearchSettings(epochs=epochs, batch_size=64, lr=0.1, supernets=supernets)
     budget = Budget(space, data.classes, (data.channels, *data.size), limits)
-    stage = SearchStage(
-        space,
-        data,
-        splits,
-        sampler,
-        learner,
-        settings,
-        modifiers=modifiers,
-        budget=budget,
-        seed=seed,
-    )
-    for index in range(stage.steps):
-        stage.step(index)
-    return stage
+    stages = []
+    for number in range(supernets):
+        sampler, learner, modifiers = (make() for make in (METHODS | GUARDED)[method])
+        stage = SearchStage(
+            space,
+            data,
+            splits,
+            sampler,
+            learner,
+            SearchSettings(epochs=epochs, batch_size=64, lr=0.1),
+            modifiers=modifiers,
+            budget=budget,
+            streams=Streams(seed, f"supernet/{number}" if number else ""),
+        )
+        for index in range(stage.steps):
+            stage.step(index)
+        stages.append(stage)
+    return stages[0], mean_scores([stage.scores() for stage in stages])
 
 
 def found(method: str, seed: int) -> tuple[str, ...]:
@@ -269,8 +276,8 @@ def found(method: str, seed: int) -> tuple[str, ...]:
     seed: 1 where it is right.
     """
     space = Planted(answer=CONVOLUTIONS[seed % 3])
-    stage = searched(space, method, seed)
-    derived = stage.budget.best(stage.scores())["halves"]
+    stage, scores = searched(space, method, seed)
+    derived = stage.budget.best(scores)["halves"]
     return tuple("right" if option == space.answer else option for option in derived)
 
 
@@ -278,12 +285,11 @@ def resisted(method: str, seed: int, epochs: int = 30) -> tuple[str, ...]:
     """What a method derives from ``Tempting``, slot by slot: by the logits, if the method does not
     say perturbation.
     """
-    space, scores = Tempting(), None
-    stage = searched(space, method, seed, epochs)
+    stage, scores = searched(Tempting(), method, seed, epochs)
     if method.endswith("perturbation"):
         projection = PerturbationSelection().projection(
             stage.budget,
-            lambda mixture, share: stage.snapshot().judged(mixture),
+            lambda mixture, share: snapshot_of(stage).judged(mixture),
             lambda: stage.sampler.mean(stage.detached_logits, 1 - 1 / stage.planned),
             np.random.default_rng(seed),
         )
@@ -291,4 +297,4 @@ def resisted(method: str, seed: int, epochs: int = 30) -> tuple[str, ...]:
         for index in range(tuning.steps):
             tuning.step(index)
         scores = projection.scores()
-    return stage.budget.best(scores or stage.scores())["halves"]
+    return stage.budget.best(scores)["halves"]

@@ -14,6 +14,8 @@ def test_debug_overfit_a_network_learns_its_images_by_heart(tmp_path):
 
 def test_debug_one_epoch_goes_through_a_stage_in_one_epoch(tmp_path):
     folder = finished("derive", "debug=one_epoch", "method=spos", cwd=tmp_path)
-    searched = [row for row in read_rows(folder / "metrics.jsonl") if row["stage"].startswith("search")]
+    searched = [
+        row for row in read_rows(folder / "metrics.jsonl") if row["stage"].startswith("search")
+    ]
     assert searched[-1]["epoch"] == 1
     assert (folder / "architecture.json").exists()

@@ -25,10 +25,11 @@ from supernet.cli.line import parse
 from supernet.cli.messages import WHOLE
 from supernet.config import build
 from supernet.guards.guard import Guard
+from supernet.instruments.instrument import Instrument
 from supernet.learners.learner import Learner
 from supernet.modifiers.modifier import Modifier
 from supernet.runs.fidelity import fidelity
-from supernet.runs.setup import Setup
+from supernet.runs.setup import SEVERAL, Setup
 from supernet.samplers.sampler import Sampler
 from supernet.searchers.searcher import Searcher
 from supernet.spaces.space import Space
@@ -76,7 +77,7 @@ ALLOWED = {
         "instruments",
         "guards",
     },
-    "config": {"cost", "errors", "evaluate", "instruments", "train"},
+    "config": {"cost", "errors", "evaluate", "train"},
 }
 ALLOWED["environment"] = {"device"}
 PARTS = {"samplers", "learners", "modifiers", "guards", "instruments", "ops"}
@@ -201,8 +202,9 @@ def test_every_option_composes_and_every_part_builds(path):
     if group in ("method", *WHOLE):
         assert group != "method" or tree["method"] == path.stem
         parts = {name: tree[name] for name in ("space", "sampler", "learner", "searcher")}
-        parts |= several_of(tree, "modifier") | several_of(tree, "guard")
-    elif group in ("modifier", "guard"):
+        for several in SEVERAL:
+            parts |= several_of(tree, several)
+    elif group in SEVERAL:
         assert list(tree[group]) == [path.stem]
         parts = several_of(tree, group)
     elif group == "data":
@@ -275,6 +277,7 @@ KINDS = {  # group -> base class, the list of the shared tests
     "learner": (Learner, variants.LEARNERS),
     "modifier": (Modifier, variants.MODIFIERS),
     "guard": (Guard, variants.GUARDS),
+    "instrument": (Instrument, variants.INSTRUMENTS),
     "searcher": (Searcher, variants.SEARCHERS),
     "tracker": (Tracker, None),
 }
@@ -305,8 +308,8 @@ def test_every_variant_has_its_yaml_and_its_line_in_the_shared_tests(group):
             "supernet.track.jsonlines.JsonLines",
             "supernet.track.interface.Trackers",
         }
-    if group == "sampler":  # what modifiers make of one
-        kinds -= {"supernet.modifiers.modifier.Modified"}
+    if group == "sampler":  # what modifiers make of one, and what wrappers have in common
+        kinds -= {"supernet.modifiers.modifier.Modified", "supernet.samplers.wrapper.Wrapper"}
     targets = {
         re.search(r"^_target_: (\S+)", path.read_text(encoding="utf-8"), re.M).group(1)
         for path in (ROOT / "conf" / group).glob("*.yaml")

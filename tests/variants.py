@@ -1,11 +1,12 @@
-"""The one list of spaces, samplers, learners, modifiers, guards and searchers: every shared test
-runs over all of them.
+"""The one list of spaces, samplers, learners, modifiers, guards, instruments and searchers: every
+shared test runs over all of them.
 
 Adding a variant means adding its line here.
 """
 
 from supernet.guards.early_stop import EarlyStop
 from supernet.guards.oles import OLES
+from supernet.instruments.readings import Eigenvalue, Gap, GradientCosine, GradientNorms, Shares
 from supernet.learners.exponentiated import Exponentiated
 from supernet.learners.fixed import Fixed
 from supernet.learners.gradient import Gradient
@@ -86,6 +87,13 @@ MODIFIERS = {
 GUARDS = {
     "early_stop": lambda: EarlyStop(window=1, k=1),
     "oles": lambda: OLES(window=2, threshold=0.1),
+}
+INSTRUMENTS = {
+    "shares": Shares,
+    "gradient_cosine": GradientCosine,
+    "gradient_norms": GradientNorms,
+    "gap": Gap,
+    "eigenvalue": Eigenvalue,
 }
 SEARCHERS = {
     "logits": ByLogits,

@@ -12,11 +12,12 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from supernet.cli.line import SEVERAL, key, owner_of_target
+from supernet.cli.line import key, owner_of_target
 from supernet.cli.messages import explained
 from supernet.cli.options import Folders, conf_dir
-from supernet.config import Config, typed
-from supernet.errors import UserError
+from supernet.config import Config, typed, with_named_phases
+from supernet.errors import UserError, unknown
+from supernet.runs.setup import SEVERAL
 
 
 def register() -> None:
@@ -60,8 +61,21 @@ def composed(overrides: Sequence[str], folders: Folders | None = None) -> Config
 
 def to_config(cfg: DictConfig, folders: Folders | None = None) -> Config:
     """The typed configuration; Hydra's own node is left out."""
+    folders = folders or Folders()
     tree = OmegaConf.to_container(settings(cfg), resolve=True, throw_on_missing=True)
+    tree["sampler"] = with_named_phases(tree["sampler"], lambda name: phase(name, folders))
     return typed(Config, tree, "")
+
+
+def phase(name: str, folders: Folders) -> Any:
+    """The node of the sampler of that name, as the phase of a schedule.
+
+    Raises:
+        UserError: there is none.
+    """
+    if name not in folders.options("sampler"):
+        raise UserError(f"sampler.phases: {unknown(name, folders.options('sampler'))}")
+    return OmegaConf.to_container(OmegaConf.load(folders.file("sampler", name)))
 
 
 def settings(cfg: DictConfig) -> DictConfig:

@@ -14,8 +14,8 @@ from hydra.errors import OverrideParseException
 from supernet.cli.messages import COMMANDS, WHOLE, help_text
 from supernet.cli.options import Folders
 from supernet.errors import UserError, unknown
+from supernet.runs.setup import SEVERAL
 
-SEVERAL = ("modifier", "guard")  # groups of which several options can be chosen at once
 PARTS = ("sampler", "learner", "modifier", "guard", "searcher")  # what a method chooses
 
 

@@ -231,12 +231,12 @@ def tried(settings: Mapping[str, Any], batch: int, stage: str = "search") -> int
     Raises:
         UserError: it failed; the text has its last line.
     """
-    instruments = settings["instruments"]
+    measure = settings["measure"]
     trial = {
         **settings,
         stage: settings[stage] | {"batch_size": batch},
-        "instruments": instruments
-        | {"every": min(instruments["every"], 1)},  # the one epoch that it ends has all readings
+        # the one epoch that a trial ends has all readings
+        "measure": measure | {"every": min(measure["every"], 1)},
     }
     done = subprocess.run(
         [sys.executable, "-P", "-m", "supernet.trial", stage],

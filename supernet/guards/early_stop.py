@@ -1,6 +1,4 @@
-"""Early stopping: ends the search when the curvature in the logits grows, and takes back the
-logits from before.
-"""
+"""The search ends when the curvature in the logits grows, with the logits from before."""
 
 from dataclasses import dataclass
 from statistics import fmean
@@ -11,6 +9,7 @@ from torch import nn
 from supernet.errors import require
 from supernet.guards.guard import Fired, Guard
 from supernet.instruments.instrument import Snapshot
+from supernet.instruments.readings import Eigenvalue
 from supernet.mixture import Logits
 from supernet.spaces.space import Space
 
@@ -28,6 +27,8 @@ class EarlyStop(Guard):
     ``window // 2`` readings further than these; the weights stay those of t, for only the
     derivation, not the retraining, reads them.
     """
+
+    title, meaning, prefixes = Eigenvalue.title, Eigenvalue.meaning, Eigenvalue.prefixes
 
     every: int = 1
     window: int = 5

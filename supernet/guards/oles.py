@@ -20,15 +20,21 @@ class OLES(Guard):
     Skips win because operations with weights overfit the images that train them, while the logits
     learn from others. For every operation of every cell the cosine between the gradients of its
     weights on training and on validation images is taken; where its mean over ``window`` looks
-    falls below ``threshold``, its weights never move again. The defaults are the authors' code's.
+    falls below ``threshold``, its weights never move again. The defaults are those of the authors'
+    code.
 
     Departures: both gradients are of one step and the same weights, where the authors' code
     compares the validation gradient with the training gradient of the step before; the cosine is
     that of all weights of the operation as one vector, as in the paper, where the code averages
-    over slices. The authors get the validation gradient for nothing from the step of the logits,
-    which here asks for no gradients of weights: a look costs one more forward and backward pass.
+    over slices. The authors get the validation gradient for nothing from the step of the logits. In
+    that step the weights do not require grad here, so that a look costs one more forward and
+    backward pass.
     ``every`` says how many steps lie between two looks.
     """
+
+    title = "share of operations that are frozen"
+    meaning = "these overfit, and no longer learn (OLES)"
+    prefixes = ("share/frozen",)
 
     window: int = 20
     threshold: float = 0.4

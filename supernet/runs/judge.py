@@ -9,11 +9,11 @@ from supernet.mixture import Architecture, Logits
 from supernet.randomness import Streams
 from supernet.runs.job import Job
 from supernet.runs.judging import costs_of, judge, kept_judgements, shown
-from supernet.runs.search import mean_scores, searches, trained_supernet
+from supernet.runs.search import searches, trained_supernet
 from supernet.runs.setup import option
 from supernet.searchers.perturbation import PerturbationSelection
 from supernet.searchers.searcher import SearchResult, order, search
-from supernet.train.search import SearchStage
+from supernet.train.search import SearchStage, mean_scores
 from supernet.train.tuning import TuningStage
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class Judge(Job):
         stage, searcher, budget = stages[-1], work.setup.fresh("searcher"), work.budget
         started = time.perf_counter()
         tuned: dict[str, Any] = {}
-        scores = mean_scores(stages)
+        scores = mean_scores([stage.scores() for stage in stages])
         if isinstance(searcher, PerturbationSelection):
             scores, tuned = perturbed(work, stage, searcher, work.key(self))
         searcher.begin(budget, scores, Streams(work.config.seed).host("searcher"))

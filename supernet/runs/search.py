@@ -5,17 +5,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
 from supernet.cost.budget import Budget
 from supernet.errors import UserError
-from supernet.mixture import Logits
+from supernet.randomness import Streams
 from supernet.runs.fidelity import fidelity
 from supernet.runs.job import Job, key_of
 from supernet.runs.setup import Setup
 from supernet.train.checkpoint import Checkpoints
 from supernet.train.search import SearchStage
+from supernet.train.watch import Watch
 
 if TYPE_CHECKING:
     from supernet.runs.work import Work
@@ -54,7 +54,8 @@ class Search(Job):
         cost = dataclasses.asdict(work.train(stage))
         return cost | {
             "parts": {name: {"seconds": seconds} for name, seconds in cost["parts"].items()},
-            "guards": stage.fired,
+            "guards": stage.watch.fired,
+            "instruments": stage.watch.described(),
             "epochs": work.config.search.epochs,
             "method": work.config.method,
             "warm_start": searched_before(work) if start is not None else None,
@@ -83,7 +84,7 @@ def method_key(setup: Setup) -> str:
     """Names the method: all that the training of a supernet depends on beyond its start."""
     settings = setup.of(*METHOD) | {"data": setup.settings["data"]}
     search = {k: v for k, v in settings["search"].items() if k != "supernets"}
-    watched = setup.settings["instruments"]["images"] if setup.guards else None
+    watched = setup.settings["measure"]["images"] if setup.guards else None
     return key_of(weights_key(setup), settings | {"search": search}, watched)
 
 
@@ -99,7 +100,7 @@ def start_of(work: "Work") -> str | None:
     keys = origin["keys"]
     if keys["method"] == method_key(work.setup):
         return keys["start"]
-    begins_anew = search.depths or search.widths or search.supernets > 1
+    begins_anew = len(search.phases) > 1 or search.supernets > 1
     return None if begins_anew or keys["weights"] != weights_key(work.setup) else origin["key"]
 
 
@@ -137,6 +138,7 @@ def search_stage(
     say: Any = lambda line: None,
 ) -> SearchStage:
     """The training of supernet ``number``, fresh, or with the weights ``start``."""
+    watch = Watch(setup.several("instrument"), setup.several("guard"), setup.config.measure, say)
     stage = SearchStage(
         setup.space,
         setup.data,
@@ -145,14 +147,12 @@ def search_stage(
         setup.fresh("learner"),
         setup.config.search,
         augment=setup.search_augment,
-        seed=setup.config.seed,
+        streams=Streams(setup.config.seed, f"supernet/{number}" if number else ""),
         device=setup.device,
         precision=setup.config.precision,
         budget=budget,
         modifiers=list(setup.several("modifier").values()),
-        instruments=setup.config.instruments,
-        guards=setup.several("guard"),
-        say=say,
+        watch=watch,
         start=start,
         key=key,
     )
@@ -176,11 +176,3 @@ def trained_supernet(work: "Work", number: int | None = None) -> SearchStage:
         )
     stage.load_state_dict(saved["state"])
     return stage
-
-
-def mean_scores(stages: list[SearchStage]) -> Logits:
-    """What a derivation from the logits maximises: the mean over the supernets, on the CPU."""
-    each = [stage.scores() for stage in stages]
-    return {
-        name: torch.stack([scores[name] for scores in each]).mean(dim=0).cpu() for name in each[0]
-    }

@@ -19,8 +19,10 @@ from supernet.files import read_json
 from supernet.mixture import Architecture
 from supernet.randomness import Streams
 from supernet.spaces.space import Space
+from supernet.train.search import require_search
 
-SEVERAL = ("modifier", "guard")  # groups of which several options can be chosen at once
+# Groups of which several options are chosen at once.
+SEVERAL = ("modifier", "guard", "instrument")
 
 # The settings that no result depends on. A folder goes on with any configuration that differs from
 # its own in these alone.
@@ -34,7 +36,8 @@ CHANGE_NOTHING = {
     "checkpoint",
     "tracker",
     "study",
-    "instruments",
+    "instrument",
+    "measure",
 }
 
 
@@ -53,6 +56,7 @@ class Setup:
         self.learner = build(config.learner, "learner")
         self.modifiers = self.several("modifier")
         self.guards = self.several("guard")
+        self.instruments = self.several("instrument")
         self.searcher = build(config.searcher, "searcher")
         self.augment = build(config.data.augment, "data.augment")
         self.search_augment = build(config.data.search_augment, "data.search_augment")
@@ -95,12 +99,8 @@ class Setup:
                 f"guard=[{','.join(self.guards)}] with learner={option(self.learner)}: guards "
                 "watch logits; leave them out"
             )
-        if config.search.supernets > 1 and self.learner.moves != "logits":
-            raise UserError(
-                f"search.supernets={config.search.supernets}: the architecture is derived from "
-                f"the mean of their logits, and learner={option(self.learner)} learns none; set "
-                "it to 1"
-            )
+        if self.given is None:
+            require_search(config.search, self.space, self.learner, self.guards)
 
     def fresh(self, part: str) -> Any:
         """The sampler or learner built anew: such a part keeps what it learnt in itself."""
@@ -156,7 +156,7 @@ class Setup:
         """All settings that a result may depend on."""
         chosen = {k: v for k, v in self.settings.items() if k not in CHANGE_NOTHING}
         search = {k: v for k, v in chosen["search"].items() if k != "recompute"}
-        watched = {"watched": self.settings["instruments"]["images"]} if self.guards else {}
+        watched = {"watched": self.settings["measure"]["images"]} if self.guards else {}
         return chosen | {"search": search} | watched
 
     def of(self, *sections: str) -> dict[str, Any]:

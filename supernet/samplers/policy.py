@@ -168,7 +168,7 @@ class Policy(Sampler):
         The draws have a generator of their own, new each time: the same policy has the same scores,
         whoever asks, whenever.
         """
-        drawn = self._draw(self.scored, Streams(self.streams.seed).tensor("policy/scores"))
+        drawn = self._draw(self.scored, self.streams.restarted().tensor("policy/scores"))
         drawn = [
             architecture for architecture in drawn if self.budget.allows(architecture)
         ] or drawn

@@ -103,7 +103,7 @@ def photographs(tmp_path):
             "data=npz",
             f"data.source.path={tmp_path / 'set.npz'}",
             "tracker=none",
-            "instruments.every=0",
+            "measure.every=0",
         ]
 
     return make

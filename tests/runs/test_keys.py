@@ -110,7 +110,7 @@ def test_every_setting_is_part_of_the_plan_unless_it_is_named_as_one_that_change
     for name in {field.name for field in dataclasses.fields(config)}:
         setup = Setup(config)
         setup.settings = setup.settings | {name: "something else"}
-        if name in ("search", "instruments"):  # whose parts are looked at
+        if name in ("search", "measure"):  # whose parts are looked at
             setup.settings[name] = {"something": "else", "images": 1}
         assert (plan_of(setup) == before) == (name in CHANGE_NOTHING), name
 
