@@ -55,7 +55,6 @@ if TYPE_CHECKING:  # the same names as in MODULES below, for type checkers and e
     from supernet.guards.guard import Guard
     from supernet.guards.oles import OLES
     from supernet.instruments.instrument import Instrument
-    from supernet.instruments.readings import InstrumentSettings
     from supernet.learners.exponentiated import Exponentiated
     from supernet.learners.fixed import Fixed
     from supernet.learners.gradient import Gradient
@@ -102,6 +101,7 @@ if TYPE_CHECKING:  # the same names as in MODULES below, for type checkers and e
     from supernet.train.loop import run_stage
     from supernet.train.retrain import RetrainSettings, RetrainStage
     from supernet.train.search import SearchSettings, SearchStage
+    from supernet.train.watch import MeasureSettings, Watch
 
 __all__ = [
     "GDAS",
@@ -137,11 +137,11 @@ __all__ = [
     "Guard",
     "ImageData",
     "Instrument",
-    "InstrumentSettings",
     "Judgement",
     "Learner",
     "LocalSearch",
     "Logits",
+    "MeasureSettings",
     "Mixture",
     "Modifier",
     "Npz",
@@ -173,6 +173,7 @@ __all__ = [
     "Torchvision",
     "Uniform",
     "UserError",
+    "Watch",
     "WeightPerturbation",
     "choose_device",
     "count",
@@ -209,7 +210,6 @@ MODULES = {  # where each public name is defined
     "Guard": "supernet.guards.guard",
     "OLES": "supernet.guards.oles",
     "Instrument": "supernet.instruments.instrument",
-    "InstrumentSettings": "supernet.instruments.readings",
     "Exponentiated": "supernet.learners.exponentiated",
     "Fixed": "supernet.learners.fixed",
     "Gradient": "supernet.learners.gradient",
@@ -262,6 +262,8 @@ MODULES = {  # where each public name is defined
     "RetrainSettings": "supernet.train.retrain",
     "RetrainStage": "supernet.train.retrain",
     "SearchSettings": "supernet.train.search",
+    "MeasureSettings": "supernet.train.watch",
+    "Watch": "supernet.train.watch",
     "SearchStage": "supernet.train.search",
 }
 

@@ -16,7 +16,7 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from supernet.config import Config, DataSettings
+from supernet.config import Config, DataSettings, build
 from supernet.data import Augment
 from tests.commands import ROOT
 
@@ -65,13 +65,21 @@ def faults(text):
         yield from differences(where, node, defaults_of(kind), lines, at)
 
 
+def with_objects(value):
+    """A setting in which a part stands for each node, as in the default of a schedule's phases."""
+    if isinstance(value, dict) and "_target_" in value:
+        return build(value, "part")
+    return [with_objects(one) for one in value] if isinstance(value, list) else value
+
+
 def differences(where, node, defaults, lines, at):
     """Values that are not the default, and do not say why; and comments that say so wrongly."""
     for name in node.keys() & defaults.keys():
         reason = REASON.search(lines[at[name]])
-        if node[name] != defaults[name] and not reason:
-            yield f"{where}{name}: {node[name]}, but by default {defaults[name]}; say why"
-        if node[name] == defaults[name] and reason:
+        value = with_objects(node[name])
+        if value != defaults[name] and not reason:
+            yield f"{where}{name}: {value}, but by default {defaults[name]}; say why"
+        if value == defaults[name] and reason:
             yield f"{where}{name}: is the default, and the comment says otherwise"
 
 

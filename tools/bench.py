@@ -18,7 +18,6 @@ import itertools
 import json
 import math
 import multiprocessing
-import os
 import platform
 import statistics
 import subprocess
@@ -214,7 +213,6 @@ def search(case: Case, patches: ExitStack) -> Callable[[], object]:
     import torch
 
     from supernet.cli.composition import composed
-    from supernet.config import Config
     from supernet.data import ImageData, TensorImages
     from supernet.runs.search import search_stage
     from supernet.runs.setup import Setup

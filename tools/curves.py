@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 
 from supernet.cli.composition import composed
-from supernet.config import Config
 from supernet.environment import environment
 from supernet.evaluate.curves import extrapolated
 from supernet.randomness import Streams
@@ -162,7 +161,10 @@ def main() -> None:
             "seed": work.config.seed,
             "runs": trained(work, arguments.cells),
         }
-        value |= {"seconds": time.perf_counter() - started, "environment": environment(work.setup.device)}
+        value |= {
+            "seconds": time.perf_counter() - started,
+            "environment": environment(work.setup.device),
+        }
     curves = np.array([one["curve"] for one in value["runs"]])
     value["rule"] = table(
         curves, min(arguments.shortlist, len(curves)), arguments.orders, value["seed"]
