@@ -35,7 +35,7 @@ class EarlyStop(Guard):
     k: int = 5
     ratio: float = 0.75
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("every", "window", "k"):
             require(f"guard.early_stop.{name}", getattr(self, name), least=1)
         require("guard.early_stop.ratio", self.ratio, above=0)

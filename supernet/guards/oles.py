@@ -26,7 +26,7 @@ class OLES(Guard):
     Departures: both gradients are of one step and the same weights, where the authors' code
     compares the validation gradient with the training gradient of the step before; the cosine is
     that of all weights of the operation as one vector, as in the paper, where the code averages
-    over slices. The authors get the validation gradient for nothing from the step of the logits. In
+    over slices. The authors get the validation gradient at no cost from the step of the logits. In
     that step the weights do not require grad here, so that a look costs one more forward and
     backward pass.
     ``every`` says how many steps lie between two looks.
@@ -40,7 +40,7 @@ class OLES(Guard):
     threshold: float = 0.4
     every: int = 1
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         require("guard.oles.window", self.window, least=1)
         require("guard.oles.threshold", self.threshold, least=-1)
         require("guard.oles.every", self.every, least=1)
@@ -129,6 +129,9 @@ def cosine(pairs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
     """Between two vectors that are given in pieces; 0 where one of them is."""
     if not pairs:
         return torch.zeros(())
-    product = sum((one * other).sum() for one, other in pairs)
-    squares = [sum(piece.square().sum() for piece in pieces) for pieces in zip(*pairs, strict=True)]
+    zero = torch.zeros(())
+    product = sum(((one * other).sum() for one, other in pairs), zero)
+    squares = [
+        sum((piece.square().sum() for piece in pieces), zero) for pieces in zip(*pairs, strict=True)
+    ]
     return product / (squares[0] * squares[1]).sqrt().clamp_min(torch.finfo(product.dtype).tiny)
