@@ -85,7 +85,7 @@ class StudySettings:
     ranked_by: str = "test_12"
     draws: int = 100
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         require("study.draws", self.draws, least=1)
 
 
@@ -97,7 +97,7 @@ class Config:
     seed: int = 0
     device: str = "auto"
     precision: str = "float32"  # or bf16: autocast of the forward passes
-    # ignore; check: only supernet check foretells it; refuse a search that will not fit; fit it
+    # ignore; check: only supernet check predicts it; refuse a search that will not fit; fit it
     memory: str = "check"
     threads: int | None = None  # of the CPU, for each job; None is torch's choice
     jobs: Any = "auto"  # how many run at once; auto: as many as there are cores for
@@ -129,7 +129,7 @@ class Config:
     rank: RankSettings = field(default_factory=RankSettings)
     tracker: Any = MISSING
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         require("seed", self.seed, least=0)
         require_mode(self.memory)
         require("judge.batch_size", self.judge.batch_size, least=1)
@@ -192,7 +192,9 @@ def checked(kind: type, settings: Any, where: str) -> DictConfig:
     """
     check_keys(kind, settings, where)
     with naming(where):
-        return OmegaConf.merge(OmegaConf.structured(kind), settings)
+        merged = OmegaConf.merge(OmegaConf.structured(kind), settings)
+    assert isinstance(merged, DictConfig)
+    return merged
 
 
 def check_keys(kind: type, settings: Any, where: str) -> None:
@@ -205,8 +207,9 @@ def check_keys(kind: type, settings: Any, where: str) -> None:
     for key, value in settings.items():
         if key not in fields:
             raise UserError(f"{below(where, key)}: {unknown(str(key), list(fields))}")
-        if dataclasses.is_dataclass(fields[key]) and value != MISSING:
-            check_keys(fields[key], value, below(where, key))
+        inner = fields[key]
+        if isinstance(inner, type) and dataclasses.is_dataclass(inner) and value != MISSING:
+            check_keys(inner, value, below(where, key))
 
 
 def below(where: str, key: Any) -> str:

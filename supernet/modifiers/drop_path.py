@@ -28,7 +28,7 @@ class OptionDropout(Modifier):
 
     draws = True
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         require("modifier.drop_path.probability", self.probability, least=0, below=1)
 
     def applied(

@@ -30,7 +30,7 @@ class Pruning(Modifier):
 
     stages: list[Any] = field(default_factory=lambda: [[0.333, 5], [0.667, 3]])
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         require_stages("modifier.pruning.stages", self.stages)
         for _, options in self.stages:
             if options < 2 or options != int(options):

@@ -56,7 +56,7 @@ class Fair(Sampler):
             )
 
     def mixtures(self, logits: Logits, progress: float, loss: Loss) -> list[Mixture]:
-        rng, found = self.streams.host("paths"), np.empty(0)
+        rng, found = self.streams.host("paths"), np.flatnonzero([])
         while not found.size:
             sets = self.permutations(rng, AT_ONCE if self.budget.limits else 1)
             found = np.flatnonzero(self.within(sets))

@@ -27,7 +27,7 @@ class FairDARTS(Sampler):
 
     zero_one_weight: float = 10.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         require("sampler.zero_one_weight", self.zero_one_weight, least=0)
 
     def relaxation(self, logits: Logits, progress: float, noise: torch.Generator) -> Mixture:

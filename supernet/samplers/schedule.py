@@ -21,16 +21,16 @@ from supernet.samplers.wrapper import Wrapper
 class Schedule(Wrapper):
     """``phases`` are pairs [sampler, share]: each sampler leads that share of the search.
 
-    One follows the other. Each is told the progress of its own phase, and the logits are scored by
+    One follows the other. Each is given the progress of its own phase, and the logits are scored by
     the last one. If ``mixed``, the sampler that leads a step is drawn, with the shares as
-    probabilities. All are told the progress of the whole search then, and the logits are scored by
+    probabilities. All are given the progress of the whole search then, and the logits are scored by
     the most probable one (the first, if several are), by whose mean the search is measured as well.
     """
 
     phases: list[Any] = field(default_factory=lambda: [[Uniform(), 0.5], [Softmax(), 0.5]])
     mixed: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for phase in self.phases:
             if not (
                 isinstance(phase, list | tuple)
@@ -64,8 +64,8 @@ class Schedule(Wrapper):
     def led(self, progress: float) -> tuple[Sampler, float]:
         """See :meth:`Wrapper.led`; for each progress a leader is drawn only once."""
         if not self.mixed:
-            self.leads, told = self.phase_at(progress)
-            return self.leader, told
+            self.leads, given = self.phase_at(progress)
+            return self.leader, given
         if progress != self.progress:
             chances = np.divide(self.shares, sum(self.shares))
             self.leads = int(self.streams.host("schedule").choice(len(chances), p=chances))
@@ -85,8 +85,8 @@ class Schedule(Wrapper):
     def measured(self, progress: float) -> tuple[Sampler, float]:
         if self.mixed:
             return self.scorer, progress
-        phase, told = self.phase_at(progress)
-        return self.samplers[phase], told
+        phase, given = self.phase_at(progress)
+        return self.samplers[phase], given
 
     @property
     def scorer(self) -> Sampler:

@@ -22,7 +22,7 @@ class Wrapper(Sampler):
 
     def led(self, progress: float) -> tuple[Sampler, float]:
         """Finds the sampler that leads the step at ``progress`` (the share of the search that is
-        over), which is the :attr:`leader` from then on, and the progress to tell it.
+        over), which is the :attr:`leader` from then on, and the progress to give it.
         """
         return self.leader, progress
 
@@ -33,7 +33,7 @@ class Wrapper(Sampler):
 
     def measured(self, progress: float) -> tuple[Sampler, float]:
         """The sampler whose mean mixture stands for the search at ``progress``, and the progress to
-        tell it. This depends on no draw and changes nothing.
+        give it. This depends on no draw and changes nothing.
         """
         return self.leader, progress
 
@@ -70,27 +70,27 @@ class Wrapper(Sampler):
         }
 
     def advance(self, logits: Logits, progress: float) -> None:
-        sampler, told = self.led(progress)
-        sampler.advance(self.seen(logits, sampler), told)
+        sampler, given = self.led(progress)
+        sampler.advance(self.seen(logits, sampler), given)
 
     def mixtures(self, logits: Logits, progress: float, loss: Loss) -> list[Mixture]:
-        sampler, told = self.led(progress)
-        return sampler.mixtures(self.seen(logits, sampler), told, loss)
+        sampler, given = self.led(progress)
+        return sampler.mixtures(self.seen(logits, sampler), given, loss)
 
     def relaxation(self, logits: Logits, progress: float, noise: torch.Generator) -> Mixture:
-        sampler, told = self.led(progress)
-        return sampler.relaxation(self.seen(logits, sampler), told, noise)
+        sampler, given = self.led(progress)
+        return sampler.relaxation(self.seen(logits, sampler), given, noise)
 
     def probabilities(self, logits: Logits) -> Logits:
         return self.leader.probabilities(self.seen(logits, self.leader))
 
     def mean(self, logits: Logits, progress: float) -> Mixture:
-        sampler, told = self.measured(progress)
-        return sampler.mean(self.seen(logits, sampler), told)
+        sampler, given = self.measured(progress)
+        return sampler.mean(self.seen(logits, sampler), given)
 
     def penalty(self, logits: Logits, progress: float) -> Tensor:
-        sampler, told = self.led(progress)
-        return sampler.penalty(self.seen(logits, sampler), told)
+        sampler, given = self.led(progress)
+        return sampler.penalty(self.seen(logits, sampler), given)
 
     def settle(self, logits: Logits, before: Logits) -> None:
         self.leader.settle(self.own(logits, self.leader), self.own(before, self.leader))

@@ -36,7 +36,7 @@ class RetrainSettings(SGDSettings):
     init: str = "scratch"
     warm_start: str | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self.check("retrain")
         require("retrain.drop_path", self.drop_path, least=0, below=1)
         require("retrain.auxiliary_weight", self.auxiliary_weight, least=0)

@@ -59,7 +59,7 @@ class SearchSettings(SGDSettings):
     # so many searches of ``epochs`` each; the architecture is derived from their mean logits
     supernets: int = 1
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self.check("search")
         require("search.supernets", self.supernets, least=1)
         require_depths(self.depths)
@@ -157,7 +157,7 @@ class SearchStage:
             supernet = resized.supernet(self.data.classes, self.data.channels)
         if start is not None:
             supernet.load_state_dict(start)
-        supernet.to(self.device, memory_format=torch.channels_last)
+        supernet.to(self.device).to(memory_format=torch.channels_last)
         set_recompute(supernet, self.settings.recompute)
         if phase.fresh:
             self.weights.begin(supernet, phase.rate_steps(self.planned), self.steps_per_epoch)

@@ -26,7 +26,7 @@ class MeasureSettings:
     # measure; the eigenvalue reads the first batch alone
     images: int = 512
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         require("measure.every", self.every, least=0)
         require("measure.images", self.images, least=1)
 
@@ -36,7 +36,8 @@ class Watch:
 
     Instruments measure the search and change nothing. Guards act on it: they may keep weights from
     moving in a step, and at the end of an epoch give other logits or end the search. What they did
-    is kept in :attr:`fired` and told to ``say``. :attr:`seconds` says how long each has taken.
+    is kept in :attr:`fired`, and ``say`` is called with it. :attr:`seconds` says how long each has
+    taken.
     """
 
     def __init__(

@@ -66,7 +66,8 @@ class SharedWeights:
         If the first one ``distils``, its outputs are the labels of the others.
         """
         images, labels = batch
-        targets, figures = labels, {}
+        targets = labels
+        figures: dict[str, Tensor] = {}
         for mixture in mixtures:
             with autocast(self.device, self.precision):
                 outputs = self.supernet(images, detached(mixture))
