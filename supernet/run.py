@@ -37,7 +37,8 @@ from supernet.mixture import Architecture, Logits, Mixture
 from supernet.randomness import Streams
 from supernet.searchers.perturbation import PerturbationSelection
 from supernet.searchers.searcher import order, search
-from supernet.spaces.space import Space
+from supernet.spaces.capabilities import Drawable
+from supernet.spaces.space import Form, Space
 from supernet.state import SCHEMA, State, key_of, remove_leftovers
 from supernet.track.console import Progress
 from supernet.track.interface import Trackers
@@ -110,7 +111,7 @@ class Run:
         if self.searcher.cost is not None:
             config.budget.require_cost("searcher.cost", self.searcher.cost)
         if config.retrain.init == "inherit":
-            self.space.whole("search")  # there must be one
+            self.space.require_inherit()
         if self.guards and self.learner.moves != "logits":
             raise UserError(
                 f"guard=[{','.join(self.guards)}] with learner={option(self.learner)}: guards "
@@ -256,7 +257,7 @@ class Run:
         tables = (
             {"latency_ms": self.latency()} if self.config.budget.measures else {}
         )  # measuring one takes a while
-        return Budget(self.space, self.data.classes, self.input_shape, limits, tables)
+        return Budget(self.space, self.data.task, limits, tables)
 
     @cached_property
     def input_shape(self) -> tuple[int, int, int]:
@@ -273,15 +274,11 @@ class Run:
         """How cheaply ``search`` or ``retrain`` judges: each setting that says so, its value, and
         that of the paper or the data.
         """
-        phase = "search" if stage == "search" or self.init == "inherit" else "evaluation"
+        form = "search" if stage == "search" or self.init == "inherit" else "evaluation"
         full = {"search": SearchSettings, "retrain": RetrainSettings}[stage]()
-        own, paper = dataclasses.asdict(getattr(self.space, phase)), self.space.paper.get(phase)
         images = len(self.splits.weights) + len(self.splits.architecture)
         settings = [("epochs", f"{stage}.epochs", getattr(self.config, stage).epochs, full.epochs)]
-        settings += [
-            (name, f"space.{phase}.{name}", value, getattr(paper, name, None))
-            for name, value in own.items()
-        ]
+        settings += self.space.sizes(form)
         settings += [
             ("training images", "data.train_limit", images, len(self.data.train)),
             (
@@ -474,9 +471,7 @@ class Run:
             result = {"table": settings.latency_table}
         else:
             streams, batch_size = Streams(self.config.seed), settings.latency_batch
-            bench = Bench(
-                self.space, self.data.classes, self.input_shape, self.device, streams, batch_size
-            )
+            bench = Bench(self.space, self.data.task, self.device, streams, batch_size)
             with self.progress.stage("latency", 2) as update:
                 table = measured(bench)
                 update(1, {})
@@ -585,10 +580,8 @@ class Run:
                 architecture, found = self.space.decode(shortlist["best"]), self._judged()["found"]
             else:
                 (architecture, *_), found = self._search_architectures()
-            cost = count(
-                self.space.standalone(architecture, self.data.classes, self.data.channels),
-                self.input_shape,
-            )
+            task = self.data.task
+            cost = count(self.space.standalone(architecture, task), task)
             priced = {
                 metric: table.of(architecture) for metric, table in self.budget.measured.items()
             }
@@ -605,10 +598,10 @@ class Run:
         return Architecture.from_dict(done["architecture"])
 
     def _describe(self, architecture: Architecture) -> dict[str, Any]:
-        return architecture.to_dict() | {
-            "text": self.space.encode(architecture),
-            "graph": self.space.graph(architecture),
-        }
+        described = architecture.to_dict() | {"text": self.space.encode(architecture)}
+        if isinstance(self.space, Drawable):
+            described["graph"] = self.space.graph(architecture)
+        return described
 
     def judge(
         self,
@@ -645,7 +638,10 @@ class Run:
             calibration = (images for images, _ in batches(few))
         mixture = self.space.path(judged) if isinstance(judged, Architecture) else judged
         images = self.splits.architecture[: max(1, round(share * len(self.splits.architecture)))]
-        return finite("search", inherited_accuracy(supernet, mixture, batches(images), calibration))
+        task = self.data.task
+        return finite(
+            "search", inherited_accuracy(supernet, mixture, batches(images), task, calibration)
+        )
 
     @contextmanager
     def _kept_judgements(
@@ -884,10 +880,16 @@ class Run:
             self.train(f"random/{index}", self.budget.random(rng), index, "scratch")
 
     def retrain_stage(
-        self, name: str, architecture: Architecture, index: int, init: str, start: Any = None
+        self,
+        name: str,
+        architecture: Architecture,
+        index: int,
+        init: str,
+        start: Any = None,
+        form: Form = "evaluation",
     ) -> RetrainStage:
         """A retrain stage, fresh, or with what it shares with the weights ``start`` of another
-        network.
+        network. A network with new weights has the given ``form``.
 
         Its chance comes from the run's seed and ``index`` alone: random architectures get the same.
         """
@@ -904,6 +906,7 @@ class Run:
             key,
             init=init,
             start=start,
+            form=form,
         )
 
     @property
@@ -911,20 +914,27 @@ class Run:
         return torch.cat([self.splits.weights, self.splits.architecture]).sort().values
 
     def _stage_of(
-        self, kind, name, architecture, images, streams, key, init="scratch", start=None, **more
+        self,
+        kind,
+        name,
+        architecture,
+        images,
+        streams,
+        key,
+        init="scratch",
+        start=None,
+        form="evaluation",
+        **more,
     ) -> RetrainStage:
-        phase = "search" if init == "inherit" else "evaluation"
+        supernet = self.trained_supernet().supernet if init == "inherit" else None
         with streams.initialising("network"):
-            network = self.space.standalone(
-                architecture, self.data.classes, self.data.channels, phase
-            )
-        if init == "inherit":
-            state = self.trained_supernet().supernet.state_dict()
-            network.load_state_dict(self.space.inherited(state, network, architecture))
+            if supernet is not None:
+                network = self.space.inherit(supernet, architecture)
+            else:
+                network = self.space.standalone(architecture, self.data.task, form)
         if start is not None:
-            network.load_state_dict(
-                self.space.shared(start["weights"], start["operations"], network), strict=False
-            )
+            shared = self.space.taken_over(start["weights"], start["of"], network, architecture)
+            network.load_state_dict(shared, strict=False)
         return kind(
             name,
             network,
@@ -940,13 +950,13 @@ class Run:
         )
 
     def _warm_start(self, index: int) -> dict[str, Any]:
-        """The weights that retraining number ``index`` starts from, and what the edges that they
-        belong to run.
+        """The weights that retraining number ``index`` starts from, and the architecture ``of``
+        which they are.
         """
         keys, folder = self.state.warm_start, Path(self.config.retrain.warm_start)
         name = f"retrain/{index % len(keys)}"
-        saved = None
-        if State.read(folder).result(name, keys[index % len(keys)]) is not None:
+        saved, done = None, State.read(folder).result(name, keys[index % len(keys)])
+        if done is not None:
             saved = Checkpoints(folder / "checkpoints").load(name, keys[index % len(keys)])
         if saved is None:
             raise UserError(
@@ -954,12 +964,15 @@ class Run:
                 "began is gone; restore it"
             )
         weights = saved["state"]["average"] or saved["state"]["network"]
-        return {"from": str(folder), "weights": weights, "operations": saved["state"]["operations"]}
+        of = self.space.decode(done["text"])
+        return {"from": str(folder), "weights": weights, "of": of}
 
-    def _taken_over(self, start: dict[str, Any], name: str, network: nn.Module) -> dict[str, Any]:
+    def _taken_over(
+        self, start: dict[str, Any], name: str, network: nn.Module, architecture: Architecture
+    ) -> dict[str, Any]:
         """How many of the network's weights come from ``start``; for the record and the log."""
         sizes = {name: weight.numel() for name, weight in network.named_parameters()}
-        shared = self.space.shared(start["weights"], start["operations"], network)
+        shared = self.space.taken_over(start["weights"], start["of"], network, architecture)
         taken = sum(sizes[name] for name in shared if name in sizes)
         self.progress.message(
             f"{name}: {taken:,} of {sum(sizes.values()):,} weights are taken over from "
@@ -976,7 +989,7 @@ class Run:
         stage = self.retrain_stage(name, architecture, index, init, start)
         about = {"fidelity": self.fidelity("retrain")}
         if start is not None:
-            about["warm_start"] = self._taken_over(start, name, stage.network)
+            about["warm_start"] = self._taken_over(start, name, stage.network, architecture)
         cost = self._train(stage)
         test = torch.arange(len(self.data.test))
         batches = evaluation_batches(
@@ -988,12 +1001,12 @@ class Run:
             device=self.device,
         )
         judgement = finite(
-            name, evaluate(stage.trained().eval(), batches)
+            name, evaluate(stage.trained().eval(), batches, self.data.task)
         )  # the one time that the test set is touched
         self.tracker.log(
             name, stage.steps, {"test_accuracy": judgement.accuracy, "test_loss": judgement.loss}
         )
-        size = count(stage.trained(), self.input_shape)
+        size = count(stage.trained(), self.data.task)
         return self.commit(
             name,
             key,
@@ -1045,7 +1058,7 @@ class Run:
                 network,
                 architecture,
                 self.space,
-                input_shape=self.input_shape,
+                task=self.data.task,
                 folder=folder,
                 metadata=data,
             )
@@ -1116,7 +1129,7 @@ class Run:
         network = self.retrain_stage("check", architecture, 0, "scratch")
         if fits:
             network.step(0)
-        cost = count(network.network, self.input_shape)
+        cost = count(network.network, self.data.task)
         yield f"a random network: {cost.params:,} parameters, {cost.madds:,} multiply-adds; {network.steps} steps of retraining"
         yield f"device: {describe(self.device)}; {'all is well' if fits else 'all is well but the memory of the retraining'}"
 

@@ -13,7 +13,6 @@ from supernet.evaluate.published import Published, read_published
 from supernet.evaluate.statistics import mean_and_interval
 from supernet.files import write_json
 from supernet.mixture import Architecture
-from supernet.ops import PARAMETER_FREE
 from supernet.randomness import Streams
 from supernet.run import Run
 from supernet.state import remove_leftovers
@@ -143,7 +142,9 @@ def looked_up(one: Run, published: Published, settings: StudySettings) -> Row:
         "seed": one.config.seed,
         "text": text,
         "accuracy": published.of([text], settings.target)[0] / 100,
-        "parameter_free": one.space.share(architecture, PARAMETER_FREE),
+        "parameter_free": one.space.share(
+            architecture, {group.name: group.parameter_free for group in one.space.groups}
+        ),
     }
 
 

@@ -37,7 +37,7 @@ def main() -> None:
         limits = {
             metric: limit for metric, limit in settings.limits().items() if metric != "latency_ms"
         }
-        run.budget = Budget(run.space, run.data.classes, run.input_shape, limits)
+        run.budget = Budget(run.space, run.data.task, limits)
     print(PEAKS[sys.argv[1]](run))
 
 
@@ -59,7 +59,10 @@ def peak_of_retraining(run: Run) -> int:
     """The same of the training of a network: of the one that is given, or else of that which has
     most parameters.
     """
-    stage = run.retrain_stage("trial", run.given or run.budget.largest("params"), 0, "scratch")
+    architecture = run.given or run.budget.largest("params")
+    # what starts from the supernet's weights has its form; other weights take as much memory
+    form = "search" if run.config.retrain.init == "inherit" else "evaluation"
+    stage = run.retrain_stage("trial", architecture, 0, "scratch", form=form)
     reset_peak_memory(run.device)
     for number in range(min(STEPS_OF_NETWORK, stage.steps)):
         stage.step(number)

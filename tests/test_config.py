@@ -8,8 +8,8 @@ from hydra.core.config_store import ConfigStore
 from supernet.cli import composed
 from supernet.config import Config, build, typed
 from supernet.errors import UserError, unknown
+from supernet.spaces.cells import Geometry
 from supernet.spaces.nb201 import NB201
-from supernet.spaces.space import Geometry
 
 SIZE = {"channels": 4, "cells": 1}
 SPACE = {"_target_": "supernet.spaces.nb201.NB201", "search": SIZE, "evaluation": SIZE}

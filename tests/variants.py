@@ -40,9 +40,9 @@ from supernet.searchers.reinforce import ReinforceSearcher
 from supernet.searchers.sampled import Sampled
 from supernet.searchers.successive_halving import SuccessiveHalving
 from supernet.searchers.tpe import TPE
+from supernet.spaces.cells import Geometry
 from supernet.spaces.darts import Darts
 from supernet.spaces.nb201 import NB201
-from supernet.spaces.space import Geometry
 
 SPACES = {
     "nb201": lambda channels=4: NB201(Geometry(channels, 1), Geometry(channels, 1)),

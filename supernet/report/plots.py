@@ -109,7 +109,7 @@ def search_curves(rows: Rows) -> Figure:
 
 COLLAPSE = {  # title -> how the names of its figures begin, and what it says
     "share of the derivation": (
-        "share/skip_connect share/parameter_free",
+        "share/skip share/parameter_free",
         "skips, or options without weights, take over",
     ),
     "dominant eigenvalue": (

@@ -3,17 +3,25 @@
 """
 
 import re
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import Tensor, nn
 
 from supernet.errors import UserError
 from supernet.mixture import Architecture, ChoiceGroup, Mixture
 from supernet.ops import ReLUConvBN
-from supernet.spaces.cell import Cell, MixedCell
-from supernet.spaces.space import Gene, Geometry, Space
+from supernet.spaces.cells import (
+    NOTHING,
+    Cell,
+    CellSpace,
+    Geometry,
+    MixedCell,
+    choices_of_edges,
+    images_of,
+)
+from supernet.spaces.space import Form, Gene
+from supernet.task import Task
 
 EDGES = [
     (0, 1),
@@ -106,75 +114,64 @@ class NB201Supernet(NB201Network):
 
 
 @dataclass
-class NB201(Space):
+class NB201(CellSpace):
     """Geometry: ``channels`` of the first stage and ``cells`` per stage; the paper's is 16 and 5 in
-    both phases.
+    both forms.
 
     As in the benchmark's own supernets, the candidates' BatchNorms have no scale and shift during
     search.
     """
 
-    name: ClassVar[str] = "nb201"
-    groups: ClassVar = (
-        ChoiceGroup(
+    name = "nb201"
+    groups = (
+        choices_of_edges(
             "edges", 6, ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
         ),
     )
+    wiring: ClassVar = EDGES
     paper: ClassVar = {"search": Geometry(16, 5), "evaluation": Geometry(16, 5)}
 
-    def supernet(self, classes: int, in_channels: int, phase: str = "search") -> nn.Module:
-        geometry, (edges,) = getattr(self, phase), self.groups
-        return NB201Supernet(
+    def supernet(self, task: Task, form: Form = "search") -> nn.Module:
+        geometry, (edges,) = getattr(self, form), self.groups
+        network = NB201Supernet(
             edges,
             geometry.channels,
             geometry.cells,
-            classes,
-            in_channels,
-            affine=phase == "evaluation",
+            *images_of(task),
+            affine=form == "evaluation",
             partial_channels=geometry.partial_channels,
         )
+        network.task = task
+        return network
 
     def standalone(
-        self, architecture: Architecture, classes: int, in_channels: int, phase: str = "evaluation"
+        self, architecture: Architecture, task: Task, form: Form = "evaluation"
     ) -> nn.Module:
-        geometry = self.whole(phase)
+        geometry = self.whole(form)
         edges = [
             (source, target, option)
             for (source, target), option in zip(
                 EDGES, self.validate(architecture)["edges"], strict=True
             )
-            if option != "none"
+            if option != NOTHING
         ]
         return NB201Network(
             edges,
             geometry.channels,
             geometry.cells,
-            classes,
-            in_channels,
-            affine=phase == "evaluation",
+            *images_of(task),
+            affine=form == "evaluation",
         )
 
     @property
     def genes(self) -> tuple[Gene, ...]:
         return tuple(Gene(f"{source}→{target}", self.groups[0].options) for source, target in EDGES)
 
-    def express(self, values: Sequence[Any]) -> Architecture:
-        return Architecture.of(self.name, edges=values)
-
-    def values(self, architecture: Architecture) -> list[Any]:
-        return list(architecture["edges"])
-
     def sums(self, group: str) -> list[list[int]]:
         return [
             [slot for slot, (_, target) in enumerate(EDGES) if target == node]
             for node in range(1, 4)
         ]
-
-    def derive(self, scores: Mapping[str, Tensor]) -> Architecture:
-        options = self.groups[0].options
-        return Architecture.of(
-            self.name, edges=[options[i] for i in scores["edges"].argmax(dim=-1).tolist()]
-        )
 
     def encode(self, architecture: Architecture) -> str:
         """``|op~0|+|op~0|op~1|+|op~0|op~1|op~2|``: for each node its in-edges as operation~source."""
@@ -202,6 +199,6 @@ class NB201(Space):
             "cell": [
                 (str(source), str(target), option)
                 for (source, target), option in edges
-                if option != "none"
+                if option != NOTHING
             ]
         }

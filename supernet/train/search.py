@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -24,8 +24,8 @@ from supernet.mixture import Choice, Logits, Mixture, detached
 from supernet.modifiers.modifier import Modified, Modifier
 from supernet.randomness import Streams
 from supernet.samplers.sampler import Sampler
-from supernet.spaces.cell import set_recompute
-from supernet.spaces.space import Space
+from supernet.spaces.capabilities import Itemised, Resizable, capable
+from supernet.spaces.space import Space, set_recompute
 from supernet.train.schedule import SGDSettings, cosine
 from supernet.train.widening import widen
 
@@ -146,7 +146,7 @@ class SearchStage:
         self.sampler = Modified(sampler, modifiers) if modifiers else sampler
         self.device, self.precision, self.key = torch.device(device), precision, key
         self.streams = Streams(seed)
-        self.budget = budget or Budget(space, data.classes, (data.channels, *data.size))
+        self.budget = budget or Budget(space, data.task)
         self.sampler.begin(self.budget, self.streams, self.device)
         self.logits: Logits = {
             name: torch.zeros(shape, device=self.device, requires_grad=True)
@@ -154,9 +154,9 @@ class SearchStage:
                 {group.name: group.shape for group in space.groups} | self.sampler.tables()
             ).items()
         }
-        self._fresh_supernet = lambda **geometry: space_of(space, **geometry).supernet(
-            data.classes, data.channels
-        )
+        self._fresh_supernet = lambda cells=1.0, partial_channels=None: resized(
+            space, cells, partial_channels
+        ).supernet(data.task)
         self._begin_learner = partial(learner.begin, self.logits, sampler)
 
         def batches(split: str, indices: Tensor) -> Batches:
@@ -220,8 +220,7 @@ class SearchStage:
             self.planned
         ]
         with self.streams.initialising(f"supernet/{self.depth}" if self.depth else "supernet"):
-            cells = max(1, round(self.depths[self.depth][1] * self.space.search.cells))
-            self.supernet = self._fresh_supernet(cells=cells, partial_channels=self.widths[0][1])
+            self.supernet = self._fresh_supernet(self.depths[self.depth][1], self.widths[0][1])
         if start is not None:
             self.supernet.load_state_dict(start)
         self.supernet.to(self.device, memory_format=torch.channels_last)
@@ -260,10 +259,13 @@ class SearchStage:
             self.supernet = self._fresh_supernet(partial_channels=self.widths[self.width][1])
         self.supernet.to(self.device, memory_format=torch.channels_last)
         set_recompute(self.supernet, self.settings.recompute)
+        itemised = capable(
+            self.space, Itemised, "search.widths", "leave this out: search.widths=[]"
+        )
         widen(
             old,
             self.supernet,
-            self.space.candidates(old),
+            itemised.candidates(old),
             self.optimizer,
             self.streams.tensor("widening"),
         )
@@ -551,29 +553,36 @@ class SearchStage:
         self.fired, self.steps, self.done = list(state["fired"]), state["steps"], state["done"]
 
 
-def space_of(space: Space, **geometry: int) -> Space:
-    """The space with these settings of its supernet's geometry."""
-    search = replace(space.search, **geometry)
-    return space if search == space.search else replace(space, search=search)
+def resized(space: Space, cells: float, partial_channels: int | None) -> Space:
+    """The space with a share of its supernet's cells, and other partial channels (``None``: its
+    own).
+
+    Raises:
+        UserError: it has no such supernet.
+    """
+    if cells == 1 and partial_channels is None:
+        return space
+    setting = "search.depths" if partial_channels is None else "search.widths"
+    resizable = capable(space, Resizable, setting, f"leave this out: {setting}=[]")
+    try:
+        return resizable.resized(cells, partial_channels)
+    except UserError as error:
+        raise UserError(f"{setting}: {error}") from error
 
 
 def widths_of(space: Space, widths: list[Any]) -> list[Any]:
-    """The ``widths`` of a search of the space: that of its geometry alone if there are none.
+    """The ``widths`` of a search of the space: its own alone if there are none.
 
     Raises:
         UserError: they do not fit the space.
     """
-    own = space.search
     if not widths:
-        return [[0.0, own.partial_channels]]
-    if widths[-1][1] != own.partial_channels:
+        return [[0.0, None]]
+    if resized(space, 1.0, int(widths[-1][1])) != space:
         raise UserError(
-            f"search.widths={widths}: must end with "
-            f"space.search.partial_channels={own.partial_channels}; change one"
+            f"search.widths={widths}: must end with the space's own "
+            "space.search.partial_channels; change one"
         )
-    if unfit := [k for _, k in widths if own.channels % k]:
-        raise UserError(
-            f"search.widths: {unfit[0]} must divide space.search.channels={own.channels}; choose "
-            "another"
-        )
+    for _, parts in widths:
+        resized(space, 1.0, int(parts))
     return [[share, int(k)] for share, k in widths]

@@ -190,7 +190,7 @@ def rows(space: str) -> list[dict]:
         row["architecture_loss"] = 2.3 * math.exp(-epoch / 6) + 0.1
         if i % 2 == 0:
             row |= {
-                "share/skip_connect": epoch / 20,
+                "share/skip": epoch / 20,
                 "share/parameter_free": epoch / 16,
                 "gradient_cosine": 1 / epoch,
             }

@@ -258,7 +258,7 @@ def test_curves_have_a_point_for_each_row(run_folder, page):
 
 def test_every_instrument_is_drawn_and_every_guard_named(run_folder, page):
     groups = SPACES[json.loads((run_folder / "results.json").read_text())["space"]]["groups"]
-    each_epoch = ["share-skip_connect", "share-parameter_free", "gradient_cosine"]
+    each_epoch = ["share-skip", "share-parameter_free", "gradient_cosine"]
     each_epoch += [f"gradient_norm-{group}-{options[-1]}" for group, (_, options) in groups.items()]
     for names, expected in (
         (each_epoch, SEARCH_EPOCHS),

@@ -30,17 +30,20 @@ from supernet.searchers.tpe import TPE
 from supernet.spaces.nb201 import NB201
 from supernet.spaces.space import Gene, Geometry
 from tests.commands import ROOT
+from tests.tasks import task_of
 from tests.variants import SPACES
 
 SPACE = NB201(Geometry(4, 1), Geometry(4, 1))
-TABLES = {name: Budget(make(), 10, (3, 8, 8)).tables for name, make in SPACES.items()}  # built once
+TABLES = {
+    name: Budget(make(), task_of(10, 3)).tables for name, make in SPACES.items()
+}  # built once
 
 
 def budget_of(space, **limits):
     """A budget with tables that are there already; ``limits`` as quantiles of the costs of random
     architectures.
     """
-    budget, rng = Budget(space, 10, (3, 8, 8)), np.random.default_rng(0)
+    budget, rng = Budget(space, task_of(10, 3)), np.random.default_rng(0)
     budget.tables = TABLES[space.name]
     some = [space.random(rng) for _ in range(200)]
     budget.limits = {

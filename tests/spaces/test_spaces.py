@@ -15,7 +15,7 @@ from torch import nn
 
 from supernet.errors import UserError
 from supernet.mixture import Architecture, Choice, softmax_mixture
-from supernet.ops import PARAMETER_FREE
+from tests.tasks import task_of
 from tests.variants import SPACES
 
 
@@ -51,16 +51,13 @@ def assert_same(actual: torch.Tensor, expected: torch.Tensor) -> None:
 
 def test_path_one_hot_mixture_and_standalone_agree(space, noise):
     """Invariant 1."""
-    supernet = worn(space.supernet(classes=10, in_channels=3), noise)
+    supernet = worn(space.supernet(task_of(10, 3)), noise)
     images = torch.randn(3, 3, 8, 8, generator=noise)
     rng = np.random.default_rng(1)
     with torch.no_grad():
         for _ in range(10):
             architecture = space.random(rng)
-            standalone = space.standalone(architecture, 10, 3, phase="search").eval()
-            standalone.load_state_dict(
-                space.inherited(supernet.state_dict(), standalone, architecture)
-            )
+            standalone = space.inherit(supernet, architecture).eval()
             expected = standalone(images)
             dense = {
                 name: Choice.dense(table) for name, table in one_hot(space, architecture).items()
@@ -71,9 +68,9 @@ def test_path_one_hot_mixture_and_standalone_agree(space, noise):
 
 def test_a_path_runs_only_the_chosen_operations(space, noise):
     """No candidate is computed and multiplied by zero."""
-    supernet = space.supernet(10, 3)
+    supernet = space.supernet(task_of(10, 3))
     architecture = space.random(np.random.default_rng(2))
-    standalone = space.standalone(architecture, 10, 3, phase="search")
+    standalone = space.standalone(architecture, task_of(10, 3), "search")
     images = torch.randn(2, 3, 8, 8, generator=noise)
 
     def convolutions(network, *arguments) -> int:
@@ -95,7 +92,7 @@ def test_a_path_runs_only_the_chosen_operations(space, noise):
 
 
 def test_a_dense_mixture_sends_gradients_to_all_weights_and_logits(space, noise):
-    supernet = space.supernet(10, 3)
+    supernet = space.supernet(task_of(10, 3))
     logits = {g.name: torch.zeros(g.shape, requires_grad=True) for g in space.groups}
     # The loss must not be one to which a cell is invariant: the supernet ends in a linear layer
     # behind BatchNorms.
@@ -111,7 +108,7 @@ def test_a_dense_mixture_sends_gradients_to_all_weights_and_logits(space, noise)
     ids=["copy", "pickle"],
 )
 def test_a_supernet_that_has_run_can_be_copied(space, copied, noise):
-    supernet = space.supernet(3, 2)
+    supernet = space.supernet(task_of(3, 2))
     mixture = softmax_mixture({group.name: torch.zeros(group.shape) for group in space.groups})
     images = torch.randn(4, 2, 8, 8, generator=noise)
     supernet(images, mixture)
@@ -214,19 +211,32 @@ def test_text_that_is_no_architecture_is_refused_in_one_line(space):
         assert "\n" not in str(error.value)
 
 
-def test_parameter_free_options_have_no_parameters(space, noise):
-    """The list by which the share of parameter-free operations is counted, against the modules
-    themselves.
+def test_groups_say_rightly_what_their_options_are(space, noise):
+    """Against the modules of a supernet: a skip is the identity wherever it keeps the size of its
+    input, "nothing" has no module, and what is free of parameters has none there.
     """
-    from supernet.ops import OPERATIONS
-
-    for group in space.groups:
-        for option in group.options:
-            if option != "none":
-                module = OPERATIONS[option](4, 1, True, False)
-                assert (sum(p.numel() for p in module.parameters()) == 0) == (
-                    option in PARAMETER_FREE
-                )
+    supernet, images = space.supernet(task_of(10, 3), "evaluation").eval(), {}
+    places = space.candidates(supernet)
+    for name in places:
+        module = supernet.get_submodule(name)
+        module.register_forward_hook(lambda _, given, out, n=name: images.update({n: (given, out)}))
+    groups = {group.name: group for group in space.groups}
+    supernet(
+        torch.randn(1, 3, 8, 8, generator=noise),
+        {name: Choice.dense(torch.ones(group.shape)) for name, group in groups.items()},
+    )
+    seen = {group: set() for group in groups}
+    for name, (group, _, option) in places.items():
+        option = groups[group].options[option]
+        seen[group].add(option)
+        if name not in images or images[name][0][0].shape != images[name][1].shape:
+            continue  # a cell may rectify the input of a module itself; a stride of two reduces
+        ((given,), out), parameters = images[name], list(supernet.get_submodule(name).parameters())
+        assert torch.equal(given, out) == (option == groups[group].skip)
+        assert (not parameters) == (option in groups[group].parameter_free)
+    for name, group in groups.items():
+        assert set(group.options) - seen[name] == {group.nothing}
+        assert {group.skip, group.nothing} < set(group.parameter_free) < set(group.options)
 
 
 def test_genes_are_independent_and_name_each_architecture_once(space):
