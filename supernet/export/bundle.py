@@ -111,7 +111,7 @@ def export_network(
         _write(new / "model.safetensors", safetensors.torch.save(state))
         try:
             plain = _rebuild(new)
-        except (NameError, ImportError) as error:
+        except (NameError, ImportError, KeyError) as error:
             raise UserError(
                 f"cannot export the network: its source does not stand alone ({error}); define "
                 "what it uses at the top level of its modules"

@@ -5,8 +5,8 @@ class, the names that a definition uses are followed through the imports of its 
 belongs to the network is taken over, each definition after those that it needs. What belongs to it
 is decided by one rule: a module does if it lies in this project, or in the same top-level package
 (or module) as the network's class. All else must be PyTorch or the standard library, and is
-imported. Of a table whose keys are strings, such as that of the operations, only the entries stay
-that the network is built with.
+imported. Of a table of functions (lambdas), such as that of the operations, only the entries stay
+whose names are among the arguments that the network is built with.
 """
 
 import ast
@@ -127,20 +127,22 @@ class Definitions:
         self.texts[name] = text
 
     def _assigned(self, source: str, statement: ast.Assign | ast.AnnAssign) -> tuple[ast.AST, str]:
-        """What a statement assigns, and its text with the comment above it; of a table with entries
-        in use, these alone.
+        """What a statement assigns, and its text with the comment above it; of a table of functions
+        the entries in use alone.
         """
         comment, lines = _with_comment(source, statement)
         table = statement.value
-        if not isinstance(table, ast.Dict) or isinstance(statement, ast.AnnAssign):
+        if not (
+            isinstance(table, ast.Dict)
+            and isinstance(statement, ast.Assign)
+            and all(isinstance(value, ast.Lambda) for value in table.values)
+        ):
             return statement, "\n".join(comment + lines)
         kept = [
             (k, v)
             for k, v in zip(table.keys, table.values, strict=True)
-            if isinstance(k, ast.Constant) and k.value in self.keys
+            if ast.literal_eval(k) in self.keys
         ]
-        if not kept:
-            return statement, "\n".join(comment + lines)
         entries = [
             f"    {ast.get_source_segment(source, k)}: {ast.get_source_segment(source, v)},"
             for k, v in kept

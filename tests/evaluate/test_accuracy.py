@@ -155,7 +155,7 @@ def test_a_dense_mixture_is_judged_alike(space, supernet):
     mixture = uniform(space)
     judgement = inherited_accuracy(supernet, mixture, batches(), TASK)
     supernet.eval()
-    assert judgement == evaluate(lambda images: supernet(images, mixture), batches())
+    assert judgement == evaluate(lambda images: supernet(images, mixture), batches(), TASK)
 
 
 @pytest.fixture(scope="module")
