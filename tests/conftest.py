@@ -21,7 +21,7 @@ from supernet.randomness import Streams
 from supernet.train.retrain import RetrainSettings, RetrainStage
 from supernet.train.search import SearchSettings, SearchStage
 from tests.budgets import budget_of
-from tests.variants import ALL_SPACES, GUARDS, LEARNERS, MODIFIERS, SAMPLERS, SEARCHERS, SPACES
+from tests.variants import GUARDS, LEARNERS, MODIFIERS, SAMPLERS, SEARCHERS, SPACES
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
@@ -47,12 +47,6 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(params=SPACES)
 def space(request):
     return SPACES[request.param]()
-
-
-@pytest.fixture(params=ALL_SPACES)
-def any_space(request):
-    """A space of the package, or one of a user's."""
-    return ALL_SPACES[request.param]()
 
 
 @pytest.fixture(params=SAMPLERS)

@@ -151,7 +151,7 @@ class Budget:
         return self.tables[metric]
 
     def costs(self, architecture: Architecture) -> dict[str, float]:
-        """Every metric of an architecture; where the space has no tables, as its network is counted."""
+        """Every metric of an architecture. Where the space has no tables its network is counted."""
         found = {}
         if not isinstance(self.space, Costed):
             found = vars(count(self.space.standalone(architecture, self.task), self.task))

@@ -57,9 +57,9 @@ def export_network(
     Each form is loaded back from its file and gives the network's output in evaluation mode, on
     batches of two sizes, before the folder is put in place; until then, and if anything fails, an
     earlier export there stays as it was. Files there that no export writes are kept. An auxiliary
-    head is left behind. ``task`` is what the network was trained for; of ``metadata`` (JSON values),
-    ``mean`` and ``std`` normalise the images (per channel, of pixels from 0 to 1; without them: 0
-    and 1).
+    head is left behind. ``task`` is what the network was trained for. ``metadata`` holds JSON values;
+    of these, ``mean`` and ``std`` normalise the images (per channel, of pixels from 0 to 1; without
+    them: 0 and 1).
 
     Raises:
         UserError: the network's output is not finite, its source cannot stand alone, or the folder

@@ -34,7 +34,7 @@ class Gene:
 
 @dataclass(frozen=True)
 class Rule:
-    """Of these ``options`` (indices) in these ``slots`` of ``group``, exactly ``count`` are chosen."""
+    """Exactly ``count`` of these ``options`` (indices) are chosen in these ``slots`` of ``group``."""
 
     group: str
     slots: Sequence[int]

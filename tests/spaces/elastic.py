@@ -181,7 +181,7 @@ class Elastic(Costed):
         return network
 
     def canonical(self, architecture: Architecture) -> Architecture:
-        """What the blocks beyond the depth would be is no difference: they get the first options."""
+        """Blocks beyond the depth get the first options: what they would be makes no difference."""
         depth = int(architecture["depth"][0])
         rows = {name: list(options) for name, options in architecture.choices}
         for group in self.groups[:2]:
