@@ -342,7 +342,7 @@ class Run:
             data["image_size"],
             s["seed"],
         )
-        return key_of(s["space"]["_target_"], s["space"]["search"], *images)
+        return key_of(s["space"]["_target_"], self.space.settings("search"), *images)
 
     @property
     def plain_search_key(self) -> str:

@@ -360,6 +360,12 @@ class CellSpace(Itemised, Resizable, Drawable):
         )
         return self if search == self.search else replace(self, search=search)
 
+    def settings(self, form: Form) -> dict[str, Any]:
+        """The supernet depends on its geometry alone."""
+        if form == "search":
+            return {"search": asdict(self.search)}
+        return {name: value for name, value in asdict(self).items() if name != "search"}
+
     def sizes(self, form: Form) -> list[Size]:
         paper = self.paper.get(form)
         return [

@@ -6,6 +6,7 @@ Nothing here knows what the networks look like. Cells, with their operations and
 :mod:`supernet.spaces.capabilities`.
 """
 
+import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -118,6 +119,12 @@ class Space(ABC):
             for name, own in network.state_dict().items()
             if name in state and state[name].shape == own.shape
         }
+
+    def settings(self, form: Form) -> dict[str, Any]:
+        """The settings that the networks of a form depend on: networks of equal ones have weights
+        of the same names and shapes. By default all.
+        """
+        return dataclasses.asdict(self)
 
     def sizes(self, form: Form) -> Sequence[Size]:
         """How large the networks of a form are, for the report to compare with the paper's."""
