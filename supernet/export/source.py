@@ -53,7 +53,7 @@ class Definitions:
         """Adds what ``name`` means at the top level of ``module``, unless it means nothing there (a
         local name, a builtin).
         """
-        source, statements = _parsed(module)
+        source, statements = _parsed(sys.modules[module])
         for statement in statements:
             match statement:
                 case ast.Import(names):
@@ -121,6 +121,10 @@ class Definitions:
                 )
             return
         self._origin[name] = module
+        for statement in _parsed(sys.modules[module])[1]:
+            if isinstance(statement, ast.ImportFrom) and statement.module == "__future__":
+                for alias in statement.names:
+                    self.names.setdefault("__future__", set()).add(alias.name)
         for used in ast.walk(node):
             if isinstance(used, ast.Name) and used.id != name:
                 self._add(used.id, module)
@@ -161,8 +165,8 @@ class Definitions:
 
 
 @cache
-def _parsed(module: str) -> tuple[str, list[ast.stmt]]:
-    source = inspect.getsource(sys.modules[module])
+def _parsed(module: ModuleType) -> tuple[str, list[ast.stmt]]:
+    source = inspect.getsource(module)
     return source, ast.parse(source).body
 
 
