@@ -109,41 +109,7 @@ def export_network(
         write_json(new / "architecture.json", description)
         write_text(new / "network.py", source)
         _write(new / "model.safetensors", safetensors.torch.save(state))
-        try:
-            plain = _rebuild(new)
-        except (NameError, ImportError, KeyError) as error:
-            raise UserError(
-                f"cannot export the network: its source does not stand alone ({error}); define "
-                "what it uses at the top level of its modules"
-            ) from error
-        differences = {
-            "model.safetensors": _difference(
-                "network.py with model.safetensors", plain, samples, expected
-            )
-        }
-
-        program = torch.export.export(
-            plain, (samples[-1],), dynamic_shapes=({0: torch.export.Dim("batch")},)
-        )
-        buffer = io.BytesIO()
-        torch.export.save(program, buffer)
-        _write(new / "model.pt2", buffer.getvalue())
-        loaded = torch.export.load(new / "model.pt2").module()
-        differences["model.pt2"] = _difference("model.pt2", loaded, samples, expected)
-
-        onnx = torch.onnx.export(
-            program,
-            dynamo=True,
-            verbose=False,
-            input_names=["images"],
-            output_names=["logits"],
-            dynamic_shapes=({0: "batch"},),
-        )
-        _write(new / "model.onnx", onnx.model_proto.SerializeToString())
-        differences["model.onnx"] = _difference(
-            "model.onnx", _onnx(new / "model.onnx"), samples, expected
-        )
-
+        differences = _write_forms(new, samples, expected)
         bundle = {
             "schema": SCHEMA,
             "space": space.name,
@@ -155,6 +121,47 @@ def export_network(
         }
         write_json(new / "bundle.json", bundle)
     return bundle
+
+
+def _write_forms(folder: Path, samples: list[Tensor], expected: list[Tensor]) -> dict[str, float]:
+    """Writes the forms that are made of the source and the weights in ``folder``; how far each is
+    from what is ``expected`` of the samples.
+    """
+    try:
+        plain = _rebuild(folder)
+    except (NameError, ImportError, KeyError) as error:
+        raise UserError(
+            f"cannot export the network: its source does not stand alone ({error}); define "
+            "what it uses at the top level of its modules"
+        ) from error
+    differences = {
+        "model.safetensors": _difference(
+            "network.py with model.safetensors", plain, samples, expected
+        )
+    }
+
+    program = torch.export.export(
+        plain, (samples[-1],), dynamic_shapes=({0: torch.export.Dim("batch")},)
+    )
+    buffer = io.BytesIO()
+    torch.export.save(program, buffer)
+    _write(folder / "model.pt2", buffer.getvalue())
+    loaded = torch.export.load(folder / "model.pt2").module()
+    differences["model.pt2"] = _difference("model.pt2", loaded, samples, expected)
+
+    onnx = torch.onnx.export(
+        program,
+        dynamo=True,
+        verbose=False,
+        input_names=["images"],
+        output_names=["logits"],
+        dynamic_shapes=({0: "batch"},),
+    )
+    _write(folder / "model.onnx", onnx.model_proto.SerializeToString())
+    differences["model.onnx"] = _difference(
+        "model.onnx", _onnx(folder / "model.onnx"), samples, expected
+    )
+    return differences
 
 
 def settings_of(network: nn.Module) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -124,7 +124,7 @@ class Space(ABC):
         """The settings that the networks of a form depend on: networks of equal ones have weights
         of the same names and shapes. By default all.
         """
-        return dataclasses.asdict(self)
+        return dataclasses.asdict(cast(Any, self))
 
     def sizes(self, form: Form) -> Sequence[Size]:
         """How large the networks of a form are, for the report to compare with the paper's."""
