@@ -353,10 +353,9 @@ class CellSpace(Itemised, Resizable, Drawable):
         }
 
     def resized(self, cells: float = 1.0, partial_channels: int | None = None) -> Self:
+        parts = self.search.partial_channels if partial_channels is None else partial_channels
         search = replace(
-            self.search,
-            cells=max(1, round(cells * self.search.cells)),
-            partial_channels=partial_channels or self.search.partial_channels,
+            self.search, cells=max(1, round(cells * self.search.cells)), partial_channels=parts
         )
         return self if search == self.search else replace(self, search=search)
 

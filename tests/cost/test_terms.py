@@ -20,6 +20,8 @@ from supernet.errors import UserError
 from supernet.mixture import Choice, softmax_mixture
 from supernet.randomness import Streams
 from supernet.samplers.fair import Fair
+from supernet.samplers.sandwich import Sandwich
+from supernet.searchers.nsga2 import NSGA2
 from supernet.spaces.capabilities import Costed
 from supernet.spaces.space import Space
 from tests.spaces.elastic import Elastic
@@ -275,6 +277,13 @@ def test_a_space_whose_costs_do_not_add_up_has_costs_and_no_limits(costs):
     ) as error:
         Budget(space, TASK, {"params": 5})
     assert "\n" not in str(error.value)
-    with pytest.raises(UserError, match="the space free does not say"):
-        free.largest()
+    for asks in (
+        free.largest,
+        lambda: NSGA2().begin(free, scores(0), np.random.default_rng(0)),
+        lambda: Sandwich().begin(free, Streams(0), torch.device("cpu")),
+        lambda: measured(Bench(space, TASK, torch.device("cpu"), Streams(0))),
+    ):
+        with pytest.raises(UserError, match="the space free does not say") as error:
+            asks()
+        assert "\n" not in str(error.value)
     assert nothing(space).keys() == {"kernel", "width", "depth"}
