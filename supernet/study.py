@@ -15,7 +15,6 @@ from supernet.evaluate.published import Published, read_published
 from supernet.evaluate.statistics import mean_and_interval
 from supernet.files import write_json
 from supernet.mixture import Architecture
-from supernet.ops import PARAMETER_FREE
 from supernet.randomness import Streams
 from supernet.run import Run
 from supernet.runs.executor import Executor, Here
@@ -206,7 +205,8 @@ def looked_up(setup: Setup, done: Row, published: Published) -> Row:
 
 def free(setup: Setup, architecture: Architecture) -> float:
     """The share of the architecture's decisions that fell on options without parameters."""
-    return setup.space.share(architecture, PARAMETER_FREE)
+    groups = setup.space.groups
+    return setup.space.share(architecture, {group.name: group.parameter_free for group in groups})
 
 
 def rivals(published: Published, settings: StudySettings, largest: str) -> list[Row]:

@@ -18,6 +18,7 @@ from supernet.randomness import Streams
 from supernet.runs.search import search_stage
 from supernet.runs.setup import Setup
 from supernet.runs.training import fresh_network, retrain_stage
+from supernet.spaces.space import Form
 
 # Paths differ in what they take: the most of so many comes within some percent of the most of a
 # whole search.
@@ -33,7 +34,7 @@ def main() -> None:
     setup = Setup(typed(Config, json.load(sys.stdin), ""))
     # To measure latencies takes longer than the trial, and does not change what it takes.
     limits = {m: v for m, v in setup.config.budget.limits().items() if m != "latency_ms"}
-    budget = Budget(setup.space, setup.data.classes, setup.input_shape, limits)
+    budget = Budget(setup.space, setup.task, limits)
     with reproducible(setup.config.threads):
         print(PEAKS[sys.argv[1]](setup, budget))
 
@@ -55,7 +56,10 @@ def peak_of_search(setup: Setup, budget: Budget) -> int:
 def peak_of_retraining(setup: Setup, budget: Budget) -> int:
     """The same for the training of a network: the given one, or the one with most parameters."""
     streams = Streams(setup.config.seed * 1000)
-    network = fresh_network(setup, setup.given or budget.largest("params"), streams)
+    architecture = setup.given or budget.largest("params")
+    # A network with the supernet's weights has its form; other weights take as much memory.
+    form: Form = "search" if setup.config.retrain.init == "inherit" else "evaluation"
+    network = fresh_network(setup, architecture, streams, form)
     stage = retrain_stage(setup, "trial", network, setup.images, streams)
     reset_peak_memory(setup.device)
     for number in range(min(STEPS_OF_NETWORK, stage.steps)):

@@ -164,9 +164,7 @@ def retrain_stage(data):
         )
         streams = Streams(seed)
         with streams.initialising("network"):
-            network = space.standalone(
-                space.random(streams.host("architecture")), data.classes, data.channels
-            )
+            network = space.standalone(space.random(streams.host("architecture")), data.task)
         return RetrainStage(
             "retrain/0",
             network,

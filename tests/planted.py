@@ -10,9 +10,8 @@ reach 78% after eight epochs, of convolutions alone 88%), but has to learn first
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
-from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -41,7 +40,9 @@ from supernet.samplers.sampler import Sampler
 from supernet.samplers.snas import SNAS
 from supernet.samplers.softmax import Softmax
 from supernet.searchers.perturbation import PerturbationSelection
-from supernet.spaces.space import Gene, Geometry, Space
+from supernet.spaces.capabilities import Itemised
+from supernet.spaces.space import Form, Space
+from supernet.task import Task
 from supernet.train.search import SearchSettings, SearchStage, mean_scores, snapshot_of
 from supernet.train.tuning import TuningStage
 
@@ -87,16 +88,18 @@ class HalvesNet(nn.Module):
         return self.head(total)
 
 
+def halves(*options: str) -> ChoiceGroup:
+    return ChoiceGroup("halves", 2, options, skip="skip_connect", nothing="none")
+
+
 @dataclass
-class Planted(Space):
+class Planted(Itemised):
     """Two slots of five options, of which ``answer`` alone is of use."""
 
-    search: Geometry = field(default_factory=lambda: Geometry(CHANNELS, 1))
-    evaluation: Geometry = field(default_factory=lambda: Geometry(CHANNELS, 1))
     answer: str = "conv_b"
 
-    name: ClassVar[str] = "planted"
-    groups: ClassVar = (ChoiceGroup("halves", 2, ("none", "skip_connect", *CONVOLUTIONS)),)
+    name = "planted"
+    groups = (halves("none", "skip_connect", *CONVOLUTIONS),)
 
     def convolution(self) -> nn.Module:
         return nn.Sequential(
@@ -108,12 +111,15 @@ class Planted(Space):
         seen = x if option == self.answer else x.roll(1, dims=0)
         return seen if option == "skip_connect" else convolutions[option](seen)
 
-    def supernet(self, classes: int, in_channels: int, phase: str = "search") -> nn.Module:
-        return HalvesNet(self.groups[0].options, self.convolution, self.run, classes)
+    def supernet(self, task: Task, form: Form = "search") -> nn.Module:
+        return HalvesNet(self.groups[0].options, self.convolution, self.run, task.outputs)
 
     def standalone(
-        self, architecture: Architecture, classes: int, in_channels: int, phase: str = "evaluation"
+        self, architecture: Architecture, task: Task, form: Form = "evaluation"
     ) -> nn.Module:
+        raise NotImplementedError
+
+    def inherit(self, supernet: nn.Module, architecture: Architecture) -> nn.Module:
         raise NotImplementedError
 
     def candidates(self, network: nn.Module) -> dict[str, tuple[str, int, int]]:
@@ -124,33 +130,8 @@ class Planted(Space):
             for option in network.slots[slot]
         }
 
-    @property
-    def genes(self) -> tuple[Gene, ...]:
-        return tuple(Gene(f"half {slot}", self.groups[0].options) for slot in range(2))
-
-    def express(self, values: Sequence[Any]) -> Architecture:
-        return Architecture.of(self.name, halves=values)
-
-    def values(self, architecture: Architecture) -> list[Any]:
-        return list(architecture["halves"])
-
     def sums(self, group: str) -> list[list[int]]:
         return [[0, 1]]
-
-    def derive(self, scores) -> Architecture:
-        return Architecture.of(
-            self.name,
-            halves=[self.groups[0].options[i] for i in scores["halves"].argmax(dim=-1).tolist()],
-        )
-
-    def encode(self, architecture: Architecture) -> str:
-        return "+".join(architecture["halves"])
-
-    def decode(self, text: str) -> Architecture:
-        return self.validate(Architecture.of(self.name, halves=text.split("+")))
-
-    def graph(self, architecture: Architecture):
-        return {}
 
 
 @dataclass
@@ -161,8 +142,8 @@ class Tempting(Planted):
 
     answer: str = "conv_a"
 
-    name: ClassVar[str] = "tempting"
-    groups: ClassVar = (ChoiceGroup("halves", 2, ("none", "skip_connect", "conv_a")),)
+    name = "tempting"
+    groups = (halves("none", "skip_connect", "conv_a"),)
 
     def convolution(self) -> nn.Module:
         """Two layers of half the usual size at first."""
@@ -250,7 +231,7 @@ def searched(
     """
     data, splits = digits()
     supernets, limits = BESIDES.get(method, (1, {}))
-    budget = Budget(space, data.classes, (data.channels, *data.size), limits)
+    budget = Budget(space, data.task, limits)
     stages = []
     for number in range(supernets):
         sampler, learner, modifiers = (make() for make in (METHODS | GUARDED)[method])

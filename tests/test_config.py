@@ -9,8 +9,8 @@ from supernet.config import Config, build, typed, with_named_phases
 from supernet.errors import UserError, unknown
 from supernet.samplers.schedule import Schedule
 from supernet.samplers.uniform import Uniform
+from supernet.spaces.cells import Geometry
 from supernet.spaces.nb201 import NB201
-from supernet.spaces.space import Geometry
 
 SIZE = {"channels": 4, "cells": 1}
 SPACE = {"_target_": "supernet.spaces.nb201.NB201", "search": SIZE, "evaluation": SIZE}

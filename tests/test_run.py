@@ -25,6 +25,7 @@ from supernet.mixture import Architecture
 from supernet.track.jsonlines import read_rows
 from supernet.train.search import SearchStage
 from tests.commands import TINY, as_wandb, finished, supernet, wandb_rows
+from tests.tasks import task_of
 
 RUNS = {
     "darts": [*TINY],
@@ -263,7 +264,7 @@ def test_a_search_within_a_budget_leaves_its_pareto_front(tmp_path):
     for number, one in enumerate(front, start=1):
         value = json.loads((folder / "pareto" / f"{number:02}.json").read_text())
         architecture = space.validate(Architecture.from_dict(value))
-        cost = count(space.standalone(architecture, 10, 1), (1, 8, 8))
+        cost = count(space.standalone(architecture, task_of(10, 1)), (1, 8, 8))
         assert (one["params"], one["madds"], one["text"]) == (
             cost.params,
             cost.madds,

@@ -46,19 +46,20 @@ ALLOWED = {
     "randomness": {"device"},
     "files": {"errors"},
     "mixture": {"errors"},
-    "data": {"errors"},
+    "task": set(),
+    "data": {"errors", "task"},
     "track": {"errors", "files"},
     "report": {"errors", "files", "track"},
-    "spaces": {"errors", "mixture", "ops"},
-    "cost": {"errors", "files", "device", "randomness", "mixture", "ops", "spaces"},
+    "spaces": {"errors", "mixture", "ops", "task"},
+    "cost": {"errors", "files", "device", "randomness", "mixture", "ops", "spaces", "task"},
     "samplers": {"errors", "mixture", "randomness", "spaces", "cost"},
     "learners": {"errors", "mixture", "randomness", "samplers"},
     "modifiers": {"errors", "mixture", "randomness", "spaces", "cost", "samplers"},
-    "evaluate": {"errors", "mixture"},
-    "instruments": {"errors", "mixture", "ops", "spaces", "cost", "learners", "evaluate"},
+    "evaluate": {"errors", "mixture", "task"},
+    "instruments": {"errors", "mixture", "spaces", "cost", "learners", "evaluate"},
     "guards": {"errors", "mixture", "spaces", "instruments"},
     "searchers": {"errors", "mixture", "spaces", "cost", "evaluate"},
-    "export": {"errors", "files", "mixture", "ops", "spaces"},
+    "export": {"errors", "files", "mixture", "spaces", "task"},
     "train": {
         "errors",
         "evaluate",
@@ -85,7 +86,7 @@ ALLOWED["runs"] = set(ALLOWED) - PARTS
 ALLOWED["run"] = {"config", "errors", "files", "mixture", "report", "runs", "track", "train"}
 ALLOWED["trial"] = {"config", "cost", "device", "randomness", "runs"}
 ALLOWED["study"] = {
-    *("config", "errors", "evaluate", "files", "mixture", "ops", "randomness"),
+    *("config", "errors", "evaluate", "files", "mixture", "randomness"),
     *("run", "runs", "track", "train"),
 }
 ALLOWED["cli"] = {"config", "errors", "files", "report", "run", "runs", "study", "track", "train"}
@@ -161,6 +162,36 @@ def test_only_the_device_module_names_an_accelerator():
         path.relative_to(PACKAGE) for path in FILES if word.search(path.read_text(encoding="utf-8"))
     ]
     assert found == [Path("device.py")]
+
+
+CELLS = {"spaces/cells.py", "spaces/nb201.py", "spaces/darts.py"}  # who knows that there are cells
+
+
+def test_only_the_spaces_of_cells_know_cells():
+    """The others know no more of a space than what :class:`Space` and its capabilities say."""
+    module = "supernet.spaces.cells"
+    names = set(vars(importlib.import_module(module)))
+    assert names > {"Cell", "MixedCell", "Geometry", "CellSpace"}
+    found = {
+        str(path.relative_to(PACKAGE))
+        for path in FILES
+        if any(name.startswith(module) for name in imports(path))
+    }
+    assert found == CELLS - {"spaces/cells.py"}
+
+
+def test_only_the_spaces_of_cells_know_the_names_of_operations():
+    """As strings in the code. Matplotlib has a word ``none`` of its own, for a colour."""
+    operations = {o for make in variants.SPACES.values() for g in make().groups for o in g.options}
+    assert operations > {"none", "skip_connect"}
+    for path in FILES:
+        name = str(path.relative_to(PACKAGE))
+        if name in CELLS or name.startswith("ops/"):
+            continue
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        words = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
+        known = words & operations - ({"none"} if name in ALONE["matplotlib"] else set())
+        assert not known, f"{name} knows {sorted(known)}"
 
 
 def test_the_package_starts_without_what_only_some_commands_need():

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from supernet.spaces.cells import Geometry
 from supernet.spaces.nb201 import NB201
-from supernet.spaces.space import Geometry
 from supernet.study import compare
 from supernet.train.retrain import RetrainStage
 from tests.commands import TINY, finished, supernet

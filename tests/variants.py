@@ -41,9 +41,10 @@ from supernet.searchers.reinforce import ReinforceSearcher
 from supernet.searchers.sampled import Sampled
 from supernet.searchers.successive_halving import SuccessiveHalving
 from supernet.searchers.tpe import TPE
+from supernet.spaces.cells import Geometry
 from supernet.spaces.darts import Darts
 from supernet.spaces.nb201 import NB201
-from supernet.spaces.space import Geometry
+from tests.spaces.elastic import Elastic
 
 SPACES = {
     "nb201": lambda channels=4: NB201(Geometry(channels, 1), Geometry(channels, 1)),
@@ -51,6 +52,9 @@ SPACES = {
         Geometry(channels, 3), Geometry(channels, 3), auxiliary=False
     ),
 }
+# Spaces that are not in the package, but must do what all spaces do.
+OTHER_SPACES = {"elastic": Elastic}
+ALL_SPACES = SPACES | OTHER_SPACES
 SAMPLERS = {
     "softmax": Softmax,
     "uniform": Uniform,

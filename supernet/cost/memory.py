@@ -168,16 +168,6 @@ def planned_retraining(settings: Mapping[str, Any], images: int, available: int)
     Raises:
         UserError: a trial failed.
     """
-    if (
-        settings["retrain"]["init"] == "inherit"
-    ):  # then it is one of the search's size; its weights take what others do
-        search, evaluation = (settings["space"][phase] for phase in ("search", "evaluation"))
-        space = settings["space"] | {"evaluation": {name: search[name] for name in evaluation}}
-        settings = {
-            **settings,
-            "space": space,
-            "retrain": settings["retrain"] | {"init": "scratch"},
-        }
     return plan_of(settings, images, available, "retrain")
 
 

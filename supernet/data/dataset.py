@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 from supernet.errors import UserError
+from supernet.task import Classification
 
 
 class Images(ABC):
@@ -285,6 +286,11 @@ class ImageData:
     def size(self) -> tuple[int, int]:
         """Height and width of every image, in pixels."""
         return self.train.size
+
+    @property
+    def task(self) -> Classification:
+        """What is learnt: the class of an image (channels, height, width)."""
+        return Classification((self.channels, *self.size), self.classes)
 
     def to(self, device: torch.device | str) -> Self:
         """The same data set, its batches given out on ``device``."""

@@ -266,7 +266,7 @@ def array_of(file: np.lib.npyio.NpzFile, key: str, path: Path) -> np.ndarray:
         near = [others[name] for name in difflib.get_close_matches(key, others, n=1)]
         hint = f" (is {near[0]!r} meant?)" if near else ""
         raise UserError(
-            f"{path}: no array {key!r}{hint}; it holds {', '.join(file.files) or 'none'}; save "
+            f"{path}: no array {key!r}{hint}; it holds {', '.join(file.files) or 'nothing'}; save "
             "that one too"
         )
     return file[key]

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from supernet.errors import UserError, require
 from supernet.guards.guard import Fired, Gradients, Guard
 from supernet.instruments.instrument import Snapshot
+from supernet.spaces.capabilities import Itemised, capable
 from supernet.spaces.space import Space
 
 
@@ -47,9 +48,10 @@ class OLES(Guard):
 
     def begin(self, space: Space, supernet: nn.Module) -> None:
         super().begin(space, supernet)
+        itemised = capable(space, Itemised, "guard=[oles]", "leave this guard out")
         modules = dict(supernet.named_modules())
         self.weights = {
-            name: list(modules[name].parameters()) for name in space.candidates(supernet)
+            name: list(modules[name].parameters()) for name in itemised.candidates(supernet)
         }
         self.weights = {name: weights for name, weights in self.weights.items() if weights}
         if not self.weights:

@@ -56,7 +56,11 @@ class Snapshot:
     def judged(self, mixture: Mixture) -> Judgement:
         """A mixture by the weights of now, with BatchNorm statistics of its own."""
         return inherited_accuracy(
-            self.supernet, detached(mixture), self.validation, self.calibration
+            self.supernet,
+            detached(mixture),
+            self.validation,
+            self.budget.task,
+            self.calibration,
         )
 
 

@@ -10,25 +10,31 @@ from torch.nn.utils import get_total_norm
 from supernet.instruments.curvature import flat
 from supernet.instruments.instrument import Instrument, Snapshot
 from supernet.mixture import Logits
-from supernet.ops import PARAMETER_FREE
+from supernet.spaces.capabilities import Itemised
 from supernet.spaces.space import Space
 
 
 @dataclass
 class Shares(Instrument):
     """Of the decisions of the architecture that would be derived now, the share of skips and of
-    options without weights.
+    options without weights, where a space has such options.
     """
 
     title = "share of the derivation"
     meaning = "skips, or options without weights, take over"
     prefixes = ("share/skip", "share/parameter_free")
 
+    def begin(self, space: Space, supernet: nn.Module) -> None:
+        super().begin(space, supernet)
+        skips = {g.name: (g.skip,) for g in space.groups if g.skip is not None}
+        free = {g.name: g.parameter_free for g in space.groups if g.parameter_free}
+        self.counted = {"skip": skips, "parameter_free": free}
+
     def read(self, snapshot: Snapshot) -> dict[str, float]:
-        shares = {"skip_connect": {"skip_connect"}, "parameter_free": PARAMETER_FREE}
         return {
             f"share/{name}": self.space.share(snapshot.derived, options)
-            for name, options in shares.items()
+            for name, options in self.counted.items()
+            if options
         }
 
 
@@ -103,8 +109,8 @@ class GradientCosine(Instrument):
 
 @dataclass
 class GradientNorms(Instrument):
-    """The norm of the gradient in all weights of an option, over all slots and cells, its mean over
-    the steps that it ran in.
+    """The norm of the gradient in all weights of an option, over all slots, its mean over the steps
+    that it ran in; nothing where options share their weights.
     """
 
     title = "gradient norm of an option's weights"
@@ -115,7 +121,8 @@ class GradientNorms(Instrument):
         super().begin(space, supernet)
         self.weights: dict[str, list[nn.Parameter]] = {}
         modules = dict(supernet.named_modules())
-        for name, (group, _, option) in space.candidates(supernet).items():
+        places = space.candidates(supernet) if isinstance(space, Itemised) else {}
+        for name, (group, _, option) in places.items():
             options = next(g.options for g in space.groups if g.name == group)
             self.weights.setdefault(f"{group}/{options[option]}", []).extend(
                 modules[name].parameters()

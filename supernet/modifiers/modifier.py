@@ -166,13 +166,13 @@ def skips(space: Space, modifier: str) -> dict[str, int]:
         UserError: no group has one.
     """
     found = {
-        group.name: group.options.index("skip_connect")
+        group.name: group.options.index(group.skip)
         for group in space.groups
-        if "skip_connect" in group.options
+        if group.skip is not None
     }
     if not found:
         raise UserError(
-            f"modifier={modifier}: the space {space.name} has no option skip_connect; leave this "
+            f"modifier={modifier}: the space {space.name} has no option that is a skip; leave this "
             "modifier out"
         )
     return found

@@ -33,8 +33,8 @@ def checked(setup: Setup) -> Iterator[str]:
     stage = search_stage(setup, work.budget)
     weights = sum(parameter.numel() for parameter in stage.supernet.parameters())
     steps = stage.steps * len(searches(setup))
-    shape = setup.input_shape
-    yield f"data: {len(data.train)} training and {len(data.test)} test images of shape {shape}"
+    yield f"data: {len(data.train)} training and {len(data.test)} test images of shape "
+        f"{setup.task.input_shape}"
     yield (
         f"splits: {len(splits.weights)} images for the weights, {len(splits.architecture)} for "
         "the architecture"
@@ -65,7 +65,7 @@ def checked(setup: Setup) -> Iterator[str]:
     training = retrain_stage(setup, "check", network, setup.images, streams)
     if fits:
         training.step(0)
-    cost = count(training.network, shape)
+    cost = count(training.network, setup.task)
     yield (
         f"a random network: {cost.params:,} parameters, {cost.madds:,} multiply-adds; "
         f"{training.steps} steps of retraining"

@@ -11,6 +11,7 @@ from supernet.runs.candidate import Candidate
 from supernet.runs.job import Job
 from supernet.runs.judge import Judge
 from supernet.runs.training import training_settings
+from supernet.spaces.capabilities import Drawable
 
 if TYPE_CHECKING:
     from supernet.runs.work import Work
@@ -44,9 +45,8 @@ class Derive(Job):
                 shortlist = outcome(work)
                 best = shortlist["best"]
             architecture = work.space.decode(best)
-        data = work.setup.data
-        network = work.space.standalone(architecture, data.classes, data.channels)
-        cost = dataclasses.asdict(count(network, work.setup.input_shape))
+        network = work.space.standalone(architecture, work.setup.task)
+        cost = dataclasses.asdict(count(network, work.setup.task))
         priced = {m: table.of(architecture) for m, table in work.budget.measured.items()}
         done = {
             "architecture": described(work, architecture),
@@ -78,10 +78,10 @@ def outcome(work: "Work") -> dict[str, Any]:
 
 def described(work: "Work", architecture: Architecture) -> dict[str, Any]:
     """An architecture as ``architecture.json`` has it."""
-    return architecture.to_dict() | {
-        "text": work.space.encode(architecture),
-        "graph": work.space.graph(architecture),
-    }
+    found = architecture.to_dict() | {"text": work.space.encode(architecture)}
+    if isinstance(work.space, Drawable):
+        found["graph"] = work.space.graph(architecture)
+    return found
 
 
 def write_architectures(work: "Work", derived: dict[str, Any]) -> Architecture:

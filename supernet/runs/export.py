@@ -47,7 +47,7 @@ class Export(Job):
                 network,
                 self.architecture,
                 work.space,
-                input_shape=work.setup.input_shape,
+                task=work.setup.task,
                 folder=folder,
                 metadata=metadata,
             )

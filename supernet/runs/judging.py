@@ -54,9 +54,8 @@ def judge(
         calibration = (images for images, _ in seen)
     mixture = setup.space.path(judged) if isinstance(judged, Architecture) else judged
     images = splits.architecture[: max(1, round(share * len(splits.architecture)))]
-    return finite(
-        "search", inherited_accuracy(supernet, mixture, batches(setup, images), calibration)
-    )
+    found = inherited_accuracy(supernet, mixture, batches(setup, images), setup.task, calibration)
+    return finite("search", found)
 
 
 @contextmanager
@@ -130,7 +129,7 @@ def tested(setup: Setup, network: nn.Module, name: str) -> Judgement:
     found = evaluation_batches(
         data.test, everything, size, mean=data.mean, std=data.std, device=setup.device
     )
-    return finite(name, evaluate(network.eval(), found))
+    return finite(name, evaluate(network.eval(), found, setup.task))
 
 
 def costs_of(work: "Work", architecture: Architecture) -> dict[str, Any]:

@@ -25,14 +25,14 @@ class Latency(Job):
     name = "latency"
 
     def inputs(self, work: "Work") -> dict[str, Any]:
-        config, data = work.config, work.setup.data
+        config, task = work.config, work.setup.task
         return {
             "space": work.setup.settings["space"],
             "device": config.device,
             "threads": config.threads,
             "table": config.budget.latency_table,
             "batch": config.budget.latency_batch,
-            "task": [data.classes, *work.setup.input_shape],
+            "task": [task.outputs, *task.input_shape],
         }
 
     def compute(self, work: "Work") -> dict[str, Any]:
@@ -62,8 +62,7 @@ def made(work: "Work") -> tuple[CostTable, dict[str, Any]]:
     else:
         bench = Bench(
             work.space,
-            work.setup.data.classes,
-            work.setup.input_shape,
+            work.setup.task,
             work.setup.device,
             Streams(work.config.seed),
             settings.latency_batch,

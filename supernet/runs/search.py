@@ -77,7 +77,8 @@ def weights_key(setup: Setup) -> str:
     """Names all that the shapes of a supernet's weights, and the images they saw, depend on."""
     space, data = setup.settings["space"], setup.settings["data"]
     images = [data[name] for name in ("source", "architecture_share", "train_limit", "image_size")]
-    return key_of(space["_target_"], space["search"], images, setup.config.seed)
+    size = setup.space.settings("search")
+    return key_of(space["_target_"], size, images, setup.config.seed)
 
 
 def method_key(setup: Setup) -> str:

@@ -19,6 +19,7 @@ from supernet.files import read_json
 from supernet.mixture import Architecture
 from supernet.randomness import Streams
 from supernet.spaces.space import Space
+from supernet.task import Task
 from supernet.train.search import require_search
 
 # Groups of which several options are chosen at once.
@@ -93,7 +94,7 @@ class Setup:
         if searcher.cost is not None:
             config.budget.require_cost("searcher.cost", searcher.cost)
         if config.retrain.init == "inherit":
-            self.space.whole("search")  # there must be one
+            self.space.require_inherit()
         if self.guards and self.learner.moves != "logits":
             raise UserError(
                 f"guard=[{','.join(self.guards)}] with learner={option(self.learner)}: guards "
@@ -141,8 +142,9 @@ class Setup:
         return torch.cat([self.splits.weights, self.splits.architecture]).sort().values
 
     @property
-    def input_shape(self) -> tuple[int, int, int]:
-        return (self.data.channels, *self.data.size)
+    def task(self) -> Task:
+        """What is learnt."""
+        return self.data.task
 
     @property
     def init(self) -> str:

@@ -17,6 +17,7 @@ from supernet.runs.job import Job
 from supernet.runs.judging import tested
 from supernet.runs.search import searches, trained_supernet
 from supernet.runs.setup import Setup
+from supernet.spaces.space import Form
 from supernet.train.checkpoint import Checkpoints
 from supernet.train.retrain import RetrainStage
 
@@ -51,7 +52,7 @@ class Train(Job):
         stage, about = stage_of(work, self), {"fidelity": fidelity(work.setup, "retrain")}
         if self.init == "warm":
             start = warm_start(work, self.index)
-            about["warm_start"] = took_over(work, start, stage)
+            about["warm_start"] = took_over(work, start, stage, self.architecture)
         with work.rows(self.name) as rows:
             cost = work.train(stage, rows)
             network = stage.trained()
@@ -63,7 +64,7 @@ class Train(Job):
             "accuracy": judgement.accuracy,
             "loss": judgement.loss,
             "text": work.space.encode(self.architecture),
-            **dataclasses.asdict(count(network, work.setup.input_shape)),
+            **dataclasses.asdict(count(network, work.setup.task)),
             **about,
         }
 
@@ -93,28 +94,24 @@ def random_trainings(work: "Work") -> list[Train]:
 # --- the stages
 
 
-def fresh_network(setup: Setup, architecture: Architecture, streams: Streams) -> nn.Module:
+def fresh_network(
+    setup: Setup, architecture: Architecture, streams: Streams, form: Form = "evaluation"
+) -> nn.Module:
     """A plain network of the architecture, with first weights from ``streams``."""
     with streams.initialising("network"):
-        return setup.space.standalone(architecture, setup.data.classes, setup.data.channels)
+        return setup.space.standalone(architecture, setup.task, form)
 
 
 def stage_of(work: "Work", job: Train) -> RetrainStage:
     """The stage that trains a job's network, fresh, with the weights that it starts from."""
     setup, streams = work.setup, Streams(work.config.seed * 1000 + job.index)
     if job.init == "inherit":
-        with streams.initialising("network"):
-            data = setup.data
-            network = setup.space.standalone(
-                job.architecture, data.classes, data.channels, "search"
-            )
-        state = trained_supernet(work).supernet.state_dict()
-        network.load_state_dict(setup.space.inherited(state, network, job.architecture))
+        network = setup.space.inherit(trained_supernet(work).supernet, job.architecture)
     else:
         network = fresh_network(setup, job.architecture, streams)
     if job.init == "warm":
         start = warm_start(work, job.index)
-        shared = setup.space.shared(start["weights"], start["operations"], network)
+        shared = setup.space.taken_over(start["weights"], start["of"], network, job.architecture)
         network.load_state_dict(shared, strict=False)
     return retrain_stage(setup, job.name, network, setup.images, streams, work.key(job))
 
@@ -182,7 +179,7 @@ def finished_retrainings(folder: Path) -> list[dict[str, Any]]:
 
 
 def warm_start(work: "Work", index: int) -> dict[str, Any]:
-    """The weights that retraining number ``index`` starts from, and what their edges run.
+    """The weights that retraining number ``index`` starts from, and whose they are (``of``).
 
     Raises:
         UserError: the network that was there when the run began is gone.
@@ -190,8 +187,8 @@ def warm_start(work: "Work", index: int) -> dict[str, Any]:
     assert work.state.warm_start is not None and work.config.retrain.warm_start is not None
     keys, folder = work.state.warm_start, Path(work.config.retrain.warm_start)
     name, key = f"retrain/{index % len(keys)}", keys[index % len(keys)]
-    saved = None
-    if State.read(folder).result(name, key) is not None:
+    saved, done = None, State.read(folder).result(name, key)
+    if done is not None:
         saved = Checkpoints(folder / "checkpoints").load(name, key)
     if saved is None:
         raise UserError(
@@ -199,13 +196,16 @@ def warm_start(work: "Work", index: int) -> dict[str, Any]:
             "is gone; restore it"
         )
     weights = saved["state"]["average"] or saved["state"]["network"]
-    return {"from": str(folder), "weights": weights, "operations": saved["state"]["operations"]}
+    return {"from": str(folder), "weights": weights, "of": work.space.decode(done["text"])}
 
 
-def took_over(work: "Work", start: dict[str, Any], stage: RetrainStage) -> dict[str, Any]:
+def took_over(
+    work: "Work", start: dict[str, Any], stage: RetrainStage, architecture: Architecture
+) -> dict[str, Any]:
     """How many of the network's weights come from ``start``; for the record and the log."""
     sizes = {name: weight.numel() for name, weight in stage.network.named_parameters()}
-    shared = work.space.shared(start["weights"], start["operations"], stage.network)
+    network = stage.network
+    shared = work.space.taken_over(start["weights"], start["of"], network, architecture)
     taken, total = sum(sizes[name] for name in shared if name in sizes), sum(sizes.values())
     work.progress.message(
         f"{stage.name}: {taken:,} of {total:,} weights are taken over from {start['from']}"

@@ -89,7 +89,4 @@ class Rows(JsonLines):
 
 def budget_of(setup: Setup, tables: dict[str, CostTable]) -> Budget:
     """The limits of a configuration; ``tables`` are the costs that were measured."""
-    data = setup.data
-    return Budget(
-        setup.space, data.classes, setup.input_shape, setup.config.budget.limits(), tables
-    )
+    return Budget(setup.space, setup.task, setup.config.budget.limits(), tables)

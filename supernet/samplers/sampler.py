@@ -107,5 +107,6 @@ def require_metric(metric: str, budget: Budget) -> None:
     """Raises a UserError unless ``metric``, the setting ``sampler.metric``, is one that the budget
     has a table of.
     """
+    budget.require_table("params", f"sampler.metric={metric}", "choose sampler=uniform")
     if metric not in budget.tables:
         raise UserError(f"sampler.metric: {unknown(metric, list(budget.tables))}")

@@ -6,10 +6,11 @@ list of phases of them, which is all that the search stage knows of either.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from supernet.errors import UserError, require_stages
+from supernet.spaces.capabilities import Resizable, capable
 from supernet.spaces.space import Space
 
 
@@ -41,12 +42,19 @@ class Phase:
         return step_at(self.rate_end, steps) - self.first_step(steps)
 
     def resized(self, space: Space) -> Space:
-        """The space whose supernet has the geometry of this phase."""
+        """The space whose supernet has the geometry of this phase.
+
+        Raises:
+            UserError: the space cannot have it.
+        """
         if self.cells == 1.0 and self.partial_channels is None:
             return space
-        parts = self.partial_channels or space.search.partial_channels
-        cells = max(1, round(self.cells * space.search.cells))
-        return replace(space, search=replace(space.search, cells=cells, partial_channels=parts))
+        setting = "search.depths" if self.partial_channels is None else "search.widths"
+        resizable = capable(space, Resizable, setting, f"leave it out: {setting}=[]")
+        try:
+            return resizable.resized(self.cells, self.partial_channels)
+        except UserError as error:
+            raise UserError(f"{setting}: {error}") from error
 
 
 def step_at(share: float, steps: int) -> int:
@@ -108,20 +116,11 @@ def require_one_phase(phases: Sequence[Phase], what: str) -> None:
 
 
 def require_fit(phases: Sequence[Phase], space: Space) -> None:
-    """Raises a UserError unless the space can have the widths of all phases, the last one's being
-    its own.
+    """Raises a UserError unless the space can have the geometry of every phase, and has that of the
+    last one: whoever reads the weights afterwards builds a supernet of the space.
     """
-    parts = [phase.partial_channels for phase in phases if phase.partial_channels is not None]
-    if not parts:
-        return
-    own = space.search
-    if parts[-1] != own.partial_channels:
+    last = [phase.resized(space) for phase in phases][-1]
+    if last != space:
         raise UserError(
-            f"search.widths: must end with "
-            f"space.search.partial_channels={own.partial_channels}, not {parts[-1]}; change one"
-        )
-    if unfit := [k for k in parts if own.channels % k]:
-        raise UserError(
-            f"search.widths: {unfit[0]} must divide space.search.channels={own.channels}; choose "
-            "another"
+            "search.widths: must end with the space's own space.search.partial_channels; change one"
         )

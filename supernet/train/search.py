@@ -22,8 +22,8 @@ from supernet.mixture import Choice, Logits, Mixture
 from supernet.modifiers.modifier import Modified, Modifier
 from supernet.randomness import Streams
 from supernet.samplers.sampler import Sampler
-from supernet.spaces.cell import set_recompute
-from supernet.spaces.space import Space
+from supernet.spaces.capabilities import Itemised, capable
+from supernet.spaces.space import Space, set_recompute
 from supernet.train.phases import (
     Phase,
     phases_of,
@@ -110,7 +110,7 @@ class SearchStage:
         self.space, self.data, self.splits = space, data, splits
         self.learner, self.settings, self.key = learner, settings, key
         self.device, self.streams = torch.device(device), streams or Streams(0)
-        self.budget = budget or Budget(space, data.classes, (data.channels, *data.size))
+        self.budget = budget or Budget(space, data.task)
         self.watch = watch if watch is not None and learner.moves == "logits" else Watch()
         self.sampler = Modified(sampler, modifiers) if modifiers else sampler
         self.sampler.begin(self.budget, self.streams, self.device)
@@ -138,7 +138,7 @@ class SearchStage:
         self.planned = settings.epochs * self.steps_per_epoch
         self.steps = self.planned  # a guard may end the search before
         self.done = 0
-        self.weights = SharedWeights(settings, self.device, precision)
+        self.weights = SharedWeights(settings, data.task, self.device, precision)
         self.phases, self.phase = settings.phases, -1
         self.starts = [*(phase.first_step(self.planned) for phase in self.phases), math.inf]
         require_search(settings, space, learner, self.watch.guards)
@@ -154,7 +154,7 @@ class SearchStage:
         phase = self.phases[self.phase]
         with self.streams.initialising(f"supernet/{self.phase}" if self.phase else "supernet"):
             resized = phase.resized(self.space)
-            supernet = resized.supernet(self.data.classes, self.data.channels)
+            supernet = resized.supernet(self.data.task)
         if start is not None:
             supernet.load_state_dict(start)
         supernet.to(self.device).to(memory_format=torch.channels_last)
@@ -167,7 +167,8 @@ class SearchStage:
                     table.copy_(1e-3 * torch.randn(table.shape, generator=noise))
             self.begin_learner()
         else:
-            operations = self.space.candidates(self.supernet)
+            itemised = capable(self.space, Itemised, "search.widths", "leave it out")
+            operations = itemised.candidates(self.supernet)
             self.weights.widen(supernet, operations, self.streams.tensor("widening"))
         self.watch.begin(self.space, self.supernet)
 

@@ -5,13 +5,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn, optim
-from torch.nn import functional as F
 from torch.optim.lr_scheduler import LRScheduler
 
 from supernet.device import autocast
 from supernet.guards.guard import Gradients
 from supernet.learners.learner import Batch, statistics_kept, trained_parts
 from supernet.mixture import Mixture, detached
+from supernet.task import Task
 from supernet.train.schedule import SGDSettings, cosine
 from supernet.train.widening import widen
 
@@ -27,8 +27,9 @@ class SharedWeights:
     optimizer: optim.SGD
     schedule: LRScheduler
 
-    def __init__(self, settings: SGDSettings, device: torch.device, precision: str):
-        self.settings, self.device, self.precision = settings, device, precision
+    def __init__(self, settings: SGDSettings, task: Task, device: torch.device, precision: str):
+        self.settings, self.task = settings, task
+        self.device, self.precision = device, precision
 
     def begin(self, supernet: nn.Module, steps: int, steps_per_epoch: int) -> None:
         """Takes a supernet, with a new optimiser whose rate falls over so many ``steps``."""
@@ -50,18 +51,17 @@ class SharedWeights:
         widen(self.supernet, supernet, operations, self.optimizer, noise)
         self.supernet = supernet
 
-    def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """The cross-entropy. Labels [B] are smoothed; the probabilities [B, classes] of a teacher
-        are soft already.
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """The loss of the task. Labels are smoothed; the probabilities of a teacher are soft
+        already.
         """
-        smoothing = 0.0 if labels.is_floating_point() else self.settings.label_smoothing
-        return F.cross_entropy(outputs, labels, label_smoothing=smoothing)
+        return self.task.loss(outputs, targets, self.settings.label_smoothing)
 
     def backward(
         self, mixtures: Sequence[Mixture], batch: Batch, distils: bool = False
     ) -> dict[str, Tensor]:
         """Gives the weights the gradient of the mean loss over the ``mixtures``; returns that loss
-        and the mean accuracy.
+        and the mean metric of the task.
 
         If the first one ``distils``, its outputs are the labels of the others.
         """
@@ -75,9 +75,9 @@ class SharedWeights:
             loss.backward()
             if distils and targets is labels:
                 targets = outputs.detach().softmax(dim=1)
-            right = (outputs.detach().argmax(dim=1) == labels).float().mean() / len(mixtures)
+            metric, name = self.task.metric(outputs.detach(), labels), self.task.metric_name
             figures["loss"] = figures.get("loss", 0) + loss.detach()
-            figures["accuracy"] = figures.get("accuracy", 0) + right
+            figures[name] = figures.get(name, 0) + metric / len(mixtures)
         return figures
 
     def step(self) -> None:

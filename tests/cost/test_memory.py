@@ -3,15 +3,19 @@ by it.
 """
 
 import dataclasses
+import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from supernet import run as run_module
 from supernet.cli.composition import composed
+from supernet.config import Config, typed
 from supernet.cost import memory
 from supernet.cost.memory import (
     MARGIN,
@@ -25,6 +29,8 @@ from supernet.cost.memory import (
 )
 from supernet.errors import UserError
 from supernet.files import read_json
+from supernet.run import Run
+from supernet.trial import peak_of_retraining
 from tests.commands import ROOT, TINY, finished, supernet
 
 FIVE_STEPS = [*TINY, "tracker=none", "method=darts", "search.epochs=1"]
@@ -162,7 +168,7 @@ def test_the_peak_of_retraining_is_foretold(space, photographs):
 
 
 def test_what_is_retrained_is_what_is_foretold(monkeypatch):
-    """An inherited network has the size of the search's."""
+    """An inherited network has the form of the search's."""
     tried = []
     monkeypatch.setattr(
         memory,
@@ -173,8 +179,14 @@ def test_what_is_retrained_is_what_is_foretold(monkeypatch):
         composed(["size=tiny", "retrain.init=inherit", "space.search.channels=8"])
     )
     assert planned_retraining(settings, 100, 2**40).peak == 2**30 * 32
-    assert {settings["space"]["evaluation"]["channels"] for settings, _ in tried} == {8}
     assert {stage for _, stage in tried} == {"retrain"}
+    forms = []
+    monkeypatch.setattr(
+        Run, "retrain_stage", lambda *_, form, **__: forms.append(form) or SimpleNamespace(steps=0)
+    )
+    for one, _ in tried:
+        peak_of_retraining(Run(typed(Config, one, ""), Path(os.devnull)))
+    assert forms == ["search"] * 2
 
 
 # --- the choice, of a search that takes 1,000 bytes and 10 an image, or less with recomputation

@@ -17,6 +17,7 @@ from supernet.samplers.softmax import Softmax
 from supernet.samplers.uniform import Uniform
 from supernet.train.watch import MeasureSettings
 from tests.compare import identical
+from tests.tasks import task_of
 from tests.train.stopping import stopped_and_resumed, straight
 from tests.variants import SPACES
 
@@ -162,7 +163,7 @@ def test_oles_freezes_what_learns_against_the_validation_images(noise):
     do not.
     """
     space = SPACES["nb201"]()
-    supernet = space.supernet(3, 1)
+    supernet = space.supernet(task_of(3, 1))
     guard = oles(space, supernet, window=3, threshold=0.4)
     angles = {
         name: angle for name, angle in zip(guard.weights, itertools.cycle([1.0, 0.5, 0.3, -1.0]))

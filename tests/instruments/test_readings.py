@@ -55,7 +55,7 @@ def test_a_search_is_the_same_to_the_bit_with_and_without_them(
         assert step == same_step and figures == {name: among[name] for name in figures}
     said = more[-1][2].keys() - rows[-1][2].keys()
     assert {
-        "share/skip_connect",
+        "share/skip",
         "share/parameter_free",
         "gap/mixture",
         "gap/derived",
@@ -114,7 +114,7 @@ def test_shares_are_of_the_decisions_that_are_left(space, search_stage):
     decisions = 16 if space.name == "darts" else 6
     absent = decisions - len(edges)  # NAS-Bench-201's none, which is chosen
     figures = stage.watch.instruments["shares"].read(snapshot)
-    assert figures["share/skip_connect"] == pytest.approx(edges.count("skip_connect") / decisions)
+    assert figures["share/skip"] == pytest.approx(edges.count("skip_connect") / decisions)
     free = sum(option in PARAMETER_FREE for option in edges) + absent
     assert (
         figures["share/parameter_free"] == pytest.approx(free / decisions) and 0 < free < decisions
@@ -141,7 +141,8 @@ def test_the_gap_is_between_the_mixture_and_its_architecture_on_the_same_weights
         network = copy.deepcopy(stage.supernet)
         batches = [(pixels(part), data.train.labels[part]) for part in splits.architecture.split(4)]
         calibration = [pixels(part) for part in splits.weights.split(4)]
-        assert figures[name] == inherited_accuracy(network, mixture, batches, calibration).accuracy
+        judged = inherited_accuracy(network, mixture, batches, data.task, calibration)
+        assert figures[name] == judged.accuracy
 
 
 def test_the_cosine_is_that_of_successive_gradients():

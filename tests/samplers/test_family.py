@@ -22,6 +22,7 @@ from supernet.samplers.proxyless import Proxyless
 from supernet.samplers.snas import SNAS
 from supernet.samplers.softmax import Softmax
 from tests.samplers.drawing import begun, judged
+from tests.tasks import task_of
 from tests.variants import SPACES
 
 DRAWS = 20_000
@@ -154,7 +155,7 @@ def test_the_straight_through_gradient_of_gdas_and_its_bias(noise):
 
 def test_a_step_of_gdas_costs_a_path(space, noise):
     """Both of its mixtures run one operation a slot, and no other module of the candidates."""
-    supernet, sampler = space.supernet(3, 1), begun(GDAS(), space)
+    supernet, sampler = space.supernet(task_of(3, 1)), begun(GDAS(), space)
     logits = {group.name: torch.randn(group.shape, generator=noise) for group in space.groups}
     images = torch.randn(2, 1, 8, 8, generator=noise)
     (trained,) = sampler.mixtures(logits, 0.5, judged)

@@ -12,10 +12,10 @@ from supernet.mixture import softmax_mixture
 from supernet.ops import DilConv, Pool, ReLUConvBN, SepConv
 from supernet.ops.combination import Combination, Term
 from supernet.ops.native import multiplies
-from supernet.spaces.cell import set_recompute
+from supernet.spaces.cells import Geometry
 from supernet.spaces.darts import Darts
 from supernet.spaces.mixed import Program
-from supernet.spaces.space import Geometry
+from supernet.spaces.space import set_recompute
 from tests.spaces.test_textbook import pair
 from tests.textbook import run
 

@@ -36,9 +36,7 @@ def candidate(data):
     def make(finished=(), ema_decay=0.9, **shortlist) -> CandidateStage:
         space, streams = SPACES["nb201"](), Streams(0)
         with streams.initialising("network"):
-            network = space.standalone(
-                space.random(streams.host("architecture")), data.classes, data.channels
-            )
+            network = space.standalone(space.random(streams.host("architecture")), data.task)
         return CandidateStage(
             "candidate/0",
             network,
@@ -67,7 +65,7 @@ def test_the_curve_is_the_accuracy_on_the_held_out_images(candidate, data):
         unseen.step(index)
         if index % 2:
             batches = evaluation_batches(data.train, torch.arange(16, 24), 3, data.mean, data.std)
-            accuracies.append(evaluate(unseen.trained().eval(), batches).accuracy)
+            accuracies.append(evaluate(unseen.trained().eval(), batches, data.task).accuracy)
             unseen.network.train()
     assert (
         stage.curve

@@ -31,6 +31,7 @@ from supernet.samplers.softmax import Softmax
 from supernet.samplers.uniform import Uniform
 from supernet.train.search import mean_scores
 from tests.compare import differences, identical
+from tests.tasks import task_of
 from tests.train.stopping import stopped_and_resumed, straight
 from tests.variants import SPACES
 
@@ -220,9 +221,9 @@ def test_a_step_of_spos_is_a_step_of_the_paths_own_network(space, search_stage):
             for name, weight in weights.items()
         }
         stage.step(index)
-        network = space.standalone(architectures[-1], 3, 1, phase="search")
-        network.load_state_dict(space.inherited(before, network, architectures[-1]))
-        origin = space.inherited({name: name for name in before}, network, architectures[-1])
+        network = space.standalone(architectures[-1], task_of(3, 1), "search")
+        origin = space.origins(network, architectures[-1])
+        network.load_state_dict({name: before[own] for name, own in origin.items()})
         optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, weight_decay=0.1)
         for name, weight in network.named_parameters():
             optimizer.state[weight] = velocity[origin[name]]

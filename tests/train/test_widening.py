@@ -11,10 +11,9 @@ from supernet.learners.gradient import Gradient
 from supernet.modifiers.pruning import Pruning
 from supernet.ops import OPERATIONS
 from supernet.samplers.drnas import DrNAS
-from supernet.spaces.cell import MixedCell
+from supernet.spaces.cells import Geometry, MixedCell
 from supernet.spaces.darts import Darts
 from supernet.spaces.nb201 import NB201
-from supernet.spaces.space import Geometry
 from supernet.train.widening import copies, sources_of, widen
 from tests.commands import TINY, finished
 from tests.compare import identical
