@@ -97,7 +97,8 @@ if TYPE_CHECKING:  # the same names as in MODULES below, for type checkers and e
     from supernet.searchers.tpe import TPE
     from supernet.spaces.darts import Darts
     from supernet.spaces.nb201 import NB201
-    from supernet.spaces.space import Geometry, Space
+    from supernet.spaces.cells import Geometry
+    from supernet.spaces.space import Space
     from supernet.train.loop import run_stage
     from supernet.train.retrain import RetrainSettings, RetrainStage
     from supernet.train.search import SearchSettings, SearchStage
@@ -256,7 +257,7 @@ MODULES = {  # where each public name is defined
     "TPE": "supernet.searchers.tpe",
     "Darts": "supernet.spaces.darts",
     "NB201": "supernet.spaces.nb201",
-    "Geometry": "supernet.spaces.space",
+    "Geometry": "supernet.spaces.cells",
     "Space": "supernet.spaces.space",
     "run_stage": "supernet.train.loop",
     "RetrainSettings": "supernet.train.retrain",

@@ -33,8 +33,10 @@ def checked(setup: Setup) -> Iterator[str]:
     stage = search_stage(setup, work.budget)
     weights = sum(parameter.numel() for parameter in stage.supernet.parameters())
     steps = stage.steps * len(searches(setup))
-    yield f"data: {len(data.train)} training and {len(data.test)} test images of shape "
+    yield (
+        f"data: {len(data.train)} training and {len(data.test)} test images of shape "
         f"{setup.task.input_shape}"
+    )
     yield (
         f"splits: {len(splits.weights)} images for the weights, {len(splits.architecture)} for "
         "the architecture"

@@ -190,7 +190,7 @@ def warm_start(work: "Work", index: int) -> dict[str, Any]:
     saved, done = None, State.read(folder).result(name, key)
     if done is not None:
         saved = Checkpoints(folder / "checkpoints").load(name, key)
-    if saved is None:
+    if saved is None or done is None:
         raise UserError(
             f"retrain.warm_start={folder}: the network {name} that was there when this run began "
             "is gone; restore it"

@@ -82,7 +82,12 @@ class Drawable(Space):
 Kind = TypeVar("Kind", Costed, Itemised, Resizable, Drawable)
 
 
-def capable(space: Space, capability: type[Kind], needed_by: str, instead: str) -> Kind:
+def capable(
+    space: Space,
+    capability: type[Kind],
+    needed_by: str,
+    instead: str,
+) -> Kind:
     """The ``space``, which has this ``capability``.
 
     Raises:
