@@ -1,27 +1,29 @@
 """Everything a user may set, as typed dataclasses; the YAML under ``conf/`` fills them in.
 
-Parts that are chosen by name (space, sampler, learner, searcher, tracker, data source) are nodes
-with a ``_target_``, the dotted name of a dataclass whose fields are the settings: :func:`build`
-checks them and makes the part.
+Everything that is chosen by name (space, sampler, learner, modifier, guard, instrument, searcher,
+tracker, data source, a phase of a schedule) is a *node*: ``_target_`` is the dotted name of a
+dataclass, and the other keys are its settings. :func:`build` checks the settings and makes the
+part. A setting may be a node itself, or a list or mapping with nodes in it.
 """
 
 import dataclasses
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from omegaconf import MISSING, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from supernet.cost.budget import BudgetSettings
 from supernet.cost.memory import require_mode
 from supernet.errors import UserError, require, unknown
 from supernet.evaluate.ranking import RankSettings
-from supernet.instruments.readings import InstrumentSettings
 from supernet.train.candidate import ShortlistSettings
 from supernet.train.retrain import RetrainSettings
 from supernet.train.search import SearchSettings
+from supernet.train.watch import MeasureSettings
 
 
 @dataclass
@@ -83,7 +85,7 @@ class StudySettings:
     ranked_by: str = "test_12"
     draws: int = 100
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         require("study.draws", self.draws, least=1)
 
 
@@ -95,9 +97,10 @@ class Config:
     seed: int = 0
     device: str = "auto"
     precision: str = "float32"  # or bf16: autocast of the forward passes
-    # ignore; check: only supernet check foretells it; refuse a search that will not fit; fit it
+    # ignore; check: only supernet check predicts it; refuse a search that will not fit; fit it
     memory: str = "check"
-    threads: int | None = None  # of the CPU; None is torch's choice
+    threads: int | None = None  # of the CPU, for each job; None is torch's choice
+    jobs: Any = "auto"  # how many run at once; auto: as many as there are cores for
     architecture: str | None = (
         # in the space's own notation, or a path of an architecture.json: skips search and
         # derivation
@@ -112,7 +115,8 @@ class Config:
         default_factory=dict
     )  # name -> node, in the order in which they are applied
     guard: dict[str, Any] = field(default_factory=dict)  # name -> node
-    instruments: InstrumentSettings = field(default_factory=InstrumentSettings)
+    instrument: dict[str, Any] = field(default_factory=dict)  # name -> node
+    measure: MeasureSettings = field(default_factory=MeasureSettings)
     budget: BudgetSettings = field(default_factory=BudgetSettings)
     search: SearchSettings = field(default_factory=SearchSettings)
     searcher: Any = MISSING
@@ -125,7 +129,7 @@ class Config:
     rank: RankSettings = field(default_factory=RankSettings)
     tracker: Any = MISSING
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         require("seed", self.seed, least=0)
         require_mode(self.memory)
         require("judge.batch_size", self.judge.batch_size, least=1)
@@ -144,11 +148,21 @@ class Config:
         require("checkpoint.every_seconds", self.checkpoint.every_seconds, least=0)
         if self.threads is not None:
             require("threads", self.threads, least=1)
+        require_jobs(self.jobs)
         require("data.architecture_share", self.data.architecture_share, above=0, below=1)
         if self.data.image_size is not None:
             require("data.image_size", self.data.image_size, least=1)
         if self.precision not in ("float32", "bf16"):
             raise UserError(f"precision: {unknown(self.precision, ['float32', 'bf16'])}")
+
+
+def require_jobs(value: Any) -> None:
+    """Raises a UserError unless ``value``, the setting ``jobs``, is "auto" or a number."""
+    if value == "auto":
+        return
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise UserError(f"jobs={value}: must be auto or a whole number")
+    require("jobs", value, least=1)
 
 
 def typed(kind: type, settings: Any, where: str) -> Any:
@@ -159,11 +173,28 @@ def typed(kind: type, settings: Any, where: str) -> Any:
         UserError: a key is unknown, missing or of the wrong type; the line names it as
         ``where.key``.
     """
-    check_keys(kind, settings, where)
+    with naming(where):
+        return OmegaConf.to_object(checked(kind, settings, where))
+
+
+@contextmanager
+def naming(where: str) -> Iterator[None]:
+    """Turns an error of OmegaConf about a setting below ``where`` into a line that names it."""
     try:
-        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), settings))
+        yield
     except OmegaConfBaseException as error:
         raise UserError(f"{below(where, error.full_key)}: {str(error).splitlines()[0]}") from error
+
+
+def checked(kind: type, settings: Any, where: str) -> DictConfig:
+    """The ``settings`` with the types and defaults of the dataclass ``kind``, of which no instance
+    is made yet.
+    """
+    check_keys(kind, settings, where)
+    with naming(where):
+        merged = OmegaConf.merge(OmegaConf.structured(kind), settings)
+    assert isinstance(merged, DictConfig)
+    return merged
 
 
 def check_keys(kind: type, settings: Any, where: str) -> None:
@@ -176,8 +207,9 @@ def check_keys(kind: type, settings: Any, where: str) -> None:
     for key, value in settings.items():
         if key not in fields:
             raise UserError(f"{below(where, key)}: {unknown(str(key), list(fields))}")
-        if dataclasses.is_dataclass(fields[key]) and value != MISSING:
-            check_keys(fields[key], value, below(where, key))
+        inner = fields[key]
+        if isinstance(inner, type) and dataclasses.is_dataclass(inner) and value != MISSING:
+            check_keys(inner, value, below(where, key))
 
 
 def below(where: str, key: Any) -> str:
@@ -186,8 +218,19 @@ def below(where: str, key: Any) -> str:
 
 
 def build(node: Any, where: str) -> Any:
-    """The part that ``node`` describes: ``_target_`` names its dataclass, the rest are its
-    settings.
+    """The part that ``node`` describes, with the parts that its settings describe.
+
+    ``where`` is the full name of the setting that holds the node, such as ``sampler``.
+
+    Raises:
+        UserError: there is no such class, or a setting is wrong; the line names the setting.
+    """
+    with naming(where):
+        return OmegaConf.to_object(settings_of(node, where))
+
+
+def settings_of(node: Any, where: str) -> DictConfig:
+    """The settings of a ``node``, typed by the dataclass that its ``_target_`` names.
 
     Raises:
         UserError: there is no such class, or a setting is wrong.
@@ -197,7 +240,6 @@ def build(node: Any, where: str) -> Any:
             f"{where}={node}: expected a node with a _target_, as in the files of "
             f"conf/{where.replace('.', '/')}"
         )
-    settings = {key: value for key, value in node.items() if key != "_target_"}
     module, _, name = str(node.get("_target_", "")).rpartition(".")
     try:
         kind = getattr(importlib.import_module(module), name)
@@ -207,4 +249,34 @@ def build(node: Any, where: str) -> Any:
             f"{where}._target_={node.get('_target_')}: no such dataclass; give the full dotted "
             "name of a class with settings"
         ) from error
-    return typed(kind, settings, where)
+    given = {
+        key: with_parts(value, below(where, key))
+        for key, value in node.items()
+        if key != "_target_"
+    }
+    return checked(kind, given, where)
+
+
+def with_parts(value: Any, where: str) -> Any:
+    """The setting ``value``, in which typed settings stand for every node."""
+    if isinstance(value, Mapping):
+        if "_target_" in value:
+            return settings_of(value, where)
+        return {key: with_parts(one, below(where, key)) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [with_parts(one, f"{where}[{index}]") for index, one in enumerate(value)]
+    return value
+
+
+def with_named_phases(sampler: Any, option: Callable[[str], Any]) -> Any:
+    """The node of a sampler in which no phase is given by name: a pair [NAME, share] of its
+    ``phases`` becomes [node, share], where ``option(NAME)`` is the node.
+    """
+
+    def phase(pair: Any) -> Any:
+        by_name = isinstance(pair, list | tuple) and pair and isinstance(pair[0], str)
+        return [option(pair[0]), *pair[1:]] if by_name else pair
+
+    if not isinstance(sampler, Mapping) or not isinstance(sampler.get("phases"), list | tuple):
+        return sampler
+    return {**sampler, "phases": [phase(pair) for pair in sampler["phases"]]}

@@ -40,13 +40,13 @@ def git_commit() -> str | None:
         return None
 
 
-def environment(device: torch.device) -> dict[str, Any]:
-    """Versions and hardware that the figures come from."""
+def environment(device: torch.device, threads: int | None = None) -> dict[str, Any]:
+    """Versions and hardware that the figures come from; ``None`` is torch's choice of threads."""
     return {
         "python": sys.version.split()[0],
         **{package: importlib.metadata.version(package) for package in PACKAGES},
         "platform": platform.platform(),
         "device": describe(device),
-        "threads": torch.get_num_threads(),
+        "threads": threads or torch.get_num_threads(),
         "git_commit": git_commit(),
     }

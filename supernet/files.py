@@ -1,4 +1,4 @@
-"""Writing files so that a reader, or a crash, never meets half of one."""
+"""Files that are written whole or not at all: no reader, and no crash, meets half of one."""
 
 import json
 import os
@@ -12,11 +12,12 @@ from supernet.errors import UserError
 
 
 @contextmanager
-def atomic(path: str | os.PathLike) -> Iterator[Path]:
-    """Yields a temporary path beside ``path``; moves it into place (fsync, rename) when the block
-    ends well.
+def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yields a temporary path beside ``path``; when the block ends, moves that file to ``path``.
 
-    If the block fails, the temporary file is removed and the old file at ``path`` is as it was.
+    The file is on disk before it is renamed (fsync), so that a crash at any moment leaves either
+    the old file or the new one. If the block raises, the temporary file is removed and the old file
+    stays as it was.
 
     Raises:
         UserError: the disk is full or the folder cannot be written.
@@ -42,28 +43,28 @@ def atomic(path: str | os.PathLike) -> Iterator[Path]:
     except OSError as error:
         raise UserError(
             f"cannot write {path}: {error.strerror or error}; free some space or choose another "
-            "folder "
-            "(what was there before is untouched)"
+            "folder (what was there before is untouched)"
         ) from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
 
 
-def write_text(path: str | os.PathLike, text: str) -> None:
+def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Writes ``text`` as UTF-8, atomically."""
     with atomic(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_json(path: str | os.PathLike, value: Any) -> None:
-    """Writes ``value`` as indented JSON, atomically; NaN is refused, so that every JSON reader can
-    read it.
+def write_json(path: str | os.PathLike[str], value: Any) -> None:
+    """Writes ``value`` as indented JSON, atomically.
+
+    NaN and infinity are refused (ValueError), because JSON has no words for them.
     """
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
-def read_json(path: str | os.PathLike) -> Any:
+def read_json(path: str | os.PathLike[str]) -> Any:
     """Reads one JSON file.
 
     Raises:

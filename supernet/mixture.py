@@ -26,11 +26,19 @@ Logits = dict[
 class ChoiceGroup:
     """``slots`` decisions that share the same ``options``: in NAS-Bench-201, ``edges`` has 6 slots
     of 5 options.
+
+    ``skip`` is the name of the option that hands on its input as it is, ``nothing`` that of the
+    option that gives nothing and costs nothing; ``None`` where there is no such option.
+    ``parameter_free`` are the options without parameters of their own. Only the space knows what
+    its options are; all others go by these.
     """
 
     name: str
     slots: int
     options: tuple[str, ...]
+    skip: str | None = None
+    nothing: str | None = None
+    parameter_free: tuple[str, ...] = ()
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -15,26 +15,34 @@ from supernet.device import present
 
 
 class Streams:
-    """Generators by name, all derived from one seed, each made when first asked for.
+    """Generators by name, all derived from one seed, each made when it is first asked for.
 
-    A name always gets the same sequence, whoever asks first, so that adding a consumer of chance
-    does not move the others. Host decisions (paths, splits, orders) come from ``host`` generators,
-    which never wait for a device; tensors of noise come from ``tensor`` generators, which live on
-    the device that uses them.
+    A name always gets the same sequence, whoever asks first, so that a new consumer of random
+    numbers does not change those of the others. Decisions on the host (paths, splits, orders) come
+    from ``host`` generators, which never wait for a device. Tensors of noise come from ``tensor``
+    generators, which live on the device that uses them.
+
+    A ``scope``, such as ``supernet/1``, stands before every name: streams of one seed and two
+    scopes are independent of each other.
     """
 
-    def __init__(self, seed: int):
-        self.seed = seed
+    def __init__(self, seed: int, scope: str = ""):
+        self.seed, self.scope = seed, scope
         self._host: dict[str, np.random.Generator] = {}
         self._tensor: dict[str, torch.Generator] = {}
 
     def _derived(self, name: str) -> int:
+        scoped = f"{self.scope}/{name}" if self.scope else name
         return int(
-            np.random.SeedSequence([self.seed, zlib.crc32(name.encode())]).generate_state(
+            np.random.SeedSequence([self.seed, zlib.crc32(scoped.encode())]).generate_state(
                 1, np.uint64
             )[0]
             >> 1
         )
+
+    def restarted(self) -> "Streams":
+        """The streams of the same seed and scope, all at their beginning."""
+        return Streams(self.seed, self.scope)
 
     def host(self, name: str) -> np.random.Generator:
         """The numpy generator of that name."""
@@ -61,6 +69,7 @@ class Streams:
     def state_dict(self) -> dict[str, Any]:
         return {
             "seed": self.seed,
+            "scope": self.scope,
             "host": {name: generator.bit_generator.state for name, generator in self._host.items()},
             "tensor": {name: generator.get_state() for name, generator in self._tensor.items()},
         }
@@ -69,7 +78,7 @@ class Streams:
         """Every generator goes on where it was. Those of a device that is not here are left out: a
         run that has moved to another machine goes on, though no longer to the same bits.
         """
-        self.seed = state["seed"]
+        self.seed, self.scope = state["seed"], state["scope"]
         for name, value in state["host"].items():
             self.host(name).bit_generator.state = value
         for key, value in state["tensor"].items():

@@ -1,23 +1,28 @@
 """A study: several methods with several seeds under one recipe, compared in one table."""
 
+import dataclasses
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.table import Table
 
-from supernet.config import Config, StudySettings
+from supernet.config import Config, StudySettings, typed
 from supernet.errors import UserError
 from supernet.evaluate.published import Published, read_published
 from supernet.evaluate.statistics import mean_and_interval
 from supernet.files import write_json
 from supernet.mixture import Architecture
-from supernet.ops import PARAMETER_FREE
 from supernet.randomness import Streams
 from supernet.run import Run
-from supernet.state import remove_leftovers
-from supernet.track.console import Progress
+from supernet.runs.executor import Executor, Here
+from supernet.runs.folder import State, remove_leftovers
+from supernet.runs.job import Job
+from supernet.runs.setup import Setup
+from supernet.runs.work import Work, budget_of
+from supernet.track.console import Labelled, Progress
 from supernet.train.loop import StopRequest
 
 Row = dict[str, Any]
@@ -25,49 +30,102 @@ Row = dict[str, Any]
 SEARCHES = 1000  # random searches in a published table
 
 
+@dataclass(frozen=True, eq=False)
+class Cell(Job):
+    """A whole run of a study: one method with one seed, in a folder of its own.
+
+    Its jobs run one after the other, because its siblings use the other cores.
+    """
+
+    name: str  # of the folder in that of the study
+    settings: Row
+    parent: str | None
+    executor: Executor | None = None  # of the study, where cells do not run at once
+
+    def inputs(self, work: Work) -> Row:
+        return self.settings
+
+    def compute(self, work: Work) -> Row:
+        """The run's results; with a published table, what it derived as well."""
+        setup = Setup(typed(Config, self.settings, ""))
+        with Run(
+            setup,
+            work.folder / self.name,
+            parent=None if self.parent is None else Path(self.parent),
+            executor=self.executor or Here(),
+            progress=Labelled(work.progress, self.name),
+            stop=work.stop,
+        ) as run:
+            if setup.config.study.published is None:
+                run.run()
+                return {"results": run.results()}
+            architecture = run.derive()
+            found = {
+                "text": setup.space.encode(architecture),
+                "parameter_free": free(setup, architecture),
+            }
+            return {"results": run.results(), "found": found}
+
+
 def run(
-    jobs: dict[str, Config],
+    cells: dict[str, Config],
     folder: Path,
+    executor: Executor,
     progress: Progress,
     stop: StopRequest,
     parent: Path | None = None,
 ) -> None:
-    """Runs each job in the subfolder of its name (what is finished costs nothing); ``results.json``
-    gets the comparison.
+    """Runs each cell in the subfolder of its name; ``results.json`` gets the comparison.
 
-    ``parent`` is the folder of another study, from whose runs of the same names these reuse what
-    still holds. With a published table each job ends with its derivation.
+    What is finished costs nothing. ``parent`` is the folder of another study, from whose runs of
+    the same names these reuse what still holds. With a published table each run ends with its
+    derivation.
+
+    Raises:
+        UserError: the table is not one of the space; a run failed.
     """
     remove_leftovers(folder)
-    settings = next(iter(jobs.values())).study
-    published = None
+    first = Setup(next(iter(cells.values())))
+    settings, published, largest = first.config.study, None, ""
     if settings.published is not None:
         columns = (settings.target, settings.ranked_by)
         published = read_published("study.published", Path(settings.published), *columns)
-    results, found, largest = [], [], ""
-    for name, job in jobs.items():
-        progress.message(f"study: {name}")
-        before = parent / name if parent and (parent / name / "state.json").exists() else None
-        with Run(job, folder / name, parent=before, progress=progress, stop=stop) as one:
-            if published:
-                largest = in_table(
-                    one, one.budget.largest("params"), published, settings
-                )  # fails at once if not of this space
-                found.append(looked_up(one, published, settings))
-            else:
-                one.run()
-            results.append(one.results())
-    if published:
+        biggest = budget_of(first, {}).largest("params")
+        largest = in_table(first, biggest, published)  # fails at once if not of this space
+    at_once = executor.workers > 1 and len(cells) > 1
+    jobs = [
+        Cell(
+            name, dataclasses.asdict(config), parent_of(parent, name), None if at_once else executor
+        )
+        for name, config in cells.items()
+    ]
+    done: dict[str, Row] = {}
+    work = Work(first, State(folder), progress, stop)
+    (executor if at_once else Here()).run(
+        work, jobs, lambda job, found: done.update({job.name: found})
+    )
+    results = [done[name]["results"] for name in cells]
+    found: list[Row] = []
+    if published is not None:
+        found = [looked_up(first, done[name], published) for name in cells]
         comparison = rows_of(found, results) + rivals(published, settings, largest)
         optimum = float(published.columns[settings.target].max()) / 100
         comparison = [row | {"regret": optimum - row["mean"]} for row in comparison]
     else:
         comparison = compare(results)
     write_json(
-        folder / "results.json", {"schema": 1, "study": comparison, "runs": results, "found": found}
+        folder / "results.json",
+        {"schema": 1, "study": comparison, "runs": results, "found": found},
     )
     progress.message(table(comparison))
     progress.message(f"folder: {folder}")
+
+
+def parent_of(parent: Path | None, name: str) -> str | None:
+    """The folder of the same cell in another study, if there is one."""
+    if parent is None or not (parent / name / "state.json").exists():
+        return None
+    return str(parent / name)
 
 
 def compare(results: list[Row]) -> list[Row]:
@@ -117,34 +175,38 @@ def rows_of(found: list[Row], results: list[Row]) -> list[Row]:
     return rows
 
 
-def in_table(
-    one: Run, architecture: Architecture, published: Published, settings: StudySettings
-) -> str:
+def in_table(setup: Setup, architecture: Architecture, published: Published) -> str:
     """The text of an architecture, which is one of the table.
 
     Raises:
         UserError: it is not.
     """
-    text = one.space.encode(architecture)
+    text = setup.space.encode(architecture)
     if text not in published.rows:
         raise UserError(
-            f"study.published={settings.published}: has no {text}; it must hold every "
-            f"architecture of the space {one.space.name}"
+            f"study.published={setup.config.study.published}: has no {text}; it must hold every "
+            f"architecture of the space {setup.space.name}"
         )
     return text
 
 
-def looked_up(one: Run, published: Published, settings: StudySettings) -> Row:
-    """What the run derives, and its published accuracy."""
-    architecture = one.derive()
-    text = in_table(one, architecture, published, settings)
+def looked_up(setup: Setup, done: Row, published: Published) -> Row:
+    """What a run derived, and its published accuracy."""
+    results, found = done["results"], done["found"]
+    text = in_table(setup, setup.space.decode(found["text"]), published)
     return {
-        "method": one.config.method,
-        "seed": one.config.seed,
+        "method": results["method"],
+        "seed": results["seed"],
         "text": text,
-        "accuracy": published.of([text], settings.target)[0] / 100,
-        "parameter_free": one.space.share(architecture, PARAMETER_FREE),
+        "accuracy": published.of([text], setup.config.study.target)[0] / 100,
+        "parameter_free": found["parameter_free"],
     }
+
+
+def free(setup: Setup, architecture: Architecture) -> float:
+    """The share of the architecture's decisions that fell on options without parameters."""
+    groups = setup.space.groups
+    return setup.space.share(architecture, {group.name: group.parameter_free for group in groups})
 
 
 def rivals(published: Published, settings: StudySettings, largest: str) -> list[Row]:

@@ -3,67 +3,68 @@ that took at most.
 
     python -m supernet.trial search|retrain < SETTINGS.json
 
-For :mod:`supernet.cost.memory`, which says why.
+It serves :mod:`supernet.cost.memory`, which says why.
 """
 
 import json
-import os
 import sys
 from contextlib import suppress
 from pathlib import Path
 
 from supernet.config import Config, typed
 from supernet.cost.budget import Budget
-from supernet.device import peak_memory_bytes, reset_peak_memory
-from supernet.run import Run
+from supernet.device import peak_memory_bytes, reproducible, reset_peak_memory
+from supernet.randomness import Streams
+from supernet.runs.search import search_stage
+from supernet.runs.setup import Setup
+from supernet.runs.training import fresh_network, retrain_stage
+from supernet.spaces.space import Form
 
-# paths differ in what they take: the most of so many comes within some percent of the most of a
-# search
+# Paths differ in what they take: the most of so many comes within some percent of the most of a
+# whole search.
 STEPS = 12
-STEPS_OF_NETWORK = 3  # are all alike; the second has the optimiser's state from its beginning
+# The steps of one network are all alike; the second one has the optimiser's state from the start.
+STEPS_OF_NETWORK = 3
 
 
 def main() -> None:
     """Reads the settings of a run as JSON, prints the bytes of the peak."""
-    with suppress(
-        OSError
-    ):  # if there is too little, the kernel is to take this process, and not the one that asks
+    with suppress(OSError):  # if memory runs out, the kernel should end this process, not the other
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
-    run = Run(typed(Config, json.load(sys.stdin), ""), Path(os.devnull))
-    settings = run.config.budget
-    if (
-        settings.measures and settings.latency_table is None
-    ):  # to measure a table takes longer than the trial: any latency will do
-        limits = {
-            metric: limit for metric, limit in settings.limits().items() if metric != "latency_ms"
-        }
-        run.budget = Budget(run.space, run.data.classes, run.input_shape, limits)
-    print(PEAKS[sys.argv[1]](run))
+    setup = Setup(typed(Config, json.load(sys.stdin), ""))
+    # To measure latencies takes longer than the trial, and does not change what it takes.
+    limits = {m: v for m, v in setup.config.budget.limits().items() if m != "latency_ms"}
+    budget = Budget(setup.space, setup.task, limits)
+    with reproducible(setup.config.threads):
+        print(PEAKS[sys.argv[1]](setup, budget))
 
 
-def peak_of_search(run: Run) -> int:
-    """The most memory that the run's search holds, in bytes, once everything is loaded.
+def peak_of_search(setup: Setup, budget: Budget) -> int:
+    """The most memory that the search holds, in bytes, once everything is loaded.
 
-    Its steps are taken from all over the search, because warm-ups, depths and schedules change what
+    Its steps are taken from all over the search, because warm-ups, phases and schedules change what
     a step does; then comes the end of an epoch, with what instruments and guards compute there.
     """
-    stage = run.search_stage()
-    reset_peak_memory(run.device)
+    stage = search_stage(setup, budget)
+    reset_peak_memory(setup.device)
     for number in range(STEPS):
         stage.step(number * (stage.planned - 1) // (STEPS - 1))
     stage.end_of_epoch()
-    return peak_memory_bytes(run.device)
+    return peak_memory_bytes(setup.device)
 
 
-def peak_of_retraining(run: Run) -> int:
-    """The same of the training of a network: of the one that is given, or else of that which has
-    most parameters.
-    """
-    stage = run.retrain_stage("trial", run.given or run.budget.largest("params"), 0, "scratch")
-    reset_peak_memory(run.device)
+def peak_of_retraining(setup: Setup, budget: Budget) -> int:
+    """The same for the training of a network: the given one, or the one with most parameters."""
+    streams = Streams(setup.config.seed * 1000)
+    architecture = setup.given or budget.largest("params")
+    # A network with the supernet's weights has its form; other weights take as much memory.
+    form: Form = "search" if setup.config.retrain.init == "inherit" else "evaluation"
+    network = fresh_network(setup, architecture, streams, form)
+    stage = retrain_stage(setup, "trial", network, setup.images, streams)
+    reset_peak_memory(setup.device)
     for number in range(min(STEPS_OF_NETWORK, stage.steps)):
         stage.step(number)
-    return peak_memory_bytes(run.device)
+    return peak_memory_bytes(setup.device)
 
 
 PEAKS = {"search": peak_of_search, "retrain": peak_of_retraining}

@@ -20,6 +20,7 @@ from supernet.data import Augment, ImageData, Splits, TensorImages
 from supernet.randomness import Streams
 from supernet.train.retrain import RetrainSettings, RetrainStage
 from supernet.train.search import SearchSettings, SearchStage
+from supernet.train.watch import Watch
 from tests.budgets import budget_of
 from tests.variants import GUARDS, LEARNERS, MODIFIERS, SAMPLERS, SEARCHERS, SPACES
 
@@ -120,8 +121,11 @@ def search_stage(data, splits):
         modifiers=(),
         instruments=None,
         guards=None,
+        measure=None,
+        say=lambda line: None,
         augment=None,
         seed=0,
+        scope="",
         precision="float32",
         start=None,
         **settings,
@@ -136,12 +140,11 @@ def search_stage(data, splits):
             learner,
             settings,
             augment=augment,
-            seed=seed,
+            streams=Streams(seed, scope),
             precision=precision,
             budget=budget_of(space),
             modifiers=copy.deepcopy(modifiers),
-            instruments=instruments,
-            guards=copy.deepcopy(guards),
+            watch=Watch(copy.deepcopy(instruments), copy.deepcopy(guards), measure, say),
             start=start,
             key="k",
         )
@@ -161,9 +164,7 @@ def retrain_stage(data):
         )
         streams = Streams(seed)
         with streams.initialising("network"):
-            network = space.standalone(
-                space.random(streams.host("architecture")), data.classes, data.channels
-            )
+            network = space.standalone(space.random(streams.host("architecture")), data.task)
         return RetrainStage(
             "retrain/0",
             network,

@@ -10,9 +10,8 @@ reach 78% after eight epochs, of convolutions alone 88%), but has to learn first
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
-from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -24,7 +23,7 @@ from supernet.data.sources import Digits
 from supernet.learners.exponentiated import Exponentiated
 from supernet.learners.gradient import Gradient
 from supernet.learners.learner import Learner
-from supernet.mixture import Architecture, ChoiceGroup, Mixture
+from supernet.mixture import Architecture, ChoiceGroup, Logits, Mixture
 from supernet.modifiers.auxiliary_skip import AuxiliarySkip
 from supernet.modifiers.beta_decay import BetaDecay
 from supernet.modifiers.edge_normalisation import EdgeNormalisation
@@ -32,6 +31,7 @@ from supernet.modifiers.modifier import Modifier
 from supernet.modifiers.perturbation import WeightPerturbation
 from supernet.modifiers.pruning import Pruning
 from supernet.modifiers.skip_dropout import SkipDropout
+from supernet.randomness import Streams
 from supernet.samplers.drnas import DrNAS
 from supernet.samplers.fairdarts import FairDARTS
 from supernet.samplers.gdas import GDAS
@@ -40,8 +40,10 @@ from supernet.samplers.sampler import Sampler
 from supernet.samplers.snas import SNAS
 from supernet.samplers.softmax import Softmax
 from supernet.searchers.perturbation import PerturbationSelection
-from supernet.spaces.space import Gene, Geometry, Space
-from supernet.train.search import SearchSettings, SearchStage
+from supernet.spaces.capabilities import Itemised
+from supernet.spaces.space import Form, Space
+from supernet.task import Task
+from supernet.train.search import SearchSettings, SearchStage, mean_scores, snapshot_of
 from supernet.train.tuning import TuningStage
 
 CHANNELS = 4
@@ -86,16 +88,18 @@ class HalvesNet(nn.Module):
         return self.head(total)
 
 
+def halves(*options: str) -> ChoiceGroup:
+    return ChoiceGroup("halves", 2, options, skip="skip_connect", nothing="none")
+
+
 @dataclass
-class Planted(Space):
+class Planted(Itemised):
     """Two slots of five options, of which ``answer`` alone is of use."""
 
-    search: Geometry = field(default_factory=lambda: Geometry(CHANNELS, 1))
-    evaluation: Geometry = field(default_factory=lambda: Geometry(CHANNELS, 1))
     answer: str = "conv_b"
 
-    name: ClassVar[str] = "planted"
-    groups: ClassVar = (ChoiceGroup("halves", 2, ("none", "skip_connect", *CONVOLUTIONS)),)
+    name = "planted"
+    groups = (halves("none", "skip_connect", *CONVOLUTIONS),)
 
     def convolution(self) -> nn.Module:
         return nn.Sequential(
@@ -107,12 +111,15 @@ class Planted(Space):
         seen = x if option == self.answer else x.roll(1, dims=0)
         return seen if option == "skip_connect" else convolutions[option](seen)
 
-    def supernet(self, classes: int, in_channels: int, phase: str = "search") -> nn.Module:
-        return HalvesNet(self.groups[0].options, self.convolution, self.run, classes)
+    def supernet(self, task: Task, form: Form = "search") -> nn.Module:
+        return HalvesNet(self.groups[0].options, self.convolution, self.run, task.outputs)
 
     def standalone(
-        self, architecture: Architecture, classes: int, in_channels: int, phase: str = "evaluation"
+        self, architecture: Architecture, task: Task, form: Form = "evaluation"
     ) -> nn.Module:
+        raise NotImplementedError
+
+    def inherit(self, supernet: nn.Module, architecture: Architecture) -> nn.Module:
         raise NotImplementedError
 
     def candidates(self, network: nn.Module) -> dict[str, tuple[str, int, int]]:
@@ -123,33 +130,8 @@ class Planted(Space):
             for option in network.slots[slot]
         }
 
-    @property
-    def genes(self) -> tuple[Gene, ...]:
-        return tuple(Gene(f"half {slot}", self.groups[0].options) for slot in range(2))
-
-    def express(self, values: Sequence[Any]) -> Architecture:
-        return Architecture.of(self.name, halves=values)
-
-    def values(self, architecture: Architecture) -> list[Any]:
-        return list(architecture["halves"])
-
     def sums(self, group: str) -> list[list[int]]:
         return [[0, 1]]
-
-    def derive(self, scores) -> Architecture:
-        return Architecture.of(
-            self.name,
-            halves=[self.groups[0].options[i] for i in scores["halves"].argmax(dim=-1).tolist()],
-        )
-
-    def encode(self, architecture: Architecture) -> str:
-        return "+".join(architecture["halves"])
-
-    def decode(self, text: str) -> Architecture:
-        return self.validate(Architecture.of(self.name, halves=text.split("+")))
-
-    def graph(self, architecture: Architecture):
-        return {}
 
 
 @dataclass
@@ -160,8 +142,8 @@ class Tempting(Planted):
 
     answer: str = "conv_a"
 
-    name: ClassVar[str] = "tempting"
-    groups: ClassVar = (ChoiceGroup("halves", 2, ("none", "skip_connect", "conv_a")),)
+    name = "tempting"
+    groups = (halves("none", "skip_connect", "conv_a"),)
 
     def convolution(self) -> nn.Module:
         """Two layers of half the usual size at first."""
@@ -241,27 +223,33 @@ def digits() -> tuple[ImageData, Splits]:
     return data, split(data.train.labels, 0.5, np.random.default_rng(0))
 
 
-def searched(space: Space, method: str, seed: int = 0, epochs: int = 6) -> SearchStage:
-    """The search stage of a known-answer problem when it has ended."""
+def searched(
+    space: Space, method: str, seed: int = 0, epochs: int = 6
+) -> tuple[SearchStage, Logits]:
+    """The search stage of a known-answer problem when it has ended, the first one if the method has
+    several supernets; and the scores, their mean.
+    """
     data, splits = digits()
-    sampler, learner, modifiers = (make() for make in (METHODS | GUARDED)[method])
     supernets, limits = BESIDES.get(method, (1, {}))
-    settings = SearchSettings(epochs=epochs, batch_size=64, lr=0.1, supernets=supernets)
-    budget = Budget(space, data.classes, (data.channels, *data.size), limits)
-    stage = SearchStage(
-        space,
-        data,
-        splits,
-        sampler,
-        learner,
-        settings,
-        modifiers=modifiers,
-        budget=budget,
-        seed=seed,
-    )
-    for index in range(stage.steps):
-        stage.step(index)
-    return stage
+    budget = Budget(space, data.task, limits)
+    stages = []
+    for number in range(supernets):
+        sampler, learner, modifiers = (make() for make in (METHODS | GUARDED)[method])
+        stage = SearchStage(
+            space,
+            data,
+            splits,
+            sampler,
+            learner,
+            SearchSettings(epochs=epochs, batch_size=64, lr=0.1),
+            modifiers=modifiers,
+            budget=budget,
+            streams=Streams(seed, f"supernet/{number}" if number else ""),
+        )
+        for index in range(stage.steps):
+            stage.step(index)
+        stages.append(stage)
+    return stages[0], mean_scores([stage.scores() for stage in stages])
 
 
 def found(method: str, seed: int) -> tuple[str, ...]:
@@ -269,8 +257,8 @@ def found(method: str, seed: int) -> tuple[str, ...]:
     seed: 1 where it is right.
     """
     space = Planted(answer=CONVOLUTIONS[seed % 3])
-    stage = searched(space, method, seed)
-    derived = stage.budget.best(stage.scores())["halves"]
+    stage, scores = searched(space, method, seed)
+    derived = stage.budget.best(scores)["halves"]
     return tuple("right" if option == space.answer else option for option in derived)
 
 
@@ -278,12 +266,11 @@ def resisted(method: str, seed: int, epochs: int = 30) -> tuple[str, ...]:
     """What a method derives from ``Tempting``, slot by slot: by the logits, if the method does not
     say perturbation.
     """
-    space, scores = Tempting(), None
-    stage = searched(space, method, seed, epochs)
+    stage, scores = searched(Tempting(), method, seed, epochs)
     if method.endswith("perturbation"):
         projection = PerturbationSelection().projection(
             stage.budget,
-            lambda mixture, share: stage.snapshot().judged(mixture),
+            lambda mixture, share: snapshot_of(stage).judged(mixture),
             lambda: stage.sampler.mean(stage.detached_logits, 1 - 1 / stage.planned),
             np.random.default_rng(seed),
         )
@@ -291,4 +278,4 @@ def resisted(method: str, seed: int, epochs: int = 30) -> tuple[str, ...]:
         for index in range(tuning.steps):
             tuning.step(index)
         scores = projection.scores()
-    return stage.budget.best(scores or stage.scores())["halves"]
+    return stage.budget.best(scores)["halves"]

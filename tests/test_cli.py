@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import yaml
 
-from supernet.cli import COMMANDS
+from supernet.cli.messages import COMMANDS
 from tests.commands import ROOT, process, supernet, waited
 
 MISTAKES = {
@@ -27,6 +27,7 @@ MISTAKES = {
         ["space", "'dart'", "did you mean 'darts'"],
     ),
     "no option": (["space=null"], ["space=null", "darts, nb201"]),
+    "no experiment": (["experiment=null"], ["experiment=null", "leave it out", "default_method"]),
     "group deleted": (["~method"], ["~method", "darts, darts_2nd", "spos"]),
     "wrong value": (["learner.order=thrid"], ["learner.order", "thrid", "second"]),
     "value out of range": (["search.epochs=-1"], ["search.epochs=-1"]),
@@ -81,6 +82,33 @@ MISTAKES = {
     "unknown modifier": (
         ["modifier=[auxiliary_skp]"],
         ["modifier", "did you mean 'auxiliary_skip'?"],
+    ),
+    "unknown instrument": (
+        ["instrument=[shares,eigenvalu]"],
+        ["instrument", "did you mean 'eigenvalue'?"],
+    ),
+    "settings of no instrument": (
+        ["instrument=[shares]", "+instrument.gap.images=3"],
+        ["instrument.gap", "add it, instrument=[...,gap]"],
+    ),
+    "policy in a schedule": (
+        ["sampler=[[policy,0.5],[softmax,0.5]]"],
+        ["sampler.phases", "policy", "choose sampler=policy alone"],
+    ),
+    "setting of an inner sampler": (
+        [
+            "sampler=schedule",
+            "sampler.phases=[[{_target_:supernet.samplers.uniform.Uniform,pahts:2},1]]",
+        ],
+        ["sampler.phases[0][0].pahts", "did you mean 'paths'?"],
+    ),
+    "guards of a supernet that begins anew": (
+        ["method=pdarts", "guard=[oles]"],
+        ["guard=[oles]", "search.depths=[]"],
+    ),
+    "several supernets without logits": (
+        ["method=spos", "search.supernets=2"],
+        ["search.supernets=2", "this learner learns none", "set search.supernets=1"],
     ),
     "settings of no modifier": (
         ["modifier.pruning.stages=[[0.5,3]]"],

@@ -3,13 +3,14 @@
 import re
 
 import pytest
-from hydra.core.config_store import ConfigStore
 
-from supernet.cli import composed
-from supernet.config import Config, build, typed
+from supernet.cli.composition import composed
+from supernet.config import Config, build, typed, with_named_phases
 from supernet.errors import UserError, unknown
+from supernet.samplers.schedule import Schedule
+from supernet.samplers.uniform import Uniform
+from supernet.spaces.cells import Geometry
 from supernet.spaces.nb201 import NB201
-from supernet.spaces.space import Geometry
 
 SIZE = {"channels": 4, "cells": 1}
 SPACE = {"_target_": "supernet.spaces.nb201.NB201", "search": SIZE, "evaluation": SIZE}
@@ -31,6 +32,56 @@ def test_a_part_is_built_from_its_settings_and_numbers_may_be_text():
     assert build(SPACE, "space") == NB201(Geometry(4, 1), Geometry(4, 1))
     learner = build(LEARNER | {"lr": "1e-3", "order": "second"}, "learner")
     assert (learner.lr, learner.order, learner.beta1) == (1e-3, "second", 0.5)
+
+
+SCHEDULE = {"_target_": "supernet.samplers.schedule.Schedule"}
+
+
+def test_a_part_is_built_with_the_parts_in_its_settings_however_deep():
+    node = SCHEDULE | {"phases": [[SAMPLER | {"paths": "2"}, 0.25], [SCHEDULE, 0.75]]}
+    schedule = build(node, "sampler")
+    assert [share for _, share in schedule.phases] == [0.25, 0.75]
+    assert schedule.samplers[0] == Uniform(paths=2) and schedule.samplers[1] == Schedule()
+
+
+@pytest.mark.parametrize(
+    ("phase", "message"),
+    [
+        (SAMPLER | {"pahts": 2}, "sampler.phases[1][0].pahts: unknown 'pahts'; did you mean"),
+        (SAMPLER | {"paths": "two"}, "sampler.phases[1][0].paths: Value 'two' of type 'str'"),
+        (
+            {"_target_": SPACE["_target_"], "search": SIZE},
+            "sampler.phases[1][0].evaluation: .*missing mandatory value",
+        ),
+        ({"_target_": "nowhere.At"}, "sampler.phases[1][0]._target_=nowhere.At: no such dataclass"),
+        (
+            SCHEDULE | {"phases": [[SAMPLER | {"pahts": 2}, 1.0]]},
+            "sampler.phases[1][0].phases[0][0].pahts: unknown 'pahts'",
+        ),
+        ("uniform", "sampler.phases: ['uniform', 0.5]: a phase is a pair of a sampler and"),
+    ],
+)
+def test_what_is_wrong_in_an_inner_part_is_one_line_with_its_full_key(phase, message):
+    with pytest.raises(UserError, match=wanted(message)) as caught:
+        build(SCHEDULE | {"phases": [[SAMPLER, 0.5], [phase, 0.5]]}, "sampler")
+    assert "\n" not in str(caught.value)
+
+
+def test_phases_that_are_given_by_name_become_nodes_and_all_else_stays():
+    asked = []
+
+    def option(name):
+        asked.append(name)
+        return {"_target_": name}
+
+    given = {"phases": [["a", 0.5], [{"_target_": "b"}, 0.25], "c", ["d"]], "mixed": True}
+    assert with_named_phases(given, option) == {
+        "phases": [[{"_target_": "a"}, 0.5], [{"_target_": "b"}, 0.25], "c", [{"_target_": "d"}]],
+        "mixed": True,
+    }
+    assert asked == ["a", "d"] and given["phases"][0] == ["a", 0.5]
+    for other in ({"phases": [0.25, 0.5]}, {"paths": 2}, None, "uniform"):
+        assert with_named_phases(other, option) == other
 
 
 def test_a_whole_configuration_is_typed_to_its_last_leaf():
@@ -188,7 +239,6 @@ def test_a_name_that_resembles_none_gets_no_guess():
 
 
 def test_a_modifier_that_the_line_replaces_takes_the_settings_of_the_recipe_with_it():
-    ConfigStore.instance().store("schema", Config)
     assert list(composed([]).modifier) == ["beta_decay"]
     assert list(composed(["modifier=[auxiliary_skip]"]).modifier) == ["auxiliary_skip"]
     assert composed(["method=drnas", "modifier=[]"]).modifier == {}

@@ -1,20 +1,23 @@
 """Devices: chosen by name or by itself, refused in one line."""
 
+import ctypes
+import importlib.util
 import os
 import sys
 
 import pytest
 import torch
 
+from supernet import device as device_module
 from supernet.device import (
     autocast,
     available_memory_bytes,
     choose_device,
     describe,
     left_in_control_groups,
-    make_deterministic,
     peak_memory_bytes,
     present,
+    reproducible,
     reset_peak_memory,
 )
 from supernet.errors import UserError
@@ -73,6 +76,35 @@ def test_available_memory_has_what_is_held_and_no_more_than_there_is():
     assert held.nbytes < available_memory_bytes(cpu) <= machine
 
 
+def test_without_what_only_posix_has_the_module_imports_and_says_what_it_cannot_know(
+    monkeypatch, tmp_path
+):
+    """Windows has no module ``resource``, no ``sysconf``, no /proc, and ``CDLL(None)`` fails."""
+
+    def windows(name):
+        raise TypeError(f"argument of type {name!r} is not iterable")
+
+    monkeypatch.setitem(sys.modules, "resource", None)  # its import raises ImportError
+    monkeypatch.delattr(os, "sysconf")
+    monkeypatch.setattr(ctypes, "CDLL", windows)
+    spec = importlib.util.spec_from_file_location("fresh_device", device_module.__file__)
+    fresh = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(fresh)
+    fresh.STATUS = fresh.MEMORY = tmp_path / "missing"
+    cpu = fresh.choose_device("cpu")
+    fresh.reset_peak_memory(cpu)
+    assert fresh.peak_memory_bytes(cpu) == 0
+    with pytest.raises(UserError, match=r"memory: .*; set memory=ignore"):
+        fresh.available_memory_bytes(cpu)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no getrusage")
+def test_without_proc_the_peak_is_that_of_getrusage(monkeypatch, tmp_path):
+    by_proc = peak_memory_bytes(torch.device("cpu"))
+    monkeypatch.setattr(device_module, "STATUS", tmp_path / "missing")
+    assert peak_memory_bytes(torch.device("cpu")) >= 0.9 * by_proc  # it never falls
+
+
 def test_limits_of_control_groups_count_up_to_the_root(tmp_path):
     """Version 2 in the groups a/b and a, version 1 where the container shows its own group as the
     root; cached files make room.
@@ -98,8 +130,12 @@ def test_limits_of_control_groups_count_up_to_the_root(tmp_path):
     assert list(left_in_control_groups(own, tmp_path / "old")) == [407]
 
 
-def test_kernels_are_not_chosen_by_timing(monkeypatch):
+def test_kernels_are_not_chosen_by_timing_and_threads_are_those_that_were_asked_for(monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
     monkeypatch.setattr(torch.backends.cudnn, "deterministic", False)
-    make_deterministic()
-    assert torch.backends.cudnn.deterministic and not torch.backends.cudnn.benchmark
+    cudnn, threads = torch.backends.cudnn, torch.get_num_threads()
+    with reproducible(threads + 1):
+        assert cudnn.deterministic and not cudnn.benchmark
+        assert torch.get_num_threads() == threads + 1
+    assert (cudnn.deterministic, cudnn.benchmark) == (False, True)
+    assert torch.get_num_threads() == threads

@@ -44,7 +44,7 @@ def test_a_full_disk_in_the_search(tmp_path):
     with small_disk(50_000):
         outcome = supernet("search", *RUN, "checkpoint.every_seconds=0", cwd=tmp_path)
     (folder,) = tmp_path.glob("outputs/*/*")
-    assert_one_line(outcome, "cannot write", folder / "checkpoints" / "search.pt", "space")
+    assert_one_line(outcome, "cannot write", folder / "checkpoints" / "search-0.pt", "space")
     assert not list(folder.rglob("*.tmp"))
     assert finished("search", f"from={folder}", cwd=tmp_path) == folder
 
@@ -76,13 +76,13 @@ def test_a_loss_that_is_not_finite(stage, run, tmp_path):
     outcome = supernet(
         "retrain", f"from={run}", f"{stage}.lr=1e30", f"{stage}.clip=0", cwd=tmp_path
     )
-    assert_one_line(outcome, "search:" if stage == "search" else "retrain/0:", "learning rate")
+    assert_one_line(outcome, "search/0:" if stage == "search" else "retrain/0:", "learning rate")
     assert content(run) == before
     assert finished("retrain", f"from={run}", cwd=tmp_path) == run
 
 
 def test_a_truncated_checkpoint(run, tmp_path):
-    path = run / "checkpoints" / "search.pt"
+    path = run / "checkpoints" / "search-0.pt"
     path.write_bytes(path.read_bytes()[:5000])
     before = content(run)
     assert_one_line(supernet("derive", f"from={run}", cwd=tmp_path), path, "damaged", "remove it")
@@ -90,7 +90,7 @@ def test_a_truncated_checkpoint(run, tmp_path):
 
 
 def test_a_checkpoint_that_is_gone(run, tmp_path):
-    path = run / "checkpoints" / "search.pt"
+    path = run / "checkpoints" / "search-0.pt"
     path.unlink()
     assert_one_line(supernet("derive", f"from={run}", cwd=tmp_path), path, "missing", "restore it")
     assert_one_line(
@@ -103,15 +103,15 @@ def test_a_checkpoint_that_is_gone(run, tmp_path):
 
 def test_a_checkpoint_of_another_space(run, tmp_path):
     other = finished("search", *RUN, "space=darts", "method=spos", "search.epochs=1", cwd=tmp_path)
-    path = run / "checkpoints" / "search.pt"
-    shutil.copy(other / "checkpoints" / "search.pt", path)
+    path = run / "checkpoints" / "search-0.pt"
+    shutil.copy(other / "checkpoints" / "search-0.pt", path)
     assert_one_line(supernet("derive", f"from={run}", cwd=tmp_path), path, "another space")
 
 
 @pytest.mark.parametrize(
     ("name", "text", "words"),
     [
-        ("state.json", '{"schema": 1, "sta', ["state.json", "not valid JSON"]),
+        ("state.json", '{"schema": 2, "sta', ["state.json", "not valid JSON"]),
         ("state.json", '{"schema": 99}', ["state.json", "99", "another version"]),
         ("state.json", "[]", ["state.json", "another version"]),
         ("metrics.jsonl", "{}\nnot json\n", ["metrics.jsonl", "damaged"]),
@@ -127,7 +127,7 @@ def test_a_damaged_file(name, text, words, run, tmp_path):
 def test_leftovers_of_killed_writers_are_removed(run, tmp_path):
     for name in (
         ".results.json.abc.tmp",
-        "checkpoints/.search.pt.abc.tmp",
+        "checkpoints/.search-0.pt.abc.tmp",
         "pareto/.00.json.abc.tmp",
         "wandb/.job.json.abc.tmp",
     ):

@@ -40,6 +40,26 @@ def test_every_name_and_seed_has_its_own_sequence(draw):
     assert len(sequences) == 80
 
 
+@DRAWS
+def test_a_scope_stands_before_every_name(draw):
+    """Initial weights included. Streams without one are as if there were no scopes."""
+    assert draw(Streams(7, "supernet/1"), "order") == draw(Streams(7), "supernet/1/order")
+    assert draw(Streams(7, "supernet/1"), "order") != draw(Streams(7, "supernet/2"), "order")
+    weights = []
+    for streams, name in ((Streams(7, "a"), "b"), (Streams(7), "a/b"), (Streams(7), "b")):
+        with streams.initialising(name):
+            weights.append(torch.nn.Linear(3, 3).weight)
+    assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
+
+
+@DRAWS
+def test_restarted_streams_are_at_their_beginning_and_leave_the_others_where_they_are(draw):
+    streams = Streams(7, "a")
+    first = draw(streams, "order")
+    assert draw(streams.restarted(), "order") == first
+    assert draw(streams, "order") != first
+
+
 def test_seeds_are_numbers_of_any_size():
     assert host(Streams(2**63), "a") != host(Streams(2**64), "a")
 
@@ -51,7 +71,7 @@ def test_a_saved_state_goes_on_where_it_was():
     torch.save(streams.state_dict(), file)
     expected = [draw(streams, name) for name in ("a", "b@c", "new") for draw in (host, tensor)]
     file.seek(0)
-    restored = Streams(0)
+    restored = Streams(0, "another")
     held = restored.host("a")  # who holds a generator already goes on with it
     host(restored, "a", 2)
     restored.load_state_dict(torch.load(file, weights_only=True))

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy.stats import kendalltau
 
+from supernet.spaces.cells import Geometry
 from supernet.spaces.nb201 import NB201
-from supernet.spaces.space import Geometry
 from supernet.train.retrain import RetrainStage
 from tests.commands import TINY, finished, supernet
 

@@ -7,10 +7,8 @@ import shlex
 from pathlib import Path
 
 import pytest
-from hydra.core.config_store import ConfigStore
 
 from supernet import cli
-from supernet.config import Config
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -37,8 +35,7 @@ def test_its_python_runs(capsys):
 def test_its_commands_are_understood(command, tmp_path):
     """Parsed, and composed with every value checked; that they also run is what the tests of the
     command line show.
-    """
-    ConfigStore.instance().store("schema", Config)  # as cli.main does
+    """  # as cli.main does
     words = [
         word
         for word in shlex.split(command)[1:]

@@ -19,8 +19,8 @@ from supernet import cli
 from tests.commands import TINY, wandb_rows
 
 KILLED = {
-    "search": None,
-    "derive": "search",
+    "search/0": None,
+    "derive": "search/0",
     "retrain/1": "retrain/0",
     "random/1": "random/0",
     "export": "random/1",
@@ -173,8 +173,8 @@ def test_stopped_by_signals(start, tmp_path):
     child.join()
     assert child.exitcode == 130
     assert f"stopped by SIGINT; go on with: supernet retrain from='{folder}'\n" in log.read_text()
-    assert "search" not in done(folder)
-    assert (folder / "checkpoints" / "search.pt").exists()
+    assert "search/0" not in done(folder)
+    assert (folder / "checkpoints" / "search-0.pt").exists()
 
     child = start("retrain", f"from={folder}", log=log)
     wait_for(lambda: "retrain/0" in done(folder), child)

@@ -3,26 +3,33 @@ variant is complete.
 """
 
 import ast
+import hashlib
 import importlib
 import inspect
-import os
 import pkgutil
 import re
+import shlex
 import subprocess
 import sys
+import tomllib
 from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-from hydra.core.config_store import ConfigStore
+import yaml
 
 import supernet
-from supernet.cli import composed
-from supernet.config import Config, build
+from supernet.cli.commands import each
+from supernet.cli.composition import composed
+from supernet.cli.line import parse
+from supernet.cli.messages import WHOLE
+from supernet.config import build
 from supernet.guards.guard import Guard
+from supernet.instruments.instrument import Instrument
 from supernet.learners.learner import Learner
 from supernet.modifiers.modifier import Modifier
-from supernet.run import Run
+from supernet.runs.fidelity import fidelity
+from supernet.runs.setup import SEVERAL, Setup
 from supernet.samplers.sampler import Sampler
 from supernet.searchers.searcher import Searcher
 from supernet.spaces.space import Space
@@ -39,25 +46,27 @@ ALLOWED = {
     "randomness": {"device"},
     "files": {"errors"},
     "mixture": {"errors"},
-    "data": {"errors"},
+    "task": set(),
+    "data": {"errors", "task"},
     "track": {"errors", "files"},
     "report": {"errors", "files", "track"},
-    "spaces": {"errors", "mixture", "ops"},
-    "cost": {"errors", "files", "device", "randomness", "mixture", "ops", "spaces"},
+    "spaces": {"errors", "mixture", "ops", "task"},
+    "cost": {"errors", "files", "device", "randomness", "mixture", "ops", "spaces", "task"},
     "samplers": {"errors", "mixture", "randomness", "spaces", "cost"},
     "learners": {"errors", "mixture", "randomness", "samplers"},
     "modifiers": {"errors", "mixture", "randomness", "spaces", "cost", "samplers"},
-    "evaluate": {"errors", "mixture"},
-    "instruments": {"errors", "mixture", "ops", "spaces", "cost", "learners", "evaluate"},
+    "evaluate": {"errors", "mixture", "task"},
+    "instruments": {"errors", "mixture", "spaces", "cost", "learners", "evaluate"},
     "guards": {"errors", "mixture", "spaces", "instruments"},
     "searchers": {"errors", "mixture", "spaces", "cost", "evaluate"},
-    "export": {"errors", "files", "mixture", "ops", "spaces"},
+    "export": {"errors", "files", "mixture", "spaces", "task"},
     "train": {
         "errors",
         "evaluate",
         "files",
         "device",
         "randomness",
+        "task",
         "mixture",
         "ops",
         "data",
@@ -70,41 +79,27 @@ ALLOWED = {
         "instruments",
         "guards",
     },
-    "config": {"cost", "errors", "evaluate", "instruments", "train"},
+    "config": {"cost", "errors", "evaluate", "train"},
 }
 ALLOWED["environment"] = {"device"}
-ALLOWED["state"] = {"errors", "files"}
-ALLOWED["run"] = set(ALLOWED) - {
-    "samplers",
-    "learners",
-    "modifiers",
-    "guards",
-    "instruments",
-    "ops",
-}
-ALLOWED["trial"] = {"config", "cost", "device", "run"}
+PARTS = {"samplers", "learners", "modifiers", "guards", "instruments", "ops"}
+ALLOWED["runs"] = set(ALLOWED) - PARTS
+ALLOWED["run"] = {"config", "errors", "files", "mixture", "report", "runs", "track", "train"}
+ALLOWED["trial"] = {"config", "cost", "device", "randomness", "runs", "spaces"}
 ALLOWED["study"] = {
-    "state",
-    "config",
-    "errors",
-    "evaluate",
-    "files",
-    "mixture",
-    "ops",
-    "randomness",
-    "run",
-    "track",
-    "train",
+    *("config", "errors", "evaluate", "files", "mixture", "randomness"),
+    *("run", "runs", "track", "train"),
 }
-ALLOWED["rank"] = {"state", "errors", "evaluate", "mixture", "randomness", "run"}
-ALLOWED["cli"] = {"config", "errors", "files", "rank", "report", "run", "study", "track", "train"}
+ALLOWED["cli"] = {"config", "errors", "files", "report", "run", "runs", "study", "track", "train"}
 
 ALONE = {  # package -> the only files that may import it
-    "hydra": {"cli.py"},
+    "hydra": {f"cli/{name}.py" for name in ("commands", "composition", "line", "messages")},
     "wandb": {"track/wandb.py"},
     "rich": {"track/console.py", "report/summary.py", "study.py"},
     "optuna": {"searchers/through_optuna.py", "searchers/nsga2.py", "searchers/tpe.py"},
-    "matplotlib": {"report/cell.py", "report/plots.py"},
+    "matplotlib": {"report/figures.py", "report/graph.py"},
+    "jinja2": {"report/page.py"},
+    "markupsafe": {"report/figures.py"},
     "sklearn": {"data/sources.py"},
     "onnxruntime": {"export/bundle.py"},
     "tests": set(),
@@ -175,6 +170,37 @@ def test_only_the_device_module_names_an_accelerator():
     assert found == [Path("device.py")]
 
 
+CELLS = {"spaces/cells.py", "spaces/nb201.py", "spaces/darts.py"}  # who knows that there are cells
+
+
+def test_only_the_spaces_of_cells_know_cells():
+    """The others know no more of a space than what :class:`Space` and its capabilities say."""
+    module = "supernet.spaces.cells"
+    names = set(vars(importlib.import_module(module)))
+    assert names > {"Cell", "MixedCell", "Geometry", "CellSpace"}
+    found = {
+        str(path.relative_to(PACKAGE))
+        for path in FILES
+        if any(name.startswith(module) for name in imports(path))
+    }
+    public = {"__init__.py"}  # which names everything that is public
+    assert found == CELLS - {"spaces/cells.py"} | public
+
+
+def test_only_the_spaces_of_cells_know_the_names_of_operations():
+    """As strings in the code. Matplotlib has a word ``none`` of its own, for a colour."""
+    operations = {o for make in variants.SPACES.values() for g in make().groups for o in g.options}
+    assert operations > {"none", "skip_connect"}
+    for path in FILES:
+        name = str(path.relative_to(PACKAGE))
+        if name in CELLS or name.startswith("ops/"):
+            continue
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        words = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
+        known = words & operations - ({"none"} if name in ALONE["matplotlib"] else set())
+        assert not known, f"{name} knows {sorted(known)}"
+
+
 def test_the_package_starts_without_what_only_some_commands_need():
     """A person who mistypes a key waits for what is imported first."""
     heavy = (
@@ -201,18 +227,22 @@ OPTIONS = sorted(path for path in (ROOT / "conf").glob("*/*.yaml"))
 
 @pytest.mark.parametrize("path", OPTIONS, ids=lambda path: f"{path.parent.name}={path.stem}")
 def test_every_option_composes_and_every_part_builds(path):
-    ConfigStore.instance().store("schema", Config)
     group, needed = (
         path.parent.name,
         {"npz": ["data.source.path=x"], "folder": ["data.source.root=x"]},
     )
-    tree = asdict(composed([f"{group}={path.stem}", *needed.get(path.stem, [])]))
+    chosen = [f"{group}={path.stem}", *needed.get(path.stem, [])]
+    if group == "experiment":  # its own command says what it needs
+        chosen = parse(shlex.split(commands_in(path)[0])[1:]).overrides
+        assert f"experiment={path.stem}" in chosen
+    tree = asdict(composed(chosen))
     parts = {group: tree[group]} if group in tree else {}
-    if group == "method":
-        assert tree["method"] == path.stem
-        several = several_of(tree, "modifier") | several_of(tree, "guard")
-        parts = {name: tree[name] for name in ("sampler", "learner", "searcher")} | several
-    elif group in ("modifier", "guard"):
+    if group in ("method", *WHOLE):
+        assert group != "method" or tree["method"] == path.stem
+        parts = {name: tree[name] for name in ("space", "sampler", "learner", "searcher")}
+        for several in SEVERAL:
+            parts |= several_of(tree, several)
+    elif group in SEVERAL:
         assert list(tree[group]) == [path.stem]
         parts = several_of(tree, group)
     elif group == "data":
@@ -225,15 +255,46 @@ def test_every_option_composes_and_every_part_builds(path):
         assert type(build(node, name)).__name__ == node["_target_"].rpartition(".")[2]
 
 
+def commands_in(path):
+    """The commands that stand in the comments of a YAML file."""
+    return re.findall(r"^# (supernet .*)$", path.read_text(encoding="utf-8"), re.M)
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in OPTIONS if p.parent.name in WHOLE], ids=lambda path: path.stem
+)
+def test_the_commands_of_an_experiment_are_short_and_understood(path):
+    """Every job of a sweep, and every run of a study, composes; ``from=`` needs a run, and is left
+    out.
+    """
+    for command in commands_in(path):
+        assert len(command) <= 100
+        line = parse([word for word in shlex.split(command)[1:] if not word.startswith("from=")])
+        for job in each(line):
+            composed(job)
+
+
+@pytest.mark.parametrize(("experiment", "swept"), [("all_pairs", 8 + 10), ("policy_pairs", 10)])
+def test_a_sweep_that_a_file_asks_for_is_checked_before_it_starts(experiment, swept):
+    line = parse(["-m", f"experiment={experiment}", "debug=one_epoch"])
+    found = {tuple(job) for job in each(line)}
+    differing = {override for job in found for override in job} - set(line.overrides)
+    assert len(differing) == swept
+    alone = each(parse(["-m", f"experiment={experiment}", "searcher=tpe"]))  # the line comes first
+    assert {override for job in alone for override in job if "searcher" in override} == {
+        "searcher=tpe"
+    }
+
+
 @pytest.mark.parametrize("space", [path.stem for path in OPTIONS if path.parent.name == "space"])
 def test_the_sizes_that_reports_compare_with_are_those_of_size_full(space):
-    ConfigStore.instance().store("schema", Config)
-    run = Run(composed(["size=full", f"space={space}"]), Path(os.devnull))
-    assert run.space.paper == {"search": run.space.search, "evaluation": run.space.evaluation}
+    setup = Setup(composed(["size=full", f"space={space}"]))
+    own = {"search": setup.space.search, "evaluation": setup.space.evaluation}
+    assert setup.space.paper == own
     for stage in ("search", "retrain"):
         assert {
             one["value"] - one["full"]
-            for name, one in run.fidelity(stage).items()
+            for name, one in fidelity(setup, stage).items()
             if name != "image size"
         } == {0}
 
@@ -245,8 +306,7 @@ def several_of(tree, group):
 @pytest.mark.parametrize("size", [path.stem for path in OPTIONS if path.parent.name == "size"])
 @pytest.mark.parametrize("space", [path.stem for path in OPTIONS if path.parent.name == "space"])
 def test_every_size_fits_every_space(size, space):
-    ConfigStore.instance().store("schema", Config)
-    assert Run(composed([f"size={size}", f"space={space}"]), Path(os.devnull)).space.name == space
+    assert Setup(composed([f"size={size}", f"space={space}"])).space.name == space
 
 
 KINDS = {  # group -> base class, the list of the shared tests
@@ -255,6 +315,7 @@ KINDS = {  # group -> base class, the list of the shared tests
     "learner": (Learner, variants.LEARNERS),
     "modifier": (Modifier, variants.MODIFIERS),
     "guard": (Guard, variants.GUARDS),
+    "instrument": (Instrument, variants.INSTRUMENTS),
     "searcher": (Searcher, variants.SEARCHERS),
     "tracker": (Tracker, None),
 }
@@ -280,9 +341,13 @@ def test_every_variant_has_its_yaml_and_its_line_in_the_shared_tests(group):
     base, listed = KINDS[group]
     kinds = {f"{kind.__module__}.{kind.__qualname__}" for kind in concrete(base)}
     if group == "tracker":  # two that are always there or put others together, and are not chosen
-        kinds -= {"supernet.track.jsonlines.JsonLines", "supernet.track.interface.Trackers"}
-    if group == "sampler":  # what modifiers make of one
-        kinds -= {"supernet.modifiers.modifier.Modified"}
+        kinds -= {
+            "supernet.runs.work.Rows",
+            "supernet.track.jsonlines.JsonLines",
+            "supernet.track.interface.Trackers",
+        }
+    if group == "sampler":  # what modifiers make of one, and what wrappers have in common
+        kinds -= {"supernet.modifiers.modifier.Modified", "supernet.samplers.wrapper.Wrapper"}
     targets = {
         re.search(r"^_target_: (\S+)", path.read_text(encoding="utf-8"), re.M).group(1)
         for path in (ROOT / "conf" / group).glob("*.yaml")
@@ -317,17 +382,75 @@ def test_the_top_level_is_short(tracked):
     assert {"pyproject.toml", "README.md", "supernet", "conf", "tests"} <= top
 
 
+# A file that names a package host, or an option that chooses one, ties an installation to it. The
+# names are not written here either: each hash is the beginning of the sha256 of a name.
+PACKAGE_HOSTS = {
+    "03e390c8d8a6f2cf",
+    "03eabd6c5c4ff24d",
+    "19be01096aab533b",
+    "26f0a392e6c86735",
+    "51c6b9f69c48a75b",
+    "8b5bb5eb9d758455",
+    "9236dc66571fe8e9",
+    "98dedaf133ecc5e2",
+    "9b03cc7c69a854b6",
+    "aebd7764c21d9350",
+    "ba20768a02ee5327",
+    "cd88a6fb14237c16",
+    "ed6ac267f270ce92",
+}
+
+
+def hash_of(name):
+    return hashlib.sha256(name.encode()).hexdigest()[:16]
+
+
+def words_with_a_hash_of(hashes, text):
+    """The words of ``text`` that are in ``hashes``, or whose parts are.
+
+    The parts of ``files.host.example`` are its labels and the domains that it lies in
+    (``host.example``); those of ``--where-from-url`` are ``where-from``, ``from-url`` and all of
+    it. Case makes no difference, nor ``_`` in place of ``-``.
+    """
+
+    def parts(word):
+        labels = word.split(".")
+        yield from labels
+        yield from (".".join(labels[start:]) for start in range(len(labels)))
+        for label in labels:
+            pieces = label.split("-")
+            for start in range(len(pieces)):
+                yield from ("-".join(pieces[start:end]) for end in range(start + 2, start + 4))
+
+    words = set(re.findall(r"[\w-]+(?:\.[\w-]+)*", text))
+    spelt = {word: word.lower().replace("_", "-").strip("-") for word in words}
+    return {
+        word for word, name in spelt.items() if any(hash_of(part) in hashes for part in parts(name))
+    }
+
+
+def test_a_forbidden_name_is_found_in_whatever_holds_it():
+    hashes = {hash_of("host.example"), hash_of("packages"), hash_of("where-from")}
+    named = [
+        "https://files.host.example/simple",
+        "packages.mirror.example:8080/simple",
+        "pip install --where-from=here",
+        'UV_WHERE_FROM="here"',
+        "extra-where-from-url = 1",
+    ]
+    for text in named:
+        assert words_with_a_hash_of(hashes, text), text
+    assert not words_with_a_hash_of(
+        hashes, "from where? host, example, an example.host, from-where"
+    )
+
+
 def test_no_file_names_a_package_index(tracked):
-    hosts = [
-        ".".join(parts)
-        for parts in (("pypi", "org"), ("pythonhosted", "org"), ("download", "pytorch", "org"))
-    ]
-    settings = [
-        "-".join(parts) for parts in (("index", "url"), ("extra", "index"), ("find", "links"))
-    ]
     for name, text in tracked.items():
-        assert not [word for word in hosts + settings if word in text], name
-    assert not any(name.endswith(".lock") for name in tracked)
+        assert not words_with_a_hash_of(PACKAGE_HOSTS, text), name
+    assert not any(name.endswith(".lock") for name in tracked)  # a lock file names an index
+    settings = tomllib.loads(tracked["pyproject.toml"])["tool"]["uv"]
+    assert settings.keys() == {"constraint-dependencies"}  # nor is there a table of indexes
 
 
 def test_no_file_names_a_place_on_one_machine(tracked):
@@ -337,3 +460,33 @@ def test_no_file_names_a_place_on_one_machine(tracked):
     for name, text in tracked.items():
         found = places.search(text)
         assert not found, f"{name}: {found and text[found.start() : found.start() + 60]}"
+
+
+# --- what checks a change, here and elsewhere
+
+
+def commands_of_ci():
+    return re.findall(r"^(?:pip install uv && )?uv run (.*)$", (ROOT / ".ci/run").read_text(), re.M)
+
+
+def test_the_hooks_run_the_checks_of_ci():
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
+    entries = [hook["entry"] for one in hooks["repos"] for hook in one["hooks"]]
+    names = {" ".join(entry.removeprefix("uv run ").split()[:2]) for entry in entries}
+    wanted = {command for command in commands_of_ci() if not command.startswith("pytest")}
+    assert {command.removesuffix(" --check") for command in wanted} == {
+        name.partition(" --")[0] for name in names
+    }
+    assert {one["repo"] for one in hooks["repos"]} == {"local"}
+
+
+def test_the_workflow_runs_both_commands_of_the_readme_on_several_versions():
+    workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8"))
+    (job,) = workflow["jobs"].values()
+    lines = [step["run"] for step in job["steps"] if "run" in step]
+    assert lines == [".ci/run", "pip install uv && uv run supernet"]
+    assert "pytest" in commands_of_ci()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    said = " ".join(project["classifiers"])
+    assert all(f":: Python :: {version}" in said for version in job["strategy"]["matrix"]["python"])
+    assert project["requires-python"] == f">={job['strategy']['matrix']['python'][0]}"

@@ -1,11 +1,12 @@
-"""The one list of spaces, samplers, learners, modifiers, guards and searchers: every shared test
-runs over all of them.
+"""The one list of spaces, samplers, learners, modifiers, guards, instruments and searchers: every
+shared test runs over all of them.
 
 Adding a variant means adding its line here.
 """
 
 from supernet.guards.early_stop import EarlyStop
 from supernet.guards.oles import OLES
+from supernet.instruments.readings import Eigenvalue, Gap, GradientCosine, GradientNorms, Shares
 from supernet.learners.exponentiated import Exponentiated
 from supernet.learners.fixed import Fixed
 from supernet.learners.gradient import Gradient
@@ -40,9 +41,10 @@ from supernet.searchers.reinforce import ReinforceSearcher
 from supernet.searchers.sampled import Sampled
 from supernet.searchers.successive_halving import SuccessiveHalving
 from supernet.searchers.tpe import TPE
+from supernet.spaces.cells import Geometry
 from supernet.spaces.darts import Darts
 from supernet.spaces.nb201 import NB201
-from supernet.spaces.space import Geometry
+from tests.spaces.elastic import Elastic
 
 SPACES = {
     "nb201": lambda channels=4: NB201(Geometry(channels, 1), Geometry(channels, 1)),
@@ -50,6 +52,9 @@ SPACES = {
         Geometry(channels, 3), Geometry(channels, 3), auxiliary=False
     ),
 }
+# Spaces that are not in the package, but must do what all spaces do.
+OTHER_SPACES = {"elastic": Elastic}
+ALL_SPACES = SPACES | OTHER_SPACES
 SAMPLERS = {
     "softmax": Softmax,
     "uniform": Uniform,
@@ -86,6 +91,13 @@ MODIFIERS = {
 GUARDS = {
     "early_stop": lambda: EarlyStop(window=1, k=1),
     "oles": lambda: OLES(window=2, threshold=0.1),
+}
+INSTRUMENTS = {
+    "shares": Shares,
+    "gradient_cosine": GradientCosine,
+    "gradient_norms": GradientNorms,
+    "gap": Gap,
+    "eigenvalue": Eigenvalue,
 }
 SEARCHERS = {
     "logits": ByLogits,

@@ -18,7 +18,6 @@ import itertools
 import json
 import math
 import multiprocessing
-import os
 import platform
 import statistics
 import subprocess
@@ -105,7 +104,7 @@ def use(threads: int) -> None:
 def space_of(case: Case):
     """The search space of a case."""
     from supernet.spaces import darts, nb201
-    from supernet.spaces.space import Geometry
+    from supernet.spaces.cells import Geometry
 
     geometry = Geometry(case.channels, case.cells)
     space = {"darts": darts.Darts, "nb201": nb201.NB201}[case.space](geometry, geometry)
@@ -116,6 +115,13 @@ def space_of(case: Case):
             tuple(replace(group, slots=slots) for group in space.groups),
         )
     return space
+
+
+def task_of(case: Case):
+    """Ten classes of colour images of the size of a case."""
+    from supernet.task import Classification
+
+    return Classification((3, case.pixels, case.pixels), 10)
 
 
 def prepare(case: Case, patches: ExitStack) -> Callable[[], object]:
@@ -130,12 +136,13 @@ def prepare(case: Case, patches: ExitStack) -> Callable[[], object]:
     from supernet.learners.learner import Bilevel
     from supernet.mixture import Choice, detached, softmax_mixture
     from supernet.ops.fast import native
-    from supernet.spaces.cell import MixedCell, set_recompute
+    from supernet.spaces.cells import MixedCell
+    from supernet.spaces.space import set_recompute
     from tests import textbook
 
     space = space_of(case)
     torch.manual_seed(0)
-    supernet = space.supernet(10, 3)
+    supernet = space.supernet(task_of(case))
     images = torch.randn(2, case.batch, 3, case.pixels, case.pixels)
     labels = torch.randint(10, (2, case.batch))
     device = torch.device("cpu")
@@ -146,7 +153,7 @@ def prepare(case: Case, patches: ExitStack) -> Callable[[], object]:
     elif case.network in ("path", "standalone"):
         architecture = space.random(np.random.default_rng(0))
         if case.network == "standalone":
-            network = space.standalone(architecture, 10, 3, phase="search")
+            network = space.standalone(architecture, task_of(case), "search")
     if case.network != "textbook" and case.without != "channels_last":
         network.to(memory_format=torch.channels_last)
     set_recompute(network, case.recompute)
@@ -212,14 +219,13 @@ def prepare(case: Case, patches: ExitStack) -> Callable[[], object]:
 def search(case: Case, patches: ExitStack) -> Callable[[], object]:
     """The step of a search as the command line would do it, on images of noise."""
     import torch
-    from hydra.core.config_store import ConfigStore
 
-    from supernet.cli import composed
-    from supernet.config import Config
+    from supernet.cli.composition import composed
     from supernet.data import ImageData, TensorImages
-    from supernet.run import Run
+    from supernet.runs.search import search_stage
+    from supernet.runs.setup import Setup
+    from supernet.runs.work import budget_of
 
-    ConfigStore.instance().store("schema", Config)
     settings = {
         "method": case.method,
         "space": case.space,
@@ -232,13 +238,11 @@ def search(case: Case, patches: ExitStack) -> Callable[[], object]:
         "device": "cpu",
         "tracker": "none",
     }
-    run = Run(
-        composed([f"{name}={value}" for name, value in settings.items()]), Path(os.devnull)
-    )  # where it never writes
+    setup = Setup(composed([f"{name}={value}" for name, value in settings.items()]))
     images = torch.randint(256, (40 * case.batch, 3, case.pixels, case.pixels), dtype=torch.uint8)
     images = TensorImages(images, torch.arange(len(images)) % 10)
-    run.data = ImageData.of("noise", images, images)
-    stage = run.search_stage()
+    setup.data = ImageData.of("noise", images, images)
+    stage = search_stage(setup, budget_of(setup, {}))
     indices = itertools.count(stage.planned // 2)  # where no method has the weights learn alone
     return lambda: stage.step(next(indices))
 
@@ -346,10 +350,10 @@ def multiply_adds(case: Case) -> int:
     from supernet.mixture import softmax_mixture
 
     space, shape = space_of(case), (3, case.pixels, case.pixels)
-    table = counted(space, 10, shape)["madds"]
+    table = counted(space, task_of(case))["madds"]
     forward = round(table.fixed + sum(float(options.sum()) for options in table.options.values()))
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
-        network = space.supernet(10, 3).eval().requires_grad_(False)
+        network = space.supernet(task_of(case)).eval().requires_grad_(False)
         logits = {
             group.name: torch.zeros(group.shape, requires_grad=True) for group in space.groups
         }
@@ -454,7 +458,8 @@ def draw(found: dict[str, dict], file: Path) -> None:
     """What :func:`growth` found on logarithmic axes, where the power laws are lines."""
     from matplotlib.figure import Figure
 
-    from supernet.report.plots import CHANCE, FOUND, tidy
+    from supernet.report.figures import framed
+    from supernet.report.style import FOUND, OTHERS
 
     figure = Figure(figsize=(2.4 * len(found), 5), layout="constrained")
     for column, (name, measured) in zip(
@@ -469,9 +474,10 @@ def draw(found: dict[str, dict], file: Path) -> None:
             middle = (
                 statistics.geometric_mean(values) / statistics.geometric_mean(sizes) ** exponent
             )
-            tidy(axes, f"{what}: exponent {exponent:.2f}", 9)
+            axes.set_title(f"{what}: exponent {exponent:.2f}", fontsize=9, loc="left")
+            framed(axes, 9)
             axes.loglog(
-                sizes, [middle * size**exponent for size in sizes], color=CHANCE, linewidth=1
+                sizes, [middle * size**exponent for size in sizes], color=OTHERS, linewidth=1
             )
             axes.loglog(sizes, list(values), "o", color=FOUND, markersize=4)
             axes.set_xticks(sizes, sizes)
@@ -543,12 +549,13 @@ def evaluations(base: Case, count: int = 10) -> float:
     from supernet.evaluate.accuracy import inherited_accuracy
 
     space, rng = space_of(base), np.random.default_rng(0)
-    supernet = space.supernet(10, 3).to(memory_format=torch.channels_last)
+    task = task_of(base)
+    supernet = space.supernet(task).to(memory_format=torch.channels_last)
     batch = [(torch.randn(256, 3, base.pixels, base.pixels), torch.randint(10, (256,)))]
-    inherited_accuracy(supernet, space.path(space.random(rng)), batch)
+    inherited_accuracy(supernet, space.path(space.random(rng)), batch, task)
     start = time.perf_counter()
     for _ in range(count):
-        inherited_accuracy(supernet, space.path(space.random(rng)), batch)
+        inherited_accuracy(supernet, space.path(space.random(rng)), batch, task)
     return count / (time.perf_counter() - start)
 
 

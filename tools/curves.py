@@ -18,31 +18,32 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from hydra.core.config_store import ConfigStore
 
-from supernet.cli import composed
-from supernet.config import Config
+from supernet.cli.composition import composed
 from supernet.environment import environment
 from supernet.evaluate.curves import extrapolated
 from supernet.randomness import Streams
-from supernet.run import Run
+from supernet.runs.candidate import Candidate, candidate_stage
+from supernet.runs.folder import State
+from supernet.runs.setup import Setup
+from supernet.runs.work import Work
 from supernet.train.loop import run_stage
 
 LOOKS = (0.4, 0.6, 0.8)
 CONFIDENCES = (0.5, 0.8, 0.95, 0.99)
 
 
-def trained(run: Run, count: int) -> list[dict[str, Any]]:
+def trained(work: Work, count: int) -> list[dict[str, Any]]:
     """Text, parameters and curve of ``count`` different random architectures."""
-    rng, found = Streams(run.config.seed).host("curves"), {}
+    rng, found = Streams(work.config.seed).host("curves"), {}
     while len(found) < count:
-        architecture = run.budget.random(rng)
+        architecture = work.budget.random(rng)
         if architecture in found:
             continue
-        stage = run.candidate_stage(f"candidate/{len(found)}", "", architecture, [])
+        text = work.space.encode(architecture)
+        stage = candidate_stage(work, Candidate((text,)), [])
         cost = run_stage(stage)
         size = sum(weight.numel() for weight in stage.network.parameters())
-        text = run.space.encode(architecture)
         found[architecture] = {
             "text": text,
             "params": size,
@@ -153,15 +154,17 @@ def main() -> None:
     if arguments.curves:
         value = json.loads(arguments.curves.read_text(encoding="utf-8"))
     else:
-        ConfigStore.instance().store("schema", Config)
         started = time.perf_counter()
-        run = Run(composed(arguments.overrides), Path(os.devnull))
+        work = Work(Setup(composed(arguments.overrides)), State(Path(os.devnull)))
         value = {
             "overrides": arguments.overrides,
-            "seed": run.config.seed,
-            "runs": trained(run, arguments.cells),
+            "seed": work.config.seed,
+            "runs": trained(work, arguments.cells),
         }
-        value |= {"seconds": time.perf_counter() - started, "environment": environment(run.device)}
+        value |= {
+            "seconds": time.perf_counter() - started,
+            "environment": environment(work.setup.device),
+        }
     curves = np.array([one["curve"] for one in value["runs"]])
     value["rule"] = table(
         curves, min(arguments.shortlist, len(curves)), arguments.orders, value["seed"]

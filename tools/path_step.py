@@ -4,7 +4,7 @@ own network.
     python tools/path_step.py [--json] [--space nb201 darts] [--channels 8 16] [--architectures 5]
     [--rounds 15]
 
-Both networks have the search phase's geometry and the same weights, see the same images and do the
+Both networks have the search's geometry and the same weights, see the same images and do the
 same step: forward, backward, clipping, SGD with momentum. Time is the ratio of the medians over
 rounds in which both take turns. Memory is the peak of what a step has allocated at once beyond what
 was there before it: activations, gradients, what the optimiser needs on the way. Weights and
@@ -31,9 +31,11 @@ from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
 
 from supernet.mixture import Architecture
+from supernet.spaces.cells import Geometry
 from supernet.spaces.darts import Darts
 from supernet.spaces.nb201 import NB201
-from supernet.spaces.space import Geometry, Space
+from supernet.spaces.space import Space
+from supernet.task import Classification
 
 SPACES = {
     "nb201": (NB201, 1),
@@ -49,9 +51,8 @@ def pair(
     """The step of the supernet on the architecture's path, and that of its standalone network with
     the inherited weights.
     """
-    supernet = space.supernet(CLASSES, images.shape[1])
-    standalone = space.standalone(architecture, CLASSES, images.shape[1], phase="search")
-    standalone.load_state_dict(space.inherited(supernet.state_dict(), standalone, architecture))
+    supernet = space.supernet(Classification(tuple(images.shape[1:]), CLASSES))
+    standalone = space.inherit(supernet, architecture)
     path = space.path(architecture)
     return [stepper(supernet, images, labels, path), stepper(standalone, images, labels)]
 

@@ -12,10 +12,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from supernet.cost.table import CostTable, counted
+from supernet.cost.count import count
+from supernet.cost.program import maximised
+from supernet.cost.table import CostTable, counted, nothing
 from supernet.errors import UserError, unknown
 from supernet.mixture import Architecture, Mixture
+from supernet.spaces.capabilities import Costed, capable
 from supernet.spaces.space import Space
+from supernet.task import Task
 
 COUNTED = ("params", "madds")  # the costs that every budget has, whatever it limits
 METRICS = (*COUNTED, "latency_ms")
@@ -27,7 +31,7 @@ class BudgetSettings:
     """Upper limits of a derived network, in the evaluation geometry; ``None`` is no limit."""
 
     params: float | None = None
-    madds: float | None = None  # multiply-adds of one image
+    madds: float | None = None  # multiply-adds of one input
     latency_ms: float | None = None  # of one forward pass, by the latency table
     latency_table: str | None = (
         None  # a CSV file of one's own, as supernet latency writes it; None measures on this device
@@ -76,23 +80,21 @@ class Budget:
     of the normal cell's eight edges): ``skips/GROUP`` bounds their number in a group, ``skips`` in
     each; a limit between 0 and 1 is a share, rounded down, of the edges that an architecture has
     there. As in that paper the limit is one of architectures, not of mixtures: it adds nothing to
-    the :meth:`excess`. (A penalty on the logits of skips put ``none`` in their place.)
+    the :meth:`excess`. (A penalty on the logits of skips put the option that gives nothing in
+    their place.)
+
+    A space that is not :class:`~supernet.spaces.capabilities.Costed` has no tables, so that its
+    costs cannot be limited; they are counted, network by network.
     """
 
     def __init__(
         self,
         space: Space,
-        classes: int,
-        input_shape: tuple[int, int, int],
+        task: Task,
         limits: Mapping[str, float] | None = None,
         measured: Mapping[str, CostTable] | None = None,
     ):
-        self.space, self.classes, self.input_shape, self.limits = (
-            space,
-            classes,
-            input_shape,
-            dict(limits or {}),
-        )
+        self.space, self.task, self.limits = space, task, dict(limits or {})
         self.measured = dict(measured or {})
         if (skips := self.limits.pop("skips", None)) is not None:
             self.limits |= {f"skips/{name}": skips for name in skip_tables(space)} or {
@@ -110,6 +112,7 @@ class Budget:
                     self.limits[metric] * float(space.presence(group).sum()) + 1e-6
                 )
         for metric, limit in self.limits.items():
+            self.require_table(metric, f"budget.{metric}={figure(limit)}", "leave the limit out")
             least = self.cheapest(metric)
             if self.tables[metric].of(least) > limit:
                 raise UserError(
@@ -119,8 +122,7 @@ class Budget:
                 )
         if (
             len(self.limits) > 1
-            and self._solve({g.name: torch.zeros(g.shape) for g in space.groups}, self.limits)
-            is None
+            and self._best_within(CostTable(space, 0.0, nothing(space))) is None
         ):
             raise UserError(
                 f"budget: no architecture of the space {space.name} meets all of {self.limits} at "
@@ -134,11 +136,26 @@ class Budget:
             for name, table in skip_tables(self.space).items()
             if f"skips/{name}" in self.limits
         }
-        return counted(self.space, self.classes, self.input_shape) | self.measured | skips
+        return counted(self.space, self.task) | self.measured | skips
+
+    def require_table(self, metric: str, needed_by: str, instead: str) -> CostTable:
+        """The table of a metric.
+
+        Raises:
+            UserError: there is none, because the space is not
+                :class:`~supernet.spaces.capabilities.Costed`; the line names ``needed_by`` (the
+                setting that needs it) and what to do ``instead``.
+        """
+        if metric not in self.tables:
+            capable(self.space, Costed, needed_by, instead)
+        return self.tables[metric]
 
     def costs(self, architecture: Architecture) -> dict[str, float]:
-        """Every metric of an architecture."""
-        return {metric: table.of(architecture) for metric, table in self.tables.items()}
+        """Every metric of an architecture. Where the space has no tables its network is counted."""
+        found = {}
+        if not isinstance(self.space, Costed):
+            found = vars(count(self.space.standalone(architecture, self.task), self.task))
+        return found | {metric: table.of(architecture) for metric, table in self.tables.items()}
 
     def allows(self, architecture: Architecture) -> bool:
         """Whether an architecture keeps all limits."""
@@ -201,104 +218,35 @@ class Budget:
 
     def cheapest(self, metric: str = "params") -> Architecture:
         """The architecture that costs least by one metric, whatever the limits say of others."""
-        return self._solve(
-            {name: -table for name, table in self.tables[metric].options.items()}, {}, raw=True
-        )
+        return maximised(-self._table(metric), [])
 
     def largest(self, metric: str = "params") -> Architecture:
         """The architecture within the limits that costs most by one metric."""
-        return self._solve(self.tables[metric].options, self.limits, raw=True)
+        return self._best_within(self._table(metric))
 
     def smallest(self, metric: str = "params") -> Architecture:
         """The architecture within the limits that costs least by one metric."""
-        return self._solve(
-            {name: -table for name, table in self.tables[metric].options.items()},
-            self.limits,
-            raw=True,
-        )
+        return self._best_within(-self._table(metric))
 
     def best(self, scores: Mapping[str, Tensor]) -> Architecture:
         """The valid architecture of the highest total score within the limits, proven optimal.
 
-        Without limits, or if it keeps them anyway, it is the space's own derivation; else the
-        maximum of a linear program in zeros and ones over (slot, option), found by branch and
-        bound.
+        Without limits, or if it keeps them anyway, it is the space's own derivation; else it is
+        found by an integer program (:mod:`supernet.cost.program`).
         """
         derived = self.space.derive(scores)
-        return derived if self.allows(derived) else self._solve(scores, self.limits)
+        if self.allows(derived):
+            return derived
+        return self._best_within(CostTable(self.space, 0.0, self.space.gains(scores)))
 
-    def _solve(
-        self, scores: Mapping[str, Tensor], limits: Mapping[str, float], raw: bool = False
-    ) -> Architecture | None:
-        """The best architecture within ``limits``, or ``None`` if there is none; ``raw`` scores
-        count as they are.
-        """
-        from scipy.optimize import Bounds, LinearConstraint, milp  # half a second to import
+    def _best_within(self, value: CostTable) -> Architecture | None:
+        """The architecture of the highest value within the limits, or ``None`` if there is none."""
+        return maximised(value, [(self.tables[m], limit) for m, limit in self.limits.items()])
 
-        gains = scores if raw else self.space.gains(scores)
-        groups = self.space.groups
-        starts = dict(
-            zip(
-                (g.name for g in groups),
-                np.cumsum([0, *(g.slots * len(g.options) for g in groups)]),
-                strict=False,
-            )
+    def _table(self, metric: str) -> CostTable:
+        return self.require_table(
+            metric, f"the architecture of most or least {metric}", "leave out what asks for it"
         )
-
-        def flat(tables: Mapping[str, Tensor]) -> np.ndarray:
-            return np.concatenate(
-                [np.asarray(tables[g.name], dtype=np.float64).ravel() for g in groups]
-            )
-
-        objective = flat(gains)
-        constraints = []
-        for rule in self.space.rules():
-            width = next(len(g.options) for g in groups if g.name == rule.group)
-            row = np.zeros((1, len(objective)))
-            row[
-                0,
-                [
-                    starts[rule.group] + slot * width + option
-                    for slot in rule.slots
-                    for option in rule.options
-                ],
-            ] = 1
-            constraints.append(LinearConstraint(row, rule.count, rule.count))
-        for metric, limit in limits.items():
-            row = flat(self.tables[metric].options)[None]
-            unit = (
-                row.max() or 1.0
-                # the solver's tolerances are absolute, metrics range from fractions to thousands of
-                # millions
-            )
-            constraints.append(
-                LinearConstraint(row / unit, -np.inf, (limit - self.tables[metric].fixed) / unit)
-            )
-        while True:
-            found = milp(
-                -objective / (np.abs(objective).max() or 1.0),
-                constraints=constraints,
-                integrality=np.ones(len(objective)),
-                bounds=Bounds(0, 1),
-                options={"mip_rel_gap": 0.0},
-            )
-            if found.x is None:
-                return None
-            chosen = np.rint(found.x)
-            choices = {}
-            for group in groups:
-                table = chosen[starts[group.name] :][: group.slots * len(group.options)].reshape(
-                    group.shape
-                )
-                choices[group.name] = [group.options[option] for option in table.argmax(axis=1)]
-            architecture = Architecture.of(self.space.name, **choices)
-            if all(
-                self.tables[metric].of(architecture) <= limit for metric, limit in limits.items()
-            ):
-                return architecture
-            # The solver's tolerance let a hair's breadth through: forbid this one architecture and
-            # go on.
-            constraints.append(LinearConstraint(chosen[None], -np.inf, chosen.sum() - 1))
 
 
 def figure(cost: float) -> str:
@@ -308,11 +256,10 @@ def figure(cost: float) -> str:
 
 def skip_tables(space: Space) -> dict[str, CostTable]:
     """Group -> the table that counts its skip connections, of the groups that have any."""
-    nothing = {group.name: torch.zeros(group.shape, dtype=torch.float64) for group in space.groups}
     found = {}
     for group in space.groups:
-        if "skip_connect" in group.options:
-            table = nothing[group.name].clone()
-            table[:, group.options.index("skip_connect")] = 1.0
-            found[group.name] = CostTable(space, 0.0, nothing | {group.name: table})
+        if group.skip is not None:
+            tables = nothing(space)
+            tables[group.name][:, group.options.index(group.skip)] = 1.0
+            found[group.name] = CostTable(space, 0.0, tables)
     return found

@@ -1,5 +1,5 @@
 """The two costs of a network that no machine changes: how many parameters it has, how many
-multiply-adds an image takes.
+multiply-adds an input takes.
 """
 
 import copy
@@ -9,13 +9,15 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from supernet.task import Task
+
 # what the parameters of an auxiliary head, which serves training alone, are called
 AUXILIARY = "auxiliary."
 
 
 @dataclass(frozen=True)
 class Cost:
-    """``params``: learnt numbers; ``madds``: multiply-adds of one image. Papers print both in
+    """``params``: learnt numbers; ``madds``: multiply-adds of one input. Papers print both in
     millions.
     """
 
@@ -23,9 +25,8 @@ class Cost:
     madds: int
 
 
-def count(network: nn.Module, input_shape: tuple[int, int, int]) -> Cost:
-    """The cost of a standalone ``network`` on one image of ``input_shape`` (channels, height,
-    width), as papers count it.
+def count(network: nn.Module, task: Task) -> Cost:
+    """The cost of a standalone ``network`` on one input of ``task``, as papers count it.
 
     An auxiliary head counts for nothing: it is thrown away after training. Multiply-adds are those
     of convolutions and linear layers in evaluation mode; one multiplication and the addition behind
@@ -40,7 +41,7 @@ def count(network: nn.Module, input_shape: tuple[int, int, int]) -> Cost:
     )
     shell = copy.deepcopy(network).to("meta").eval()
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        shell(torch.empty(1, *input_shape, device="meta"))
+        shell(task.example(1, "meta"))
     return Cost(
         params, counter.get_total_flops() // 2
     )  # a multiply-add is two floating-point operations

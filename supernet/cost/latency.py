@@ -8,6 +8,7 @@ all networks of the space share. That is a model (Cai et al., ProxylessNAS, ICLR
 
 import csv
 import io
+import itertools
 import math
 import statistics
 import time
@@ -19,14 +20,16 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from supernet.cost.table import CostTable, everything
+from supernet.cost.table import CostTable, Term, compared, decomposed, everything, nothing
 from supernet.device import synchronise
 from supernet.errors import UserError, unknown
 from supernet.files import write_text
 from supernet.mixture import Architecture
 from supernet.ops import Rectified
 from supernet.randomness import Streams
+from supernet.spaces.capabilities import Costed, Itemised, Slot, capable
 from supernet.spaces.space import Space
+from supernet.task import Task
 
 ROUNDS = 15  # measurements of each thing, of which the median counts
 WARM_UP = 2  # rounds before them that do not count: caches, clocks and the choice of kernels settle
@@ -53,15 +56,13 @@ class LatencyError:
 
 @dataclass(frozen=True)
 class Bench:
-    """What is timed, on what: forward passes of ``batch_size`` images of ``input_shape`` (channels,
-    height, width) on ``device``.
+    """What is timed, on what: forward passes of ``batch_size`` inputs of ``task`` on ``device``.
 
-    ``streams`` gives weights, images and random architectures; ``clock`` counts seconds.
+    ``streams`` gives weights, inputs and random architectures; ``clock`` counts seconds.
     """
 
     space: Space
-    classes: int
-    input_shape: tuple[int, int, int]
+    task: Task
     device: torch.device
     streams: Streams
     batch_size: int = 1
@@ -90,31 +91,45 @@ class Bench:
     ) -> dict[Architecture, Callable[[], Tensor]]:
         """A job for each distinct architecture: one pass through its standalone network."""
         with self.streams.initialising("latency"):
-            images = torch.randn(self.batch_size, *self.input_shape).to(self.device)
+            inputs = self.task.example(self.batch_size).to(self.device)
             return {
                 architecture: partial(
-                    self.space.standalone(architecture, self.classes, self.input_shape[0])
-                    .to(self.device)
-                    .eval(),
-                    images,
+                    self.space.standalone(architecture, self.task).to(self.device).eval(), inputs
                 )
                 for architecture in architectures
             }
 
 
 def measured(bench: Bench) -> CostTable:
-    """The table of milliseconds, in the evaluation geometry.
+    """The table of milliseconds, in the evaluation form.
+
+    Raises:
+        UserError: the space has no costs that add up.
+    """
+    instead = "leave out budget.latency_ms"
+    space = capable(bench.space, Costed, "latency", instead)
+    if isinstance(space, Itemised):
+        return measured_by_modules(bench, space)
+    return measured_by_differences(bench, space)
+
+
+def measured_by_differences(bench: Bench, space: Costed) -> CostTable:
+    """The table from the times of whole networks that differ in the options of one term."""
+    return decomposed(space, bench.timed(bench.networks(compared(space))))
+
+
+def measured_by_modules(bench: Bench, space: Itemised) -> CostTable:
+    """The table from the times of single operations.
 
     Every distinct candidate operation (kind, width, stride, image size) is timed alone, together
     with the sum that its output goes into. The fixed part (stem, reductions, preprocessing, head
     and all between) is what a few whole random networks take beyond their operations, their median.
     """
-    space = bench.space
     with torch.device(
         "meta"
     ):  # nothing is computed here: only the shapes that each operation meets are wanted
-        network = space.supernet(bench.classes, bench.input_shape[0], phase="evaluation").eval()
-        shapes = _shapes(network, torch.empty(bench.batch_size, *bench.input_shape), space)
+        network = space.supernet(bench.task, "evaluation").eval()
+        shapes = _shapes(network, bench.task.example(bench.batch_size, "meta"), space)
     places = space.candidates(network)
     kinds, jobs = (
         {},
@@ -132,7 +147,7 @@ def measured(bench: Bench) -> CostTable:
     rng = bench.streams.host("latency")
     references = bench.networks(space.random(rng) for _ in range(REFERENCES))
     times = bench.timed(jobs | references)
-    options = {group.name: torch.zeros(group.shape, dtype=torch.float64) for group in space.groups}
+    options = nothing(space)
     for name, (group, slot, option) in places.items():
         options[group][slot, option] += times[kinds[name]] / REPEATS
     alone = CostTable(space, 0.0, options)
@@ -156,16 +171,16 @@ def latency_error(table: CostTable, bench: Bench, architectures: int = 20) -> La
 
 
 def _shapes(
-    network: nn.Module, images: Tensor, space: Space
+    network: nn.Module, inputs: Tensor, space: Itemised
 ) -> dict[str, tuple[torch.Size, torch.Size]]:
-    """The shapes of input and output of each candidate operation in a pass of ``images`` through
+    """The shapes of input and output of each candidate operation in a pass of ``inputs`` through
     all of a supernet.
     """
     shapes = {}
 
     def noting(name: str) -> Callable:
-        def note(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            shapes[name] = (inputs[0].shape, output.shape)
+        def note(module: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> None:
+            shapes[name] = (given[0].shape, output.shape)
 
         return note
 
@@ -176,7 +191,7 @@ def _shapes(
             operation.body if isinstance(operation, Rectified) else operation
         )  # a cell rectifies once for several
         handles.append(inner.register_forward_hook(noting(name)))
-    network(images, everything(space))
+    network(inputs, everything(space))
     for handle in handles:
         handle.remove()
     return shapes
@@ -204,19 +219,37 @@ def _repeated(operation: nn.Module, source: Tensor, total: Tensor) -> Callable[[
 
 def write_table(path: Path, table: CostTable) -> None:
     """Writes a table of milliseconds as CSV: columns group, slot, option, ms; the row ``fixed`` has
-    no slot and no option.
+    no slot and no option. A row of several slots has their groups, slots and options with a plus
+    sign between them.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
     writer.writerow([FIXED, "", "", repr(table.fixed)])
-    for group in table.space.groups:
-        for slot, row in enumerate(table.options[group.name].tolist()):
-            writer.writerows(
-                [group.name, slot, option, repr(ms)]
-                for option, ms in zip(group.options, row, strict=True)
-            )
+    joint = {term.slots: term.costs for term in table.joint}
+    for place, (slots, options) in _places(table.space).items():
+        if len(slots) == 1:
+            ((group, slot),) = slots
+            ms = table.options[group][slot, options[0]]
+        else:
+            ms = joint[slots][options]
+        writer.writerow([*place, repr(float(ms))])
     write_text(path, text.getvalue())
+
+
+def _places(space: Space) -> dict[tuple[str, str, str], tuple[tuple[Slot, ...], tuple[int, ...]]]:
+    """Group, slot and option of each row, as a file names them -> the slots and options (indices)
+    that it is about.
+    """
+    groups, places = {group.name: group for group in space.groups}, {}
+    terms = capable(space, Costed, "latency", "leave out budget.latency_table").terms()
+    for slots in terms:
+        numbers = [range(len(groups[group].options)) for group, _ in slots]
+        for options in itertools.product(*numbers):
+            names = [groups[g].options[o] for (g, _), o in zip(slots, options, strict=True)]
+            place = [g for g, _ in slots], [str(slot) for _, slot in slots], names
+            places[tuple("+".join(words) for words in place)] = slots, options
+    return places
 
 
 def read_table(path: Path, space: Space) -> CostTable:
@@ -243,13 +276,10 @@ def read_table(path: Path, space: Space) -> CostTable:
             f"{path}, line 1: {','.join(rows[0])[:80] if rows else ''!r}; expected the columns "
             f"{','.join(COLUMNS)}"
         )
-    places = {(FIXED, "", ""): None}
-    places |= {
-        (g.name, str(s), o): (g.name, s, i)
-        for g in space.groups
-        for s in range(g.slots)
-        for i, o in enumerate(g.options)
-    }
+    about = _places(space)
+    places = [(FIXED, "", ""), *about]
+    # what one option of several costs beyond another can be less than nothing
+    least = 0 if isinstance(space, Itemised) else -math.inf
     found: dict[tuple[str, ...], float] = {}
     for number, row in enumerate(rows[1:], start=2):
         if not row:
@@ -269,21 +299,28 @@ def read_table(path: Path, space: Space) -> CostTable:
             found[place] = float(text)
         except ValueError:
             found[place] = math.nan
-        if not 0 <= found[place] < math.inf:
+        if not (math.isfinite(found[place]) and found[place] >= least):
             raise UserError(
-                f"{where}: ms is {text!r}; expected milliseconds, a number of at least 0"
+                f"{where}: ms is {text!r}; expected milliseconds, a number of at least {least}"
             )
     if missing := [place for place in places if place not in found]:
         raise UserError(
             f"{path}: no row {','.join(missing[0])} ({len(missing)} of {len(places)} missing); "
             f"expected all of {space.name}"
         )
-    options = {group.name: torch.zeros(group.shape, dtype=torch.float64) for group in space.groups}
-    for place, entry in places.items():
-        if entry is not None:
-            group, slot, option = entry
-            options[group][slot, option] = found[place]
-    return CostTable(space, found[FIXED, "", ""], options)
+    options, joint = nothing(space), {}
+    for place, (slots, chosen) in about.items():
+        if len(slots) == 1:
+            ((group, slot),) = slots
+            options[group][slot, chosen[0]] = found[place]
+        else:
+            joint.setdefault(slots, []).append(found[place])
+    width = {group.name: len(group.options) for group in space.groups}
+    terms = [
+        Term(slots, torch.tensor(ms, dtype=torch.float64).reshape([width[g] for g, _ in slots]))
+        for slots, ms in joint.items()
+    ]
+    return CostTable(space, found[FIXED, "", ""], options, tuple(terms))
 
 
 def _misplaced(space: Space, group: str, slot: str, option: str) -> str:
@@ -291,6 +328,8 @@ def _misplaced(space: Space, group: str, slot: str, option: str) -> str:
     if group == FIXED:
         return f"{FIXED} has no slot and no option; expected {FIXED},,,MS"
     known = {g.name: g for g in space.groups}
+    if "+" in group:
+        return f"no such term: {group},{slot},{option}"
     if group not in known:
         return f"group: {unknown(group, [*known, FIXED])}"
     if slot not in map(str, range(known[group].slots)):

@@ -168,16 +168,6 @@ def planned_retraining(settings: Mapping[str, Any], images: int, available: int)
     Raises:
         UserError: a trial failed.
     """
-    if (
-        settings["retrain"]["init"] == "inherit"
-    ):  # then it is one of the search's size; its weights take what others do
-        search, evaluation = (settings["space"][phase] for phase in ("search", "evaluation"))
-        space = settings["space"] | {"evaluation": {name: search[name] for name in evaluation}}
-        settings = {
-            **settings,
-            "space": space,
-            "retrain": settings["retrain"] | {"init": "scratch"},
-        }
     return plan_of(settings, images, available, "retrain")
 
 
@@ -231,12 +221,12 @@ def tried(settings: Mapping[str, Any], batch: int, stage: str = "search") -> int
     Raises:
         UserError: it failed; the text has its last line.
     """
-    instruments = settings["instruments"]
+    measure = settings["measure"]
     trial = {
         **settings,
         stage: settings[stage] | {"batch_size": batch},
-        "instruments": instruments
-        | {"every": min(instruments["every"], 1)},  # the one epoch that it ends has all readings
+        # the one epoch that a trial ends has all readings
+        "measure": measure | {"every": min(measure["every"], 1)},
     }
     done = subprocess.run(
         [sys.executable, "-P", "-m", "supernet.trial", stage],

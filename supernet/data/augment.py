@@ -24,7 +24,7 @@ class Augment:
     flip: bool = False
     cutout: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for field in fields(self):
             if getattr(self, field.name) < 0:
                 raise UserError(

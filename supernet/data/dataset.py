@@ -16,28 +16,36 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 from supernet.errors import UserError
+from supernet.task import Classification
 
 
 class Images(ABC):
-    """Labelled images of one size. The kinds differ only in how the pixels of a list of indices are
-    got.
+    """Labelled images of one size. Subclasses differ in where they get the pixels from.
 
     Attributes:
-        labels: int64 [N], on the device.
-        channels, size: of every image; size is (height, width).
+        labels: the class of each image, int64 [N], on the device.
     """
 
     labels: Tensor
-    channels: int
-    size: tuple[int, int]
+
+    @property
+    @abstractmethod
+    def channels(self) -> int:
+        """The number of channels of every image."""
+
+    @property
+    @abstractmethod
+    def size(self) -> tuple[int, int]:
+        """Height and width of every image, in pixels."""
 
     def __len__(self) -> int:
         return len(self.labels)
 
     @abstractmethod
     def stream(self, indices: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Pixels (uint8 [B, C, H, W]) and labels (int64 [B]) of ``indices`` in their order, so many
-        at a time, on the device.
+        """Yields pixels (uint8 [B, C, H, W]) and labels (int64 [B]) of the images ``indices``.
+
+        They come in the order of ``indices``, ``batch_size`` at a time, on the device.
         """
 
     @abstractmethod
@@ -55,7 +63,7 @@ class Images(ABC):
 
 @dataclass(frozen=True, eq=False)
 class TensorImages(Images):
-    """A small set: all pixels in one tensor (uint8 [N, C, H, W]) that may live on an accelerator."""
+    """A small set: all pixels in one tensor (uint8 [N, C, H, W]), also on an accelerator."""
 
     pixels: Tensor
     labels: Tensor
@@ -66,7 +74,8 @@ class TensorImages(Images):
 
     @property
     def size(self) -> tuple[int, int]:
-        return tuple(self.pixels.shape[2:])
+        height, width = self.pixels.shape[2:]
+        return height, width
 
     def stream(self, indices: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         # All indices travel at once: a copy a batch would make the host wait for the device in
@@ -84,11 +93,11 @@ class TensorImages(Images):
 
 
 @dataclass(frozen=True)
-class Decoder(Dataset):
-    """Image files as RGB, the shorter side resized to ``side`` and the centre cut out, [3, side,
-    side]; an item is a batch.
+class Decoder(Dataset[Tensor | UserError]):
+    """Image files as RGB tensors [3, side, side]; one item of this dataset is a whole batch.
 
-    With ``size`` (height, width) they are averaged down to that.
+    The shorter side of an image is resized to ``side`` pixels and the centre is cut out. With
+    ``size`` (height, width) the images are then averaged down to that.
     """
 
     side: int
@@ -122,9 +131,12 @@ class Decoder(Dataset):
 class FileImages(Images):
     """A large set: files that are decoded when they are needed, ahead of time in worker processes.
 
-    Attributes: paths: one file an image. side: height and width, in pixels, that every image is
-        brought to. workers: at most so many processes, and no more than there are cores; 0 decodes
-        in this process. smaller: height and width that they are averaged down to after that.
+    Attributes:
+        paths: one file for each image.
+        side: height and width, in pixels, that every image is brought to.
+        workers: how many processes decode, at most, and never more than there are cores; 0 decodes
+            in this process.
+        smaller: height and width that the images are averaged down to after that.
     """
 
     paths: Sequence[str]
@@ -133,7 +145,9 @@ class FileImages(Images):
     workers: int = 0
     smaller: tuple[int, int] | None = None
 
-    channels = 3
+    @property
+    def channels(self) -> int:
+        return 3
 
     @property
     def size(self) -> tuple[int, int]:
@@ -273,13 +287,18 @@ class ImageData:
         """Height and width of every image, in pixels."""
         return self.train.size
 
+    @property
+    def task(self) -> Classification:
+        """What is learnt: the class of an image (channels, height, width)."""
+        return Classification((self.channels, *self.size), self.classes)
+
     def to(self, device: torch.device | str) -> Self:
         """The same data set, its batches given out on ``device``."""
         return replace(self, train=self.train.to(device), test=self.test.to(device))
 
     def averaged(self, side: int) -> Self:
-        """The same data set, its images averaged down until their shorter side has ``side`` pixels;
-        the other side in proportion.
+        """The same data set with smaller images: averaged down until the shorter side has ``side``
+        pixels, the other side in proportion.
 
         Raises:
             UserError: the images are smaller than that.
@@ -288,23 +307,27 @@ class ImageData:
         if side > short:
             raise UserError(
                 f"data.image_size={side}: the images of {self.name} have {shape(self.train)}, and "
-                "are only ever made smaller; "
-                f"choose at most {short}, or null to leave them as they are"
+                f"are only ever made smaller; choose at most {short}, or null to leave them as "
+                "they are"
             )
-        size = tuple(round(length * side / short) for length in self.size)
-        smaller = ImageData.of(self.name, self.train.averaged(size), self.test.averaged(size))
+        height, width = self.size
+        size = round(height * side / short), round(width * side / short)
+        smaller = type(self).of(self.name, self.train.averaged(size), self.test.averaged(size))
         return replace(smaller, source_size=self.size)
 
 
 def shape(images: Images) -> str:
-    return f"{images.size[0]}×{images.size[1]} with {images.channels} channel{'s' if images.channels != 1 else ''}"
+    """The images' size and channels, in words for a message."""
+    height, width = images.size
+    plural = "s" if images.channels != 1 else ""
+    return f"{height}×{width} with {images.channels} channel{plural}"
 
 
 def statistics(images: Images, decoded: int = 2048) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of each channel, float32 [C], of pixels scaled to 0..1.
 
-    Of images in files only ``decoded``, evenly spread, are looked at: that is exact enough to
-    normalise by, and takes seconds.
+    Of images in files only ``decoded`` of them, evenly spread, are read: that is exact enough for
+    normalising, and takes seconds.
     """
     count = len(images) if isinstance(images, TensorImages) else min(len(images), decoded)
     indices = torch.linspace(0, len(images) - 1, count, dtype=torch.float64).round().long()
@@ -315,7 +338,6 @@ def statistics(images: Images, decoded: int = 2048) -> tuple[Tensor, Tensor]:
         squares = squares + pixels.square().sum((0, 2, 3))
     pixels_each = count * images.size[0] * images.size[1]
     mean = total / pixels_each
-    std = (
-        (squares / pixels_each - mean.square()).clamp(min=1).sqrt()
-    )  # a channel that never varies must not divide by zero
+    # at least one: a channel that never varies must not lead to a division by zero
+    std = (squares / pixels_each - mean.square()).clamp(min=1).sqrt()
     return (mean / 255).float(), (std / 255).float()

@@ -188,7 +188,7 @@ class Folder:
     workers: int = 8
     memory_limit: int = 2 * 2**30
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.size < 1:
             raise UserError(f"data.source.size={self.size}: must be at least 1 pixel")
         if self.workers < 0:
@@ -211,11 +211,7 @@ class Folder:
                 "images a class"
             )
         own_test = next((root / part for part in ("test", "val") if (root / part).is_dir()), None)
-        if (root / "train").is_dir():
-            files, classes = self._list(root / "train")
-            train = test = range(len(files))
-        else:
-            files, classes = self._list(root)
+        files, classes = self._list(root / "train" if (root / "train").is_dir() else root)
         if (root / "train").is_dir() and own_test is not None:
             test_files, _ = self._list(own_test, classes)
         else:
@@ -270,7 +266,7 @@ def array_of(file: np.lib.npyio.NpzFile, key: str, path: Path) -> np.ndarray:
         near = [others[name] for name in difflib.get_close_matches(key, others, n=1)]
         hint = f" (is {near[0]!r} meant?)" if near else ""
         raise UserError(
-            f"{path}: no array {key!r}{hint}; it holds {', '.join(file.files) or 'none'}; save "
+            f"{path}: no array {key!r}{hint}; it holds {', '.join(file.files) or 'nothing'}; save "
             "that one too"
         )
     return file[key]

@@ -37,8 +37,8 @@ def split(
         UserError: the share or the limit is out of range, or a class would have no image in one of
         the parts.
     """
-    labels = labels.cpu().numpy()
-    count = len(labels)
+    classes = labels.cpu().numpy()
+    count = len(classes)
     if not 0 < weights_share < 1:
         raise UserError(
             f"the {parts[0]} has a share of {weights_share:g}; must lie between 0 and 1"
@@ -48,7 +48,7 @@ def split(
             f"train_limit={limit}: there are {count} training images; choose 1 to {count}, or "
             "null for all"
         )
-    used = apportion(np.bincount(labels), limit or count)
+    used = apportion(np.bincount(classes), limit or count)
     weights = apportion(used, round(weights_share * used.sum()))
     for part, counts in zip(parts, (weights, used - weights), strict=True):
         if 0 in counts:
@@ -58,7 +58,7 @@ def split(
                 "add images, raise the limit of images or move the share towards 0.5"
             )
     order = generator.permutation(count)
-    shuffled = labels[order]
+    shuffled = classes[order]
     rank = np.empty(count, dtype=np.int64)  # of each image among those of its class
     by_class = np.argsort(shuffled, kind="stable")
     rank[by_class] = np.arange(count) - np.searchsorted(shuffled[by_class], shuffled[by_class])

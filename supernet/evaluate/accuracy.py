@@ -1,5 +1,5 @@
 """Accuracy and loss of a network, or of a subnet with inherited weights, over a fixed list of
-images.
+inputs.
 """
 
 import math
@@ -8,14 +8,16 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from supernet.mixture import Mixture
+from supernet.task import Task
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """``accuracy`` in [0, 1] and mean cross-entropy ``loss`` over ``images`` images."""
+    """``accuracy``, the task's metric, in [0, 1], and its mean ``loss``, both over the targets of
+    so many ``images``.
+    """
 
     accuracy: float
     loss: float
@@ -28,16 +30,18 @@ class Judgement:
 
 
 def evaluate(
-    network: Callable[[Tensor], Tensor], batches: Iterable[tuple[Tensor, Tensor]]
+    network: Callable[[Tensor], Tensor], batches: Iterable[tuple[Tensor, Tensor]], task: Task
 ) -> Judgement:
-    """Judges ``network``, which is to be in the mode that it is to be judged in."""
+    """Judges ``network`` by the metric and the loss of ``task``. It is to be in the mode that it is
+    to be judged in.
+    """
     right, losses, count = [], [], 0  # summed on the host at the end: not every device has float64
     with torch.no_grad():
         for images, labels in batches:
             outputs = network(images).float()
-            right.append((outputs.argmax(dim=1) == labels).sum())
-            losses.append(F.cross_entropy(outputs, labels, reduction="sum"))
-            count += len(labels)
+            right.append(task.right(outputs, labels).sum())
+            losses.append(task.loss(outputs, labels, reduction="sum"))
+            count += labels.numel()
     return Judgement(
         float(torch.stack(right).sum()) / count,
         float(torch.stack(losses).cpu().double().sum()) / count,
@@ -56,6 +60,7 @@ def recalibrate(supernet: nn.Module, mixture: Mixture, batches: Iterable[Tensor]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.momentum = None  # torch's word for a cumulative mean
+        assert norm.num_batches_tracked is not None  # it tracks statistics
         norm.num_batches_tracked.zero_()  # so that the first batch replaces what was there
     mode = supernet.training
     supernet.train()
@@ -73,6 +78,7 @@ def inherited_accuracy(
     supernet: nn.Module,
     mixture: Mixture,
     batches: Iterable[tuple[Tensor, Tensor]],
+    task: Task,
     calibration: Iterable[Tensor] | None = None,
 ) -> Judgement:
     """Judges a mixture (of one architecture: a path) with the supernet's weights, and leaves the
@@ -87,7 +93,7 @@ def inherited_accuracy(
         if calibration is not None:
             recalibrate(supernet, mixture, calibration)
         supernet.eval()
-        return evaluate(lambda images: supernet(images, mixture), batches)
+        return evaluate(lambda images: supernet(images, mixture), batches, task)
     finally:
         supernet.train(mode)
         for name, buffer in supernet.named_buffers():

@@ -13,7 +13,6 @@ from supernet.errors import UserError, require
 RESAMPLES = 1000  # of the bootstrap
 FEWEST = 3  # of which a correlation is taken
 FEWEST_BEST = 10  # the same for the best tenth: of fewer, the bootstrap tells nothing
-Statistic = Callable[[np.ndarray, np.ndarray], float]
 
 
 @dataclass
@@ -33,10 +32,9 @@ class RankSettings:
     target: str = "test_200"
     beside: list[str] = field(default_factory=list)
 
-    def __post_init__(self):
-        require(
-            "rank.architectures", self.architectures, least=FEWEST
-        )  # no correlation of fewer says anything
+    def __post_init__(self) -> None:
+        # no correlation of fewer says anything
+        require("rank.architectures", self.architectures, least=FEWEST)
         require("rank.scratch", self.scratch, least=0)
         if self.scratch > self.architectures:
             raise UserError(
@@ -71,22 +69,30 @@ def correlations(
 def correlation(
     x: np.ndarray, y: np.ndarray, rng: np.random.Generator, fewest: int = FEWEST
 ) -> dict[str, Any]:
-    """Tau and rho of one group, with their intervals; none if it has fewer than ``fewest``
-    architectures.
+    """Tau and rho of one group with their percentile intervals; none if it has fewer than
+    ``fewest`` architectures.
+
+    The intervals are those of ``scipy.stats.bootstrap`` with the same generator. That function is
+    not used, because it has no interval as soon as one resample has no correlation (all its values
+    are equal). Here such a resample is left out.
     """
     from scipy.stats import kendalltau, spearmanr  # scipy.stats takes a second to import
 
     found: dict[str, Any] = {"architectures": len(x)}
     resampled = rng.integers(len(x), size=(RESAMPLES, len(x)))
     for name, function in (("tau", kendalltau), ("rho", spearmanr)):
-
-        def statistic(rows: np.ndarray | slice, function: Statistic = function) -> float:
-            a, b = x[rows], y[rows]
-            return np.nan if np.ptp(a) == 0 or np.ptp(b) == 0 else function(a, b).statistic
-
-        if len(x) < fewest or np.isnan(whole := statistic(slice(None))):
+        whole = np.nan if len(x) < fewest else coefficient(function, x, y)
+        if np.isnan(whole):
             found |= {name: None, f"{name}_ci95": None}
         else:
-            interval = np.nanpercentile([statistic(rows) for rows in resampled], [2.5, 97.5])
+            each = [coefficient(function, x[rows], y[rows]) for rows in resampled]
+            interval = np.nanpercentile(each, [2.5, 97.5])
             found |= {name: float(whole), f"{name}_ci95": interval.tolist()}
     return found
+
+
+def coefficient(function: Callable[..., Any], x: np.ndarray, y: np.ndarray) -> float:
+    """The coefficient by one of SciPy's functions; NaN where all values of ``x`` or ``y`` are
+    equal.
+    """
+    return np.nan if np.ptp(x) == 0 or np.ptp(y) == 0 else function(x, y).statistic

@@ -3,14 +3,13 @@
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.special import (
-    stdtrit,
-)  # the inverse of Student's t; scipy.stats takes a second to import
+from scipy.special import stdtrit  # scipy.stats, which has the same, takes a second to import
 
 
 def mean_and_interval(values: Sequence[float]) -> tuple[float, list[float] | None]:
-    """The mean of accuracies (0 to 1) and its 95% interval by Student's t, cut to what an accuracy
-    can be; none for one value.
+    """The mean of accuracies (0 to 1) and its 95% interval by Student's t.
+
+    The interval is cut to what an accuracy can be; one value has none (``None``).
     """
     mean = float(np.mean(values))
     if len(values) < 2:

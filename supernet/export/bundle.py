@@ -33,8 +33,8 @@ from supernet.errors import UserError
 from supernet.export.source import network_source, run_source
 from supernet.files import atomic, read_json, write_json, write_text
 from supernet.mixture import Architecture
-from supernet.spaces.cell import Cell
 from supernet.spaces.space import Space
+from supernet.task import Task
 
 SCHEMA = 1
 TOLERANCE = 1e-4  # largest difference from the original, relative to the largest output, in float32
@@ -47,7 +47,7 @@ def export_network(
     architecture: Architecture,
     space: Space,
     *,
-    input_shape: tuple[int, int, int],
+    task: Task,
     folder: str | os.PathLike,
     metadata: dict[str, Any],
 ) -> dict[str, Any]:
@@ -57,15 +57,16 @@ def export_network(
     Each form is loaded back from its file and gives the network's output in evaluation mode, on
     batches of two sizes, before the folder is put in place; until then, and if anything fails, an
     earlier export there stays as it was. Files there that no export writes are kept. An auxiliary
-    head is left behind. ``input_shape`` is (channels, height, width); of ``metadata`` (JSON
-    values), ``mean`` and ``std`` normalise the images (per channel, of pixels from 0 to 1; without
+    head is left behind. ``task`` is what the network was trained for. ``metadata`` holds JSON values;
+    of these, ``mean`` and ``std`` normalise the images (per channel, of pixels from 0 to 1; without
     them: 0 and 1).
 
     Raises:
-        UserError: the network's output is not finite, or the folder cannot be written.
+        UserError: the network's output is not finite, its source cannot stand alone, or the folder
+            cannot be written.
         RuntimeError: a form differs from the network; the text names it.
     """
-    settings = {name: value for name, value in network.settings.items() if name != "auxiliary"}
+    settings = settings_of(network)
     original = copy.deepcopy(network).cpu().eval()
     state = {
         k: v.contiguous()
@@ -73,7 +74,7 @@ def export_network(
         if not k.startswith("auxiliary.")
     }
     noise = torch.Generator().manual_seed(0)
-    samples = [torch.randn(size, *input_shape, generator=noise) for size in BATCHES]
+    samples = [task.example(size, noise=noise) for size in BATCHES]
     with torch.no_grad():
         expected = [original(images) for images in samples]
     if not all(bool(output.isfinite().all()) for output in expected):
@@ -83,28 +84,22 @@ def export_network(
         )
 
     text = space.encode(architecture)
-    mean = list(metadata.get("mean", [0.0] * input_shape[0]))
-    std = list(metadata.get("std", [1.0] * input_shape[0]))
+    mean = list(metadata.get("mean", [0.0] * task.input_shape[0]))
+    std = list(metadata.get("std", [1.0] * task.input_shape[0]))
     source = network_source(
         type(network),
         settings,
-        {
-            operation
-            for module in original.modules()
-            if isinstance(module, Cell)
-            for operation in module.operations.values()
-        },
         architecture=text,
         version=importlib.metadata.version("supernet"),
-        input_shape=input_shape,
+        task=task,
         mean=mean,
         std=std,
     )
     description = architecture.to_dict() | {
         "text": text,
         "network": {"class": type(network).__name__, "settings": settings},
-        "classes": settings["classes"],
-        "input_shape": list(input_shape),
+        "classes": task.outputs,
+        "input_shape": list(task.input_shape),
         "mean": mean,
         "std": std,
         "metadata": metadata,
@@ -114,35 +109,7 @@ def export_network(
         write_json(new / "architecture.json", description)
         write_text(new / "network.py", source)
         _write(new / "model.safetensors", safetensors.torch.save(state))
-        plain = _rebuild(new)
-        differences = {
-            "model.safetensors": _difference(
-                "network.py with model.safetensors", plain, samples, expected
-            )
-        }
-
-        program = torch.export.export(
-            plain, (samples[-1],), dynamic_shapes=({0: torch.export.Dim("batch")},)
-        )
-        buffer = io.BytesIO()
-        torch.export.save(program, buffer)
-        _write(new / "model.pt2", buffer.getvalue())
-        loaded = torch.export.load(new / "model.pt2").module()
-        differences["model.pt2"] = _difference("model.pt2", loaded, samples, expected)
-
-        onnx = torch.onnx.export(
-            program,
-            dynamo=True,
-            verbose=False,
-            input_names=["images"],
-            output_names=["logits"],
-            dynamic_shapes=({0: "batch"},),
-        )
-        _write(new / "model.onnx", onnx.model_proto.SerializeToString())
-        differences["model.onnx"] = _difference(
-            "model.onnx", _onnx(new / "model.onnx"), samples, expected
-        )
-
+        differences = _write_forms(new, samples, expected)
         bundle = {
             "schema": SCHEMA,
             "space": space.name,
@@ -154,6 +121,62 @@ def export_network(
         }
         write_json(new / "bundle.json", bundle)
     return bundle
+
+
+def _write_forms(folder: Path, samples: list[Tensor], expected: list[Tensor]) -> dict[str, float]:
+    """Writes the forms that are made of the source and the weights in ``folder``; how far each is
+    from what is ``expected`` of the samples.
+    """
+    try:
+        plain = _rebuild(folder)
+    except (NameError, ImportError, KeyError) as error:
+        raise UserError(
+            f"cannot export the network: its source does not stand alone ({error}); define "
+            "what it uses at the top level of its modules"
+        ) from error
+    differences = {
+        "model.safetensors": _difference(
+            "network.py with model.safetensors", plain, samples, expected
+        )
+    }
+
+    program = torch.export.export(
+        plain, (samples[-1],), dynamic_shapes=({0: torch.export.Dim("batch")},)
+    )
+    buffer = io.BytesIO()
+    torch.export.save(program, buffer)
+    _write(folder / "model.pt2", buffer.getvalue())
+    loaded = torch.export.load(folder / "model.pt2").module()
+    differences["model.pt2"] = _difference("model.pt2", loaded, samples, expected)
+
+    onnx = torch.onnx.export(
+        program,
+        dynamo=True,
+        verbose=False,
+        input_names=["images"],
+        output_names=["logits"],
+        dynamic_shapes=({0: "batch"},),
+    )
+    _write(folder / "model.onnx", onnx.model_proto.SerializeToString())
+    differences["model.onnx"] = _difference(
+        "model.onnx", _onnx(folder / "model.onnx"), samples, expected
+    )
+    return differences
+
+
+def settings_of(network: nn.Module) -> dict[str, Any]:
+    """The arguments that build the network again, without an auxiliary head.
+
+    Raises:
+        UserError: the network does not say.
+    """
+    settings = getattr(network, "settings", None)
+    if not isinstance(settings, dict):
+        raise UserError(
+            f"cannot export the network: {type(network).__name__} has no attribute settings; let "
+            "it keep the arguments that it was built with, as a dictionary"
+        )
+    return {name: value for name, value in settings.items() if name != "auxiliary"}
 
 
 def load_bundle(folder: str | os.PathLike) -> nn.Module:

@@ -1,4 +1,4 @@
-"""The search ends when the curvature in the logits grows, and goes back to the logits from before."""
+"""The search ends when the curvature in the logits grows, with the logits from before."""
 
 from dataclasses import dataclass
 from statistics import fmean
@@ -9,6 +9,7 @@ from torch import nn
 from supernet.errors import require
 from supernet.guards.guard import Fired, Guard
 from supernet.instruments.instrument import Snapshot
+from supernet.instruments.readings import Eigenvalue
 from supernet.mixture import Logits
 from supernet.spaces.space import Space
 
@@ -16,7 +17,7 @@ from supernet.spaces.space import Space
 @dataclass
 class EarlyStop(Guard):
     """DARTS-ES (Zela et al., ICLR 2020, section 4.3): the largest eigenvalue of the Hessian in the
-    logits foretells the collapse.
+    logits predicts the collapse.
 
     It is read every ``every`` epochs. With m(t) the mean of the last ``window`` readings, the
     search ends at the first t with ``m(t - k) / m(t) < ratio``, and the logits are those of t - k.
@@ -27,12 +28,14 @@ class EarlyStop(Guard):
     derivation, not the retraining, reads them.
     """
 
+    title, meaning, prefixes = Eigenvalue.title, Eigenvalue.meaning, Eigenvalue.prefixes
+
     every: int = 1
     window: int = 5
     k: int = 5
     ratio: float = 0.75
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("every", "window", "k"):
             require(f"guard.early_stop.{name}", getattr(self, name), least=1)
         require("guard.early_stop.ratio", self.ratio, above=0)
@@ -52,14 +55,15 @@ class EarlyStop(Guard):
         self.history = [*self.history, logits][-self.k - 1 :]
         if len(self.readings) < self.window + self.k:
             return None
-        now, before = (
-            fmean(self.readings[-self.window :]),
-            fmean(self.readings[: -self.k][-self.window :]),
-        )
+        now = fmean(self.readings[-self.window :])
+        before = fmean(self.readings[: -self.k][-self.window :])
         if not (now > 0 and before < self.ratio * now):
             return None
         epoch = snapshot.epoch - self.k * self.every
-        what = f"the dominant eigenvalue grew from {before:.4g} to {now:.4g}; the search ends with the logits of epoch {epoch}"
+        what = (
+            f"the dominant eigenvalue grew from {before:.4g} to {now:.4g}; the search ends with "
+            f"the logits of epoch {epoch}"
+        )
         return Fired(what, stops=True, logits=self.history[0])
 
     def state_dict(self) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from supernet.errors import UserError, require
 from supernet.guards.guard import Fired, Gradients, Guard
 from supernet.instruments.instrument import Snapshot
+from supernet.spaces.capabilities import Itemised, capable
 from supernet.spaces.space import Space
 
 
@@ -20,30 +21,37 @@ class OLES(Guard):
     Skips win because operations with weights overfit the images that train them, while the logits
     learn from others. For every operation of every cell the cosine between the gradients of its
     weights on training and on validation images is taken; where its mean over ``window`` looks
-    falls below ``threshold``, its weights never move again. The defaults are the authors' code's.
+    falls below ``threshold``, its weights never move again. The defaults are those of the authors'
+    code.
 
     Departures: both gradients are of one step and the same weights, where the authors' code
     compares the validation gradient with the training gradient of the step before; the cosine is
     that of all weights of the operation as one vector, as in the paper, where the code averages
-    over slices. The authors get the validation gradient for nothing from the step of the logits,
-    which here asks for no gradients of weights: a look costs one more forward and backward pass.
+    over slices. The authors get the validation gradient for nothing from the step of the logits. In
+    that step the weights do not require grad here, so that a look costs one more forward and
+    backward pass.
     ``every`` says how many steps lie between two looks.
     """
+
+    title = "share of operations that are frozen"
+    meaning = "these overfit, and no longer learn (OLES)"
+    prefixes = ("share/frozen",)
 
     window: int = 20
     threshold: float = 0.4
     every: int = 1
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         require("guard.oles.window", self.window, least=1)
         require("guard.oles.threshold", self.threshold, least=-1)
         require("guard.oles.every", self.every, least=1)
 
     def begin(self, space: Space, supernet: nn.Module) -> None:
         super().begin(space, supernet)
+        itemised = capable(space, Itemised, "guard=[oles]", "leave this guard out")
         modules = dict(supernet.named_modules())
         self.weights = {
-            name: list(modules[name].parameters()) for name in space.candidates(supernet)
+            name: list(modules[name].parameters()) for name in itemised.candidates(supernet)
         }
         self.weights = {name: weights for name, weights in self.weights.items() if weights}
         if not self.weights:
@@ -120,9 +128,10 @@ class OLES(Guard):
 
 
 def cosine(pairs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
-    """Between two vectors that are given in pieces; 0 where one of them is."""
+    """The cosine between two vectors that are given in pieces; 0 where one of the vectors is 0."""
     if not pairs:
         return torch.zeros(())
-    product = sum((one * other).sum() for one, other in pairs)
-    squares = [sum(piece.square().sum() for piece in pieces) for pieces in zip(*pairs, strict=True)]
+    zero = pairs[0][0].new_zeros(())
+    product = sum(((one * other).sum() for one, other in pairs), zero)
+    squares = [sum((p.square().sum() for p in pieces), zero) for pieces in zip(*pairs, strict=True)]
     return product / (squares[0] * squares[1]).sqrt().clamp_min(torch.finfo(product.dtype).tiny)

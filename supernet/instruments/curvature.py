@@ -40,10 +40,11 @@ def dominant_eigenvalue(
     supernet.train()
     try:
         with statistics_kept(supernet):
-            total = sum(
+            losses = (
                 loss(supernet(x, mixture(tables)), labels) * (len(labels) / images)
                 for x, labels in batches
             )
+            total = sum(losses, torch.zeros(()))
     finally:
         supernet.train(mode)
     gradient = flat(torch.autograd.grad(total, inputs, create_graph=True, materialize_grads=True))
@@ -72,7 +73,8 @@ def largest_eigenvalue(
     of its own where a start breaks down, and refuses a matrix of zeros.
     """
     basis = (start / start.norm())[None]
-    diagonal, beside = [], []
+    diagonal: list[Tensor] = []
+    beside: list[Tensor] = []
     while True:
         image = product(basis[-1])
         diagonal.append(image @ basis[-1])

@@ -1,9 +1,9 @@
-"""What an instrument is, and what it sees."""
+"""What an instrument is, and what it sees of a search."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -19,12 +19,12 @@ Batch = tuple[Tensor, Tensor]  # images [B, C, H, W] and labels [B]
 
 @dataclass
 class Snapshot:
-    """A search at the end of an epoch. What is dear is computed when somebody asks for it, and then
-    once.
+    """A search at the end of an epoch. What is expensive is computed when somebody asks for it, and
+    only once.
 
     ``mixture`` is the one without chance (:meth:`~supernet.samplers.sampler.Sampler.mean`),
-    differentiable in the logits; the images are always the same: ``validation`` those of the
-    architecture split, ``calibration`` those of the weight split.
+    differentiable in the logits. The images are always the same: ``validation`` are some of the
+    architecture split, ``calibration`` some of the weight split.
     """
 
     space: Space
@@ -36,8 +36,8 @@ class Snapshot:
     loss: Callable[[Tensor, Tensor], Tensor]  # of outputs and labels
     validation: Sequence[Batch]
     calibration: Sequence[Tensor]
-    epoch: int  # that many are over
-    start: torch.Generator  # always in the same state: where the power iteration sets out
+    epoch: int  # so many epochs are over
+    start: torch.Generator  # always in the same state: draws the first vector of the iteration
 
     @cached_property
     def derived(self) -> Architecture:
@@ -56,19 +56,31 @@ class Snapshot:
     def judged(self, mixture: Mixture) -> Judgement:
         """A mixture by the weights of now, with BatchNorm statistics of its own."""
         return inherited_accuracy(
-            self.supernet, detached(mixture), self.validation, self.calibration
+            self.supernet,
+            detached(mixture),
+            self.validation,
+            self.budget.task,
+            self.calibration,
         )
 
 
 class Instrument:
-    """Measures something of a search and leaves it as it was."""
+    """Measures something of a search and leaves the search as it was. A subclass is a dataclass
+    whose fields are its settings.
 
-    # whether a reading costs more than a step or two: then it is taken every ``instruments.every``
+    It says what a report needs to know of its figures: the :attr:`title` above their curves, their
+    :attr:`meaning` (what to look for), and the :attr:`prefixes` with which their names begin.
+    """
+
+    title: ClassVar[str]
+    meaning: ClassVar[str]
+    prefixes: ClassVar[tuple[str, ...]]
+    # whether a reading takes longer than a step or two: it is then taken every ``measure.every``
     # epochs
-    dear = False
+    expensive: ClassVar[bool] = False
 
     def begin(self, space: Space, supernet: nn.Module) -> None:
-        """Called once before the first step."""
+        """Called with the supernet of each phase of the search, before the first step of it."""
         self.space, self.supernet = space, supernet
 
     def step(self, gradient: Logits | None) -> None:
@@ -78,10 +90,11 @@ class Instrument:
         """
 
     def read(self, snapshot: Snapshot) -> dict[str, float]:
-        """Figures for the log at the end of an epoch; a mean over the steps begins anew."""
+        """The figures to log at the end of an epoch. A mean over the steps begins again."""
         raise NotImplementedError
 
     def state_dict(self) -> dict[str, Any]:
+        """What must be in a checkpoint so that the instrument can go on."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

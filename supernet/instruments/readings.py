@@ -1,39 +1,53 @@
 """The instruments, each a few lines."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
-from supernet.errors import UserError, require, unknown
 from supernet.instruments.curvature import flat
 from supernet.instruments.instrument import Instrument, Snapshot
 from supernet.mixture import Logits
-from supernet.ops import PARAMETER_FREE
+from supernet.spaces.capabilities import Itemised
 from supernet.spaces.space import Space
 
 
+@dataclass
 class Shares(Instrument):
     """Of the decisions of the architecture that would be derived now, the share of skips and of
-    options without weights.
+    options without weights, where a space has such options.
     """
 
+    title = "share of the derivation"
+    meaning = "skips, or options without weights, take over"
+    prefixes = ("share/skip", "share/parameter_free")
+
+    def begin(self, space: Space, supernet: nn.Module) -> None:
+        super().begin(space, supernet)
+        skips = {g.name: (g.skip,) for g in space.groups if g.skip is not None}
+        free = {g.name: g.parameter_free for g in space.groups if g.parameter_free}
+        self.counted = {"skip": skips, "parameter_free": free}
+
     def read(self, snapshot: Snapshot) -> dict[str, float]:
-        shares = {"skip_connect": {"skip_connect"}, "parameter_free": PARAMETER_FREE}
         return {
             f"share/{name}": self.space.share(snapshot.derived, options)
-            for name, options in shares.items()
+            for name, options in self.counted.items()
+            if options
         }
 
 
+@dataclass
 class Gap(Instrument):
-    """The accuracy of the whole mixture less that of the architecture derived from it, on the same
+    """The accuracy of the whole mixture and that of the architecture derived from it, on the same
     weights and images.
     """
 
-    dear = True
+    title = "accuracy, mixture and derived"
+    meaning = "far apart: the mixture is not what is derived from it"
+    prefixes = ("gap/",)
+    expensive = True
 
     def read(self, snapshot: Snapshot) -> dict[str, float]:
         mixed = snapshot.judged(snapshot.mixture(snapshot.logits)).accuracy
@@ -41,19 +55,28 @@ class Gap(Instrument):
         return {"gap/mixture": mixed, "gap/derived": derived}
 
 
+@dataclass
 class Eigenvalue(Instrument):
     """The largest eigenvalue of the validation loss's Hessian in the logits."""
 
-    dear = True
+    title = "dominant eigenvalue"
+    meaning = "growth: the search has come to a sharp place, and what is derived there is poor"
+    prefixes = ("eigenvalue",)
+    expensive = True
 
     def read(self, snapshot: Snapshot) -> dict[str, float]:
         return {"eigenvalue": snapshot.eigenvalue}
 
 
+@dataclass
 class GradientCosine(Instrument):
     """The cosine between the gradients that the logits followed in successive steps, its mean over
     the epoch.
     """
+
+    title = "cosine of logit gradients"
+    meaning = "near 1: step after step pushes the same way; near 0: only noise is left"
+    prefixes = ("gradient_cosine",)
 
     def begin(self, space: Space, supernet: nn.Module) -> None:
         super().begin(space, supernet)
@@ -84,16 +107,22 @@ class GradientCosine(Instrument):
         self.before, self.total, self.count = state["before"], state["total"], state["count"]
 
 
+@dataclass
 class GradientNorms(Instrument):
-    """The norm of the gradient in all weights of an option, over all slots and cells, its mean over
-    the steps that it ran in.
+    """The norm of the gradient in all weights of an option, over all slots, its mean over the steps
+    that it ran in; nothing where options share their weights.
     """
+
+    title = "gradient norm of an option's weights"
+    meaning = "near 0: the option no longer learns"
+    prefixes = ("gradient_norm/",)
 
     def begin(self, space: Space, supernet: nn.Module) -> None:
         super().begin(space, supernet)
         self.weights: dict[str, list[nn.Parameter]] = {}
         modules = dict(supernet.named_modules())
-        for name, (group, _, option) in space.candidates(supernet).items():
+        places = space.candidates(supernet) if isinstance(space, Itemised) else {}
+        for name, (group, _, option) in places.items():
             options = next(g.options for g in space.groups if g.name == group)
             self.weights.setdefault(f"{group}/{options[option]}", []).extend(
                 modules[name].parameters()
@@ -125,50 +154,3 @@ class GradientNorms(Instrument):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.totals, self.counts = dict(state["totals"]), dict(state["counts"])
-
-
-INSTRUMENTS = {
-    "shares": Shares,
-    "gradient_cosine": GradientCosine,
-    "gradient_norms": GradientNorms,
-    "gap": Gap,
-    "eigenvalue": Eigenvalue,
-}
-
-
-@dataclass
-class InstrumentSettings:
-    """What is measured of a search that moves logits. It changes nothing of the search itself."""
-
-    use: list[str] = field(default_factory=lambda: list(INSTRUMENTS))
-    # epochs between two readings of those that cost more than a step, gap and eigenvalue; 0 leaves
-    # them out
-    every: int = 0
-    # validation images, always the same, that these look at; the eigenvalue at the first batch
-    # alone
-    images: int = 512
-
-    def __post_init__(self):
-        for name in self.use:
-            if name not in INSTRUMENTS:
-                raise UserError(f"instruments.use: {unknown(name, list(INSTRUMENTS))}")
-        require("instruments.every", self.every, least=0)
-        require("instruments.images", self.images, least=1)
-
-    def built(self) -> dict[str, Instrument]:
-        """The instruments by name."""
-        return {
-            name: INSTRUMENTS[name]()
-            for name in self.use
-            if self.every or not INSTRUMENTS[name].dear
-        }
-
-    def due(self, instrument: Instrument, epoch: int) -> bool:
-        return not instrument.dear or epoch % self.every == 0
-
-
-def load_states(parts: dict[str, Any], states: dict[str, Any]) -> None:
-    """Gives each part by name its state, if it has one: a search may go on with other instruments."""
-    for name, part in parts.items():
-        if name in states:
-            part.load_state_dict(states[name])

@@ -29,7 +29,7 @@ class Exponentiated(Learner):
     cost_weight: float = 1.0
     warmups: list[Any] = field(default_factory=list)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         require("learner.lr", self.lr, above=0)
         require("learner.cost_weight", self.cost_weight, least=0)
         require_warmups(self.warmups)

@@ -2,7 +2,7 @@
 al., ICLR 2019).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -50,7 +50,7 @@ class Gradient(Learner):
     cost_weight: float = 1.0
     warmups: list[Any] = field(default_factory=list)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.order not in ORDERS:
             raise UserError(f"learner.order={self.order!r}: choose one of {', '.join(ORDERS)}")
         for name in ("lr", "difference"):
@@ -71,16 +71,12 @@ class Gradient(Learner):
 
     def step(self, problem: Bilevel) -> dict[str, Tensor]:
         if self.order == "first":
+            own_weights: Weights = {}  # none in place of those that the supernet has
             with fixed(problem.supernet):
-                loss = outer_loss(problem, self.cost_weight)(
-                    {}, problem.logits
-                )  # {}: its own weights
-            with torch.autocast(
-                loss.device.type, enabled=False
-            ):  # each operation's gradient is of the operation's own type
-                gradient = torch.autograd.grad(
-                    loss, list(problem.logits.values()), materialize_grads=True
-                )
+                loss = outer_loss(problem, self.cost_weight)(own_weights, problem.logits)
+            # without autocast: each operation's gradient is of the operation's own type
+            with torch.autocast(loss.device.type, enabled=False):
+                gradient = gradients(loss, problem.logits)
         else:
             loss, gradient = self._second_order(problem)
         self.followed = dict(zip(problem.logits, gradient, strict=True))
@@ -91,7 +87,7 @@ class Gradient(Learner):
         return {"architecture_loss": loss.detach()}
 
     def _second_order(self, problem: Bilevel) -> tuple[Tensor, list[Tensor]]:
-        weights = dict(problem.supernet.named_parameters())
+        weights: Weights = dict(problem.supernet.named_parameters())
         (group,) = problem.optimizer.param_groups
         velocity = {
             name: problem.optimizer.state[weight].get("momentum_buffer", torch.zeros_like(weight))
@@ -128,17 +124,26 @@ class Gradient(Learner):
         self.optimizer.load_state_dict(state)
 
 
+def gradients(loss: Tensor, inputs: Mapping[str, Tensor]) -> list[Tensor]:
+    """The gradient of ``loss`` in each of ``inputs``; zeros where it does not depend on one."""
+    return list(torch.autograd.grad(loss, list(inputs.values()), materialize_grads=True))
+
+
 def functional_loss(problem: Bilevel, batch: Batch) -> Loss:
-    """The loss on one batch as a function of weights and logits; the module itself stays as it is."""
+    """The loss on one batch as a function of weights and logits.
+
+    The supernet itself, its BatchNorm statistics included, stays as it is. Without weights ({})
+    its own are used.
+    """
     images, labels = batch
 
     def loss(weights: Weights, logits: Logits) -> Tensor:
         with statistics_kept(problem.supernet):
-            told = images, problem.relax(logits)
+            arguments = images, problem.relax(logits)
             outputs = (
-                functional_call(problem.supernet, weights, told)
+                functional_call(problem.supernet, weights, arguments)
                 if weights
-                else problem.supernet(*told)
+                else problem.supernet(*arguments)
             )
             return problem.loss(outputs, labels)
 
@@ -152,15 +157,10 @@ def outer_loss(problem: Bilevel, cost_weight: float) -> Loss:
     validation = functional_loss(problem, problem.architecture_batch)
 
     def loss(weights: Weights, logits: Logits) -> Tensor:
-        nothing = 0.0 * sum(
-            table.sum() for table in logits.values()
-        )  # a path of "none" alone depends on no logit: its slope is zero
-        return (
-            validation(weights, logits)
-            + cost_weight * problem.excess(logits)
-            + problem.penalty(logits)
-            + nothing
-        )
+        loss = validation(weights, logits) + cost_weight * problem.excess(logits)
+        # The last term is zero. A path of options that output zeros depends on no logit, and
+        # torch would refuse to differentiate it.
+        return loss + problem.penalty(logits) + 0.0 * sum(t.sum() for t in logits.values())
 
     return loss
 
@@ -182,9 +182,7 @@ def unrolled_gradient(
     one gradient a group.
     """
     weights = {name: w.detach().requires_grad_() for name, w in weights.items()}
-    gradient = torch.autograd.grad(
-        training_loss(weights, logits), list(weights.values()), materialize_grads=True
-    )
+    gradient = gradients(training_loss(weights, logits), weights)
     stepped = inner_step(weights, dict(zip(weights, gradient, strict=True)))
     stepped = {name: w.detach().requires_grad_() for name, w in stepped.items()}
     loss = validation_loss(stepped, logits)
@@ -202,9 +200,10 @@ def hessian_vector_product(
     gradient = torch.autograd.grad(
         loss(weights, logits), list(weights.values()), create_graph=True, materialize_grads=True
     )
-    return torch.autograd.grad(
+    product = torch.autograd.grad(
         gradient, list(logits.values()), grad_outputs=list(vector.values()), materialize_grads=True
     )
+    return list(product)
 
 
 def finite_difference_product(
@@ -223,8 +222,6 @@ def finite_difference_product(
 
     def at(sign: int) -> list[Tensor]:
         moved = {name: (w + sign * step * vector[name]).detach() for name, w in weights.items()}
-        return torch.autograd.grad(
-            loss(moved, logits), list(logits.values()), materialize_grads=True
-        )
+        return gradients(loss(moved, logits), logits)
 
     return [(plus - minus) / (2 * step) for plus, minus in zip(at(+1), at(-1), strict=True)]

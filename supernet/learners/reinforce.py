@@ -3,7 +3,7 @@ weights.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, optim
@@ -11,6 +11,7 @@ from torch import Tensor, optim
 from supernet.errors import UserError, require
 from supernet.learners.learner import Bilevel, Learner, statistics_kept
 from supernet.mixture import Logits, Mixture
+from supernet.samplers.policy import Policy
 from supernet.samplers.sampler import Sampler
 
 
@@ -41,7 +42,7 @@ class ReinforceLearner(Learner):
 
     moves = "policy"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         require("learner.samples", self.samples, least=1)
         require("learner.lr", self.lr, above=0)
         require("learner.entropy_weight", self.entropy_weight, least=0)
@@ -52,15 +53,14 @@ class ReinforceLearner(Learner):
             raise UserError(
                 "learner=reinforce moves a policy, and this sampler has none; choose sampler=policy"
             )
-        self.policy, self.baseline = sampler, 0.0
-        self.optimizer = optim.Adam(sampler.controller.parameters(), lr=self.lr)
+        self.policy, self.baseline = cast(Policy, sampler), 0.0
+        self.optimizer = optim.Adam(self.policy.controller.parameters(), lr=self.lr)
 
     def step(self, problem: Bilevel) -> dict[str, Tensor]:
         architectures, log_probability, entropy = self.policy.sample(self.samples)
         paths = [self.policy.space.path(architecture) for architecture in architectures]
-        rewards = torch.stack(
-            [accuracy(problem, path) for path in paths]
-        ).cpu()  # the one time that a step waits for the device
+        # .cpu() is the only place where a step waits for the device
+        rewards = torch.stack([accuracy(problem, path) for path in paths]).cpu()
         returns = rewards + self.entropy_weight * entropy.detach()
         gain = (returns - self.baseline) * log_probability + self.entropy_weight * entropy
         (-gain.mean()).backward()
@@ -80,7 +80,10 @@ class ReinforceLearner(Learner):
 
 
 def accuracy(problem: Bilevel, mixture: Mixture) -> Tensor:
-    """Of a mixture on the architecture batch, in [0, 1]; leaves no trace."""
+    """The accuracy of a mixture on the architecture batch, in [0, 1]; the supernet does not
+    change.
+    """
     images, labels = problem.architecture_batch
     with torch.no_grad(), statistics_kept(problem.supernet):
-        return (problem.supernet(images, mixture).argmax(dim=1) == labels).float().mean()
+        outputs: Tensor = problem.supernet(images, mixture)
+        return (outputs.argmax(dim=1) == labels).float().mean()

@@ -31,7 +31,7 @@ class AuxiliarySkip(Modifier):
     start: float = 1.0
     decay: str = "linear"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         require("modifier.auxiliary_skip.start", self.start, least=0)
         if self.decay not in DECAYS:
             raise UserError(f"modifier.auxiliary_skip.decay: {unknown(self.decay, DECAYS)}")

@@ -24,7 +24,7 @@ class BetaDecay(Modifier):
 
     weight: float = 50.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         require("modifier.beta_decay.weight", self.weight, least=0)
 
     def penalty(self, logits: Logits, progress: float) -> Tensor:

@@ -8,8 +8,6 @@ from supernet.errors import require
 from supernet.mixture import Choice, Logits, Mixture
 from supernet.modifiers.modifier import Modifier, weights_of
 
-KEPT = ("none", "skip_connect")
-
 
 @dataclass
 class OptionDropout(Modifier):
@@ -28,7 +26,7 @@ class OptionDropout(Modifier):
 
     draws = True
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         require("modifier.drop_path.probability", self.probability, least=0, below=1)
 
     def applied(
@@ -39,7 +37,8 @@ class OptionDropout(Modifier):
         changed = dict(mixture)
         for group in self.space.groups:
             choice = mixture[group.name]
-            drops = torch.tensor([option not in KEPT for option in group.options])
+            kept = (group.skip, group.nothing)
+            drops = torch.tensor([option not in kept for option in group.options])
             stays = ((torch.rand(group.shape, generator=noise) >= probability) | ~drops).tolist()
             active = tuple(
                 tuple(o for o in slot if stay[o])

@@ -48,7 +48,7 @@ class EdgeNormalisation(Modifier):
 
     def shares(self, group: str, slots: int, logits: Logits) -> torch.Tensor:
         """The share of each slot in its node ``[slots, 1]``."""
-        shares = [None] * slots
+        shares: list[torch.Tensor | None] = [None] * slots
         for name, members in self.nodes(group):
             for slot, share in zip(
                 members, torch.softmax(logits[name][0], dim=-1).unbind(), strict=True

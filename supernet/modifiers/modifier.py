@@ -11,6 +11,7 @@ from supernet.errors import UserError
 from supernet.mixture import Choice, ChoiceGroup, Logits, Mixture
 from supernet.randomness import Streams
 from supernet.samplers.sampler import Loss, Sampler
+from supernet.samplers.wrapper import Wrapper
 from supernet.spaces.space import Space
 
 
@@ -55,7 +56,7 @@ class Modifier:
         return mixture
 
     def penalty(self, logits: Logits, progress: float) -> Tensor:
-        """What a gradient learner adds to the validation loss, besides the sampler's own penalty."""
+        """What a gradient learner adds to the validation loss beside the sampler's own penalty."""
         return torch.zeros(())
 
     def scored(self, scores: Logits, logits: Logits) -> Logits:
@@ -69,54 +70,44 @@ class Modifier:
         """Takes what :meth:`state_dict` gave."""
 
 
-class Modified(Sampler):
+class Modified(Wrapper):
     """``sampler``, with everything that it gives changed by ``modifiers``, the first one first."""
 
     def __init__(self, sampler: Sampler, modifiers: Sequence[Modifier]):
-        self.sampler, self.modifiers = sampler, list(modifiers)
+        self.samplers, self.modifiers = [sampler], list(modifiers)
 
     def begin(self, budget: Budget, streams: Streams, device: torch.device) -> None:
         super().begin(budget, streams, device)
-        self.sampler.begin(budget, streams, device)
         for modifier in self.modifiers:
             modifier.begin(self.space, streams)
 
-    @property
-    def distils(self) -> bool:
-        return self.sampler.distils
-
-    @property
-    def scores_from(self) -> str:
-        return self.sampler.scores_from
-
     def tables(self) -> dict[str, tuple[int, int]]:
-        tables = self.sampler.tables()
+        tables = super().tables()
         for modifier in self.modifiers:
             tables |= modifier.tables()
         return tables
 
-    def seen(self, logits: Logits) -> Logits:
-        """What the sampler sees: the groups of the space alone."""
+    def seen(self, logits: Logits, sampler: Sampler) -> Logits:
         for modifier in self.modifiers:
             logits = modifier.seen(logits)
-        own = [*(group.name for group in self.space.groups), *self.sampler.tables()]
-        return {name: logits[name] for name in own if name in logits}
+        return self.own(logits, sampler)
 
     def applied(
         self, mixture: Mixture, logits: Logits, progress: float, noise: torch.Generator
     ) -> Mixture:
+        """The mixture as all modifiers change it for both steps."""
         for modifier in self.modifiers:
             mixture = modifier.applied(mixture, logits, progress, noise)
         return mixture
 
     def advance(self, logits: Logits, progress: float) -> None:
-        self.sampler.advance(self.seen(logits), progress)
+        super().advance(logits, progress)
         for modifier in self.modifiers:
             modifier.advance(logits, progress)
 
     def mixtures(self, logits: Logits, progress: float, loss: Loss) -> list[Mixture]:
         changed = []
-        for mixture in self.sampler.mixtures(self.seen(logits), progress, loss):
+        for mixture in super().mixtures(logits, progress, loss):
             mixture = self.applied(mixture, logits, progress, self.streams.tensor("modifiers"))
             for modifier in self.modifiers:
                 mixture = modifier.trained(mixture, progress, loss)
@@ -124,46 +115,34 @@ class Modified(Sampler):
         return changed
 
     def relaxation(self, logits: Logits, progress: float, noise: torch.Generator) -> Mixture:
-        return self.applied(
-            self.sampler.relaxation(self.seen(logits), progress, noise), logits, progress, noise
-        )
+        mixture = super().relaxation(logits, progress, noise)
+        return self.applied(mixture, logits, progress, noise)
 
     def mean(self, logits: Logits, progress: float) -> Mixture:
-        mixture, noise = self.sampler.mean(self.seen(logits), progress), torch.Generator()
+        mixture, noise = super().mean(logits, progress), torch.Generator()
         for modifier in self.modifiers:
             if not modifier.draws:
                 mixture = modifier.applied(mixture, logits, progress, noise)
         return mixture
 
-    def probabilities(self, logits: Logits) -> Logits:
-        return self.sampler.probabilities(self.seen(logits))
-
     def penalty(self, logits: Logits, progress: float) -> Tensor:
-        seen = self.seen(logits)
-        return self.sampler.penalty(seen, progress) + sum(
+        seen = self.seen(logits, self.leader)
+        return super().penalty(logits, progress) + sum(
             modifier.penalty(seen, progress) for modifier in self.modifiers
         )
 
-    def settle(self, logits: Logits, before: Logits) -> None:
-        groups = [group.name for group in self.space.groups]
-        self.sampler.settle(
-            {name: logits[name] for name in groups}, {name: before[name] for name in groups}
-        )
-
     def scores(self, logits: Logits) -> Logits:
-        scores = self.sampler.scores(self.seen(logits))
+        scores = super().scores(logits)
         for modifier in self.modifiers:
             scores = modifier.scored(scores, logits)
         return scores
 
     def state_dict(self) -> dict[str, Any]:
-        return {
-            "sampler": self.sampler.state_dict(),
-            "modifiers": [modifier.state_dict() for modifier in self.modifiers],
-        }
+        modifiers = [modifier.state_dict() for modifier in self.modifiers]
+        return super().state_dict() | {"modifiers": modifiers}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.sampler.load_state_dict(state["sampler"])
+        super().load_state_dict(state)
         for modifier, saved in zip(self.modifiers, state["modifiers"], strict=True):
             modifier.load_state_dict(saved)
 
@@ -187,13 +166,13 @@ def skips(space: Space, modifier: str) -> dict[str, int]:
         UserError: no group has one.
     """
     found = {
-        group.name: group.options.index("skip_connect")
+        group.name: group.options.index(group.skip)
         for group in space.groups
-        if "skip_connect" in group.options
+        if group.skip is not None
     }
     if not found:
         raise UserError(
-            f"modifier={modifier}: the space {space.name} has no option skip_connect; leave this "
+            f"modifier={modifier}: the space {space.name} has no option that is a skip; leave this "
             "modifier out"
         )
     return found

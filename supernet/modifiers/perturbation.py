@@ -34,7 +34,7 @@ class WeightPerturbation(Modifier):
     end: float = 0.3
     steps: int = 7
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.mode not in MODES:
             raise UserError(f"modifier.perturbation.mode: {unknown(self.mode, MODES)}")
         for name in ("start", "end"):

@@ -20,7 +20,7 @@ class Pruning(Modifier):
     ``stages`` are pairs [share of the search, options]: from that share on, each slot has only so
     many options left, those of the highest logits at that moment. The others are not computed any
     more, and cost nothing; the sampler sees their logits as minus infinity. At least two must be
-    left, so that no slot has ``none`` alone.
+    left, so that no slot has the option that gives nothing alone.
 
     Departure: P-DARTS's weights and logits then start anew, with more cells, which here is
     ``search.depths``; without it, they go on. DrNAS then widens partial channels, which here is
@@ -30,7 +30,7 @@ class Pruning(Modifier):
 
     stages: list[Any] = field(default_factory=lambda: [[0.333, 5], [0.667, 3]])
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         require_stages("modifier.pruning.stages", self.stages)
         for _, options in self.stages:
             if options < 2 or options != int(options):

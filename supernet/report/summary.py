@@ -31,8 +31,8 @@ HEADINGS = Row(
 
 
 def comparison(results: Mapping[str, Any]) -> list[Row]:
-    """The found architecture, then the random ones taken together; a row less for each that was not
-    trained.
+    """The found architecture, then the random ones taken together. There is no row for an
+    architecture that does not exist, and a dash for what was not measured.
     """
     rows = []
     cost, architecture = results.get("cost", {}), results.get("architecture", {})
@@ -71,7 +71,9 @@ def accuracy_and_time(trained: Mapping[str, Any]) -> tuple[str, str, str]:
 
 
 def summary_table(results: Mapping[str, Any]) -> Table:
-    """The comparison as a table for the console, a column each, from the value of ``results.json``."""
+    """The comparison as a table for the console, from what ``results.json`` holds: a column for the
+    found architecture and one for the random ones.
+    """
     rows = comparison(results)
     table = Table(
         title=f"Test accuracy, trained from {start_of(results.get('retrain', {}))}",
@@ -111,7 +113,10 @@ def rank_tables(ranked: Mapping[str, Any]) -> Group:
             [found[group]["architectures"] for group in ("all", "best_tenth")]
             for found in correlations.values()
         )
-        title = f"Rank correlation with: {truth} ({some} architectures, {best} in the best tenth; 95% intervals)"
+        title = (
+            f"Rank correlation with: {truth} ({some} architectures, {best} in the best tenth; "
+            "95% intervals)"
+        )
         table = Table(*RANK_HEADINGS, title=title, title_justify="left")
         for row in rank_rows(correlations):
             table.add_row(*map(escape, row))
@@ -131,7 +136,8 @@ def decimal(number: float | None) -> str:
 def start_of(retrained: Mapping[str, Any]) -> str:
     """What the found architecture was trained from."""
     if warm := retrained.get("warm_start"):
-        return f"{thousands(warm['weights'])} of {thousands(warm['of'])} weights of {warm['from']} and the rest from scratch"
+        taken, of = thousands(warm["weights"]), thousands(warm["of"])
+        return f"{taken} of {of} weights of {warm['from']} and the rest from scratch"
     return "inherited weights" if retrained.get("init") == "inherit" else "scratch"
 
 

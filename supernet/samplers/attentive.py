@@ -20,7 +20,7 @@ class Attentive(Sampler):
     budget, ``candidates`` are drawn that cost about as much, and the one of the lowest
     (``mode="best"``) or highest (``mode="worst"``) loss on the step's images is trained. Costs
     count as about the same in one of ``buckets`` intervals of equal width from the cheapest to the
-    dearest.
+    most expensive.
 
     Departures: the paper trains these paths beside the largest and the smallest, with distillation,
     and besides the loss on a minibatch knows a trained predictor of the accuracy; of a bucket so
@@ -33,7 +33,7 @@ class Attentive(Sampler):
     buckets: int = 10
     metric: str = "madds"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.mode not in ("best", "worst"):
             raise UserError(f"sampler.mode: {unknown(self.mode, ['best', 'worst'])}")
         for name in ("candidates", "paths", "buckets"):

@@ -33,7 +33,7 @@ class DrNAS(Sampler):
     distance: str = "l2"
     distance_weight: float = 1e-3
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.distance not in DISTANCES:
             raise UserError(f"sampler.distance: {unknown(self.distance, DISTANCES)}")
         require("sampler.distance_weight", self.distance_weight, least=0)
@@ -48,18 +48,20 @@ class DrNAS(Sampler):
         return [self.relaxation(logits, progress, self.streams.tensor("mixtures"))]
 
     def penalty(self, logits: Logits, progress: float) -> Tensor:
-        return self.distance_weight * sum(self.distance_of(table) for table in logits.values())
+        distances = (self.distance_of(table) for table in logits.values())
+        return self.distance_weight * sum(distances, torch.zeros(()))
 
     def distance_of(self, table: Tensor) -> Tensor:
         """From the uniform distribution; pruned options have none."""
         if self.distance == "l2":
             return torch.where(table > -torch.inf, table, 0.0).square().sum() / 2
         rows = [row[row > 0] for row in concentration(table)]
-        return sum(
+        divergences = (
             kl_divergence(Dirichlet(row), Dirichlet(torch.ones_like(row)))
             for row in rows
             if len(row) > 1
         )
+        return sum(divergences, torch.zeros(()))
 
     def probabilities(self, logits: Logits) -> Logits:
         concentrations = {name: concentration(table) for name, table in logits.items()}

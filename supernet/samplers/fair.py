@@ -33,8 +33,8 @@ class Fair(Sampler):
     """
 
     def begin(self, budget: Budget, streams: Streams, device: torch.device) -> None:
-        """Raises a UserError where no fair paths keep the budget: their mean cost is that over all
-        options, however drawn.
+        """Raises a UserError where no fair paths keep the budget. Where each option has a cost of
+        its own, the mean cost of the paths is that over all options, however they are drawn.
         """
         super().begin(budget, streams, device)
         for metric, limit in budget.limits.items():
@@ -42,7 +42,7 @@ class Fair(Sampler):
             mean = table.fixed + sum(
                 float(costs.mean(dim=1).sum()) for costs in table.options.values()
             )
-            if mean > limit:
+            if mean > limit and not table.joint:
                 raise UserError(
                     f"budget.{metric}={limit:,.0f} with sampler=fair: its paths cost {mean:,.0f} "
                     "in the mean, so some pass it; "
@@ -56,7 +56,7 @@ class Fair(Sampler):
             )
 
     def mixtures(self, logits: Logits, progress: float, loss: Loss) -> list[Mixture]:
-        rng, found = self.streams.host("paths"), np.empty(0)
+        rng, found = self.streams.host("paths"), np.flatnonzero([])
         while not found.size:
             sets = self.permutations(rng, AT_ONCE if self.budget.limits else 1)
             found = np.flatnonzero(self.within(sets))
@@ -93,6 +93,10 @@ class Fair(Sampler):
             costs = [
                 np.take_along_axis(table.options[name].numpy()[None], options, -1).sum(1)
                 for name, options in sets.items()
+            ]
+            costs += [
+                term.costs.numpy()[tuple(sets[group][:, slot] for group, slot in term.slots)]
+                for term in table.joint
             ]
             keeps &= (table.fixed + sum(costs) <= limit).all(axis=1)
         return keeps

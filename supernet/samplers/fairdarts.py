@@ -19,15 +19,15 @@ class FairDARTS(Sampler):
     ``zero_one_weight``, which is 10 in the authors' code. The scores are the sigmoids.
 
     Departures: the paper keeps the options whose sigmoid passes a threshold (0.85), at most two
-    edges a node, and has no option ``none``; here the space's rule derives one option a slot.
-    ``none`` gives nothing, so that no loss but the zero-one loss would move its logit, whichever
+    edges a node, and has no option that gives nothing; here the space's rule derives one option a
+    slot. Where a group has an option that gives nothing, no loss but the zero-one loss would move its logit, whichever
     way it happened to start; it is left out of that, stays at one half, and is derived where all
     others fall below. The cost term counts options by the softmax of the logits.
     """
 
     zero_one_weight: float = 10.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         require("sampler.zero_one_weight", self.zero_one_weight, least=0)
 
     def relaxation(self, logits: Logits, progress: float, noise: torch.Generator) -> Mixture:
@@ -45,7 +45,7 @@ class FairDARTS(Sampler):
     def penalty(self, logits: Logits, progress: float) -> Tensor:
         counted = [
             logits[group.name][
-                :, [index for index, option in enumerate(group.options) if option != "none"]
+                :, [index for index, option in enumerate(group.options) if option != group.nothing]
             ].flatten()
             for group in self.space.groups
         ]

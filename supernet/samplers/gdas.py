@@ -19,7 +19,7 @@ class GDAS(Sampler):
 
     In each slot the option of the largest ``log p + Gumbel noise`` runs, which is a draw from the
     softmax p of the logits, and no other: a step costs what a path costs. It is weighted by ``one +
-    (s - s)``, where the second s asks for no gradient and ``s = softmax((log p + noise) /
+    (s - s)``, where the second s does not require grad and ``s = softmax((log p + noise) /
     temperature)``; the temperature falls linearly from ``start`` to ``end``.
 
     The straight-through gradient is biased: it is that of the loss linearised at the drawn path,
@@ -37,7 +37,7 @@ class GDAS(Sampler):
     start: float = 10.0
     end: float = 0.1
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("start", "end"):
             require(f"sampler.{name}", getattr(self, name), above=0)
 

@@ -41,7 +41,8 @@ class Controller(nn.Module):
         for weight in self.parameters():
             nn.init.uniform_(weight, -0.1, 0.1)
 
-    @torch.autocast("cpu", enabled=False)  # a product of probabilities does not survive eight bits
+    # a product of probabilities does not survive eight bits
+    @torch.autocast("cpu", enabled=False)  # type: ignore[untyped-decorator]
     def forward(
         self, count: int, choose: Callable[[int, Tensor], Tensor]
     ) -> tuple[Tensor, Tensor, Tensor]:
@@ -91,7 +92,7 @@ class Policy(Sampler):
 
     scores_from = "policy"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("paths", "hidden", "scored"):
             require(f"sampler.{name}", getattr(self, name), least=1)
         for name in ("temperature", "tanh_constant"):
@@ -116,9 +117,10 @@ class Policy(Sampler):
         Where a hundred rounds do not give enough, the best one by the policy's own :meth:`scores`
         fills up.
         """
-        drawn = []
+        drawn: list[Architecture] = []
         for _ in range(TRIES):
-            drawn += filter(self.budget.allows, self._draw(count - len(drawn), noise))
+            more = self._draw(count - len(drawn), noise)
+            drawn += [architecture for architecture in more if self.budget.allows(architecture)]
             if len(drawn) == count:
                 return drawn
         return drawn + [self.budget.best(self.scores({}))] * (count - len(drawn))
@@ -168,7 +170,7 @@ class Policy(Sampler):
         The draws have a generator of their own, new each time: the same policy has the same scores,
         whoever asks, whenever.
         """
-        drawn = self._draw(self.scored, Streams(self.streams.seed).tensor("policy/scores"))
+        drawn = self._draw(self.scored, self.streams.restarted().tensor("policy/scores"))
         drawn = [
             architecture for architecture in drawn if self.budget.allows(architecture)
         ] or drawn

@@ -18,12 +18,13 @@ class Progressive(Sampler):
     """Progressive shrinking, after once-for-all (Cai et al., ICLR 2020, section 3.3).
 
     The values of every gene are ordered: first the one in the largest architecture within the
-    budget, then the others by what that architecture would cost with them (``metric``), the dearest
-    first; where they cost the same, as the space lists them. Those with which it would cost more,
-    which there are only if the budget forbids a larger one, come last, the cheapest first: until
-    they join, little that is drawn passes the budget. At first only the first values are drawn;
-    whenever the progress passes one of ``phases``, an equal share of the others joins them, so that
-    after the last one the draw is that of :class:`~supernet.samplers.uniform.Uniform`.
+    budget, then the others by what that architecture would cost with them (``metric``), the most
+    expensive first; where they cost the same, as the space lists them. Those with which it would
+    cost more, which there are only if the budget forbids a larger one, come last, the cheapest
+    first: until they join, little that is drawn passes the budget. At first only the first values
+    are drawn; whenever the progress passes one of ``phases``, an equal share of the others joins
+    them, so that after the last one the draw is that of
+    :class:`~supernet.samplers.uniform.Uniform`.
 
     Departures: the paper widens one dimension after another (kernel, depth, width), derives small
     kernels from large ones by a learned transformation, and distils from the trained largest
@@ -33,7 +34,7 @@ class Progressive(Sampler):
     phases: list[float] = field(default_factory=lambda: [0.25, 0.5, 0.75])
     metric: str = "madds"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         rising = all(a < b for a, b in zip([0.0, *self.phases], [*self.phases, 1.0], strict=True))
         if not (self.phases and rising):
             raise UserError(

@@ -24,53 +24,61 @@ class Sampler:
 
     A step of the search asks :meth:`advance`, then whatever its learner needs of
     :meth:`relaxation`, :meth:`probabilities` and :meth:`penalty`, then :meth:`settle`, then
-    :meth:`mixtures`.
+    :meth:`mixtures`. A hook that is added here must be forwarded by
+    :class:`~supernet.samplers.wrapper.Wrapper`.
     """
 
-    distils = False  # whether the first mixture's outputs are the labels of the others
-    scores_from = "logits"  # or "policy": what a learner must move for the scores to mean anything
+    @property
+    def distils(self) -> bool:
+        """Whether the outputs of the first mixture are the labels of the others."""
+        return False
+
+    @property
+    def scores_from(self) -> str:
+        """What a learner must move for the scores to mean anything: "logits", or "policy"."""
+        return "logits"
 
     def begin(self, budget: Budget, streams: Streams, device: torch.device) -> None:
-        """Called once before the first step; draws are to come from ``streams`` and paths to keep
+        """Called once before the first step. Draws must come from ``streams``, and paths must keep
         the ``budget``.
         """
         self.budget, self.space, self.streams, self.device = budget, budget.space, streams, device
 
     def tables(self) -> dict[str, tuple[int, int]]:
         """Architecture parameters that are needed beside those of the space's groups: name ->
-        shape; a row is one distribution.
+        shape. Each row is one distribution.
         """
         return {}
 
     def advance(self, logits: Logits, progress: float) -> None:
-        """Called first in every step: the place to take decisions that last, as what to prune."""
+        """Called first in every step: here decisions are taken that last, such as what to prune."""
 
     def mixtures(self, logits: Logits, progress: float, loss: Loss) -> list[Mixture]:
         """The mixtures of the next step; ``progress`` in [0, 1) is the share of the search that is
-        done.
+        over.
 
-        ``logits`` ask for no gradient. ``loss`` judges a mixture on the step's images, without
-        training: ask it only if the choice depends on it, for every call costs a forward pass. It
-        is differentiable in weights of the mixture that ask for it.
+        ``logits`` do not require grad. ``loss`` judges a mixture on the images of the step, without
+        training. Call it only if the choice depends on it: each call costs a forward pass. It is
+        differentiable in those weights of the mixture that require grad.
         """
         raise NotImplementedError
 
     def relaxation(self, logits: Logits, progress: float, noise: torch.Generator) -> Mixture:
-        """A mixture that is differentiable in ``logits``; the same again if ``noise`` is in the
-        same state again.
+        """A mixture that is differentiable in ``logits``. It is the same again if ``noise`` is in
+        the same state again.
 
-        A learner may ask several times in one step, to differentiate twice: it gets the same draw
+        A learner that differentiates twice asks several times in one step, and gets the same draw
         each time.
         """
         return softmax_mixture(logits)
 
     def probabilities(self, logits: Logits) -> Logits:
-        """How probable each option is, differentiable: what expected costs are computed by."""
+        """How probable each option is, differentiable. Expected costs are computed from this."""
         return {name: torch.softmax(table, dim=-1) for name, table in logits.items()}
 
     def mean(self, logits: Logits, progress: float) -> Mixture:
-        """The mixture without chance, differentiable: every option by how probable it is. By it a
-        search is measured.
+        """The mixture without chance, differentiable: every option, weighted by how probable it
+        is. A search is measured by this mixture.
         """
         return {name: Choice.dense(table) for name, table in self.probabilities(logits).items()}
 
@@ -79,8 +87,8 @@ class Sampler:
         return torch.zeros(())
 
     def settle(self, logits: Logits, before: Logits) -> None:
-        """Called when the learner has moved ``logits``, which were ``before``: the place to correct
-        them.
+        """Called when the learner has moved ``logits``, which were ``before``: here they can be
+        corrected.
         """
 
     def scores(self, logits: Logits) -> Logits:
@@ -99,5 +107,6 @@ def require_metric(metric: str, budget: Budget) -> None:
     """Raises a UserError unless ``metric``, the setting ``sampler.metric``, is one that the budget
     has a table of.
     """
+    budget.require_table("params", f"sampler.metric={metric}", "choose sampler=uniform")
     if metric not in budget.tables:
         raise UserError(f"sampler.metric: {unknown(metric, list(budget.tables))}")

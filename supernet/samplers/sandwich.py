@@ -1,4 +1,4 @@
-"""The largest architecture, the smallest and random ones, the largest as the teacher of the others."""
+"""The largest architecture, the smallest and random ones; the largest teaches the others."""
 
 from dataclasses import dataclass
 
@@ -29,7 +29,7 @@ class Sandwich(Sampler):
 
     distils = True
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         require("sampler.paths", self.paths, least=0)
 
     def begin(self, budget: Budget, streams: Streams, device: torch.device) -> None:

@@ -1,142 +1,100 @@
-"""Several samplers in one search: one after the other, or each step one by chance."""
+"""Several samplers in one search: one after the other, or for each step one that is drawn."""
 
 import bisect
-import importlib
-import inspect
 import itertools
-import pkgutil
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from supernet import samplers
 from supernet.cost.budget import Budget
-from supernet.errors import UserError, require, unknown
-from supernet.mixture import Logits, Mixture
+from supernet.errors import UserError, require
 from supernet.randomness import Streams
-from supernet.samplers.sampler import Loss, Sampler
-
-# Modules beside this one that hold no sampler for a phase: a policy's learner would not find it
-# behind a schedule.
-NO_CHOICE = ("sampler", "schedule", "policy")
+from supernet.samplers.sampler import Sampler
+from supernet.samplers.softmax import Softmax
+from supernet.samplers.uniform import Uniform
+from supernet.samplers.wrapper import Wrapper
 
 
 @dataclass
-class Schedule(Sampler):
-    """``phases`` are pairs [name of a sampler, share]: each sampler, with its default settings,
-    leads that share of the search.
+class Schedule(Wrapper):
+    """``phases`` are pairs [sampler, share]: each sampler leads that share of the search.
 
-    One follows the other, and sees as its progress that of its own phase; the logits are scored by
-    the last one. If ``mixed``, the one that leads a step is drawn with the shares as probabilities,
-    all see the progress of the whole search, and the logits are scored by the most probable one
-    (the first, if several are).
+    One follows the other. Each is given the progress of its own phase, and the logits are scored by
+    the last one. If ``mixed``, the sampler that leads a step is drawn, with the shares as
+    probabilities. All are given the progress of the whole search then, and the logits are scored by
+    the most probable one (the first, if several are), by whose mean the search is measured as well.
     """
 
-    phases: list[Any] = field(default_factory=lambda: [["uniform", 0.5], ["softmax", 0.5]])
+    phases: list[Any] = field(default_factory=lambda: [[Uniform(), 0.5], [Softmax(), 0.5]])
     mixed: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for phase in self.phases:
             if not (
                 isinstance(phase, list | tuple)
                 and len(phase) == 2
+                and isinstance(phase[0], Sampler)
                 and isinstance(phase[1], int | float)
             ):
                 raise UserError(
-                    f"sampler.phases: {phase}: a phase is a pair, as in "
+                    f"sampler.phases: {phase}: a phase is a pair of a sampler and its share, as in "
                     "sampler.phases=[[uniform,0.5],[softmax,0.5]]"
                 )
-            require(f"sampler.phases: the share of {phase[0]}", phase[1], above=0)
+            name = type(phase[0]).__name__
+            if phase[0].scores_from != "logits":
+                raise UserError(
+                    f"sampler.phases: {name} has a policy, which its learner does not find in a "
+                    "schedule; choose sampler=policy alone"
+                )
+            require(f"sampler.phases: the share of {name}", phase[1], above=0)
+        self.samplers = [sampler for sampler, _ in self.phases]
         self.shares = [share for _, share in self.phases]
         if abs(sum(self.shares) - 1) > 1e-6:
             raise UserError(f"sampler.phases: the shares {self.shares} must add up to 1")
-        self.samplers = [named(str(name))() for name, _ in self.phases]
-        self.leader, self.progress = 0, None  # who leads the step at this progress
+        self.starts = [0.0, *itertools.accumulate(self.shares[:-1])]
+        self.leads: int = 0  # the index of the leader
+        self.progress: float | None = None  # for which a leader was drawn last
 
     def begin(self, budget: Budget, streams: Streams, device: torch.device) -> None:
         super().begin(budget, streams, device)
-        for sampler in self.samplers:
-            sampler.begin(budget, streams, device)
+        self.leads, self.progress = 0, None
 
     def led(self, progress: float) -> tuple[Sampler, float]:
-        """The sampler that leads the step at ``progress``, and the progress that it sees; a step is
-        drawn for only once.
-        """
-        if self.mixed:
-            if progress != self.progress:
-                self.leader = int(
-                    self.streams.host("schedule").choice(
-                        len(self.shares), p=np.divide(self.shares, sum(self.shares))
-                    )
-                )
-            seen = progress
-        else:
-            starts = [0.0, *itertools.accumulate(self.shares[:-1])]
-            rounded = progress + 1e-9  # 0.1 + 0.2 is more than 3 steps of 10
-            self.leader = bisect.bisect_right(starts, rounded) - 1
-            seen = min(max((progress - starts[self.leader]) / self.shares[self.leader], 0.0), 1.0)
-        self.progress = progress
-        return self.samplers[self.leader], seen
+        """See :meth:`Wrapper.led`; for each progress a leader is drawn only once."""
+        if not self.mixed:
+            self.leads, given = self.phase_at(progress)
+            return self.leader, given
+        if progress != self.progress:
+            chances = np.divide(self.shares, sum(self.shares))
+            self.leads = int(self.streams.host("schedule").choice(len(chances), p=chances))
+            self.progress = progress
+        return self.leader, progress
+
+    def phase_at(self, progress: float) -> tuple[int, float]:
+        """The index of the phase at ``progress``, and the share of this phase that is over."""
+        rounded = progress + 1e-9  # 0.1 + 0.2 is more than 3 steps of 10
+        phase = bisect.bisect_right(self.starts, rounded) - 1
+        return phase, min(max((progress - self.starts[phase]) / self.shares[phase], 0.0), 1.0)
 
     @property
-    def distils(self) -> bool:
-        return self.samplers[self.leader].distils
+    def leader(self) -> Sampler:
+        return self.samplers[self.leads]
 
-    def mixtures(self, logits: Logits, progress: float, loss: Loss) -> list[Mixture]:
-        sampler, seen = self.led(progress)
-        return sampler.mixtures(logits, seen, loss)
+    def measured(self, progress: float) -> tuple[Sampler, float]:
+        if self.mixed:
+            return self.scorer, progress
+        phase, given = self.phase_at(progress)
+        return self.samplers[phase], given
 
-    def relaxation(self, logits: Logits, progress: float, noise: torch.Generator) -> Mixture:
-        sampler, seen = self.led(progress)
-        return sampler.relaxation(logits, seen, noise)
-
-    def probabilities(self, logits: Logits) -> Logits:
-        return self.samplers[self.leader].probabilities(logits)
-
-    def penalty(self, logits: Logits, progress: float) -> Tensor:
-        sampler, seen = self.led(progress)
-        return sampler.penalty(logits, seen)
-
-    def settle(self, logits: Logits, before: Logits) -> None:
-        self.samplers[self.leader].settle(logits, before)
-
-    def scores(self, logits: Logits) -> Logits:
-        return self.samplers[self.shares.index(max(self.shares)) if self.mixed else -1].scores(
-            logits
-        )
+    @property
+    def scorer(self) -> Sampler:
+        return self.samplers[self.shares.index(max(self.shares)) if self.mixed else -1]
 
     def state_dict(self) -> dict[str, Any]:
-        samplers = [sampler.state_dict() for sampler in self.samplers]
-        return {"leader": self.leader, "progress": self.progress, "samplers": samplers}
+        return super().state_dict() | {"leads": self.leads, "progress": self.progress}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.leader, self.progress = state["leader"], state["progress"]
-        for sampler, saved in zip(self.samplers, state["samplers"], strict=True):
-            sampler.load_state_dict(saved)
-
-
-def named(name: str) -> type[Sampler]:
-    """The sampler in the module of that name beside this one.
-
-    Raises:
-        UserError: there is none.
-    """
-    names = sorted(
-        module.name
-        for module in pkgutil.iter_modules(samplers.__path__)
-        if module.name not in NO_CHOICE
-    )
-    if name not in names:
-        raise UserError(f"sampler.phases: {unknown(name, names)}")
-    module = importlib.import_module(f"{samplers.__name__}.{name}")
-    (kind,) = (
-        value
-        for value in vars(module).values()
-        if inspect.isclass(value)
-        and issubclass(value, Sampler)
-        and value.__module__ == module.__name__
-    )
-    return kind
+        super().load_state_dict(state)
+        self.leads, self.progress = state["leads"], state["progress"]

@@ -27,7 +27,7 @@ class SNAS(Sampler):
     start: float = 1.0
     end: float = 0.03
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("start", "end"):
             require(f"sampler.{name}", getattr(self, name), above=0)
 

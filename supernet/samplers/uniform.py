@@ -16,7 +16,7 @@ class Uniform(Sampler):
 
     paths: int = 1
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         require("sampler.paths", self.paths, least=1)
 
     def mixtures(self, logits: Logits, progress: float, loss: Loss) -> list[Mixture]:

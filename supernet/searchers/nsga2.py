@@ -3,10 +3,12 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from supernet.cost.budget import METRICS
+import numpy as np
+
+from supernet.cost.budget import METRICS, Budget
 from supernet.errors import UserError, require, unknown
 from supernet.evaluate.accuracy import Judgement
-from supernet.mixture import Architecture
+from supernet.mixture import Architecture, Logits
 from supernet.searchers.through_optuna import ThroughOptuna
 
 if TYPE_CHECKING:
@@ -31,6 +33,12 @@ class NSGA2(ThroughOptuna):
         if self.cost not in METRICS:
             raise UserError(f"searcher.cost: {unknown(self.cost, METRICS)}")
 
+    def begin(self, budget: Budget, scores: Logits, rng: np.random.Generator) -> None:
+        super().begin(budget, scores, rng)
+        self.price = budget.require_table(
+            self.cost, f"searcher.cost={self.cost}", "choose another searcher"
+        )
+
     @property
     def batch(self) -> int:
         return self.population
@@ -41,4 +49,4 @@ class NSGA2(ThroughOptuna):
         return NSGAIISampler(population_size=self.population, seed=seed)
 
     def objectives(self, architecture: Architecture, judgement: Judgement) -> list[float]:
-        return [judgement.accuracy, self.budget.tables[self.cost].of(architecture)]
+        return [judgement.accuracy, self.price.of(architecture)]

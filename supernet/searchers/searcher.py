@@ -83,6 +83,7 @@ def search(
     judge: Callable[[Architecture, float], Judgement],
     known: dict[tuple[Architecture, float], Judgement] | None = None,
     update: Callable[[int, Judgement], None] = lambda count, judgement: None,
+    same: Callable[[Architecture], Architecture] = lambda architecture: architecture,
 ) -> SearchResult:
     """Runs ``searcher`` to its end; ``judge`` takes an architecture and the share of the validation
     images to judge it on.
@@ -90,21 +91,27 @@ def search(
     No architecture is judged twice on the same share, and none that is in ``known``, which is added
     to. ``update`` is called after every architecture asked for, with how many these were and the
     judgement.
+
+    ``same`` gives the architecture that stands for all that count as the same, such as
+    :meth:`~supernet.spaces.space.Space.canonical`: it is judged for all of them, and the result has
+    it in their place. By default each architecture stands for itself.
     """
     known = {} if known is None else known
     told: dict[tuple[Architecture, float], Judgement] = {}
     count = 0
     while asked := searcher.ask():
-        keys = [(architecture, searcher.share) for architecture in asked]
-        for key in keys:
+        judged = []
+        for architecture in asked:
+            key = same(architecture), searcher.share
             if key not in known:
                 known[key] = judge(*key)
             told[key] = known[key]
+            judged.append((architecture, known[key]))
             count += 1
             update(count, known[key])
-        searcher.tell([(key[0], known[key]) for key in keys])
-    judged = {
+        searcher.tell(judged)
+    whole = {
         architecture: judgement for (architecture, share), judgement in told.items() if share == 1.0
     }
-    best = min(judged, key=lambda architecture: order(judged[architecture]))
-    return SearchResult(best, judged[best], judged, told)
+    best = min(whole, key=lambda architecture: order(whole[architecture]))
+    return SearchResult(best, whole[best], whole, told)

@@ -16,8 +16,17 @@ from torch.nn import functional as F
 from supernet.errors import UserError
 from supernet.mixture import Architecture, ChoiceGroup, Mixture
 from supernet.ops import FactorizedReduce, ReLUConvBN
-from supernet.spaces.cell import Cell, MixedCell
-from supernet.spaces.space import Gene, Geometry, Rule, Space
+from supernet.spaces.cells import (
+    NOTHING,
+    Cell,
+    CellSpace,
+    Geometry,
+    MixedCell,
+    choices_of_edges,
+    images_of,
+)
+from supernet.spaces.space import Form, Gene, Rule
+from supernet.task import Task
 
 
 def edges_of(nodes: int) -> list[tuple[int, int]]:
@@ -193,7 +202,7 @@ class DartsSupernet(DartsNetwork):
 
 
 @dataclass
-class Darts(Space):
+class Darts(CellSpace):
     """Geometry: ``channels`` of the first cells and ``cells`` in all; the paper's are 16, 8 for
     search and 36, 20 for evaluation.
 
@@ -204,46 +213,56 @@ class Darts(Space):
 
     auxiliary: bool = True
 
-    name: ClassVar[str] = "darts"
+    name = "darts"
     nodes: ClassVar[int] = (
         # of a cell's own; with another number, and groups of as many edges, the supernet alone is
         # known
         4
     )
-    groups: ClassVar = (ChoiceGroup("normal", 14, OPTIONS), ChoiceGroup("reduce", 14, OPTIONS))
+    groups = (choices_of_edges("normal", 14, OPTIONS), choices_of_edges("reduce", 14, OPTIONS))
+    wiring: ClassVar = EDGES
     paper: ClassVar = {"search": Geometry(16, 8), "evaluation": Geometry(36, 20)}
 
-    def supernet(self, classes: int, in_channels: int, phase: str = "search") -> nn.Module:
-        geometry, searching = getattr(self, phase), phase == "search"
-        return DartsSupernet(
+    def supernet(self, task: Task, form: Form = "search") -> nn.Module:
+        geometry, searching = getattr(self, form), form == "search"
+        network = DartsSupernet(
             *self.groups,
             geometry.channels,
             geometry.cells,
-            classes,
-            in_channels,
+            *images_of(task),
             affine=not searching,
             pool_norm=searching,
             partial_channels=geometry.partial_channels,
             nodes=self.nodes,
         )
+        network.task = task
+        return network
 
     def standalone(
-        self, architecture: Architecture, classes: int, in_channels: int, phase: str = "evaluation"
+        self, architecture: Architecture, task: Task, form: Form = "evaluation"
     ) -> nn.Module:
         self.validate(architecture)
-        searching = phase == "search"
-        geometry = self.whole(phase)
+        searching = form == "search"
+        geometry = self.whole(form)
         return DartsNetwork(
             _kept(architecture["normal"]),
             _kept(architecture["reduce"]),
             geometry.channels,
             geometry.cells,
-            classes,
-            in_channels,
+            *images_of(task),
             affine=not searching,
             pool_norm=searching,
             auxiliary=self.auxiliary and not searching,
         )
+
+    def read_by(self, cell: str, state: Mapping[str, Tensor]) -> str:
+        """A layer is wider than the one before it exactly where its cell reduces."""
+        layer = int(cell.split(".")[1])  # the name is layers.LAYER.cell
+
+        def width(index: int) -> int:
+            return len(state[f"layers.{index}.preprocess1.body.0.weight"])
+
+        return "reduce" if layer > 0 and width(layer) > width(layer - 1) else "normal"
 
     def validate(self, architecture: Architecture) -> Architecture:
         super().validate(architecture)
@@ -257,7 +276,7 @@ class Darts(Space):
                     )
         return architecture
 
-    @cached_property  # it is asked for with every draw
+    @cached_property  # every draw reads it
     def genes(self) -> tuple[Gene, ...]:
         """For each node of each cell: which two nodes it reads, and the two operations."""
         return tuple(
@@ -272,7 +291,7 @@ class Darts(Space):
         )
 
     def express(self, values: Sequence[Any]) -> Architecture:
-        rows, genes = {group.name: ["none"] * group.slots for group in self.groups}, self.genes
+        rows, genes = {group.name: [NOTHING] * group.slots for group in self.groups}, self.genes
         for position in range(0, len(values), 3):
             sources, *operations = values[position : position + 3]
             name, node = genes[position].name.split("/")[:2]
@@ -323,7 +342,7 @@ class Darts(Space):
         choices = {}
         for group in self.groups:
             best = scores[group.name][:, 1:].max(dim=-1)
-            row = ["none"] * group.slots
+            row = [NOTHING] * group.slots
             for slots in self.sums(group.name):
                 for position in torch.topk(best.values[slots], 2).indices.tolist():
                     row[slots[position]] = OPTIONS[1 + int(best.indices[slots[position]])]
@@ -361,10 +380,10 @@ class Darts(Space):
                         f"darts: the {name} cell of a genotype has 8 (operation, source) pairs, "
                         f"not {len(pairs)}"
                     )
-                row = ["none"] * len(EDGES)
+                row = [NOTHING] * len(EDGES)
                 for position, (option, source) in enumerate(pairs):
                     edge = (int(source), 2 + position // 2)
-                    if edge not in EDGES or row[EDGES.index(edge)] != "none":
+                    if edge not in EDGES or row[EDGES.index(edge)] != NOTHING:
                         raise UserError(
                             f"darts: {name}[{position}] = {(option, source)}: no such free edge "
                             "in the cell"
@@ -399,5 +418,5 @@ def _kept(row) -> list[tuple[int, int, str]]:
     return [
         (source, target, option)
         for (source, target), option in zip(EDGES, row, strict=True)
-        if option != "none"
+        if option != NOTHING
     ]

@@ -1,34 +1,28 @@
-"""What a search space is: its choice groups, what is valid, how to build its networks, how to write
+"""What a search space is: its decisions, what is valid, how to build its networks, and how to write
 its architectures.
+
+Nothing here knows what the networks look like. Cells, with their operations and geometry, are in
+:mod:`supernet.spaces.cells`; what only some spaces can do is in
+:mod:`supernet.spaces.capabilities`.
 """
 
+import dataclasses
 from abc import ABC, abstractmethod
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from supernet.errors import UserError, require, unknown
+from supernet.errors import UserError, unknown
 from supernet.mixture import Architecture, Choice, ChoiceGroup
-from supernet.spaces.cell import Cell, MixedCell
+from supernet.task import Task
 
-
-@dataclass
-class Geometry:
-    """How large a network of the space is: ``channels`` of the first cell and number of ``cells``
-    (each space says which).
-
-    In a supernet, operations read one of ``partial_channels`` parts of the channels, and the rest
-    passes them by.
-    """
-
-    channels: int
-    cells: int
-    partial_channels: int = 1
+# Networks come in two forms: "search" is that of the supernet, "evaluation" that of the networks
+# which are retrained. A space may make them of different sizes.
+Form = Literal["search", "evaluation"]
 
 
 @dataclass(frozen=True)
@@ -41,7 +35,7 @@ class Gene:
 
 @dataclass(frozen=True)
 class Rule:
-    """Of these ``options`` (indices) in these ``slots`` of ``group``, exactly ``count`` are chosen."""
+    """Exactly ``count`` of these ``options`` (indices) are chosen in these ``slots`` of ``group``."""
 
     group: str
     slots: Sequence[int]
@@ -49,95 +43,123 @@ class Rule:
     count: int
 
 
-@dataclass
-class Space(ABC):
-    """A search space. ``search`` is the supernet's geometry, ``evaluation`` that of the network
-    which is retrained.
-
-    With partial channels in the search a subnet is the supernet on one path, what passes by
-    included; no plain network has its weights, so that there is no :meth:`standalone` of the phase
-    "search".
+class Size(NamedTuple):
+    """How large one thing is: its name, the setting that says so, its value, and the paper's value
+    (``None`` where no paper has one).
     """
 
-    search: Geometry
-    evaluation: Geometry
+    name: str
+    setting: str
+    value: float
+    full: float | None
 
-    name: ClassVar[str]
-    groups: ClassVar[tuple[ChoiceGroup, ...]]
-    paper: ClassVar[
-        dict[str, Geometry]
-    ] = {}  # the two geometries as its paper has them: what a report sets others beside
 
-    def __post_init__(self):
-        for phase in ("search", "evaluation"):
-            geometry, key = getattr(self, phase), f"space.{phase}"
-            if geometry.channels < 2 or geometry.channels % 2:
-                raise UserError(
-                    f"{key}.channels={geometry.channels}: must be even and at least 2; choose for "
-                    "example 16"
-                )
-            require(f"{key}.cells", geometry.cells, least=1)
-            parts = geometry.partial_channels
-            if parts < 1 or geometry.channels % parts:
-                raise UserError(
-                    f"{key}.partial_channels={parts}: must divide "
-                    f"{key}.channels={geometry.channels}"
-                )
-        if self.evaluation.partial_channels != 1:
-            raise UserError(
-                "space.evaluation.partial_channels: it is the supernet that has partial "
-                "channels; leave it at 1"
-            )
+class Space(ABC):
+    """A search space. A subclass is a dataclass whose fields are its settings.
 
-    def whole(self, phase: str) -> Geometry:
-        """The geometry of a plain network.
+    It says :attr:`name` and :attr:`groups`, builds the networks, and derives architectures. The
+    methods that are not abstract are right for a space in which every slot may have any of its
+    options, whatever the others have.
 
-        Raises:
-            UserError: there is none in that phase.
-        """
-        geometry = getattr(self, phase)
-        if geometry.partial_channels != 1:
-            raise UserError(
-                f"space.search.partial_channels={geometry.partial_channels}: no plain network has "
-                "the weights of such a supernet; "
-                "choose retrain.init=scratch, or space.search.partial_channels=1"
-            )
-        return geometry
+    Attributes:
+        name: what architectures and messages call the space.
+        groups: the decisions, in tables of those that have the same options.
+    """
+
+    name: str
+    groups: tuple[ChoiceGroup, ...]
+
+    # --- networks
 
     @abstractmethod
-    def supernet(self, classes: int, in_channels: int, phase: str = "search") -> nn.Module:
-        """A fresh supernet: ``forward(x [B, C, H, W], mixture) -> logits [B, classes]``.
-
-        ``phase`` "search" has the search geometry; "evaluation" has every option in the form and
-        size that it has in the networks which are retrained, to count costs by.
-        """
+    def supernet(self, task: Task, form: Form = "search") -> nn.Module:
+        """A fresh supernet for ``task``: ``forward(inputs, mixture) -> outputs``."""
 
     @abstractmethod
     def standalone(
-        self, architecture: Architecture, classes: int, in_channels: int, phase: str = "evaluation"
+        self, architecture: Architecture, task: Task, form: Form = "evaluation"
     ) -> nn.Module:
-        """A fresh plain network of the chosen operations alone: ``forward(x) -> logits``.
+        """A fresh network of the chosen operations alone: ``forward(inputs) -> outputs``.
 
-        ``phase`` "evaluation" has the evaluation geometry, for retraining; "search" has the form
-        that subnets of the supernet have, so that it can take inherited weights.
+        It is plain torch, without a trace of the search. In the form "search" it can take the
+        supernet's weights (:meth:`inherit`). To be exported it needs an attribute ``settings``, the
+        arguments that build it again. A second head for training alone is its attribute
+        ``auxiliary``; then it has a method ``forward_with_auxiliary``.
+
+        Raises:
+            UserError: the architecture is not of this space, or there is no such network.
         """
 
-    # --- the space as a set: independent decisions, any combination of which is one valid architecture
+    @abstractmethod
+    def inherit(self, supernet: nn.Module, architecture: Architecture) -> nn.Module:
+        """The standalone network in the form "search", on the CPU, with the weights that
+        ``supernet`` has for it: it computes what the supernet computes on the architecture's path.
+
+        Raises:
+            UserError: the architecture is not of this space, or :meth:`require_inherit` fails.
+        """
+
+    def require_inherit(self) -> None:  # noqa: B027 - most spaces have nothing to check
+        """Raises a UserError if no standalone network can have the supernet's weights."""
+
+    def taken_over(
+        self,
+        state: Mapping[str, Tensor],
+        of: Architecture,
+        network: nn.Module,
+        architecture: Architecture,
+    ) -> dict[str, Tensor]:
+        """The tensors that ``network``, the standalone of ``architecture``, can take over from
+        ``state``, that of a standalone network of the architecture ``of``.
+
+        By default, all tensors of the same name and shape.
+        """
+        return {
+            name: state[name]
+            for name, own in network.state_dict().items()
+            if name in state and state[name].shape == own.shape
+        }
+
+    def settings(self, form: Form) -> dict[str, Any]:
+        """The settings that the networks of a form depend on: networks of equal ones have weights
+        of the same names and shapes. By default all.
+        """
+        return dataclasses.asdict(cast(Any, self))
+
+    def sizes(self, form: Form) -> Sequence[Size]:
+        """How large the networks of a form are, for the report to compare with the paper's."""
+        return ()
+
+    # --- the space as a set: independent genes, any combination of which is one valid architecture
 
     @property
-    @abstractmethod
     def genes(self) -> tuple[Gene, ...]:
-        """The decisions. Every choice of one value a gene is a valid architecture, and each
-        architecture is one such choice.
+        """The decisions as independent ones. Every choice of one value for each gene is a valid
+        architecture, and each architecture is one such choice.
         """
+        return tuple(
+            Gene(f"{group.name}/{slot}", group.options)
+            for group in self.groups
+            for slot in range(group.slots)
+        )
 
-    @abstractmethod
     def express(self, values: Sequence[Any]) -> Architecture:
-        """The architecture of one value a gene."""
+        """The architecture of one value for each gene."""
+        rows, given = {}, list(values)
+        for group in self.groups:
+            rows[group.name], given = given[: group.slots], given[group.slots :]
+        return Architecture.of(self.name, **rows)
 
-    @abstractmethod
     def values(self, architecture: Architecture) -> list[Any]:
         """The inverse of :meth:`express`."""
+        return [option for _, options in architecture.choices for option in options]
+
+    def canonical(self, architecture: Architecture) -> Architecture:
+        """The one architecture that stands for all that compute the same function as the given one.
+
+        By default the architecture itself.
+        """
+        return architecture
 
     def random(self, rng: np.random.Generator) -> Architecture:
         """A valid architecture, drawn uniformly."""
@@ -162,26 +184,10 @@ class Space(ABC):
             if other != values[position]
         ]
 
-    def candidates(self, network: nn.Module) -> dict[str, tuple[str, int, int]]:
-        """The name of each candidate operation's module in a supernet -> group, slot and option
-        (index) that it is.
-        """
-        return {
-            f"{name}.edges.{edge}.{option}": (
-                cell.group.name,
-                slot,
-                cell.group.options.index(option),
-            )
-            for name, cell in network.named_modules()
-            if isinstance(cell, MixedCell)
-            for slot, (_, _, edge) in enumerate(cell.wiring)
-            for option in cell.edges[edge]
-        }
-
     # --- the space as linear rules, for a derivation under constraints
 
     def rules(self) -> list[Rule]:
-        """What is valid, as equations: by default one option a slot."""
+        """What is valid, as equations: by default one option for each slot."""
         return [
             Rule(group.name, [slot], range(len(group.options)), 1)
             for group in self.groups
@@ -201,32 +207,49 @@ class Space(ABC):
         return torch.ones(next(g.slots for g in self.groups if g.name == group))
 
     def sums(self, group: str) -> list[list[int]]:
-        """The slots whose outputs are added up, node by node: the edges into it. None where a space
-        adds up nothing.
+        """The slots whose outputs are added up, sum by sum: in a cell, the edges into each node. It
+        is empty where a space adds up nothing.
         """
         return []
 
-    @abstractmethod
     def derive(self, scores: Mapping[str, Tensor]) -> Architecture:
         """The valid architecture of the highest ``scores`` (group -> [slots, options], higher is
-        better), by the paper's rule.
+        better), by the paper's rule; by default the best option of each slot.
         """
+        return Architecture.of(
+            self.name,
+            **{
+                group.name: [group.options[i] for i in scores[group.name].argmax(dim=-1).tolist()]
+                for group in self.groups
+            },
+        )
 
-    @abstractmethod
+    # --- notations
+
     def encode(self, architecture: Architecture) -> str:
-        """The architecture in the notation that papers print."""
+        """The architecture in the notation that papers print; by default ``group=option,option
+        group=option``.
+        """
+        return " ".join(f"{name}={','.join(options)}" for name, options in architecture.choices)
 
-    @abstractmethod
     def decode(self, text: str) -> Architecture:
         """The inverse of :meth:`encode`.
 
         Raises:
             UserError: the text is not in that notation or the architecture is not valid.
         """
-
-    @abstractmethod
-    def graph(self, architecture: Architecture) -> dict[str, list[tuple[str, str, str]]]:
-        """For drawing: cell name -> edges (source node, target node, operation name)."""
+        pairs = [word.partition("=") for word in text.split()]
+        if [name for name, _, _ in pairs] != [group.name for group in self.groups]:
+            example = " ".join(
+                f"{g.name}={','.join([g.options[0]] * g.slots)}" for g in self.groups
+            )
+            raise UserError(
+                f"not an architecture of the space {self.name}: {text[:120]!r}; expected the form "
+                f"of {example}"
+            )
+        return self.validate(
+            Architecture.of(self.name, **{name: options.split(",") for name, _, options in pairs})
+        )
 
     def validate(self, architecture: Architecture) -> Architecture:
         """Returns the architecture if it belongs to this space.
@@ -265,58 +288,34 @@ class Space(ABC):
             for g in self.groups
         }
 
-    def share(self, architecture: Architecture, options: Collection[str]) -> float:
-        """The share of an architecture's decisions that fell on one of ``options``; an edge left
-        out by a rule is no decision.
+    def share(self, architecture: Architecture, options: Mapping[str, Collection[str]]) -> float:
+        """The share of an architecture's decisions that fell on one of ``options`` (group ->
+        names).
+
+        Where a rule says how many of several slots are kept, "nothing" in the others follows from
+        the rule and is no decision.
         """
-        dropped = ["none"] * sum(
-            len(rule.slots) - rule.count for rule in self.rules() if len(rule.slots) > 1
-        )
-        chosen = Counter(
-            option for _, options in architecture.choices for option in options
-        ) - Counter(dropped)
-        return sum(chosen[option] for option in options) / chosen.total()
-
-    def inherited(
-        self, state: Mapping[str, Tensor], standalone: nn.Module, architecture: Architecture
-    ) -> dict[str, Tensor]:
-        """The standalone network's state (``phase="search"``), cut out of a supernet's ``state``."""
-        prefixes = {edge: f"{edge}{option}." for edge, option in operations_of(standalone).items()}
-        result = {}
-        for key in standalone.state_dict():
-            prefix = next((p for p in prefixes if key.startswith(p)), "")
-            result[key] = state[prefixes.get(prefix, "") + key.removeprefix(prefix)]
-        return result
-
-    def shared(
-        self, state: Mapping[str, Tensor], operations: Mapping[str, str], network: nn.Module
-    ) -> dict[str, Tensor]:
-        """What ``network`` can take over from the ``state`` of another standalone network, whose
-        edges run ``operations``.
-
-        That is every tensor of the same name and shape, on the edges of cells only where the same
-        edge of the same cell runs the same operation: two convolutions have BatchNorms of one
-        shape, but these belong to other features.
-        """
-        other = tuple(
-            edge
-            for edge, option in operations_of(network).items()
-            if operations.get(edge) != option
-        )
-        return {
-            name: state[name]
-            for name, own in network.state_dict().items()
-            if name in state and state[name].shape == own.shape and not name.startswith(other)
-        }
+        found = decisions = 0
+        for group in self.groups:
+            left_out = sum(
+                len(rule.slots) - rule.count
+                for rule in self.rules()
+                if rule.group == group.name and len(rule.slots) > 1
+            )
+            wanted = options.get(group.name, ())
+            found += sum(option in wanted for option in architecture[group.name])
+            found -= left_out if group.nothing in wanted else 0
+            decisions += group.slots - left_out
+        return found / decisions
 
 
-def operations_of(network: nn.Module) -> dict[str, str]:
-    """What each edge of a standalone network's cells runs, by the prefix of its names in the
-    network's state.
+def set_recompute(supernet: nn.Module, recompute: bool = True) -> None:
+    """Whether a supernet computes cheap activations again in backward instead of keeping them: the
+    same bits in less memory and more time.
+
+    It holds for every module that has an attribute ``recompute``, which a module sets if it is able
+    to do so.
     """
-    cells = [(name, module) for name, module in network.named_modules() if isinstance(module, Cell)]
-    return {
-        f"{name}.edges.{edge}.": option
-        for name, cell in cells
-        for edge, option in cell.operations.items()
-    }
+    for module in supernet.modules():
+        if hasattr(module, "recompute"):
+            module.recompute = recompute

@@ -27,6 +27,8 @@ class Progress:
 
     def __init__(self, *, quiet: bool = False, file: TextIO | None = None, every: float = 5.0):
         self.quiet, self.every = quiet, every
+        self.bar: Bar | None = None  # of the stages that run now
+        self.running = 0
         self.console = Console(file=file or sys.stdout, highlight=False, emoji=False)
         self.live = (
             self.console.is_terminal
@@ -69,6 +71,27 @@ class Progress:
 
     @contextmanager
     def _bar(self, name: str, total: int, start: int) -> Iterator[Update]:
+        """A bar; those of stages that run at once stand below each other until all have ended."""
+        rate, bar = Rate(start), self.bar or self._new_bar()
+        if self.bar is None:
+            self.bar = bar
+            bar.start()
+        task = bar.add_task(name, total=total, completed=start, figures="")
+        self.running += 1
+
+        def update(step: int, metrics: Mapping[str, float]) -> None:
+            figures = "  ".join([f"{rate(step):.1f} steps/s", *short_texts(metrics)])
+            bar.update(task, completed=step, figures=figures)
+
+        try:
+            yield update
+        finally:
+            self.running -= 1
+            if not self.running:
+                bar.stop()
+                self.bar = None
+
+    def _new_bar(self) -> Bar:
         columns = (
             TextColumn("{task.description:<10}", markup=False),
             BarColumn(bar_width=16),
@@ -80,18 +103,7 @@ class Progress:
                 table_column=Column(no_wrap=True, overflow="ellipsis"),
             ),
         )
-        rate = Rate(start)
-        with Bar(*columns, console=self.console, refresh_per_second=4) as bar:
-            task = bar.add_task(name, total=total, completed=start, figures="")
-
-            def update(step: int, metrics: Mapping[str, float]) -> None:
-                bar.update(
-                    task,
-                    completed=step,
-                    figures="  ".join([f"{rate(step):.1f} steps/s", *short_texts(metrics)]),
-                )
-
-            yield update
+        return Bar(*columns, console=self.console, refresh_per_second=4)
 
     @contextmanager
     def _lines(self, name: str, total: int, start: int) -> Iterator[Update]:
@@ -120,6 +132,23 @@ class Progress:
             )
 
         yield update
+
+
+class Labelled(Progress):
+    """Another display, in which every stage and message begins with a ``label``."""
+
+    def __init__(self, progress: Progress, label: str):
+        super().__init__(quiet=True)
+        self.progress, self.label = progress, label
+
+    def message(self, content: Any) -> None:
+        labelled = f"{self.label}: {content}" if isinstance(content, str) else content
+        self.progress.message(labelled)
+
+    @contextmanager
+    def stage(self, name: str, total: int, start: int = 0) -> Iterator[Update]:
+        with self.progress.stage(f"{self.label} {name}", total, start) as update:
+            yield update
 
 
 class Rate:

@@ -22,7 +22,7 @@ class JsonLines(Tracker):
     when the next row is written: reading a run never changes it.
     """
 
-    def __init__(self, path: str | os.PathLike):
+    def __init__(self, path: str | os.PathLike[str]):
         self.path = Path(path)
         self._length = 0
         self._file: BinaryIO | None = None
@@ -87,19 +87,26 @@ def number(value: Any) -> int | float | None:
     return value if math.isfinite(value) else None
 
 
-def read_rows(path: str | os.PathLike) -> list[dict[str, Any]]:
+def read_rows(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """The rows of a file; none if there is no file; a torn last line is left out.
 
     Raises:
         UserError: another line is not JSON.
     """
-    path = Path(path)
-    if not path.exists():
-        return []
-    lines = path.read_bytes().split(b"\n")[
-        :-1
-    ]  # after the last newline there is nothing, or a torn line
+    return rows_from(Path(path), 0)[0] if Path(path).exists() else []
+
+
+def rows_from(path: Path, start: int) -> tuple[list[dict[str, Any]], int]:
+    """The whole rows of a file from the byte ``start`` on, and the byte at which they end.
+
+    Raises:
+        UserError: a line is not JSON.
+    """
+    with open(path, "rb") as file:
+        file.seek(start)
+        content = file.read()
+    whole = content[: content.rfind(b"\n") + 1]  # what follows is a torn line, or nothing
     try:
-        return [json.loads(line) for line in lines]
+        return [json.loads(line) for line in whole.splitlines()], start + len(whole)
     except ValueError as error:
         raise UserError(f"{path} is damaged ({error}); restore it or remove it") from error

@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from supernet.errors import UserError, unknown
 from supernet.files import read_json, write_json
@@ -37,10 +37,10 @@ class WandB(Tracker):
     name: str | None = None  # None is the name of the job
     tags: list[str] = field(default_factory=list)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.mode not in MODES:
             raise UserError(f"tracker.mode: {unknown(self.mode, MODES)}")
-        self._run = None
+        self._run: Any = None  # W&B's, from the first row to the end
 
     def start(
         self, folder: Path, config: Mapping[str, Any], state: Mapping[str, Any] | None = None
@@ -74,10 +74,8 @@ class WandB(Tracker):
     def close(self, exit_code: int = 0) -> None:
         if self._run is None:
             return
-        kept, own = (
-            self._kept(),
-            Path(self._run.dir).parent,
-        )  # dir is FOLDER/wandb/offline-run-TIME-ID/files
+        kept = self._kept()
+        own = Path(self._run.dir).parent  # dir is FOLDER/wandb/offline-run-TIME-ID/files
         self._send_artifacts(kept.get("artifacts", {}))
         self._run.summary.update(kept.get("summary", {}))
         self._run.finish(exit_code=exit_code)
@@ -96,20 +94,18 @@ class WandB(Tracker):
         import wandb
 
         online = self.mode == "online"
-        wandb.setup(
-            wandb.Settings(silent=True)
-        )  # no banner and no hints among the lines of the run
+        # no banner and no hints among the lines of the run
+        wandb.setup(wandb.Settings(silent=True))
         if online and not wandb.login(prompt=False, verify=False):
             raise UserError(
                 "tracker.mode=online needs a W&B login, and there is none: run `wandb login`, or "
-                "set WANDB_API_KEY, "
-                "or choose tracker.mode=offline"
+                "set WANDB_API_KEY, or choose tracker.mode=offline"
             )
         try:
             self._run = wandb.init(
                 id=self._kept()["id"],
                 resume="allow" if online else None,
-                mode=self.mode,
+                mode=cast(Any, self.mode),  # one of MODES
                 project=self.project,
                 entity=self.entity,
                 name=self.name or self._config.get("name"),
@@ -127,9 +123,7 @@ class WandB(Tracker):
                     x_transaction_log_flush_interval=1.0,  # seconds; what a killed run may lack
                 ),
             )
-        except (
-            Exception
-        ) as error:  # no login, no network, no such project, no disk: W&B has many words for them
+        except Exception as error:  # W&B has many: no login, no network, no project, no disk
             raise UserError(
                 f"W&B cannot start: {' '.join(str(error).split())}; mend it or choose "
                 "tracker.mode=offline"
@@ -171,19 +165,19 @@ class WandB(Tracker):
             artifact = wandb.Artifact(name, type=described["kind"])
             for path in map(self._folder.joinpath, described["paths"]):
                 if path.is_file():
-                    artifact.add_file(
-                        str(path), policy="immutable"
-                    )  # W&B need not copy it to the user's home first
+                    # immutable: W&B need not copy it to the user's home first
+                    artifact.add_file(str(path), policy="immutable")
             self._run.log_artifact(artifact)
 
-    # What every session of the job must know: the id, and what an offline run is to hold beyond the
-    # rows.
+    # job.json holds what every session of the job must know: the id, and what an offline run is to
+    # hold besides the rows.
 
     def _kept(self) -> dict[str, Any]:
         path = self._folder / "wandb" / "job.json"
         if not path.exists():
             write_json(path, {"id": secrets.token_hex(4)})
-        return read_json(path)
+        kept: dict[str, Any] = read_json(path)
+        return kept
 
     def _keep(self, **values: Any) -> None:
         if self.mode != "disabled":

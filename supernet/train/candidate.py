@@ -71,7 +71,7 @@ class CandidateStage(RetrainStage):
         batches = evaluation_batches(
             data.train, self.held_out, 256, data.mean, data.std, self.device
         )
-        self.curve.append(evaluate(self.trained().eval(), batches).accuracy)
+        self.curve.append(evaluate(self.trained().eval(), batches, data.task).accuracy)
         epochs, epoch = self.settings.epochs, len(self.curve)
         looked_at = self.shortlist.first_look * epochs <= epoch < epochs
         if looked_at and hopeless(self.curve, epochs, self.shortlist.confidence, self.finished):

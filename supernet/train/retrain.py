@@ -7,14 +7,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn, optim
-from torch.nn import functional as F
 
 from supernet.data import Augment, Batches, ImageData
 from supernet.device import autocast
 from supernet.errors import UserError, require
 from supernet.ops import DropPath
 from supernet.randomness import Streams
-from supernet.spaces.space import operations_of
 from supernet.train.schedule import SGDSettings, cosine
 
 
@@ -36,7 +34,7 @@ class RetrainSettings(SGDSettings):
     init: str = "scratch"
     warm_start: str | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self.check("retrain")
         require("retrain.drop_path", self.drop_path, least=0, below=1)
         require("retrain.auxiliary_weight", self.auxiliary_weight, least=0)
@@ -70,7 +68,7 @@ class RetrainStage:
         key: str = "",
     ):
         self.name, self.settings, self.streams, self.key = name, settings, streams, key
-        self.data = data
+        self.data, self.task = data, data.task
         self.device, self.precision = torch.device(device), precision
         self.network = network.to(self.device, memory_format=torch.channels_last)
         self.drop_paths = [module for module in network.modules() if isinstance(module, DropPath)]
@@ -111,12 +109,11 @@ class RetrainStage:
         images, labels = next(self.batches)
         with autocast(self.device, self.precision):
             outputs, second = forward(self.network, images)
-            loss = F.cross_entropy(outputs, labels, label_smoothing=settings.label_smoothing)
+            loss = self.task.loss(outputs, labels, settings.label_smoothing)
             total = loss
             if second is not None:
-                total = loss + settings.auxiliary_weight * F.cross_entropy(
-                    second, labels, label_smoothing=settings.label_smoothing
-                )
+                auxiliary = self.task.loss(second, labels, settings.label_smoothing)
+                total = loss + settings.auxiliary_weight * auxiliary
         total.backward()
         if settings.clip:
             nn.utils.clip_grad_norm_(self.network.parameters(), settings.clip)
@@ -125,8 +122,10 @@ class RetrainStage:
         self.schedule.step()
         if self.average is not None:
             self.average.update(self.network, step=index)
-        right = (outputs.detach().argmax(dim=1) == labels).float().mean()
-        return {"loss": loss.detach(), "accuracy": right}
+        return {
+            "loss": loss.detach(),
+            self.task.metric_name: self.task.metric(outputs.detach(), labels),
+        }
 
     def end_of_epoch(self) -> dict[str, float]:
         return {}
@@ -137,9 +136,6 @@ class RetrainStage:
     def state_dict(self) -> dict[str, Any]:
         return {
             "network": self.network.state_dict(),
-            "operations": operations_of(
-                self.network
-            ),  # whoever starts from these weights must know what they were for
             "average": None if self.average is None else self.average.module.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),

@@ -1,13 +1,13 @@
 """A trained supernet goes on training while decisions are taken about it, one after the other."""
 
+from dataclasses import replace
 from typing import Any, Protocol
 
-from torch import Tensor, nn, optim
+from torch import Tensor
 
-from supernet.device import autocast
-from supernet.mixture import Mixture, detached
-from supernet.train.schedule import cosine
+from supernet.mixture import Mixture
 from supernet.train.search import SearchStage
+from supernet.train.weights import SharedWeights
 
 
 class Decisions(Protocol):
@@ -44,46 +44,32 @@ class TuningStage:
         self.steps_per_epoch = search.steps_per_epoch
         self.between = max(1, round(epochs * self.steps_per_epoch))
         self.steps = self.between * decisions.questions
-        settings = search.settings
-        self.optimizer = optim.SGD(
-            search.supernet.parameters(),
-            lr,
-            momentum=settings.momentum,
-            weight_decay=settings.weight_decay,
-        )
-        self.schedule = cosine(self.optimizer, self.steps, 0.0, 0)
+        settings = replace(search.settings, lr=lr, lr_min=0.0, warmup_epochs=0.0)
+        self.weights = SharedWeights(settings, search.device, search.weights.precision)
+        self.weights.begin(search.supernet, self.steps, self.steps_per_epoch)
 
     def step(self, index: int) -> dict[str, Tensor]:
         search = self.search
         if index % self.between == 0:
             self.decisions.decide()
         search.supernet.train()
-        images, labels = next(search.weight_batches)
-        with autocast(self.device, search.precision):
-            outputs = search.supernet(images, detached(self.decisions.mixture()))
-            loss = search.loss(outputs, labels)
-        loss.backward()
-        if search.settings.clip:
-            nn.utils.clip_grad_norm_(search.supernet.parameters(), search.settings.clip)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        self.schedule.step()
-        return {
-            "loss": loss.detach(),
-            "accuracy": (outputs.detach().argmax(dim=1) == labels).float().mean(),
-        }
+        figures = self.weights.backward([self.decisions.mixture()], next(search.weight_batches))
+        self.weights.step()
+        return figures
 
     def end_of_epoch(self) -> dict[str, float]:
         return {}
 
     def state_dict(self) -> dict[str, Any]:
         return {
-            "search": self.search.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
+            "search": self.search.state_dict(),  # with the weights of the supernet
+            "optimizer": self.weights.optimizer.state_dict(),
+            "schedule": self.weights.schedule.state_dict(),
             "decisions": self.decisions.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        for name in ("search", "optimizer", "schedule", "decisions"):
-            getattr(self, name).load_state_dict(state[name])
+        self.search.load_state_dict(state["search"])
+        self.weights.optimizer.load_state_dict(state["optimizer"])
+        self.weights.schedule.load_state_dict(state["schedule"])
+        self.decisions.load_state_dict(state["decisions"])

@@ -20,7 +20,7 @@ begins with the first rate again.
 """
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn, optim
@@ -96,7 +96,7 @@ def sources_of(old: nn.Module, new: nn.Module, noise: torch.Generator) -> dict[s
     """Of each tensor of the operation ``new``, by its name, where in the narrower ``old`` it comes
     from.
     """
-    layers = [
+    layers: list[tuple[str, Any, Any]] = [  # name, the old layer, the new one
         (f"{name}.", layer, wider)
         for (name, layer), wider in zip(old.named_modules(), new.modules(), strict=True)
         if isinstance(layer, nn.Conv2d | nn.BatchNorm2d)
@@ -105,9 +105,8 @@ def sources_of(old: nn.Module, new: nn.Module, noise: torch.Generator) -> dict[s
         return {}
     _, first, wider = layers[0]
     read = copies(channels_of(first), channels_of(wider), noise)
-    if isinstance(
-        old, FactorizedReduce
-    ):  # two convolutions side by side, their outputs one behind the other
+    if isinstance(old, FactorizedReduce):
+        # two convolutions side by side, their outputs one behind the other
         (even, one, wide_one), (odd, other, wide_other), (norm, statistics, _) = layers
         left, right = (
             copies(a.out_channels, b.out_channels, noise)
@@ -119,11 +118,10 @@ def sources_of(old: nn.Module, new: nn.Module, noise: torch.Generator) -> dict[s
             f"{odd}weight": Source(right.of, read),
         }
         return convolutions | each_channel(norm, statistics, joined)
-    sources = {}
+    sources: dict[str, Source] = {}
     for name, layer, wider in layers:
-        if (
-            isinstance(layer, nn.Conv2d) and wider.groups == 1
-        ):  # of one channel, the old one cannot tell whether it is depthwise
+        # of one channel, the old one cannot tell whether it is depthwise: the new one can
+        if isinstance(layer, nn.Conv2d) and wider.groups == 1:
             written = copies(layer.out_channels, wider.out_channels, noise)
             sources[f"{name}weight"] = Source(written.of, read)
             read = written

@@ -9,19 +9,20 @@ from scipy.stats import spearmanr
 from torch import nn
 
 from supernet.cost.count import Cost, count
+from supernet.spaces.cells import Geometry
 from supernet.spaces.darts import Darts
 from supernet.spaces.nb201 import NB201
-from supernet.spaces.space import Geometry
 from tests.spaces.test_published import DARTS_V2
+from tests.tasks import task_of
 
-CIFAR = (3, 32, 32)
+CIFAR = task_of(10, 3, (32, 32))
 PAPER = NB201(Geometry(16, 5), Geometry(16, 5))
 DARTS = Darts(Geometry(16, 8), Geometry(36, 20), auxiliary=True)
 SIX_CONVOLUTIONS = "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|nor_conv_3x3~0|nor_conv_3x3~1|nor_conv_3x3~2|"
 
 
 def nb201_cost(text: str) -> Cost:
-    return count(PAPER.standalone(PAPER.decode(text), 10, 3), CIFAR)
+    return count(PAPER.standalone(PAPER.decode(text), CIFAR), CIFAR)
 
 
 def test_six_3x3_convolutions_have_the_published_1531546_parameters():
@@ -69,33 +70,34 @@ def test_multiply_adds_of_nb201_worked_by_hand():
     by_hand += sum(
         (9 * a * b + 9 * b * b + a * b) * pixels for (a, _), (b, pixels) in pairwise(stages)
     )
-    for phase in ("search", "evaluation"):
-        assert count(space.standalone(cell, 10, 3, phase), (3, 8, 8)).madds == by_hand
+    task = task_of(10, 3)
+    for form in ("search", "evaluation"):
+        assert count(space.standalone(cell, task, form), task).madds == by_hand
 
 
 def test_darts_v2_has_the_published_size_without_its_auxiliary_head():
     """3.3 M parameters (DARTS, table 1); its multiply-adds are printed as 528 M to 540 M, by what
     is counted.
     """
-    network = DARTS.standalone(DARTS.decode(DARTS_V2), 10, 3)
+    network = DARTS.standalone(DARTS.decode(DARTS_V2), CIFAR)
     cost = count(network, CIFAR)
     assert network.auxiliary is not None
     assert round(cost.params / 1e6, 1) == 3.3
     assert 520e6 < cost.madds < 545e6
     plain = Darts(Geometry(16, 8), Geometry(36, 20), auxiliary=False)
-    assert count(plain.standalone(plain.decode(DARTS_V2), 10, 3), CIFAR) == cost
-    search = count(DARTS.standalone(DARTS.decode(DARTS_V2), 10, 3, "search"), CIFAR)
+    assert count(plain.standalone(plain.decode(DARTS_V2), CIFAR), CIFAR) == cost
+    search = count(DARTS.standalone(DARTS.decode(DARTS_V2), CIFAR, "search"), CIFAR)
     assert search.params < cost.params / 5 and search.madds < cost.madds / 5
 
 
 def test_counting_leaves_the_network_as_it_was():
     space = NB201(Geometry(4, 1), Geometry(4, 1))
-    network = space.standalone(space.decode(SIX_CONVOLUTIONS), 10, 1).train()
+    network = space.standalone(space.decode(SIX_CONVOLUTIONS), task_of(10, 1)).train()
     network.blocks[0].drop_path.generator = torch.Generator().manual_seed(
         0
     )  # as a retraining leaves it
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    count(network, (1, 8, 8))
+    count(network, task_of(10, 1))
     assert network.training and all(
         torch.equal(before[name], value) for name, value in network.state_dict().items()
     )
@@ -104,4 +106,6 @@ def test_counting_leaves_the_network_as_it_was():
 @pytest.mark.parametrize("groups", [1, 4])
 def test_one_convolution_by_hand(groups):
     network = nn.Conv2d(4, 8, 3, stride=2, padding=1, groups=groups)
-    assert count(network, (4, 7, 9)) == Cost(8 * 4 // groups * 9 + 8, 9 * (4 // groups) * 8 * 4 * 5)
+    assert count(network, task_of(10, 4, (7, 9))) == Cost(
+        8 * 4 // groups * 9 + 8, 9 * (4 // groups) * 8 * 4 * 5
+    )

@@ -21,8 +21,10 @@ from supernet.ops import DropPath, Pool
 from supernet.randomness import Streams
 from supernet.track.jsonlines import read_rows
 from tests.commands import TINY, finished, supernet
+from tests.tasks import task_of
 from tests.variants import SPACES
 
+TASK = task_of(10, 3)
 SHAPE = (3, 8, 8)
 CPU = torch.device("cpu")
 
@@ -67,7 +69,7 @@ def planted():
     def make(name, slow=0, **settings):
         clock = PlantedClock(slow)
         handles.append(register_module_forward_hook(clock.hook))
-        return Bench(SPACES[name](), 10, SHAPE, CPU, Streams(0), clock=clock, **settings)
+        return Bench(SPACES[name](), TASK, CPU, Streams(0), clock=clock, **settings)
 
     yield make
     for handle in handles:
@@ -86,7 +88,7 @@ def test_the_table_adds_up_to_whole_networks_exactly(name, slow, planted):
     drawn = [bench.space.random(rng) for _ in range(5)]
     bench.clock.slow = 0
     for architecture in drawn:
-        network = bench.space.standalone(architecture, 10, 3).eval()
+        network = bench.space.standalone(architecture, task_of(10, 3)).eval()
         started = bench.clock.now
         with torch.no_grad():
             network(torch.zeros(1, *SHAPE))
@@ -131,7 +133,7 @@ def test_measurements_take_turns(planted):
 @pytest.mark.parametrize("batch_size", [1, 2])
 def test_real_times_are_positive_and_the_error_is_a_figure(batch_size):
     for make in SPACES.values():
-        bench = Bench(make(), 3, (1, 8, 8), CPU, Streams(0), batch_size, rounds=2)
+        bench = Bench(make(), task_of(3, 1), CPU, Streams(0), batch_size, rounds=2)
         before = torch.random.get_rng_state()
         table = measured(bench)
         error = latency_error(table, bench, 4)
@@ -236,8 +238,7 @@ def test_derivation_within_a_latency_is_optimal_among_all_15625_cells(tmp_path):
     cost = table.fixed + table.options["edges"].numpy()[np.arange(6), every].sum(1)
     budget = Budget(
         table.space,
-        10,
-        SHAPE,
+        TASK,
         measured={"latency_ms": read_table(tmp_path / "times.csv", table.space)},
     )
     rng = np.random.default_rng(0)
@@ -261,7 +262,7 @@ def test_nothing_drawn_or_derived_is_slower_than_allowed(filed):
     rng = np.random.default_rng(0)
     times = [table.of(table.space.random(rng)) for _ in range(50)]
     limits = {"latency_ms": float(np.quantile(times, 0.3))}
-    budget = Budget(table.space, 10, SHAPE, limits, {"latency_ms": table})
+    budget = Budget(table.space, TASK, limits, {"latency_ms": table})
     scores = {g.name: torch.from_numpy(rng.random(g.shape)) for g in table.space.groups}
     for architecture in [
         budget.best(scores),
@@ -273,9 +274,9 @@ def test_nothing_drawn_or_derived_is_slower_than_allowed(filed):
 
 def test_an_impossible_latency_names_the_cheapest_architecture(filed):
     table, _ = filed
-    cheapest = Budget(table.space, 10, SHAPE, measured={"latency_ms": table}).cheapest("latency_ms")
+    cheapest = Budget(table.space, TASK, measured={"latency_ms": table}).cheapest("latency_ms")
     with pytest.raises(UserError, match=r"budget\.latency_ms=0\.0625: no architecture") as error:
-        Budget(table.space, 10, SHAPE, {"latency_ms": 0.0625}, {"latency_ms": table})
+        Budget(table.space, TASK, {"latency_ms": 0.0625}, {"latency_ms": table})
     assert table.space.encode(cheapest) in str(error.value)
     assert f"{table.of(cheapest):.6g}" in str(error.value)
 
@@ -343,7 +344,7 @@ def test_a_run_measures_once_and_goes_on_with_what_it_measured(tmp_path, monkeyp
     def again(*arguments):
         raise AssertionError("measured a second time")
 
-    monkeypatch.setattr("supernet.run.measured", again)
+    monkeypatch.setattr("supernet.runs.latency.measured", again)
     assert finished("latency", f"from={folder}", cwd=tmp_path) == folder
     limit = middling(table)
     child = finished("derive", f"from={folder}", f"budget.latency_ms={limit}", cwd=tmp_path)

@@ -3,17 +3,19 @@ by it.
 """
 
 import dataclasses
+import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from hydra.core.config_store import ConfigStore
 
 from supernet import run as run_module
-from supernet.cli import composed
-from supernet.config import Config
+from supernet.cli.composition import composed
+from supernet.config import Config, typed
 from supernet.cost import memory
 from supernet.cost.memory import (
     MARGIN,
@@ -27,6 +29,8 @@ from supernet.cost.memory import (
 )
 from supernet.errors import UserError
 from supernet.files import read_json
+from supernet.run import Run
+from supernet.trial import peak_of_retraining
 from tests.commands import ROOT, TINY, finished, supernet
 
 FIVE_STEPS = [*TINY, "tracker=none", "method=darts", "search.epochs=1"]
@@ -34,18 +38,19 @@ FIVE_STEPS = [*TINY, "tracker=none", "method=darts", "search.epochs=1"]
 # What a process that searches holds before its first step, and at its peak, by the kernel: nothing
 # of the planner is in it.
 SEARCH = """
-import os, sys
+import sys
 from pathlib import Path
-from hydra.core.config_store import ConfigStore
-from supernet.cli import composed
-from supernet.config import Config
-from supernet.run import Run
+from supernet.cli.composition import composed
+from supernet.runs.search import search_stage
+from supernet.runs.setup import Setup
+from supernet.runs.work import budget_of
 
 def held(name):
-    return next(int(line.split()[1]) * 1024 for line in Path("/proc/self/status").read_text().splitlines() if name in line)
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if name in line)
 
-ConfigStore.instance().store("schema", Config)
-stage = Run(composed(sys.argv[1:]), Path(os.devnull)).search_stage()
+setup = Setup(composed(sys.argv[1:]))
+stage = search_stage(setup, budget_of(setup, {}))
 before = held("VmRSS")
 Path("/proc/self/clear_refs").write_text("5")
 for index in range(16):
@@ -56,17 +61,21 @@ print(before, held("VmHWM"))
 RETRAINING = """
 import sys
 from pathlib import Path
-from hydra.core.config_store import ConfigStore
-from supernet.cli import composed
-from supernet.config import Config
-from supernet.run import Run
-ConfigStore.instance().store("schema", Config)
-run = Run(composed(sys.argv[1:]), Path("/dev/null"))
-stage = run.retrain_stage("measured", run.budget.largest(), 0, "scratch")
+from supernet.cli.composition import composed
+from supernet.randomness import Streams
+from supernet.runs.setup import Setup
+from supernet.runs.training import fresh_network, retrain_stage
+from supernet.runs.work import budget_of
+
+setup = Setup(composed(sys.argv[1:]))
+streams = Streams(0)
+network = fresh_network(setup, budget_of(setup, {}).largest(), streams)
+stage = retrain_stage(setup, "measured", network, setup.images, streams)
 Path("/proc/self/clear_refs").write_text("5")
 for number in range(3):
     stage.step(number)
-print(next(int(line.split()[1]) * 1024 for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")))
+lines = Path("/proc/self/status").read_text().splitlines()
+print(next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")))
 """
 
 on_linux = pytest.mark.skipif(
@@ -100,7 +109,7 @@ def photographs(tmp_path):
             "data=npz",
             f"data.source.path={tmp_path / 'set.npz'}",
             "tracker=none",
-            "instruments.every=0",
+            "measure.every=0",
         ]
 
     return make
@@ -113,7 +122,6 @@ def test_the_peak_at_a_larger_batch_is_foretold_within_the_margin(space, side, m
     """Also of what the search adds to a process that has loaded everything, which is most of it
     before.
     """
-    ConfigStore.instance().store("schema", Config)
     overrides = [
         *photographs(side),
         f"space={space}",
@@ -133,7 +141,6 @@ def test_the_peak_at_a_larger_batch_is_foretold_within_the_margin(space, side, m
 @on_linux
 def test_with_recomputation_the_peak_falls_and_is_foretold(photographs):
     """What an image adds is far less."""
-    ConfigStore.instance().store("schema", Config)
     plain = [*photographs(16), "space=darts", "method=darts", "size=small", "search.batch_size=64"]
     again = [*plain, "search.recompute=true"]
     (before, peak), (before_again, peak_again) = searched(plain), searched(again)
@@ -147,7 +154,6 @@ def test_with_recomputation_the_peak_falls_and_is_foretold(photographs):
 @pytest.mark.parametrize("space", ["nb201", "darts"])
 def test_the_peak_of_retraining_is_foretold(space, photographs):
     """That of the network with the most parameters, measured in a process of its own."""
-    ConfigStore.instance().store("schema", Config)
     overrides = [*photographs(16), f"space={space}", "size=small", "retrain.batch_size=128"]
     settings = dataclasses.asdict(composed(overrides))
     line = Line.through({batch: tried(settings, batch, "retrain") for batch in (16, 32)})
@@ -162,20 +168,25 @@ def test_the_peak_of_retraining_is_foretold(space, photographs):
 
 
 def test_what_is_retrained_is_what_is_foretold(monkeypatch):
-    """An inherited network has the size of the search's."""
+    """An inherited network has the form of the search's."""
     tried = []
     monkeypatch.setattr(
         memory,
         "tried",
         lambda settings, batch, stage: tried.append((settings, stage)) or 2**30 * batch,
     )
-    ConfigStore.instance().store("schema", Config)
     settings = dataclasses.asdict(
         composed(["size=tiny", "retrain.init=inherit", "space.search.channels=8"])
     )
     assert planned_retraining(settings, 100, 2**40).peak == 2**30 * 32
-    assert {settings["space"]["evaluation"]["channels"] for settings, _ in tried} == {8}
     assert {stage for _, stage in tried} == {"retrain"}
+    forms = []
+    monkeypatch.setattr(
+        Run, "retrain_stage", lambda *_, form, **__: forms.append(form) or SimpleNamespace(steps=0)
+    )
+    for one, _ in tried:
+        peak_of_retraining(Run(typed(Config, one, ""), Path(os.devnull)))
+    assert forms == ["search"] * 2
 
 
 # --- the choice, of a search that takes 1,000 bytes and 10 an image, or less with recomputation
@@ -292,7 +303,7 @@ def test_fit_takes_the_largest_batch_and_the_run_goes_on_with_it(tight, tmp_path
     results = read_json(folder / "results.json")
     chosen = {"asked": 32, "batch_size": 16, "recompute": False}
     assert results["memory"] == chosen | {
-        "foretold_bytes": 1320,
+        "predicted_bytes": 1320,
         "available_bytes": 1.15 * 1210,
         "largest_batch_size": 21,
     }
@@ -316,10 +327,10 @@ def test_fit_recomputes_before_it_takes_a_smaller_batch_and_computes_the_same(ti
         "asked": 32,
         "batch_size": 32,
         "recompute": True,
-        "recomputed": {"foretold_bytes": 1160, "largest_batch_size": 42},
+        "recomputed": {"predicted_bytes": 1160, "largest_batch_size": 42},
     }
     assert results["memory"] == chosen | {
-        "foretold_bytes": 1320,
+        "predicted_bytes": 1320,
         "available_bytes": 1.15 * 1210,
         "largest_batch_size": 21,
     }
@@ -402,7 +413,6 @@ def test_only_who_asks_waits_for_a_plan(tight, tmp_path):
 
 
 def test_a_trial_that_fails_is_one_line(tmp_path):
-    ConfigStore.instance().store("schema", Config)
     settings = dataclasses.asdict(
         composed(["data=npz", f"data.source.path={tmp_path / 'gone.npz'}"])
     )

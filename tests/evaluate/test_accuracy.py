@@ -15,11 +15,14 @@ from supernet.evaluate.accuracy import Judgement, evaluate, inherited_accuracy, 
 from supernet.learners.fixed import Fixed
 from supernet.mixture import softmax_mixture
 from supernet.samplers.uniform import Uniform
+from supernet.spaces.cells import Geometry
 from supernet.spaces.nb201 import NB201
-from supernet.spaces.space import Geometry
 from supernet.train.loop import run_stage
 from supernet.train.search import SearchSettings, SearchStage
 from tests.compare import identical
+from tests.tasks import task_of
+
+TASK = task_of(3, 1)
 
 
 def batches(count=11, size=4, seed=0):
@@ -51,7 +54,7 @@ def supernet(space):
     """One whose BatchNorms have seen other images before."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        supernet = space.supernet(3, 1)
+        supernet = space.supernet(task_of(3, 1))
     for images, _ in batches(seed=5):
         supernet(2 * images + 1, uniform(space))
     return supernet
@@ -65,7 +68,7 @@ def path(space):
 def test_accuracy_and_loss_are_scikit_learns(noise):
     network = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
     given = batches(23, 5)
-    judgement = evaluate(network, given)
+    judgement = evaluate(network, given, TASK)
     labels = torch.cat([y for _, y in given])
     probabilities = torch.cat([network(x).softmax(1) for x, _ in given]).detach().double().numpy()
     probabilities /= probabilities.sum(1, keepdims=True)
@@ -124,12 +127,12 @@ def test_judging_leaves_the_supernet_as_it_was(space, supernet, path, training, 
     supernet.train(training)
     before = snapshot(supernet)
     calibration = [images for images, _ in batches(seed=1)] if calibrated else None
-    judgement = inherited_accuracy(supernet, path, batches(), calibration)
+    judgement = inherited_accuracy(supernet, path, batches(), TASK, calibration)
     assert identical(snapshot(supernet), before)
     supernet.eval()
     if calibrated:
         recalibrate(supernet, path, calibration)
-    assert judgement == evaluate(lambda images: supernet(images, path), batches())
+    assert judgement == evaluate(lambda images: supernet(images, path), batches(), TASK)
 
 
 @pytest.mark.parametrize("where", ["calibration", "judging"])
@@ -142,17 +145,17 @@ def test_even_if_its_images_cannot_be_read(supernet, path, where):
     calibration = [images for images, _ in batches()]
     with pytest.raises(OSError):
         if where == "calibration":
-            inherited_accuracy(supernet, path, batches(), damaged(calibration))
+            inherited_accuracy(supernet, path, batches(), TASK, damaged(calibration))
         else:
-            inherited_accuracy(supernet, path, damaged(batches()), calibration)
+            inherited_accuracy(supernet, path, damaged(batches()), TASK, calibration)
     assert identical(snapshot(supernet), before)
 
 
 def test_a_dense_mixture_is_judged_alike(space, supernet):
     mixture = uniform(space)
-    judgement = inherited_accuracy(supernet, mixture, batches())
+    judgement = inherited_accuracy(supernet, mixture, batches(), TASK)
     supernet.eval()
-    assert judgement == evaluate(lambda images: supernet(images, mixture), batches())
+    assert judgement == evaluate(lambda images: supernet(images, mixture), batches(), TASK)
 
 
 @pytest.fixture(scope="module")
@@ -196,7 +199,7 @@ def test_on_digits_the_statistics_of_many_paths_fit_no_single_one_and_recalibrat
     space, supernet, calibration, images = trained
     path = space.path(space.decode(text))
     shared, own = (
-        inherited_accuracy(supernet, path, images, given) for given in (None, calibration)
+        inherited_accuracy(supernet, path, images, TASK, given) for given in (None, calibration)
     )
     assert own.accuracy - shared.accuracy > 5 * math.hypot(
         own.standard_error, shared.standard_error

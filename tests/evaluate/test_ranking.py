@@ -7,9 +7,10 @@ import math
 
 import numpy as np
 import pytest
+from scipy.stats import bootstrap, kendalltau, spearmanr
 
 from supernet.errors import UserError
-from supernet.evaluate.ranking import RankSettings, correlation, correlations
+from supernet.evaluate.ranking import RESAMPLES, RankSettings, correlation, correlations
 
 
 def tau_by_counting(x, y):
@@ -49,6 +50,29 @@ def test_the_interval_covers_the_truth_as_often_as_it_says(monkeypatch):
         low, high = correlation(x, r * x + math.sqrt(1 - r * r) * noise, rng)["tau_ci95"]
         inside += low <= 2 / math.pi * math.asin(r) <= high
     assert inside >= 51  # of 60 at 95%: fewer has a probability of 0.2%
+
+
+@pytest.mark.parametrize(("name", "function"), [("tau", kendalltau), ("rho", spearmanr)])
+def test_the_interval_is_that_of_scipys_bootstrap(name, function):
+    x, noise = np.random.default_rng(3).normal(size=(2, 25))
+    y = np.round(x + noise)  # with ties
+    own = correlation(x, y, np.random.default_rng(4))[f"{name}_ci95"]
+    theirs = bootstrap(
+        (x, y),
+        lambda a, b: function(a, b).statistic,
+        paired=True,
+        vectorized=False,
+        n_resamples=RESAMPLES,
+        method="percentile",
+        rng=np.random.default_rng(4),
+    ).confidence_interval
+    assert own == pytest.approx([theirs.low, theirs.high])
+
+
+def test_a_resample_in_which_all_are_equal_is_left_out():
+    """Of three values a ninth of the resamples are; SciPy's bootstrap has no interval then."""
+    found = correlation(np.arange(3.0), np.array([0.0, 2.0, 1.0]), np.random.default_rng(5))
+    assert found["tau"] == pytest.approx(1 / 3) and found["tau_ci95"] == pytest.approx([-1, 1])
 
 
 def test_what_cannot_be_ranked_has_no_correlation():

@@ -26,10 +26,13 @@ from supernet.errors import UserError
 from supernet.export import bundle, export_network, load_bundle, register_timm
 from supernet.export.source import run_source
 from supernet.mixture import Architecture
+from supernet.spaces.cells import Geometry
 from supernet.spaces.darts import Darts
 from supernet.spaces.nb201 import NB201
-from supernet.spaces.space import Geometry, Space
+from supernet.spaces.space import Space
+from tests.tasks import task_of
 
+TASK = task_of(10, 1)
 SHAPE = (1, 8, 8)
 METADATA = {"mean": [0.3], "std": [0.4], "data": "digits"}
 NB201_SMALL = NB201(Geometry(4, 1), Geometry(4, 1))
@@ -101,20 +104,19 @@ def make(name: str, folder: Path) -> Exported:
     )
     images = torch.randn(3, *SHAPE, generator=torch.Generator().manual_seed(9))
     if weights == "inherited":
-        supernet = space.supernet(10, 1)
+        supernet = space.supernet(task_of(10, 1))
         shake(supernet, 7)
-        network = space.standalone(architecture, 10, 1, "search")
-        network.load_state_dict(space.inherited(supernet.state_dict(), network, architecture))
+        network = space.inherit(supernet, architecture)
         run = supernet.eval(), space.path(architecture)
     else:
-        network = space.standalone(architecture, 10, 1)
+        network = space.standalone(architecture, task_of(10, 1))
         shake(network, 7)
         run = network.eval(), None
     with torch.no_grad():
         expected = run[0](images) if run[1] is None else run[0](images, run[1])
     network.train()  # as a training leaves it; exporting must see to the mode itself
     result = export_network(
-        network, architecture, space, input_shape=SHAPE, folder=folder, metadata=METADATA
+        network, architecture, space, task=TASK, folder=folder, metadata=METADATA
     )
     return Exported(network, architecture, space, folder, result, images, expected)
 
@@ -163,7 +165,7 @@ def again(export: Exported) -> dict:
         export.network,
         export.architecture,
         export.space,
-        input_shape=SHAPE,
+        task=TASK,
         folder=export.folder,
         metadata=METADATA,
     )
@@ -335,7 +337,7 @@ def test_a_network_of_nan_is_refused(copied):
             network,
             copied.architecture,
             copied.space,
-            input_shape=SHAPE,
+            task=TASK,
             folder=copied.folder,
             metadata=METADATA,
         )

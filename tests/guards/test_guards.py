@@ -11,11 +11,13 @@ from supernet.errors import UserError
 from supernet.guards.early_stop import EarlyStop
 from supernet.guards.oles import OLES
 from supernet.instruments import instrument
-from supernet.instruments.readings import InstrumentSettings
+from supernet.instruments.readings import Eigenvalue
 from supernet.learners.gradient import Gradient
 from supernet.samplers.softmax import Softmax
 from supernet.samplers.uniform import Uniform
+from supernet.train.watch import MeasureSettings
 from tests.compare import identical
+from tests.tasks import task_of
 from tests.train.stopping import stopped_and_resumed, straight
 from tests.variants import SPACES
 
@@ -97,28 +99,28 @@ def test_a_search_that_is_stopped_ends_there_with_the_logits_from_before(
         monkeypatch.setattr(
             instrument,
             "dominant_eigenvalue",
-            lambda *arguments: 2.0 ** len(stages[-1].guards["early_stop"].readings),
+            lambda *arguments: 2.0 ** len(stages[-1].watch.guards["early_stop"].readings),
         )
         stage = search_stage(
             SPACES["nb201"](),
             Softmax(),
             Gradient(lr=0.1),
             guards={"early_stop": EarlyStop(window=1, k=1)},
+            say=say,
             epochs=5,
         )
-        stage.say = say
         stages.append(stage)
         return stage
 
     def doubled(*arguments):
-        return 2.0 ** len(stages[-1].guards["early_stop"].readings)
+        return 2.0 ** len(stages[-1].watch.guards["early_stop"].readings)
 
     monkeypatch.setattr(instrument, "dominant_eigenvalue", doubled)
     stages, said = [], []
     stage = make(said.append)
     rows = straight(stage)
     assert stage.steps == 2 * stage.steps_per_epoch == rows[-1][1]
-    (fired,) = stage.fired
+    (fired,) = stage.watch.fired
     assert (fired["guard"], fired["epoch"]) == ("early_stop", 2) and "from 1 to 2" in fired["what"]
     assert said == [f"guard early_stop, epoch 2: {fired['what']}"]
     first = search_stage(SPACES["nb201"](), Softmax(), Gradient(lr=0.1), epochs=5)
@@ -138,7 +140,8 @@ def test_the_guard_and_the_instrument_read_the_same_eigenvalue_once(search_stage
         SPACES["nb201"](),
         Softmax(),
         Gradient(),
-        instruments=InstrumentSettings(every=1),
+        instruments={"eigenvalue": Eigenvalue()},
+        measure=MeasureSettings(every=1),
         guards={"early_stop": EarlyStop()},
         epochs=2,
     )
@@ -160,7 +163,7 @@ def test_oles_freezes_what_learns_against_the_validation_images(noise):
     do not.
     """
     space = SPACES["nb201"]()
-    supernet = space.supernet(3, 1)
+    supernet = space.supernet(task_of(3, 1))
     guard = oles(space, supernet, window=3, threshold=0.4)
     angles = {
         name: angle for name, angle in zip(guard.weights, itertools.cycle([1.0, 0.5, 0.3, -1.0]))
@@ -208,17 +211,19 @@ def test_a_frozen_operation_never_moves_again_and_the_others_do(search_stage):
         epochs=4,
         weight_decay=0.1,
     )
-    stage.guards["oles"].weights.pop(spared := next(iter(stage.guards["oles"].weights)))
+    stage.watch.guards["oles"].weights.pop(spared := next(iter(stage.watch.guards["oles"].weights)))
     stage.step(0)  # every cosine is below 1.1
     before = {name: tensor.clone() for name, tensor in stage.supernet.named_parameters()}
     for index in range(1, 6):
         stage.step(index)
     for name, tensor in stage.supernet.named_parameters():
-        frozen = any(name.startswith(f"{operation}.") for operation in stage.guards["oles"].frozen)
+        frozen = any(
+            name.startswith(f"{operation}.") for operation in stage.watch.guards["oles"].frozen
+        )
         assert torch.equal(tensor, before[name]) == frozen
     assert (
-        len(stage.guards["oles"].frozen) == 6 * 3 * 2 - 1
-        and spared not in stage.guards["oles"].frozen
+        len(stage.watch.guards["oles"].frozen) == 6 * 3 * 2 - 1
+        and spared not in stage.watch.guards["oles"].frozen
     )
 
 
@@ -244,7 +249,9 @@ def test_the_validation_gradient_is_of_the_images_that_the_logits_learnt_from(sp
         )
         look(guard, validation)
 
-    stage.guards["oles"].look = lambda validation: looking(stage.guards["oles"], validation)
+    stage.watch.guards["oles"].look = lambda validation: looking(
+        stage.watch.guards["oles"], validation
+    )
     stage.step(0)
     ((found, weights, logits),) = seen
     images, labels = next(twin.architecture_batches)
@@ -252,7 +259,7 @@ def test_the_validation_gradient_is_of_the_images_that_the_logits_learnt_from(sp
         for weight, value in zip(twin.supernet.parameters(), weights, strict=True):
             weight.copy_(value)
     mixture = twin.sampler.mean({name: table.clone() for name, table in logits.items()}, 0.0)
-    loss = twin.loss(twin.supernet.train()(images, mixture), labels)
+    loss = twin.weights.loss(twin.supernet.train()(images, mixture), labels)
     torch.testing.assert_close(
         list(found),
         list(torch.autograd.grad(loss, list(twin.supernet.parameters()))),
@@ -265,7 +272,7 @@ def test_oles_looks_at_what_ran_alone(search_stage):
     """On single paths most operations have no gradient in a step, and are not looked at."""
     stage = search_stage(SPACES["nb201"](), Uniform(), Gradient(), guards={"oles": OLES()})
     stage.step(0)
-    looks = stage.guards["oles"].looks
+    looks = stage.watch.guards["oles"].looks
     assert 0 < sum(looks.values()) < len(looks) / 2
 
 

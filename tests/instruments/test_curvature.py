@@ -7,6 +7,7 @@ from torch.nn import functional as F
 
 from supernet.instruments.curvature import dominant_eigenvalue, largest_eigenvalue
 from supernet.mixture import softmax_mixture
+from tests.tasks import task_of
 from tests.variants import SPACES
 
 
@@ -48,7 +49,7 @@ def test_of_a_supernet_it_is_that_of_the_dense_hessian(noise):
     and it leaves no trace.
     """
     space = SPACES["nb201"]()
-    supernet = space.supernet(3, 1).double()
+    supernet = space.supernet(task_of(3, 1)).double()
     logits = {
         g.name: torch.randn(g.shape, generator=noise, dtype=torch.float64) for g in space.groups
     }

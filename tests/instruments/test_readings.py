@@ -1,24 +1,28 @@
 """What instruments say is so, and a search does not notice them."""
 
 import copy
+import json
 import random
 
 import pytest
 import torch
 
 from supernet.evaluate.accuracy import inherited_accuracy
-from supernet.instruments.readings import INSTRUMENTS, GradientCosine, InstrumentSettings, Shares
+from supernet.instruments.readings import GradientCosine
 from supernet.learners.fixed import Fixed
 from supernet.learners.gradient import Gradient
 from supernet.mixture import softmax_mixture
 from supernet.ops import PARAMETER_FREE
 from supernet.samplers.softmax import Softmax
 from supernet.samplers.uniform import Uniform
+from supernet.train.search import snapshot_of
+from supernet.train.watch import MeasureSettings, Watch
 from tests.compare import identical
 from tests.train.stopping import stopped_and_resumed, straight
-from tests.variants import LEARNERS, MODIFIERS, SAMPLERS, SPACES
+from tests.variants import GUARDS, INSTRUMENTS, LEARNERS, MODIFIERS, SAMPLERS, SPACES
 
-ALL = InstrumentSettings(every=1)
+EVERY = {name: make() for name, make in INSTRUMENTS.items()}
+ALL = {"instruments": EVERY, "measure": MeasureSettings(every=1)}
 GRADIENT = ("gradient", "gradient_2nd", "exponentiated")
 
 
@@ -44,16 +48,14 @@ def test_a_search_is_the_same_to_the_bit_with_and_without_them(
             **more,
         )
 
-    plain, measured = make(), make(instruments=ALL)
+    plain, measured = make(), make(**ALL)
     rows, more = straight(plain), straight(measured)
-    assert identical(
-        plain.state_dict() | {"instruments": {}}, measured.state_dict() | {"instruments": {}}
-    )
+    assert identical(plain.state_dict() | {"watch": {}}, measured.state_dict() | {"watch": {}})
     for (_, step, figures), (_, same_step, among) in zip(rows, more, strict=True):
         assert step == same_step and figures == {name: among[name] for name in figures}
     said = more[-1][2].keys() - rows[-1][2].keys()
     assert {
-        "share/skip_connect",
+        "share/skip",
         "share/parameter_free",
         "gap/mixture",
         "gap/derived",
@@ -68,7 +70,7 @@ def test_a_search_is_the_same_to_the_bit_with_and_without_them(
 
 def test_stopped_anywhere_and_resumed_they_say_the_same(search_stage, tmp_path, request):
     def make():
-        return search_stage(SPACES["nb201"](), Softmax(), Gradient(), instruments=ALL, epochs=1)
+        return search_stage(SPACES["nb201"](), Softmax(), Gradient(), **ALL, epochs=1)
 
     whole = make()
     rows = straight(whole)
@@ -78,9 +80,14 @@ def test_stopped_anywhere_and_resumed_they_say_the_same(search_stage, tmp_path, 
     assert identical(whole.state_dict(), resumed.state_dict()) and resumed_rows == rows
 
 
-def test_dear_ones_are_read_every_so_many_epochs_and_none_where_logits_rest(search_stage):
+def test_expensive_ones_are_read_every_so_many_epochs_and_none_where_logits_rest(search_stage):
     stage = search_stage(
-        SPACES["nb201"](), Softmax(), Gradient(), instruments=InstrumentSettings(every=2), epochs=3
+        SPACES["nb201"](),
+        Softmax(),
+        Gradient(),
+        instruments=EVERY,
+        measure=MeasureSettings(every=2),
+        epochs=3,
     )
     rows = [figures for _, step, figures in straight(stage) if step % stage.steps_per_epoch == 0]
     assert [
@@ -90,24 +97,24 @@ def test_dear_ones_are_read_every_so_many_epochs_and_none_where_logits_rest(sear
         (True, True, True),
         (False, False, True),
     ]
-    assert not search_stage(SPACES["nb201"](), Uniform(), Fixed(), instruments=ALL).instruments
-    assert set(InstrumentSettings().built()) == {"shares", "gradient_cosine", "gradient_norms"}
+    assert not search_stage(SPACES["nb201"](), Uniform(), Fixed(), **ALL).watch.instruments
+    assert set(Watch(EVERY).instruments) == {"shares", "gradient_cosine", "gradient_norms"}
 
 
 def test_shares_are_of_the_decisions_that_are_left(space, search_stage):
     """In DARTS's cells 8 of 14 edges are kept: those left out by rule are no decisions for an
     option without weights.
     """
-    stage = search_stage(space, Softmax(), Gradient(), instruments=ALL)
+    stage = search_stage(space, Softmax(), Gradient(), **ALL)
     with torch.no_grad():
         for table in stage.logits.values():
             table.copy_(torch.randn(table.shape, generator=torch.Generator().manual_seed(3)))
-    snapshot = stage.snapshot()
+    snapshot = snapshot_of(stage)
     edges = [option for cell in space.graph(snapshot.derived).values() for _, _, option in cell]
     decisions = 16 if space.name == "darts" else 6
     absent = decisions - len(edges)  # NAS-Bench-201's none, which is chosen
-    figures = stage.instruments["shares"].read(snapshot)
-    assert figures["share/skip_connect"] == pytest.approx(edges.count("skip_connect") / decisions)
+    figures = stage.watch.instruments["shares"].read(snapshot)
+    assert figures["share/skip"] == pytest.approx(edges.count("skip_connect") / decisions)
     free = sum(option in PARAMETER_FREE for option in edges) + absent
     assert (
         figures["share/parameter_free"] == pytest.approx(free / decisions) and 0 < free < decisions
@@ -117,10 +124,10 @@ def test_shares_are_of_the_decisions_that_are_left(space, search_stage):
 def test_the_gap_is_between_the_mixture_and_its_architecture_on_the_same_weights(
     space, search_stage, data, splits
 ):
-    stage = search_stage(space, Softmax(), Gradient(), instruments=ALL)
+    stage = search_stage(space, Softmax(), Gradient(), **ALL)
     for index in range(3):
         stage.step(index)
-    figures = stage.instruments["gap"].read(stage.snapshot())
+    figures = stage.watch.instruments["gap"].read(snapshot_of(stage))
 
     def pixels(indices):
         return (
@@ -134,7 +141,8 @@ def test_the_gap_is_between_the_mixture_and_its_architecture_on_the_same_weights
         network = copy.deepcopy(stage.supernet)
         batches = [(pixels(part), data.train.labels[part]) for part in splits.architecture.split(4)]
         calibration = [pixels(part) for part in splits.weights.split(4)]
-        assert figures[name] == inherited_accuracy(network, mixture, batches, calibration).accuracy
+        judged = inherited_accuracy(network, mixture, batches, data.task, calibration)
+        assert figures[name] == judged.accuracy
 
 
 def test_the_cosine_is_that_of_successive_gradients():
@@ -153,12 +161,14 @@ def test_the_cosine_is_that_of_successive_gradients():
 
 
 def test_the_norms_are_those_of_all_weights_of_an_option(space, search_stage):
-    stage = search_stage(space, Softmax(), Gradient(), instruments=ALL, clip=0.0)
+    stage = search_stage(space, Softmax(), Gradient(), **ALL, clip=0.0)
     squares = []
-    stage.optimizer.register_step_pre_hook(lambda *_: squares.append(by_option(stage.supernet)))
+    stage.weights.optimizer.register_step_pre_hook(
+        lambda *_: squares.append(by_option(stage.supernet))
+    )
     for index in range(2):
         stage.step(index)
-    figures = stage.instruments["gradient_norms"].read(None)
+    figures = stage.watch.instruments["gradient_norms"].read(None)
     assert figures and figures.keys() == {f"gradient_norm/{name}" for name in squares[0]}
     for name in squares[0]:
         assert figures[f"gradient_norm/{name}"] == pytest.approx(
@@ -182,9 +192,39 @@ def by_option(supernet) -> dict[str, float]:
     return found
 
 
-def test_they_are_named_in_their_settings():
-    assert isinstance(InstrumentSettings(use=["shares"]).built()["shares"], Shares)
-    with pytest.raises(
-        ValueError, match=r"instruments\.use: unknown 'share'; did you mean 'shares'"
-    ):
-        InstrumentSettings(use=["share"])
+def test_the_name_of_every_figure_begins_as_its_instrument_says(search_stage):
+    """And no other instrument's or guard's does, unless it means the same."""
+    guards = {name: make() for name, make in GUARDS.items()}
+    stage = search_stage(SPACES["nb201"](), Softmax(), Gradient(), guards=guards, epochs=1, **ALL)
+    straight(stage)
+    described = stage.watch.described()
+    assert described.keys() == INSTRUMENTS.keys() | {"oles"}  # early_stop logs the eigenvalue
+    snapshot = snapshot_of(stage)
+    figures = {name: one.read(snapshot) for name, one in stage.watch.instruments.items()}
+    stage.step(0)
+    figures["gradient_norms"] = stage.watch.instruments["gradient_norms"].read(snapshot)
+    stage.step(1)
+    figures["gradient_cosine"] = stage.watch.instruments["gradient_cosine"].read(snapshot)
+    figures["oles"] = stage.watch.guards["oles"].figures
+    for name, found in figures.items():
+        assert found
+        for figure in found:
+            owners = [
+                other
+                for other, one in described.items()
+                if figure.startswith(tuple(one["prefixes"]))
+            ]
+            assert owners == [name]
+
+
+def test_what_is_described_is_json_and_says_what_a_class_says():
+    guard = GUARDS["early_stop"]()
+    watch = Watch({"mine": EVERY["gap"]}, {"stop": guard}, MeasureSettings(every=1))
+    described = watch.described()
+    assert json.loads(json.dumps(described)) == described
+    assert described["mine"] == {
+        "title": EVERY["gap"].title,
+        "meaning": EVERY["gap"].meaning,
+        "prefixes": list(EVERY["gap"].prefixes),
+    }
+    assert described["stop"]["prefixes"] == list(EVERY["eigenvalue"].prefixes)

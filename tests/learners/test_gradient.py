@@ -27,6 +27,7 @@ from supernet.samplers.fairdarts import FairDARTS
 from supernet.samplers.sampler import Sampler
 from supernet.samplers.snas import SNAS
 from supernet.samplers.softmax import Softmax
+from tests.tasks import task_of
 from tests.variants import SPACES
 
 
@@ -39,8 +40,8 @@ def problem(space, seed: int = 0, sampler: Sampler | None = None) -> Bilevel:
     noise = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        supernet = space.supernet(3, 2).double()
-    budget = Budget(space, 3, (2, 8, 8))
+        supernet = space.supernet(task_of(3, 2)).double()
+    budget = Budget(space, task_of(3, 2))
     sampler = sampler or Softmax()
     sampler.begin(budget, Streams(0), torch.device("cpu"))
     shapes = {group.name: group.shape for group in space.groups} | sampler.tables()

@@ -11,6 +11,7 @@ from supernet.randomness import Streams
 from supernet.samplers.policy import Policy
 from tests.compare import identical
 from tests.learners.test_gradient import problem
+from tests.tasks import task_of
 
 
 def begun(learner, space, p):
@@ -18,7 +19,7 @@ def begun(learner, space, p):
     move, by the names of ``moves``.
     """
     sampler = Policy(hidden=8)
-    sampler.begin(Budget(space, 3, (2, 8, 8)), Streams(0), torch.device("cpu"))
+    sampler.begin(Budget(space, task_of(3, 2)), Streams(0), torch.device("cpu"))
     learner.begin(p.logits, sampler)
     return {"logits": p.logits, "policy": dict(sampler.controller.named_parameters())}
 

@@ -167,7 +167,9 @@ def test_beta_decay_pulls_every_logit_by_its_share(noise):
     table = logits["edges"].requires_grad_()
     (pull,) = torch.autograd.grad(sampler.penalty(logits, 0.25), [table])
     shares = (
-        Softmax().relaxation(sampler.seen({"edges": table.detach()}), 0.0, noise)["edges"].weights
+        Softmax()
+        .relaxation(sampler.seen({"edges": table.detach()}, sampler.leader), 0.0, noise)["edges"]
+        .weights
     )
     assert (shares == 0).sum() == 2 * len(table)
     torch.testing.assert_close(pull, 12.0 * 0.25 * shares / len(table))
@@ -382,7 +384,7 @@ def test_the_supernet_starts_anew_with_more_cells_and_what_was_pruned_stays_prun
     step = stage.step
 
     def watched(index):
-        rate = stage.optimizer.param_groups[0]["lr"]
+        rate = stage.weights.optimizer.param_groups[0]["lr"]
         step(index)
         seen.append((len(stage.supernet.layers), rate))
         return {}

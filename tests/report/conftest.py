@@ -1,5 +1,6 @@
-"""Run folders as the two spaces leave them, with figures that nobody would find elsewhere on the
-page.
+"""Run folders as three spaces leave them, with figures that nobody would find elsewhere on the
+page. The first is of a single search under its older name, ``search``; the second of one supernet,
+``search/0``; the third of three supernets, in a space that has no drawing.
 """
 
 import json
@@ -20,8 +21,11 @@ DARTS = (
     "dil_conv_3x3",
     "dil_conv_5x5",
 )
+KERNELS, WIDTHS = ("3x3", "5x5", "7x7"), tuple(str(width) for width in range(8, 80, 8))
+OUTPUTS = [[str(node), "c_k", ""] for node in range(4)]  # edges that no decision is about
 SPACES = {
     "nb201": {
+        "stages": ("search",),
         "groups": {"edges": (6, NB201)},
         "choices": {
             "edges": [
@@ -33,7 +37,8 @@ SPACES = {
                 "nor_conv_3x3",
             ]
         },
-        "text": "|nor_conv_3x3~0|+|skip_connect~0|nor_conv_1x1~1|+|none~0|avg_pool_3x3~1|nor_conv_3x3~2|",
+        "text": "|nor_conv_3x3~0|+|skip_connect~0|nor_conv_1x1~1|"
+        "+|none~0|avg_pool_3x3~1|nor_conv_3x3~2|",
         "graph": {
             "cell": [
                 ["0", "1", "nor_conv_3x3"],
@@ -45,6 +50,7 @@ SPACES = {
         },
     },
     "darts": {  # DARTS_V1 of the paper
+        "stages": ("search/0",),
         "groups": {"normal": (14, DARTS), "reduce": (14, DARTS)},
         "choices": {"normal": ["skip_connect"] * 14, "reduce": ["max_pool_3x3"] * 14},
         "text": "Genotype(normal=[('sep_conv_3x3', 1), ('sep_conv_3x3', 0), ('skip_connect', 0), "
@@ -65,6 +71,7 @@ SPACES = {
                 ["c_{k-1}", "2", "sep_conv_3x3"],
                 ["c_{k-2}", "3", "sep_conv_3x3"],
                 ["0", "3", "skip_connect"],
+                *OUTPUTS,
             ],
             "reduce": [
                 ["c_{k-2}", "0", "max_pool_3x3"],
@@ -75,8 +82,46 @@ SPACES = {
                 ["0", "2", "skip_connect"],
                 ["0", "3", "skip_connect"],
                 ["c_{k-2}", "3", "avg_pool_3x3"],
+                *OUTPUTS,
             ],
         },
+        "nodes": {
+            name: ["c_{k-2}", "c_{k-1}", "0", "1", "2", "3", "c_k"] for name in ("normal", "reduce")
+        },
+    },
+    "elastic": {  # no cells, no graph: kernels, widths and a depth
+        "stages": ("search/0", "search/1", "search/2"),
+        "groups": {"kernel": (4, KERNELS), "width": (2, WIDTHS), "depth": (1, ("2", "3", "4"))},
+        "choices": {"kernel": ["5x5", "3x3", "7x7", "3x3"], "width": ["24", "64"], "depth": ["3"]},
+        "text": "kernel=5x5,3x3,7x7,3x3 width=24,64 depth=3",
+    },
+}
+INSTRUMENTS = {
+    "shares": {
+        "title": "share of the derivation (fraction)",
+        "meaning": "a rise: options without weights take over",
+        "prefixes": ["share/skip", "share/parameter_free"],
+    },
+    "eigenvalue": {
+        "title": "dominant eigenvalue",
+        "meaning": "growth: the search has come to a sharp place",
+        "prefixes": ["eigenvalue"],
+    },
+    "gap": {
+        "title": "accuracy, mixture and derived",
+        "meaning": "far apart: the mixture is not what is derived from it",
+        "prefixes": ["gap/"],
+        "unit": "%",
+    },
+    "gradient_cosine": {
+        "title": "cosine of logit gradients",
+        "meaning": "near 1: step after step goes the same way",
+        "prefixes": ["gradient_cosine"],
+    },
+    "gradient_norms": {
+        "title": "gradient norm of an option's weights",
+        "meaning": "near 0: the option no longer learns",
+        "prefixes": ["gradient_norm/"],
     },
 }
 SEARCH_EPOCHS, STEPS, RETRAIN_EPOCHS = 12, 11, 8
@@ -92,13 +137,16 @@ def results(space: str) -> dict:
         "method": "darts",
         "data": "digits",
         "parent": None,
-        "architecture": {"space": space} | {k: parts[k] for k in ("choices", "text", "graph")},
+        "architecture": {"space": space}
+        | {k: parts[k] for k in ("choices", "text", "graph", "nodes") if k in parts},
         "cost": {"params": 73754, "madds": 1234567},
         "search": {
             "seconds": 31.2,
             "steps": 132,
             "peak_memory_bytes": 812345678,
             "epochs": SEARCH_EPOCHS,
+            "supernets": len(parts["stages"]),
+            "instruments": INSTRUMENTS,
             "method": "darts",
             "warm_start": {
                 "method": "spos",
@@ -115,6 +163,8 @@ def results(space: str) -> dict:
             "searcher": "derived",
             "inherited_accuracy": 0.9123,
             "evaluated": 20,
+            "judgements": 20,
+            "images": 20 * 180,
             "seconds": 0.4,
             "pareto": pareto(),
         },
@@ -183,32 +233,9 @@ def rows(space: str) -> list[dict]:
         if i not in (0, 10, 19):
             row["accuracy"] -= 0.3
         found.append({"stage": "derive", "step": i + 1} | row)
-    for i in range(1, SEARCH_EPOCHS * 2 + 1):
-        epoch = i / 2
-        row = {"stage": "search", "step": round(epoch * STEPS), "epoch": epoch}
-        row |= {"loss": 2.3 * math.exp(-epoch / 5), "accuracy": 1 - math.exp(-epoch / 4)}
-        row["architecture_loss"] = 2.3 * math.exp(-epoch / 6) + 0.1
-        if i % 2 == 0:
-            row |= {
-                "share/skip_connect": epoch / 20,
-                "share/parameter_free": epoch / 16,
-                "gradient_cosine": 1 / epoch,
-            }
-            if epoch % 4 == 0:
-                row |= {
-                    "eigenvalue": epoch**2 / 100,
-                    "gap/mixture": 0.8,
-                    "gap/derived": 0.8 - epoch / 50,
-                }
-            for group, (slots, options) in SPACES[space]["groups"].items():
-                row[f"gradient_norm/{group}/{options[-1]}"] = 1 / epoch
-                row[f"entropy/{group}"] = math.log(len(options)) - 0.05 * epoch
-                for slot in range(slots):
-                    for j, option in enumerate(options):
-                        row[f"logits/{group}/{slot}/{option}"] = (
-                            0.05 * epoch * math.sin(3 * slot + 2 * j)
-                        )
-        found.append(row)
+    stages = SPACES[space]["stages"]
+    for i in range(1, SEARCH_EPOCHS * 2 + 1):  # supernets side by side, so their rows are mixed
+        found += [search_row(space, stage, number, i) for number, stage in enumerate(stages)]
     for stage, scale in {
         "retrain/0": 3,
         "retrain/1": 3.2,
@@ -236,6 +263,39 @@ def rows(space: str) -> list[dict]:
     return found
 
 
+def search_row(space: str, stage: str, number: int, half_epochs: int) -> dict:
+    """One row of supernet ``number``; the supernets differ in all figures."""
+    epoch, shift = half_epochs / 2, number / 7
+    row = {"stage": stage, "step": round(epoch * STEPS), "epoch": epoch}
+    row |= {
+        "loss": 2.3 * math.exp(-epoch / 5) + shift,
+        "accuracy": 1 - math.exp(-epoch / (4 + shift)),
+        "architecture_loss": 2.3 * math.exp(-epoch / 6) + 0.1 + shift,
+    }
+    if half_epochs % 2:
+        return row
+    row |= {
+        "share/skip": epoch / 20,
+        "share/parameter_free": epoch / 16,
+        "gradient_cosine": 1 / (epoch + shift),
+    }
+    if epoch % 4 == 0:
+        row |= {
+            "eigenvalue": epoch**2 / 100 + shift,
+            "gap/mixture": 0.8,
+            "gap/derived": 0.8 - epoch / 50,
+        }
+    for group, (slots, options) in SPACES[space]["groups"].items():
+        for option in options[-2:]:
+            row[f"gradient_norm/{group}/{option}"] = 1 / (epoch + len(option))
+        row[f"entropy/{group}"] = math.log(len(options)) - 0.05 * epoch
+        for slot in range(slots):
+            for j, option in enumerate(options):
+                wave = math.sin(3 * slot + 2 * j + shift)
+                row[f"logits/{group}/{slot}/{option}"] = 0.05 * epoch * wave
+    return row
+
+
 @pytest.fixture(params=SPACES, scope="module")
 def run_folder(request, tmp_path_factory) -> Path:
     """The folder of a finished run; not to be changed."""
@@ -244,15 +304,18 @@ def run_folder(request, tmp_path_factory) -> Path:
     )
 
 
-def write(folder: Path, figures: dict, logged: list[dict]) -> Path:
-    (folder / ".hydra").mkdir(parents=True)
-    (folder / "results.json").write_text(json.dumps(figures))
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in logged))
-    config = {
+def configuration() -> dict:
+    return {
         "seed": 7,
         "search": {"epochs": SEARCH_EPOCHS, "lr": 0.0517},
         "data": {"name": "digits & <co>"},
         "tags": ["a", "b"],
     }
-    (folder / ".hydra" / "config.yaml").write_text(yaml.safe_dump(config))
+
+
+def write(folder: Path, figures: dict, logged: list[dict]) -> Path:
+    (folder / ".hydra").mkdir(parents=True)
+    (folder / "results.json").write_text(json.dumps(figures))
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in logged))
+    (folder / ".hydra" / "config.yaml").write_text(yaml.safe_dump(configuration()))
     return folder

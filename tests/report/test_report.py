@@ -1,72 +1,28 @@
-"""The report, read back: as HTML by the standard library's parser, its figures as SVG."""
+"""The report, read back: as HTML by the standard library's parser, its drawings as SVG."""
 
+import html
 import json
 import re
 import shutil
 import subprocess
-from html.parser import HTMLParser
-from itertools import combinations
 from pathlib import Path
 
-import numpy as np
 import pytest
-from scipy.special import softmax
 
+import supernet.report
 from supernet.errors import UserError
-from supernet.report.cell import levels, nodes_of
-from supernet.report.page import write_report
-from supernet.report.plots import COLLAPSE, POINTS, logit_shares, pareto, search_curves
-from tests.report.conftest import RETRAIN_EPOCHS, SEARCH_EPOCHS, SPACES, results, rows, write
-
-VOID = {"meta", "br", "img", "hr", "link", "input"}
-
-
-class Page(HTMLParser):
-    """The elements by id with all that lies in them, the visible text, and whether every tag is
-    closed in its place.
-    """
-
-    def __init__(self, html: str):
-        super().__init__()
-        self.open: list[tuple[str, str | None]] = []
-        self.ids: list[str] = []
-        self.paths: dict[str, list[str]] = {}
-        self.attributes: list[tuple[str, str]] = []
-        self.pieces: list[str] = []
-        self.feed(html)
-        self.close()
-        assert self.open == []
-        self.text = " ".join(self.pieces)
-
-    def handle_starttag(self, tag, attrs):
-        found = dict(attrs)
-        self.attributes += attrs
-        if "id" in found:
-            self.ids.append(found["id"])
-        if tag == "path":
-            for _, within in [*self.open, (tag, found.get("id"))]:
-                if within:
-                    self.paths.setdefault(within, []).append(found["d"])
-        if tag not in VOID:
-            self.open.append((tag, found.get("id")))
-
-    def handle_startendtag(self, tag, attrs):
-        self.handle_starttag(tag, attrs)
-        if tag not in VOID:
-            self.handle_endtag(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open, f"</{tag}> closes nothing"
-        assert self.open.pop()[0] == tag
-
-    def handle_data(self, data):
-        if not self.open or self.open[-1][0] != "style":
-            self.pieces.append(data)
-
-
-def read(folder: Path) -> tuple[Page, str]:
-    html = write_report(folder).read_text(encoding="utf-8")
-    return Page(html), html
+from supernet.report.page import page as rendered
+from tests.report.conftest import (
+    INSTRUMENTS,
+    RETRAIN_EPOCHS,
+    SEARCH_EPOCHS,
+    SPACES,
+    configuration,
+    results,
+    rows,
+    write,
+)
+from tests.report.parsed import Page, read
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +33,11 @@ def report(run_folder) -> tuple[Page, str]:
 @pytest.fixture
 def page(report) -> Page:
     return report[0]
+
+
+@pytest.fixture
+def space(run_folder) -> str:
+    return json.loads((run_folder / "results.json").read_text())["space"]
 
 
 def points(path: str) -> int:
@@ -101,7 +62,7 @@ def test_the_page_is_whole_and_loads_nothing(report):
 def test_every_figure_is_shown(run_folder, page):
     value = json.loads((run_folder / "results.json").read_text())
     assert page.text.count(value["name"]) == 2  # title and heading
-    assert page.text.count(value["architecture"]["text"]) == 2
+    assert page.text.count(value["architecture"]["text"]) == 1
     for shown in (
         "73,754",
         "1,234,567",
@@ -137,9 +98,7 @@ def test_every_figure_is_shown(run_folder, page):
         assert shown in page.text
 
 
-def test_the_front_is_shown_as_table_and_as_a_line_among_all_that_was_judged(run_folder, page):
-    value = json.loads((run_folder / "results.json").read_text())
-    front = value["derive"]["pareto"]
+def test_the_front_is_shown_as_table_and_as_a_line_among_all_that_was_judged(page):
     for shown in (
         "pareto/01.json",
         "pareto/03.json",
@@ -148,19 +107,10 @@ def test_the_front_is_shown_as_table_and_as_a_line_among_all_that_was_judged(run
         "2,000,221",
         "61.12%",
         "0.8700",
+        "on 180",  # validation images, all of which judged each architecture
     ):
         assert shown in page.text
-    assert {"pareto-judged", "pareto-front"} <= set(page.ids)
-    derived = [row for row in rows(value["space"]) if row["stage"] == "derive"]
-    for cost in ("params", "madds"):
-        (axes,) = pareto(derived, front, cost).axes
-        np.testing.assert_allclose(
-            axes.collections[0].get_offsets(),
-            [[row[cost], 100 * row["accuracy"]] for row in derived],
-        )
-        np.testing.assert_allclose(
-            axes.lines[0].get_xydata(), [[one[cost], 100 * one["accuracy"]] for one in front]
-        )
+    assert {"pareto-judged", "pareto-front", "pareto-front-interval"} <= set(page.ids)
 
 
 def test_how_cheap_the_judgement_was_is_shown_by_setting(page):
@@ -174,8 +124,8 @@ def test_how_cheap_the_judgement_was_is_shown_by_setting(page):
     assert page.text.count("16×16 of 32×32") == 2  # in the search and in the retraining
 
 
-def test_what_was_ended_early_and_what_was_started_warm_says_so(tmp_path):
-    value = results("nb201")
+def shortlisted(value: dict) -> dict:
+    """The results with a shortlist of two, and a retraining that was started warm."""
     one = {
         "text": "first",
         "epochs": 20,
@@ -192,7 +142,32 @@ def test_what_was_ended_early_and_what_was_started_warm_says_so(tmp_path):
     }
     value["shortlist"] = {"best": "first", "seconds": 17.5, "candidates": [one, two]}
     value["retrain"]["warm_start"] = {"from": "runs/earlier", "weights": 1200, "of": 73754}
-    page, _ = read(write(tmp_path / "run", value, rows("nb201")))
+    return value
+
+
+def ranked(value: dict) -> dict:
+    """The results with what ``supernet rank`` adds."""
+    figures = {"architectures": 3, "tau": 0.3111, "tau_ci95": [-0.52, 0.93], "rho": 0.4222}
+    best = {"architectures": 1, "tau": None, "tau_ci95": None, "rho": None}
+    correlations = {"all": figures, "best_tenth": best}
+    names = ("uniform, recalibrated", "uniform, as trained", "params")
+    value["rank"] = {
+        "against": {
+            truth: dict.fromkeys(names, correlations)
+            for truth in ("trained from scratch", "published test_200")
+        },
+        "points": [
+            {"text": f"point {i}", "trained from scratch": 0.6 + i / 10, "published test_200": 70.5}
+            | {name: 0.1 + i / 10 for name in names}
+            for i in range(3)
+        ],
+        "seconds": 2.5,
+    }
+    return value
+
+
+def test_what_was_ended_early_and_what_was_started_warm_says_so(tmp_path):
+    page, _ = read(write(tmp_path / "run", shortlisted(results("nb201")), rows("nb201")))
     for shown in (
         "first",
         "91.23%",
@@ -212,6 +187,17 @@ def test_what_was_ended_early_and_what_was_started_warm_says_so(tmp_path):
     )
 
 
+def test_a_rank_correlation_is_shown_for_each_truth(tmp_path):
+    page, _ = read(write(tmp_path / "run", ranked(results("nb201")), rows("nb201")))
+    for shown in ("Against: trained from scratch", "Against: published test_200"):
+        assert shown in page.text
+    assert page.text.count("0.31 (-0.52 to 0.93)") == 2 * (3 + 1)  # a row each, and one picture
+    assert "judging for the rank correlation" in page.text
+    for number in (0, 1):
+        assert f"rank-{number}-0-architectures" in page.ids
+        assert f"rank-{number}-1-architectures" not in page.ids  # only what was recalibrated
+
+
 def test_one_architecture_has_no_front(tmp_path):
     value = results("nb201")
     value["derive"]["pareto"] = []
@@ -219,67 +205,197 @@ def test_one_architecture_has_no_front(tmp_path):
     assert "inherited weights (%)" not in page.text and "pareto" not in page.text
 
 
-def test_special_characters_are_escaped(report):
-    page, html = report
-    for text in ("random & first", "random <second>", "Linux <x86>", "digits & <co>"):
-        assert text in page.text
-        assert text not in html
+HOSTILE = """"'>--><script>alert(1)<img src="x" onerror='y'>&amp;$\\{{ 7 }}"""
+KEPT = ("init", "prefixes", "unit")  # words that the report looks up; a unit is cut into lines
+NAMED = {"against": 2, "choices": 1, "environment": 1, "fidelity": 1, "graph": 1, "nodes": 1}
+NAMED |= {"parts": 1, "points": 1}  # so many levels below these keys the names are a user's own
 
 
-def test_the_drawn_graph_has_the_edges_of_the_architecture(run_folder, page):
-    for cell, edges in SPACES[json.loads((run_folder / "results.json").read_text())["space"]][
-        "graph"
-    ].items():
-        drawn = [name for name in page.ids if name.startswith(f"cell-{cell}-edge-")]
-        assert sorted(drawn) == sorted(
-            f"cell-{cell}-edge-{source}-{target}" for source, target, _ in edges
-        )
-        outputs = [name for name in page.ids if name.startswith(f"cell-{cell}-output-")]
-        assert len(outputs) == (0 if cell == "cell" else 4)
+def hostile(value, named: int = 0):
+    """The value with hostile text before every string in it, and before every name of a user's."""
+    if isinstance(value, dict):
+        return {
+            HOSTILE + key if named else key: one
+            if key in KEPT
+            else hostile(one, named - 1 if named else NAMED.get(key, 0))
+            for key, one in value.items()
+        }
+    if isinstance(value, list):
+        return [hostile(one, named) for one in value]
+    return HOSTILE + value if isinstance(value, str) else value
 
 
-def test_curves_have_a_point_for_each_row(run_folder, page):
+def hostile_row(row: dict) -> dict:
+    """The row with hostile text in the names of groups and options, and a figure of such a name."""
+    named = {HOSTILE: 1.0}
+    for name, figure in row.items():
+        kind, *parts = name.split("/")
+        if kind != "share":  # by its whole name an instrument knows it
+            parts = [part if part.isdigit() else HOSTILE + part for part in parts]
+        named["/".join([kind, *parts])] = figure
+    return named
+
+
+def strings(value):
+    """Every string in nested dicts and lists, names included."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from (key, *strings(inner))
+    elif isinstance(value, list):
+        for inner in value:
+            yield from strings(inner)
+    elif isinstance(value, str):
+        yield value
+
+
+@pytest.mark.parametrize("space", SPACES)
+def test_hostile_text_is_shown_and_never_acts(space):
+    ordinary = ranked(shortlisted(results(space)))
+    value, config = hostile(ordinary), hostile(configuration(), named=2)
+    logged = [hostile_row(row) for row in rows(space)]
+    text = rendered(value["name"], value, logged, config)
+    page, plain = Page(text), Page(rendered("a", ordinary, rows(space), configuration()))
+    assert page.tags == plain.tags and {"script", "img"}.isdisjoint(page.tags)
+    assert {name for name, _ in page.attributes} == {name for name, _ in plain.attributes}
+    assert "<script" not in text
+
+    def as_shown(words: str) -> str:  # headings begin with a capital letter
+        return words.replace("_", " ").lower()
+
+    shown = [one for one in strings([value, logged, config]) if HOSTILE in one]
+    missing = {one for one in shown if as_shown(one.split("/")[-1]) not in as_shown(page.text)}
+    points = ("text", "point 0", "point 1", "point 2")  # of these only the figures are shown
+    otherwise = ("b", "c_k", "c_{k-1}", "c_{k-2}")  # in a list: as Python writes it; c(k−1)
+    assert missing <= {HOSTILE + words for words in (*points, *otherwise)}
+
+
+def test_only_drawings_are_not_escaped():
+    """One function makes text that the template does not escape, and the template makes none."""
+    package = Path(supernet.report.__file__).parent
+    code = "".join(path.read_text(encoding="utf-8") for path in package.glob("*.py"))
+    assert code.count("Markup(") == 1
+    templates = [path.read_text(encoding="utf-8") for path in package.glob("*.jinja")]
+    assert len(templates) == 3
+    assert not re.search(r"\bsafe\b|autoescape", "".join(templates))
+
+
+def in_an_id(node: str) -> str:
+    return re.sub(r"[^\w.]+", "-", node)
+
+
+def test_the_drawn_graph_has_the_edges_of_the_architecture(space, page):
+    graphs = SPACES[space].get("graph", {})
+    drawn = {name for name in page.ids if name.startswith("graph-") and "-edge-" in name}
+    decided = {
+        f"graph-{cell}-edge-{i}-{in_an_id(source)}-{in_an_id(target)}"
+        for cell, edges in graphs.items()
+        for i, (source, target) in enumerate((s, t) for s, t, option in edges if option)
+    }
+    assert decided == drawn
+    for cell, edges in graphs.items():
+        plain = [name for name in page.ids if name.startswith(f"graph-{cell}-plain-")]
+        assert len(plain) == sum(not option for _, _, option in edges)
+        assert f"{cell[0].upper()}{cell[1:]}" in page.pieces  # a heading
+
+
+def test_a_space_without_a_drawing_has_a_table_of_decisions(space, page, report):
+    table = "<td class" in report[1] and ">slot</th>" in report[1]
+    assert table == ("graph" not in SPACES[space])
+    if table:
+        cells = re.findall(r"<td[^>]*>([^<]*)</td>", report[1])
+        for group, options in SPACES[space]["choices"].items():
+            for slot, option in enumerate(options):
+                row = [group, str(slot), option]
+                assert row in [cells[i : i + 3] for i in range(len(cells))]
+
+
+def test_curves_have_a_point_for_each_row(space, page):
+    supernets = len(SPACES[space]["stages"])
     for name in ("loss", "architecture_loss", "accuracy"):
-        (path,) = page.paths[f"search-curve-{name}"]
-        assert points(path) == 2 * SEARCH_EPOCHS
+        for number in range(supernets):
+            (path,) = page.paths[f"search-{name}-curve-{name}-{number}"]
+            assert points(path) == 2 * SEARCH_EPOCHS
     for stage in ("retrain-0", "retrain-1", "retrain-2", "random-0", "random-1"):
         for name in ("loss", "accuracy"):
-            (path,) = page.paths[f"retrain-curve-{stage}-{name}"]
+            (path,) = page.paths[f"retrain-{name}-curve-{stage}"]
             assert points(path) == RETRAIN_EPOCHS
-    for group, (slots, options) in SPACES[
-        json.loads((run_folder / "results.json").read_text())["space"]
-    ]["groups"].items():
-        (path,) = page.paths[f"search-curve-entropy-{group}"]
-        assert points(path) == SEARCH_EPOCHS
-        shares = [name for name in page.ids if name.startswith(f"logits-{group}-share-")]
+    groups = SPACES[space]["groups"]
+    for group, (slots, options) in groups.items():
+        (name,) = {
+            name
+            for name in page.ids
+            if re.fullmatch(rf"search-entropy-\w+-curve-entropy-{group}(-0)?", name)
+        }
+        assert points(page.paths[name][0]) == SEARCH_EPOCHS
+        shares = [
+            name
+            for name in page.ids
+            if name.startswith(f"logits-{group}-")
+            and "-share-" in name
+            and not name.endswith("-range")
+        ]
         assert len(shares) == slots * len(options)
         assert all(points(path) == SEARCH_EPOCHS for name in shares for path in page.paths[name])
 
 
-def test_every_instrument_is_drawn_and_every_guard_named(run_folder, page):
-    groups = SPACES[json.loads((run_folder / "results.json").read_text())["space"]]["groups"]
-    each_epoch = ["share-skip_connect", "share-parameter_free", "gradient_cosine"]
-    each_epoch += [f"gradient_norm-{group}-{options[-1]}" for group, (_, options) in groups.items()]
+def test_several_supernets_are_told_apart_and_one_is_not_numbered(space, page):
+    count = len(SPACES[space]["stages"])
+    for number in range(1, count + 1):
+        assert (f"supernet {number} of {count}" in page.text) == (count > 1)
+    ranges = [name for name in page.ids if name.endswith("-range")]
+    assert bool(ranges) == (count > 1)
+    assert (f"{count} supernets, each trained from a new start" in page.text) == (count > 1)
+
+
+def test_retrainings_stand_side_by_side(page):
+    for number in (1, 2, 3):
+        assert f"found architecture, training {number} of 3" in page.text  # in the key
+        assert f"found architecture, {number} of 3" in page.text  # in the table
+    for number in (1, 2):
+        assert f"random architecture, {number} of 2" in page.text
+
+
+def test_every_instrument_is_drawn_and_every_guard_named(space, page):
+    groups = SPACES[space]["groups"]
+    norms = [
+        f"gradient_norm-{group}-{option}"
+        for group, (_, options) in groups.items()
+        for option in options[-2:]
+    ]
     for names, expected in (
-        (each_epoch, SEARCH_EPOCHS),
-        (["eigenvalue", "gap-mixture", "gap-derived"], SEARCH_EPOCHS // 4),
+        (["share-skip", "share-parameter_free", *norms], SEARCH_EPOCHS),
+        (["gap-mixture", "gap-derived"], SEARCH_EPOCHS // 4),
+        (["gradient_cosine-0"], SEARCH_EPOCHS),
+        (["eigenvalue-0"], SEARCH_EPOCHS // 4),
     ):
         for name in names:
-            assert points(page.paths[f"collapse-curve-{name}"][0]) == expected
-    assert (
-        len(
-            [
-                name
-                for name in page.ids
-                if name.startswith("collapse-guard-") and name.endswith("-8")
-            ]
-        )
-        == 5
-    )
-    assert (
-        "Guard early_stop, epoch 8: grew & <ended>." in page.text and "eigenvalue 4.6" in page.text
-    )
-    assert all(COLLAPSE[title][1] in page.text for title in list(COLLAPSE)[:5])
+            (found,) = (
+                one
+                for one in page.ids
+                if one.startswith("collapse-") and one.endswith(f"-curve-{name}")
+            )
+            assert points(page.paths[found][0]) == expected
+    assert sum(name.endswith("-guard-8") for name in page.ids) == len(INSTRUMENTS)
+    assert "epoch 8: grew & <ended>." in page.text and "4.6" in page.text
+    for instrument in INSTRUMENTS.values():
+        assert instrument["title"] in page.text and instrument["meaning"] in page.text
+
+
+def test_a_guard_names_its_supernet_if_it_is_known(tmp_path):
+    value = results("elastic")
+    value["search"]["guards"][0]["supernet"] = 1
+    page, _ = read(write(tmp_path / "run", value, rows("elastic")))
+    assert "Guard early_stop, supernet 2 of 3, epoch 8:" in " ".join(page.text.split())
+
+
+def test_older_results_show_the_figures_of_instruments_by_their_names(tmp_path):
+    value = results("nb201")
+    del value["search"]["instruments"]
+    value["search"] |= {"guards": [], "parts": {}}
+    page, _ = read(write(tmp_path / "run", value, rows("nb201")))
+    assert "Collapse" not in page.text
+    assert {"eigenvalue", "gradient cosine", "gap"} <= set(page.pieces)
+    assert "search-eigenvalue-curve-eigenvalue-0" in page.ids
 
 
 def test_a_search_without_instruments_has_no_such_section(tmp_path):
@@ -287,23 +403,7 @@ def test_a_search_without_instruments_has_no_such_section(tmp_path):
     value["search"] |= {"guards": [], "parts": {}}
     page, _ = read(write(tmp_path / "run", value, logged))
     assert "Collapse" not in page.text
-
-
-def test_shares_are_the_softmax_of_the_logits():
-    logged = [row for row in rows("nb201") if row["stage"] == "search"]
-    epochs, shares = logit_shares(logged, "edges")[4]
-    last = {name: value for name, value in logged[-1].items() if name.startswith("logits/edges/4/")}
-    assert [f"logits/edges/4/{option}" for option in shares] == list(last)
-    np.testing.assert_allclose(
-        [share[-1] for share in shares.values()], softmax(list(last.values()))
-    )
-    assert epochs.tolist() == list(range(1, SEARCH_EPOCHS + 1))
-
-
-def test_long_curves_are_thinned_to_their_means():
-    logged = [{"stage": "search", "step": i, "loss": float(i % 2)} for i in range(4 * POINTS)]
-    (line,) = search_curves(logged).axes[0].lines
-    np.testing.assert_array_equal(line.get_ydata(), np.full(POINTS, 0.5))  # every mean of four rows
+    assert not [name for name in page.ids if name.startswith("collapse-")]
 
 
 @pytest.mark.parametrize(
@@ -340,20 +440,20 @@ def test_the_entropy_of_a_policy_is_not_called_that_of_logits(tmp_path):
         for i in (1, 2, 3)
     ]
     page, _ = read(write(tmp_path / "run", results("nb201"), logged))
-    assert "entropy of the policy (nats)" in page.text and "of the logits" not in page.text
-    (line,) = search_curves(logged).axes[1].lines
-    assert line.get_ydata().tolist() == [8.0, 7.0, 6.0]
+    assert "entropy of the policy (nats)" in page.text and "of the logits (nats)" not in page.text
+    assert points(page.paths["search-entropy-policy-curve-entropy-policy-0"][0]) == 3
 
 
 def test_a_run_that_has_only_begun(tmp_path):
     (tmp_path / "results.json").write_text(
         '{"schema": 1, "seed": 0, "space": "nb201", "method": "spos", "data": "digits"}'
     )
-    page, _ = read(tmp_path)
+    page, html = read(tmp_path)
     assert tmp_path.name in page.text
     assert "spos" in page.text
+    assert "<svg" not in html and "<table" not in html
     with pytest.raises(UserError, match=r"no such file: .*results\.json"):
-        write_report(tmp_path / "nowhere")
+        read(tmp_path / "nowhere")
 
 
 def test_one_seed_has_no_interval_and_an_empty_cell_is_drawn(tmp_path):
@@ -363,68 +463,53 @@ def test_one_seed_has_no_interval_and_an_empty_cell_is_drawn(tmp_path):
     value["architecture"]["graph"] = {"cell": []}
     page, _ = read(write(tmp_path / "run", value, []))
     assert "50.00%" in page.text
-    assert not [name for name in page.ids if "-edge-" in name]
+    assert not [
+        name
+        for name in page.ids
+        if "-edge-" in name or (name.startswith("scatter-mean") and "interval" in name)
+    ]
 
 
 def test_the_same_folder_gives_the_same_page(run_folder, report):
     assert read(run_folder)[1] == report[1]
 
 
-def test_nodes_from_left_to_right():
-    assert nodes_of([["0", "3", "skip_connect"]]) == ["0", "1", "2", "3"]
-    assert nodes_of([]) == ["0", "1", "2", "3"]
-    assert nodes_of([["c_{k-1}", "0", "a"], ["0", "1", "b"]]) == [
-        "c_{k-2}",
-        "c_{k-1}",
-        "0",
-        "1",
-        "2",
-        "3",
-        "c_k",
-    ]
-
-
-def test_labels_never_overlap():
-    """Over random DARTS cells: labels on one level are a label's width apart, and no arc passes
-    below one inside it.
-    """
-    rng = np.random.default_rng(0)
-    for _ in range(300):
-        spans = [(int(s), t) for t in range(2, 6) for s in rng.choice(t, size=2, replace=False)]
-        chosen = levels(spans, width=0.9)
-        for i, j in combinations(range(len(spans)), 2):
-            if chosen[i] == chosen[j]:
-                assert abs(sum(spans[i]) - sum(spans[j])) / 2 > 0.9
-            if (
-                chosen[i] * chosen[j] > 0
-                and spans[i][0] <= spans[j][0]
-                and spans[j][1] <= spans[i][1]
-            ):
-                assert abs(chosen[i]) > abs(chosen[j])
-
-
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs a browser")
-def test_a_browser_keeps_every_picture(tmp_path):
-    path = write_report(write(tmp_path / "run", results("nb201"), rows("nb201")))
+def in_a_browser(page: Path, folder: Path) -> str:
+    """The document as a browser has it once the page is loaded."""
     flags = [
         "--headless",
         "--no-sandbox",
         "--disable-gpu",
+        "--disable-quic",
         "--no-first-run",
         "--disable-background-networking",
-    ]
-    flags += [
         "--disable-component-update",
         "--disable-sync",
-        f"--user-data-dir={tmp_path / 'profile'}",
+        "--hide-scrollbars",  # as on a phone, where they take no room
+        f"--user-data-dir={folder / 'profile'}",
         "--dump-dom",
     ]
-    done = subprocess.run(
-        ["chromium", *flags, path.as_uri()], capture_output=True, text=True, timeout=60, check=True
+    command = ["chromium", *flags, page.as_uri()]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs a browser")
+def test_a_browser_keeps_every_picture(tmp_path, run_folder, report):
+    kept = in_a_browser(run_folder / "report.html", tmp_path)
+    assert kept.count("<svg") == kept.count("</svg>") == report[1].count("<svg") > 7
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs a browser")
+@pytest.mark.parametrize("width", [375, 1280])
+def test_no_page_is_wider_than_its_window(tmp_path, report, width):
+    """Only boxes that say so scroll sideways; folded tables are unfolded first."""
+    frame = tmp_path / "frame.html"
+    unfolded = report[1].replace("<details>", "<details open>")
+    frame.write_text(
+        f'<iframe id="page" style="border:0;width:{width}px;height:900px" '
+        f'srcdoc="{html.escape(unfolded)}"></iframe>'
+        "<script>onload = () => { const page = document.getElementById('page').contentDocument;"
+        "document.title = page.documentElement.scrollWidth }</script>",
+        encoding="utf-8",
     )
-    assert (
-        done.stdout.count("<svg")
-        == done.stdout.count("</svg>")
-        == path.read_text().count("<svg")
-        == 7
-    )
+    assert f"<title>{width}</title>" in in_a_browser(frame, tmp_path)

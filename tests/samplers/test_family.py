@@ -7,10 +7,12 @@ integral.
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from scipy import integrate, special, stats
 from torch import nn
+from torch.nn import functional
 
 from supernet.errors import UserError
 from supernet.samplers.drnas import DrNAS, concentration, dirichlet
@@ -20,6 +22,7 @@ from supernet.samplers.proxyless import Proxyless
 from supernet.samplers.snas import SNAS
 from supernet.samplers.softmax import Softmax
 from tests.samplers.drawing import begun, judged
+from tests.tasks import task_of
 from tests.variants import SPACES
 
 DRAWS = 20_000
@@ -152,7 +155,7 @@ def test_the_straight_through_gradient_of_gdas_and_its_bias(noise):
 
 def test_a_step_of_gdas_costs_a_path(space, noise):
     """Both of its mixtures run one operation a slot, and no other module of the candidates."""
-    supernet, sampler = space.supernet(3, 1), begun(GDAS(), space)
+    supernet, sampler = space.supernet(task_of(3, 1)), begun(GDAS(), space)
     logits = {group.name: torch.randn(group.shape, generator=noise) for group in space.groups}
     images = torch.randn(2, 1, 8, 8, generator=noise)
     (trained,) = sampler.mixtures(logits, 0.5, judged)
@@ -189,13 +192,68 @@ def test_dirichlet_draws_have_the_moments_and_densities_of_theirs(noise):
         )
 
 
+def published_concentration(table: torch.Tensor) -> torch.Tensor:
+    """As the paper (section 3.1) and the authors' code have it, in torch's own words."""
+    return functional.elu(table) + 1
+
+
+def test_the_concentration_of_drnas_is_the_published_one_and_so_is_its_slope():
+    """On both sides of zero and at it. Where ``elu + 1`` rounds to zero, in float32 from -17 on, a
+    little is left.
+    """
+    table = torch.linspace(-15, 15, 601, dtype=torch.float64).requires_grad_()
+    published = published_concentration(table)
+    torch.testing.assert_close(concentration(table), published, rtol=1e-8, atol=1e-15)
+    slopes = [
+        torch.autograd.grad(values.sum(), table)[0] for values in (concentration(table), published)
+    ]
+    torch.testing.assert_close(*slopes)
+    low = torch.tensor([-20.0, -80.0])
+    assert (published_concentration(low) == 0).all() and (concentration(low) > 0).all()
+    assert concentration(torch.tensor([-torch.inf])) == 0
+
+
+def test_what_drnas_derives_by_is_the_mean_of_the_distribution_and_so_is_its_slope(noise):
+    """Of rows of logits of both signs; by scipy's Dirichlet distribution of the published
+    concentrations, and central differences of its mean.
+    """
+    table = torch.randn(20, 5, generator=noise, dtype=torch.float64).mul(1.5).requires_grad_()
+    assert (table > 0.5).any() and (table < -0.5).any()
+    (probabilities,) = DrNAS().probabilities({"a": table}).values()
+
+    def mean(rows) -> np.ndarray:
+        return np.array([stats.dirichlet(row).mean() for row in published_concentration(rows)])
+
+    np.testing.assert_allclose(probabilities.detach(), mean(table.detach()), rtol=1e-9)
+    (scores,) = DrNAS().scores({"a": table}).values()
+    np.testing.assert_allclose(scores, mean(table.detach()), rtol=1e-9)
+    costs = torch.randn(20, 5, generator=noise, dtype=torch.float64)
+    (slope,) = torch.autograd.grad((probabilities * costs).sum(), table)
+    for option in range(5):
+        step = torch.zeros(5, dtype=torch.float64)
+        step[option] = 1e-5
+        ahead, behind = (mean(table.detach() + sign * step) for sign in (1, -1))
+        expected = ((ahead - behind) * costs.numpy()).sum(axis=1) / 2e-5
+        np.testing.assert_allclose(slope[:, option], expected, rtol=1e-5, atol=1e-8)
+
+
+def test_drnas_draws_from_the_dirichlet_distribution_of_the_published_concentrations(noise):
+    """One option's weight against its marginal distribution, a beta distribution, by scipy."""
+    row = torch.tensor([1.3, 0.4, -0.7], dtype=torch.float64)
+    drawn = DrNAS().relaxation({"a": row.repeat(DRAWS, 1)}, 0.0, noise)["a"].weights
+    concentrations = published_concentration(row).tolist()
+    for option, own in enumerate(concentrations):
+        marginal = stats.beta(own, sum(concentrations) - own)
+        assert stats.kstest(drawn[:, option].numpy(), marginal.cdf).pvalue > 1e-4
+
+
 def test_drnas_has_the_gradient_of_the_expected_loss(noise):
     table = rows()
     x = DrNAS().relaxation({"a": table}, 0.3, noise)["a"].weights[:, 0]
     loss(x).sum().backward()
 
     def value(logit):
-        a, b = concentration(torch.tensor([logit, ROW[1]], dtype=torch.float64)).tolist()
+        a, b = published_concentration(torch.tensor([logit, ROW[1]], dtype=torch.float64)).tolist()
         return integrate.quad(lambda x: loss(x) * stats.beta.pdf(x, a, b), 0, 1, limit=200)[0]
 
     assert_mean(loss(x).detach(), value(float(ROW[0])))
@@ -239,7 +297,7 @@ def test_the_distance_of_drnas_from_the_uniform_distribution(distance, noise):
     if distance == "l2":
         torch.testing.assert_close(table.grad, 0.5 * table.detach())
     else:
-        beta = stats.beta(*concentration(ROW).tolist())
+        beta = stats.beta(*published_concentration(ROW).tolist())
         expected = integrate.quad(lambda x: beta.pdf(x) * beta.logpdf(x), 0, 1)[0]
         assert float(value.detach()) == pytest.approx(0.5 * expected, rel=1e-5)
     assert sampler.penalty({"a": torch.zeros(3, 4)}, 0.5) == 0
@@ -249,7 +307,7 @@ def test_the_distance_of_drnas_from_the_uniform_distribution(distance, noise):
         DrNAS("l3")
 
 
-def test_the_gates_of_proxyless_are_two_options_a_slot_and_their_gradient_is_that_of_the_choice_between_them(
+def test_proxyless_opens_two_gates_a_slot_with_the_gradient_of_the_choice_between_them(
     noise,
 ):
     """Mean gradient of a linear loss against the sum over all pairs; which pairs, and which of them

@@ -16,8 +16,9 @@ from supernet.errors import UserError
 from supernet.mixture import ChoiceGroup
 from supernet.randomness import Streams
 from supernet.samplers.policy import Policy
+from supernet.spaces.cells import Geometry
 from supernet.spaces.nb201 import NB201
-from supernet.spaces.space import Geometry
+from tests.tasks import task_of
 
 
 @dataclass
@@ -42,7 +43,7 @@ def every(space) -> list:
 def policy(space, *, limits=None, seed=0, spread=None, **settings) -> Policy:
     """A policy that has begun; ``spread`` scales its parameters, so that it is far from uniform."""
     sampler = Policy(**{"hidden": 8, "temperature": 1.0, "tanh_constant": 2.5} | settings)
-    sampler.begin(Budget(space, 3, (1, 8, 8), limits), Streams(seed), torch.device("cpu"))
+    sampler.begin(Budget(space, task_of(3, 1), limits), Streams(seed), torch.device("cpu"))
     if spread:
         with torch.no_grad():
             for weight in sampler.controller.parameters():
@@ -173,7 +174,7 @@ def test_everything_drawn_and_derived_keeps_the_budget(space):
 
 
 def test_a_budget_that_the_policy_never_hits_gives_the_best_by_its_marginals(space):
-    budget = Budget(space, 3, (1, 8, 8))
+    budget = Budget(space, task_of(3, 1))
     limit = budget.tables["params"].of(budget.cheapest())
     sampler = policy(space, limits={"params": limit}, scored=100)
     with torch.no_grad():  # it prefers the options of most parameters by far

@@ -18,6 +18,7 @@ from supernet.samplers.softmax import Softmax
 from supernet.samplers.uniform import Uniform
 from tests.budgets import budget_of
 from tests.samplers.drawing import begun, cost, is_path, judged
+from tests.tasks import task_of
 
 
 def logits_of(space, noise, learning=False):
@@ -29,7 +30,7 @@ def logits_of(space, noise, learning=False):
 
 def test_mixtures_are_ones_that_the_supernet_runs_and_train_weights_alone(space, sampler, noise):
     begun(sampler, space)
-    supernet, logits = space.supernet(3, 1), logits_of(space, noise)
+    supernet, logits = space.supernet(task_of(3, 1)), logits_of(space, noise)
     mixtures = sampler.mixtures(logits, 0.0, judged)
     assert mixtures
     for mixture in mixtures:

@@ -114,7 +114,7 @@ def test_a_step_is_the_papers_worked_out_by_hand(search_stage, smoothing):
     stage.budget.random = lambda rng: drawn.append(draw(rng)) or drawn[-1]
     images, labels = next(twin.weight_batches)
     weights, seen = dict(stage.supernet.named_parameters()), {}
-    stage.optimizer.register_step_pre_hook(
+    stage.weights.optimizer.register_step_pre_hook(
         lambda *_: seen.update({name: copy.deepcopy(w.grad) for name, w in weights.items()})
     )
     smallest = stage.sampler.ends[1]

@@ -9,9 +9,10 @@ from scipy import stats
 from supernet.errors import UserError
 from supernet.learners.gradient import Gradient
 from supernet.randomness import Streams
+from supernet.samplers.policy import Policy
 from supernet.samplers.progressive import Progressive
 from supernet.samplers.sandwich import Sandwich
-from supernet.samplers.schedule import Schedule, named
+from supernet.samplers.schedule import Schedule
 from supernet.samplers.softmax import Softmax
 from supernet.samplers.uniform import Uniform
 from tests.budgets import budget_of
@@ -20,7 +21,7 @@ from tests.samplers.drawing import begun, is_path, judged
 from tests.train.stopping import stopped_and_resumed, straight
 from tests.variants import SPACES
 
-HALVES = [["uniform", 0.5], ["softmax", 0.5]]
+HALVES = [[Uniform(), 0.5], [Softmax(), 0.5]]
 
 
 class Spy(Softmax):
@@ -57,12 +58,12 @@ def table_of(space):
 )
 def test_each_leads_its_share_of_the_steps_to_the_step(shares, steps, wanted):
     space = SPACES["nb201"]()
-    schedule = spied(Schedule([["softmax", share] for share in shares]), space)
+    schedule = spied(Schedule([[Softmax(), share] for share in shares]), space)
     leaders = []
     for step in range(steps):
         schedule.relaxation(table_of(space), step / steps, torch.Generator())
         schedule.mixtures(table_of(space), step / steps, judged)
-        leaders.append(schedule.leader)
+        leaders.append(schedule.leads)
     assert leaders == [phase for phase, count in enumerate(wanted) for _ in range(count)]
     for spy, count in zip(schedule.samplers, wanted, strict=True):
         own = [step / count for step in range(count)]
@@ -72,7 +73,7 @@ def test_each_leads_its_share_of_the_steps_to_the_step(shares, steps, wanted):
 
 def test_what_is_drawn_is_what_the_leader_draws(space):
     logits = table_of(space)
-    schedule = begun(Schedule([["uniform", 0.5], ["progressive", 0.25], ["softmax", 0.25]]), space)
+    schedule = begun(Schedule([[Uniform(), 0.5], [Progressive(), 0.25], [Softmax(), 0.25]]), space)
     streams = Streams(0)
     alone = [Uniform(), Progressive(), Softmax()]
     for sampler in alone:
@@ -97,16 +98,16 @@ def test_mixed_draws_a_leader_a_step_and_relaxes_with_the_one_that_draws(space):
     """
     logits = table_of(space)
     schedule, twin = (
-        spied(Schedule([["softmax", 0.2], ["softmax", 0.3], ["softmax", 0.5]], mixed=True), space)
+        spied(Schedule([[Softmax(), 0.2], [Softmax(), 0.3], [Softmax(), 0.5]], mixed=True), space)
         for _ in "ab"
     )
     leaders = []
     for step in range(500):
         schedule.relaxation(logits, step / 500, torch.Generator())
-        leaders.append(schedule.leader)
+        leaders.append(schedule.leads)
         schedule.mixtures(logits, step / 500, judged)
         twin.mixtures(logits, step / 500, judged)
-        assert schedule.leader == twin.leader == leaders[-1]
+        assert schedule.leads == twin.leads == leaders[-1]
     counts = Counter(leaders)
     assert stats.chisquare([counts[phase] for phase in range(3)], [100, 150, 250]).pvalue > 1e-4
     assert sorted(p for spy in schedule.samplers for p in spy.seen) == [
@@ -118,8 +119,8 @@ def test_logits_are_scored_by_the_last_or_where_they_mix_by_the_most_probable(sp
     logits = table_of(space)
     for schedule, wanted in (
         (Schedule(HALVES), 1),
-        (Schedule([["uniform", 0.4], ["softmax", 0.6]], mixed=True), 1),
-        (Schedule([["uniform", 0.6], ["softmax", 0.4]], mixed=True), 0),
+        (Schedule([[Uniform(), 0.4], [Softmax(), 0.6]], mixed=True), 1),
+        (Schedule([[Uniform(), 0.6], [Softmax(), 0.4]], mixed=True), 0),
     ):
         begun(schedule, space)
         for position, sampler in enumerate(schedule.samplers):
@@ -130,7 +131,7 @@ def test_logits_are_scored_by_the_last_or_where_they_mix_by_the_most_probable(sp
 
 
 def test_it_distils_while_a_sampler_that_does_leads(space):
-    schedule = begun(Schedule([["uniform", 0.5], ["sandwich", 0.5]]), space)
+    schedule = begun(Schedule([[Uniform(), 0.5], [Sandwich(), 0.5]]), space)
     distils = []
     for step in range(4):
         schedule.mixtures(table_of(space), step / 4, judged)
@@ -147,7 +148,7 @@ def test_stopped_before_at_and_after_the_switch_it_ends_in_the_same_bits(
     def make():
         return search_stage(
             space,
-            Schedule([["uniform", 0.5], ["sandwich", 0.25], ["softmax", 0.25]], mixed),
+            Schedule([[Uniform(), 0.5], [Sandwich(), 0.25], [Softmax(), 0.25]], mixed),
             Gradient(),
         )
 
@@ -158,27 +159,33 @@ def test_stopped_before_at_and_after_the_switch_it_ends_in_the_same_bits(
     assert resumed.sampler.scores(resumed.logits).keys() == resumed.logits.keys()
 
 
-def test_names_are_those_of_the_modules():
-    assert (named("uniform"), named("sandwich")) == (Uniform, Sandwich)
-
-
 @pytest.mark.parametrize(
     ("phases", "message"),
     [
-        ([["unifrom", 1.0]], "sampler.phases: unknown 'unifrom'; did you mean 'uniform'"),
-        ([["schedule", 1.0]], "unknown 'schedule'"),
-        ([["sampler", 1.0]], "unknown 'sampler'"),
-        ([["uniform", 0.5], ["softmax", 0.6]], "must add up to 1"),
+        ([["uniform", 1.0]], "a phase is a pair of a sampler and its share"),
+        ([[Uniform(), 0.5], [Softmax(), 0.6]], "must add up to 1"),
         (
-            [["uniform", 1.5], ["softmax", -0.5]],
-            "the share of softmax=-0.5: must be greater than 0",
+            [[Uniform(), 1.5], [Softmax(), -0.5]],
+            "the share of Softmax=-0.5: must be greater than 0",
         ),
         ([], "must add up to 1"),
         (["uniform", "softmax"], "uniform: a phase is a pair"),
-        ([["uniform", "half"]], "a phase is a pair"),
+        ([[Uniform(), "half"]], "a phase is a pair"),
+        (
+            [[Uniform(), 0.5], [Policy(hidden=8), 0.5]],
+            "Policy has a policy, which its learner does not find in a schedule; choose",
+        ),
     ],
 )
 def test_a_wrong_phase_is_one_line(phases, message):
     with pytest.raises(UserError, match=message) as caught:
         Schedule(phases)
     assert "\n" not in str(caught.value)
+
+
+def test_a_phase_may_be_a_schedule_itself(space):
+    logits = table_of(space)
+    inner = Schedule([[Softmax(), 0.5], [Uniform(), 0.5]])
+    schedule = begun(Schedule([[Uniform(), 0.5], [inner, 0.5]]), space)
+    paths = [is_path(schedule.mixtures(logits, step / 8, judged)[0]) for step in range(8)]
+    assert paths == [True] * 4 + [False] * 2 + [True] * 2

@@ -9,6 +9,7 @@ from supernet.learners.gradient import Gradient
 from supernet.mixture import Choice
 from supernet.samplers.softmax import Softmax
 from supernet.searchers.perturbation import PerturbationSelection
+from supernet.train.search import snapshot_of
 from supernet.train.tuning import TuningStage
 from tests.budgets import budget_of
 from tests.compare import identical
@@ -127,7 +128,7 @@ def test_tuning_stopped_anywhere_and_resumed_ends_in_the_same_bits(search_stage,
         search = search_stage(space, Softmax(), Gradient())
         chosen = PerturbationSelection(criterion="loss").projection(
             search.budget,
-            lambda mixture, share: search.snapshot().judged(mixture),
+            lambda mixture, share: snapshot_of(search).judged(mixture),
             lambda: search.sampler.mean(search.detached_logits, 0.9),
             np.random.default_rng(0),
         )

@@ -27,20 +27,24 @@ from supernet.searchers.sampled import Sampled
 from supernet.searchers.searcher import Searcher, SearchResult, order, search
 from supernet.searchers.successive_halving import SuccessiveHalving
 from supernet.searchers.tpe import TPE
+from supernet.spaces.cells import Geometry
 from supernet.spaces.nb201 import NB201
-from supernet.spaces.space import Gene, Geometry
+from supernet.spaces.space import Gene
 from tests.commands import ROOT
-from tests.variants import SPACES
+from tests.tasks import task_of
+from tests.variants import ALL_SPACES, SPACES
 
 SPACE = NB201(Geometry(4, 1), Geometry(4, 1))
-TABLES = {name: Budget(make(), 10, (3, 8, 8)).tables for name, make in SPACES.items()}  # built once
+TABLES = {
+    name: Budget(make(), task_of(10, 3)).tables for name, make in SPACES.items()
+}  # built once
 
 
 def budget_of(space, **limits):
     """A budget with tables that are there already; ``limits`` as quantiles of the costs of random
     architectures.
     """
-    budget, rng = Budget(space, 10, (3, 8, 8)), np.random.default_rng(0)
+    budget, rng = Budget(space, task_of(10, 3)), np.random.default_rng(0)
     budget.tables = TABLES[space.name]
     some = [space.random(rng) for _ in range(200)]
     budget.limits = {
@@ -283,6 +287,19 @@ def test_nothing_is_judged_twice_and_everything_asked_for_is_told():
     assert searcher.told == [
         [(x, result.judged[x]) for x in batch] for batch in ((a, b, a), (b,), (c, a))
     ]
+
+
+@pytest.mark.parametrize("name", ["nb201", "elastic"])
+def test_of_architectures_that_count_as_the_same_one_is_judged(name):
+    space, rng = ALL_SPACES[name](), np.random.default_rng(0)
+    asked = [space.random(rng) for _ in range(100)]
+    judge, searcher = Judge(), Fixed(asked[:50], asked[50:])
+    result = search(searcher, judge, same=space.canonical)
+    distinct = list(dict.fromkeys(map(space.canonical, asked)))
+    assert [one for one, _ in judge.asked] == distinct == list(result.judged)
+    assert len(distinct) < len(set(asked)) and result.best in distinct
+    told = [pair for batch in searcher.told for pair in batch]
+    assert told == [(one, result.judged[space.canonical(one)]) for one in asked]
 
 
 def test_what_is_known_but_was_not_asked_for_cannot_win():

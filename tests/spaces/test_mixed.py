@@ -9,9 +9,9 @@ from torch.nn import functional as F
 from supernet.device import autocast
 from supernet.mixture import softmax_mixture
 from supernet.ops.fast.native import bfloat16_is_faster
-from supernet.spaces.cell import set_recompute
+from supernet.spaces.cells import Geometry
 from supernet.spaces.darts import Darts
-from supernet.spaces.space import Geometry
+from supernet.spaces.space import set_recompute
 from tests.spaces.test_textbook import pair
 from tests.textbook import run
 

@@ -12,11 +12,11 @@ from supernet.learners.gradient import Gradient
 from supernet.mixture import Choice, ChoiceGroup
 from supernet.modifiers.edge_normalisation import EdgeNormalisation
 from supernet.samplers.softmax import Softmax
-from supernet.spaces.cell import MixedCell
+from supernet.spaces.cells import Geometry, MixedCell
 from supernet.spaces.darts import EDGES, OPTIONS, Darts
 from supernet.spaces.nb201 import NB201
-from supernet.spaces.space import Geometry
 from tests.spaces.test_spaces import assert_same, one_hot
+from tests.tasks import task_of
 
 PARTIAL = {
     "nb201": lambda: NB201(Geometry(4, 1, 2), Geometry(4, 1)),
@@ -76,7 +76,7 @@ def test_a_path_is_the_one_hot_mixture(name, noise):
     passes by.
     """
     space = PARTIAL[name]()
-    supernet, rng = space.supernet(3, 1).eval(), np.random.default_rng(0)
+    supernet, rng = space.supernet(task_of(3, 1)).eval(), np.random.default_rng(0)
     images = torch.randn(2, 1, 8, 8, generator=noise)
     with torch.no_grad():
         for _ in range(5):
@@ -89,8 +89,8 @@ def test_a_path_is_the_one_hot_mixture(name, noise):
         UserError,
         match=r"no plain network has the weights of such a supernet; choose retrain\.init=scratch",
     ):
-        space.standalone(architecture, 3, 1, phase="search")
-    space.standalone(architecture, 3, 1)(images)
+        space.standalone(architecture, task_of(3, 1), "search")
+    space.standalone(architecture, task_of(3, 1))(images)
 
 
 @pytest.mark.parametrize("name", PARTIAL)
@@ -101,12 +101,12 @@ def test_a_search_runs_and_costs_are_those_of_whole_networks(name, search_stage)
     whole = sum(
         weight.numel()
         for weight in type(space)(Geometry(4, space.search.cells), space.evaluation)
-        .supernet(3, 1)
+        .supernet(task_of(3, 1))
         .parameters()
     )
     assert sum(weight.numel() for weight in stage.supernet.parameters()) < whole
     architecture = space.random(np.random.default_rng(0))
-    network = space.standalone(architecture, 3, 1)
+    network = space.standalone(architecture, task_of(3, 1))
     assert stage.budget.costs(architecture)["params"] == sum(
         weight.numel() for weight in network.parameters()
     )

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from supernet.errors import UserError
+from supernet.spaces.cells import Geometry
 from supernet.spaces.darts import Darts
 from supernet.spaces.nb201 import NB201
-from supernet.spaces.space import Geometry
+from tests.tasks import task_of
 
 DARTS = Darts(Geometry(16, 8), Geometry(36, 20), auxiliary=False)
 NB201_FULL = NB201(Geometry(16, 5), Geometry(16, 5))
@@ -29,18 +30,18 @@ def millions(network) -> float:
 
 
 def test_darts_search_network_has_1_93_million_weights():
-    assert round(millions(DARTS.supernet(10, 3)), 2) == 1.93
+    assert round(millions(DARTS.supernet(task_of(10, 3))), 2) == 1.93
 
 
 def test_darts_v2_has_3_3_million_weights():
-    assert round(millions(DARTS.standalone(DARTS.decode(DARTS_V2), 10, 3)), 1) == 3.3
+    assert round(millions(DARTS.standalone(DARTS.decode(DARTS_V2), task_of(10, 3))), 1) == 3.3
 
 
 def test_six_3x3_convolutions_have_1_53_million_weights():
     cell = NB201_FULL.decode(
         "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|nor_conv_3x3~0|nor_conv_3x3~1|nor_conv_3x3~2|"
     )
-    assert round(millions(NB201_FULL.standalone(cell, 10, 3)), 2) == 1.53
+    assert round(millions(NB201_FULL.standalone(cell, task_of(10, 3))), 2) == 1.53
 
 
 def test_nb201_sizes_equal_the_published_table(shared):
@@ -49,7 +50,7 @@ def test_nb201_sizes_equal_the_published_table(shared):
         text = str(table["arch"][index])
         architecture = NB201_FULL.decode(text)
         assert NB201_FULL.encode(architecture) == text
-        assert millions(NB201_FULL.standalone(architecture, 10, 3)) == pytest.approx(
+        assert millions(NB201_FULL.standalone(architecture, task_of(10, 3))) == pytest.approx(
             table["params_m"][index], abs=5e-7
         )
 
@@ -72,7 +73,7 @@ def test_published_genotypes_have_their_published_sizes(shared):
             continue
         pairs = {part: [tuple(pair) for pair in cell[part]] for part in ("normal", "reduce")}
         text = f"Genotype(normal={pairs['normal']}, normal_concat=range(2, 6), reduce={pairs['reduce']}, reduce_concat=range(2, 6))"
-        assert round(millions(DARTS.standalone(DARTS.decode(text), 10, 3)), 1) == published
+        assert round(millions(DARTS.standalone(DARTS.decode(text), task_of(10, 3))), 1) == published
         checked += 1
     assert checked >= 3
 

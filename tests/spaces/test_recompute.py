@@ -10,14 +10,15 @@ import torch
 from torch.nn import functional as F
 
 from supernet.mixture import softmax_mixture
-from supernet.spaces.cell import set_recompute
+from supernet.spaces.space import set_recompute
+from tests.tasks import task_of
 
 
 def both(space):
     """A supernet that keeps what it makes, and its copy that makes it again."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        keeps = space.supernet(3, 2)
+        keeps = space.supernet(task_of(3, 2))
     again = copy.deepcopy(keeps)
     set_recompute(again)
     return keeps, again

@@ -12,11 +12,20 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from supernet.errors import UserError
 from supernet.mixture import Architecture, Choice, softmax_mixture
-from supernet.ops import PARAMETER_FREE
-from tests.variants import SPACES
+from tests.tasks import task_of
+from tests.variants import ALL_SPACES, SPACES
+
+TASK = task_of(10, 3)
+
+
+@pytest.fixture(params=ALL_SPACES)
+def space(request):
+    """Also those that are not in the package."""
+    return ALL_SPACES[request.param]()
 
 
 def one_hot(space, architecture) -> dict[str, torch.Tensor]:
@@ -51,16 +60,13 @@ def assert_same(actual: torch.Tensor, expected: torch.Tensor) -> None:
 
 def test_path_one_hot_mixture_and_standalone_agree(space, noise):
     """Invariant 1."""
-    supernet = worn(space.supernet(classes=10, in_channels=3), noise)
+    supernet = worn(space.supernet(TASK), noise)
     images = torch.randn(3, 3, 8, 8, generator=noise)
     rng = np.random.default_rng(1)
     with torch.no_grad():
         for _ in range(10):
             architecture = space.random(rng)
-            standalone = space.standalone(architecture, 10, 3, phase="search").eval()
-            standalone.load_state_dict(
-                space.inherited(supernet.state_dict(), standalone, architecture)
-            )
+            standalone = space.inherit(supernet, architecture).eval()
             expected = standalone(images)
             dense = {
                 name: Choice.dense(table) for name, table in one_hot(space, architecture).items()
@@ -69,33 +75,70 @@ def test_path_one_hot_mixture_and_standalone_agree(space, noise):
             assert_same(supernet(images, dense), expected)
 
 
-def test_a_path_runs_only_the_chosen_operations(space, noise):
-    """No candidate is computed and multiplied by zero."""
-    supernet = space.supernet(10, 3)
-    architecture = space.random(np.random.default_rng(2))
-    standalone = space.standalone(architecture, 10, 3, phase="search")
-    images = torch.randn(2, 3, 8, 8, generator=noise)
+def test_a_path_computes_no_more_than_the_chosen_operations(space, noise):
+    """No candidate is computed and multiplied by zero: a path costs what its network costs."""
+    supernet, inputs = space.supernet(TASK), torch.randn(2, 3, 8, 8, generator=noise)
+    rng = np.random.default_rng(2)
+    for _ in range(3):
+        architecture = space.random(rng)
+        standalone = space.inherit(supernet, architecture)
+        path, alone = FlopCounterMode(display=False), FlopCounterMode(display=False)
+        with path:
+            supernet(inputs, space.path(architecture))
+        with alone:
+            standalone(inputs)
+        assert path.get_total_flops() == alone.get_total_flops() > 0
 
-    def convolutions(network, *arguments) -> int:
-        count = 0
 
-        def hook(*_):
-            nonlocal count
-            count += 1
+def test_gradients_of_logits_are_slopes_of_the_loss(space, noise):
+    """Central differences along a random direction, in float64."""
+    supernet = space.supernet(TASK).double().train()
+    inputs = torch.randn(4, 3, 8, 8, generator=noise, dtype=torch.float64)
+    logits = {
+        g.name: torch.randn(g.shape, generator=noise, dtype=torch.float64) for g in space.groups
+    }
+    direction = {
+        n: torch.randn(t.shape, generator=noise, dtype=torch.float64) for n, t in logits.items()
+    }
+    projection = torch.randn(4, 10, generator=noise, dtype=torch.float64)
 
-        handles = [
-            m.register_forward_hook(hook) for m in network.modules() if isinstance(m, nn.Conv2d)
-        ]
-        network(images, *arguments)
-        for handle in handles:
-            handle.remove()
-        return count
+    def loss(step):
+        moved = {n: (t + step * direction[n]).requires_grad_() for n, t in logits.items()}
+        return (supernet(inputs, softmax_mixture(moved)) * projection).sum(), moved
 
-    assert convolutions(supernet, space.path(architecture)) == convolutions(standalone)
+    value, tables = loss(0.0)
+    gradients = torch.autograd.grad(value, list(tables.values()))
+    slope = sum(
+        float((gradient * direction[name]).sum())
+        for name, gradient in zip(tables, gradients, strict=True)
+    )
+    with torch.no_grad():
+        difference = float(loss(1e-6)[0] - loss(-1e-6)[0]) / 2e-6
+    assert slope == pytest.approx(difference, rel=1e-5) and abs(slope) > 1e-3
+
+
+def test_a_path_leaves_the_batchnorm_statistics_that_its_network_gets(space, noise):
+    """One step of training on the path, against the standalone network with the same weights."""
+    supernet = worn(space.supernet(TASK), noise)
+    architecture = space.random(np.random.default_rng(3))
+    standalone = space.inherit(supernet, architecture)
+    inputs = torch.randn(4, 3, 8, 8, generator=noise)
+    standalone.train()(inputs)
+    supernet.train()(inputs, space.path(architecture))
+    found = space.inherit(supernet, architecture).state_dict()
+    for name, value in standalone.state_dict().items():
+        torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-5)
+
+
+def test_the_canonical_architecture_is_one_of_the_space_and_its_own(space):
+    rng = np.random.default_rng(9)
+    for _ in range(20):
+        found = space.canonical(space.random(rng))
+        assert space.validate(found) == space.canonical(found)
 
 
 def test_a_dense_mixture_sends_gradients_to_all_weights_and_logits(space, noise):
-    supernet = space.supernet(10, 3)
+    supernet = space.supernet(TASK)
     logits = {g.name: torch.zeros(g.shape, requires_grad=True) for g in space.groups}
     # The loss must not be one to which a cell is invariant: the supernet ends in a linear layer
     # behind BatchNorms.
@@ -111,7 +154,7 @@ def test_a_dense_mixture_sends_gradients_to_all_weights_and_logits(space, noise)
     ids=["copy", "pickle"],
 )
 def test_a_supernet_that_has_run_can_be_copied(space, copied, noise):
-    supernet = space.supernet(3, 2)
+    supernet = space.supernet(task_of(3, 2))
     mixture = softmax_mixture({group.name: torch.zeros(group.shape) for group in space.groups})
     images = torch.randn(4, 2, 8, 8, generator=noise)
     supernet(images, mixture)
@@ -146,9 +189,9 @@ def test_deriving_from_one_hot_logits_gives_the_architecture_back(space):
 
 
 @settings(max_examples=50, deadline=None, derandomize=True)
-@given(seed=st.integers(0, 2**32 - 1), name=st.sampled_from(list(SPACES)))
+@given(seed=st.integers(0, 2**32 - 1), name=st.sampled_from(list(ALL_SPACES)))
 def test_whatever_is_derived_is_valid(seed, name):
-    space, noise = SPACES[name](), torch.Generator().manual_seed(seed)
+    space, noise = ALL_SPACES[name](), torch.Generator().manual_seed(seed)
     space.validate(
         space.derive({g.name: torch.randn(g.shape, generator=noise) for g in space.groups})
     )
@@ -214,19 +257,34 @@ def test_text_that_is_no_architecture_is_refused_in_one_line(space):
         assert "\n" not in str(error.value)
 
 
-def test_parameter_free_options_have_no_parameters(space, noise):
-    """The list by which the share of parameter-free operations is counted, against the modules
-    themselves.
+@pytest.mark.parametrize("name", SPACES)
+def test_groups_say_rightly_what_their_options_are(name, noise):
+    """Against the modules of a supernet: a skip is the identity wherever it keeps the size of its
+    input, "nothing" has no module, and what is free of parameters has none there.
     """
-    from supernet.ops import OPERATIONS
-
-    for group in space.groups:
-        for option in group.options:
-            if option != "none":
-                module = OPERATIONS[option](4, 1, True, False)
-                assert (sum(p.numel() for p in module.parameters()) == 0) == (
-                    option in PARAMETER_FREE
-                )
+    space, images = SPACES[name](), {}
+    supernet = space.supernet(TASK, "evaluation").eval()
+    places = space.candidates(supernet)
+    for name in places:
+        module = supernet.get_submodule(name)
+        module.register_forward_hook(lambda _, given, out, n=name: images.update({n: (given, out)}))
+    groups = {group.name: group for group in space.groups}
+    supernet(
+        torch.randn(1, 3, 8, 8, generator=noise),
+        {name: Choice.dense(torch.ones(group.shape)) for name, group in groups.items()},
+    )
+    seen = {group: set() for group in groups}
+    for name, (group, _, option) in places.items():
+        option = groups[group].options[option]
+        seen[group].add(option)
+        if name not in images or images[name][0][0].shape != images[name][1].shape:
+            continue  # a cell may rectify the input of a module itself; a stride of two reduces
+        ((given,), out), parameters = images[name], list(supernet.get_submodule(name).parameters())
+        assert torch.equal(given, out) == (option == groups[group].skip)
+        assert (not parameters) == (option in groups[group].parameter_free)
+    for name, group in groups.items():
+        assert set(group.options) - seen[name] == {group.nothing}
+        assert {group.skip, group.nothing} < set(group.parameter_free) < set(group.options)
 
 
 def test_genes_are_independent_and_name_each_architecture_once(space):

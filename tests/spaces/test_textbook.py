@@ -10,8 +10,9 @@ import torch
 from torch.nn import functional as F
 
 from supernet.mixture import Choice, softmax_mixture
+from supernet.spaces.cells import Geometry
 from supernet.spaces.darts import Darts
-from supernet.spaces.space import Geometry
+from tests.tasks import task_of
 from tests.textbook import copy_weights, places, run, textbook
 from tests.variants import SPACES
 
@@ -22,7 +23,7 @@ def pair(space, dtype=torch.float32, seed=0):
     """A supernet and its reference, of equal weights."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        supernet = space.supernet(3, 2).to(dtype)
+        supernet = space.supernet(task_of(3, 2)).to(dtype)
     reference = textbook(space, 3, 2).to(dtype)
     copy_weights(supernet, reference)
     return supernet, reference
@@ -149,7 +150,7 @@ def test_the_textbook_is_no_straw_man():
     space = Darts(Geometry(16, 8), Geometry(16, 8))
     reference = textbook(space)
     assert round(sum(p.numel() for p in reference.parameters()) / 1e6, 2) == 1.93
-    supernet = space.supernet(10, 3)
+    supernet = space.supernet(task_of(10, 3))
     copy_weights(supernet, reference, back=True)
     theirs, ours = reference.state_dict(), supernet.state_dict()
     assert all(

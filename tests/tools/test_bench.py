@@ -10,6 +10,7 @@ from contextlib import ExitStack
 
 import pytest
 
+from tests.tasks import task_of
 from tools import bench
 from tools.bench import Case
 
@@ -158,6 +159,6 @@ def test_a_search_takes_the_whole_step_of_its_method(method):
 @pytest.mark.parametrize(("nodes", "slots"), [(2, 5), (4, 14), (6, 27)])
 def test_cells_have_so_many_nodes(nodes, slots):
     space = bench.space_of(Case("ours", nodes=nodes, **SMALL))
-    layer = space.supernet(10, 3).layers[0]
+    layer = space.supernet(task_of(10, 3)).layers[0]
     assert len(layer.cell.edges) == slots == space.groups[0].slots
     assert layer.cell.outputs == nodes

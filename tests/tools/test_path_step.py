@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.tasks import task_of
 from tools import path_step
 
 MIB = 2**20
@@ -35,9 +36,8 @@ def test_both_steps_are_the_same_and_leave_alone_what_is_not_on_the_path(space):
     torch.manual_seed(0)
     images, labels = torch.randn(4, 1, 8, 8), torch.arange(4)
     architecture = space.random(np.random.default_rng(1))
-    supernet = space.supernet(path_step.CLASSES, 1)
-    standalone = space.standalone(architecture, path_step.CLASSES, 1, phase="search")
-    standalone.load_state_dict(space.inherited(supernet.state_dict(), standalone, architecture))
+    supernet = space.supernet(task_of(path_step.CLASSES, 1))
+    standalone = space.inherit(supernet, architecture)
     before = {name: weight.detach().clone() for name, weight in supernet.named_parameters()}
     steps = [
         path_step.stepper(supernet, images, labels, space.path(architecture)),
@@ -51,9 +51,9 @@ def test_both_steps_are_the_same_and_leave_alone_what_is_not_on_the_path(space):
         if not torch.equal(weight, before[name])
     ]
     assert 0 < len(moved) <= len(list(standalone.parameters())) < len(before)
-    inherited = space.inherited(supernet.state_dict(), standalone, architecture)
+    inherited = dict(space.inherit(supernet, architecture).named_parameters())
     for name, weight in standalone.named_parameters():
-        torch.testing.assert_close(inherited[name], weight.detach(), rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(inherited[name], weight, rtol=1e-4, atol=1e-6)
 
 
 def test_it_prints_one_json_object(monkeypatch, capsys):

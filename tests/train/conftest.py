@@ -6,6 +6,7 @@ import pytest
 
 from supernet.config import Config, typed
 from supernet.run import Run
+from supernet.runs.setup import Setup
 
 PARTS = {
     "sampler": {"_target_": "supernet.samplers.uniform.Uniform"},
@@ -26,17 +27,14 @@ def make_run(data, tmp_path):
         size = {"channels": 4, "cells": 3 if space.name == "darts" else 1}
         kind = type(space)
         plain = {"_target_": "supernet.data.augment.Augment"}
-        run = Run(
+        node = {"_target_": f"{kind.__module__}.{kind.__name__}"}
+        setup = Setup(
             typed(
                 Config,
                 {
                     "name": "n",
                     "method": "m",
-                    "space": {
-                        "_target_": f"{kind.__module__}.{kind.__name__}",
-                        "search": size,
-                        "evaluation": size,
-                    },
+                    "space": node | {"search": size, "evaluation": size},
                     **PARTS,
                     "data": {
                         "name": "noise",
@@ -50,12 +48,10 @@ def make_run(data, tmp_path):
                 }
                 | settings,
                 "",
-            ),
-            folder,
-            parent=parent,
+            )
         )
-        run.data = data
-        return runs.enter_context(run)
+        setup.data = data
+        return runs.enter_context(Run(setup, folder, parent=parent))
 
     with runs:
         yield make

@@ -14,6 +14,7 @@ from supernet.evaluate.accuracy import Judgement, evaluate
 from supernet.evaluate.curves import hopeless, upper_bound
 from supernet.randomness import Streams
 from supernet.run import Run
+from supernet.runs.candidate import shortlist_splits
 from supernet.searchers.random import Random
 from supernet.train.candidate import CandidateStage, ShortlistSettings
 from supernet.train.loop import Stopped, run_stage
@@ -35,9 +36,7 @@ def candidate(data):
     def make(finished=(), ema_decay=0.9, **shortlist) -> CandidateStage:
         space, streams = SPACES["nb201"](), Streams(0)
         with streams.initialising("network"):
-            network = space.standalone(
-                space.random(streams.host("architecture")), data.classes, data.channels
-            )
+            network = space.standalone(space.random(streams.host("architecture")), data.task)
         return CandidateStage(
             "candidate/0",
             network,
@@ -66,7 +65,7 @@ def test_the_curve_is_the_accuracy_on_the_held_out_images(candidate, data):
         unseen.step(index)
         if index % 2:
             batches = evaluation_batches(data.train, torch.arange(16, 24), 3, data.mean, data.std)
-            accuracies.append(evaluate(unseen.trained().eval(), batches).accuracy)
+            accuracies.append(evaluate(unseen.trained().eval(), batches, data.task).accuracy)
             unseen.network.train()
     assert (
         stage.curve
@@ -141,12 +140,13 @@ def make(make_run, data, monkeypatch):
     )
     monkeypatch.setattr(Random, "tell", lambda self, judged: setattr(self, "told", True))
 
+    def inherited(setup, supernet, architecture, share):
+        return Judgement(0.9 - 0.1 * CELLS.index(space.encode(architecture)), 1.0, 12)
+
+    monkeypatch.setattr("supernet.runs.judge.judge", inherited)
+
     def make(data=learnable, **settings) -> Run:
-        run = make_run(space, data=data, **SETTINGS | settings)
-        run.judge = lambda _, architecture, share: Judgement(
-            0.9 - 0.1 * CELLS.index(space.encode(architecture)), 1.0, 12
-        )
-        return run
+        return make_run(space, data=data, **SETTINGS | settings)
 
     make.data = learnable
     return make
@@ -202,7 +202,7 @@ def test_the_best_candidate_is_derived_and_what_was_ended_is_on_record(make):
 
 def test_candidates_never_train_on_what_judges_them_nor_see_a_test_image(make, tmp_path):
     run = make()
-    parts = run.shortlist_splits
+    parts = shortlist_splits(run.setup)
     assert sorted([*parts.weights.tolist(), *parts.architecture.tolist()]) == list(range(24))
     assert len(parts.architecture) == 6 and make.data.train.labels[
         parts.architecture
@@ -223,18 +223,18 @@ def test_candidates_never_train_on_what_judges_them_nor_see_a_test_image(make, t
 def test_a_run_that_is_stopped_among_its_candidates_ends_as_if_it_had_not_been(make, tmp_path):
     """In the middle of the one that is to be ended."""
     run = make()
-    train, training = run._train, []
+    train, training = run.work.train, []
 
-    def stopping(stage):
+    def stopping(stage, rows=None):
         training.append(stage.name)
         if stage.name == "candidate/1":
             after(stage, 9, lambda: run.stop._receive(signal.SIGTERM, None))
-        return train(stage)
+        return train(stage, rows)
 
-    run._train = stopping
+    run.work.train = stopping
     with pytest.raises(Stopped):
         run.retrain()
-    assert training == ["search", "candidate/0", "candidate/1"]
+    assert training == ["search/0", "candidate/0", "candidate/1"]
     again = make()
     again.retrain()
     stopped = {name: stage["result"] for name, stage in again.state.stages.items()}
@@ -268,8 +268,8 @@ def test_a_child_takes_the_candidates_over(make, tmp_path):
     parent.derive()
     for name, changed in (("more", {"seeds": 2}), ("other", {"lr": 0.004})):
         child = make(folder=tmp_path / name, parent=tmp_path, retrain=SETTINGS["retrain"] | changed)
-        train = child._train
-        child._train = lambda stage, train=train, name=name: (
+        train = child.work.train
+        child.work.train = lambda stage, train=train, name=name: (
             trained.append((name, stage.name)) or train(stage)
         )
         child.derive()

@@ -19,7 +19,7 @@ def test_every_method_finds_the_one_option_that_is_of_use(method, seed):
 def test_plain_darts_falls_for_the_skip():
     """Which is worse: see tests/planted.py."""
     space = Tempting()
-    scores = searched(space, "darts", epochs=8).scores()
+    _, scores = searched(space, "darts", epochs=8)
     assert (
         space.derive(scores)["halves"] == ("skip_connect", "skip_connect")
         and (scores["halves"][:, 1] > 0.7).all()

@@ -13,8 +13,8 @@ import torch
 
 from supernet.data import Augment
 from supernet.ops import DropPath
+from supernet.spaces.cells import Geometry
 from supernet.spaces.darts import Darts
-from supernet.spaces.space import Geometry
 from tests.compare import identical
 from tests.train.stopping import stopped_and_resumed, straight
 from tests.variants import SPACES

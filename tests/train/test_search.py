@@ -4,13 +4,16 @@ PyTorch.
 
 import copy
 import dataclasses
+import itertools
 import math
 import random
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
+from supernet.data import Augment
 from supernet.errors import UserError
 from supernet.guards.early_stop import EarlyStop
 from supernet.learners.fixed import Fixed
@@ -18,10 +21,17 @@ from supernet.learners.gradient import Gradient
 from supernet.learners.reinforce import ReinforceLearner
 from supernet.mixture import Choice
 from supernet.modifiers.beta_decay import BetaDecay
+from supernet.randomness import Streams
+from supernet.runs.judging import judge
+from supernet.runs.search import trained_supernet
+from supernet.runs.training import Train, stage_of, trained_network
 from supernet.samplers.policy import Policy
+from supernet.samplers.snas import SNAS
 from supernet.samplers.softmax import Softmax
 from supernet.samplers.uniform import Uniform
-from tests.compare import identical
+from supernet.train.search import mean_scores
+from tests.compare import differences, identical
+from tests.tasks import task_of
 from tests.train.stopping import stopped_and_resumed, straight
 from tests.variants import SPACES
 
@@ -127,7 +137,7 @@ def check_weight_gradients(stage, twin) -> list:
     mixtures, seen = [], {}
     stage.sampler.mixtures = recorded(stage.sampler.mixtures, mixtures)
     weights = dict(stage.supernet.named_parameters())
-    stage.optimizer.register_step_pre_hook(
+    stage.weights.optimizer.register_step_pre_hook(
         lambda *_: seen.update({name: copy.deepcopy(w.grad) for name, w in weights.items()})
     )
     stage.step(0)
@@ -207,13 +217,13 @@ def test_a_step_of_spos_is_a_step_of_the_paths_own_network(space, search_stage):
         images, labels = next(twin.weight_batches)
         before = clones(stage.supernet.state_dict().items())
         velocity = {
-            name: copy.deepcopy(stage.optimizer.state.get(weight, {}))
+            name: copy.deepcopy(stage.weights.optimizer.state.get(weight, {}))
             for name, weight in weights.items()
         }
         stage.step(index)
-        network = space.standalone(architectures[-1], 3, 1, phase="search")
-        network.load_state_dict(space.inherited(before, network, architectures[-1]))
-        origin = space.inherited({name: name for name in before}, network, architectures[-1])
+        network = space.standalone(architectures[-1], task_of(3, 1), "search")
+        origin = space.origins(network, architectures[-1])
+        network.load_state_dict({name: before[own] for name, own in origin.items()})
         optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, weight_decay=0.1)
         for name, weight in network.named_parameters():
             optimizer.state[weight] = velocity[origin[name]]
@@ -333,13 +343,14 @@ def test_search_and_derivation_never_touch_the_test_set_and_each_retraining_does
     )
     run.search()
     architecture = run.derive()
-    run.judge(run.trained_supernet().supernet, architecture)
-    stage = run.retrain_stage("retrain/0", architecture, 0, "scratch")
+    judge(run.setup, trained_supernet(run.work).supernet, architecture)
+    training = Train("retrain", 0, architecture)
+    stage = stage_of(run.work, training)
     for index in range(stage.steps):
         stage.step(index)
     test.open = True
     run.retrain()
-    run.trained_network()
+    trained_network(run.work, training)
     assert test.streams == 2
 
 
@@ -367,82 +378,86 @@ def test_a_run_derives_by_perturbation_and_says_how(make_run):
 # --- several supernets
 
 
-def test_several_supernets_are_searches_of_their_own_and_their_mean_logits_decide(
+def test_supernets_of_other_scopes_are_searches_of_their_own_whose_mean_scores_decide(
     space, search_stage, tmp_path
 ):
-    """The first is the search of one supernet, to the bit; the next begins like it, with other
-    weights and images.
+    """Each begins like the first, with other weights, images and draws; one without a scope is the
+    search of a single supernet, to the bit.
     """
 
-    def make(supernets=2):
+    def make(scope=""):
         return search_stage(
             space,
-            Softmax(),
+            SNAS(),
             Gradient(lr=0.1),
             modifiers=[BetaDecay(1.0)],
-            supernets=supernets,
+            augment=Augment(crop_padding=1, flip=True),
+            scope=scope,
             epochs=1,
-            lr=0.05,
             warmup_epochs=0.5,
         )
 
-    alone, both, seen = make(1), make(), []
-    straight(alone)
-    first = copy.deepcopy(both.supernet.state_dict())
-    inner, relax = both.step, both.sampler.relaxation
+    def searched(stage):
+        first, seen = copy.deepcopy(stage.state_dict()), []
+        relax = stage.sampler.relaxation
 
-    def relaxation(logits, progress, noise):
-        seen.append((round(progress, 6), both.optimizer.param_groups[0]["lr"]))
-        return relax(logits, progress, noise)
+        def relaxation(logits, progress, noise):
+            rate = stage.weights.optimizer.param_groups[0]["lr"]
+            seen.append((progress, rate, noise.initial_seed()))
+            return relax(logits, progress, noise)
 
-    both.sampler.relaxation = relaxation
-    for index in range(both.steps):
-        if index == alone.steps:
-            assert identical(alone.supernet.state_dict(), both.supernet.state_dict())
-            assert identical(alone.detached_logits, both.detached_logits) and identical(
-                alone.scores(), both.scores()
-            )
-        inner(index)
-    assert (
-        seen[: alone.steps] == seen[alone.steps :] and len(set(seen)) == alone.steps
-    )  # what follows a schedule begins again
-    assert not any(
-        torch.equal(both.ended[0][name], table) for name, table in both.detached_logits.items()
+        stage.sampler.relaxation = relaxation
+        straight(stage)
+        del stage.sampler.relaxation
+        return first, seen
+
+    stages = [make(), make("supernet/1"), make("supernet/2")]
+    found = [searched(stage) for stage in stages]
+    assert {len(seen) for _, seen in found} == {stages[0].steps}
+    for step in zip(*(seen for _, seen in found), strict=True):
+        assert len({(progress, rate) for progress, rate, _ in step}) == 1  # schedules are the same
+        assert len({seed for _, _, seed in step}) == 3  # draws of relaxations are not
+    fresh = [make(stage.streams.scope) for stage in stages]
+    images = [[next(stage.weight_batches), next(stage.architecture_batches)] for stage in fresh]
+    for one, other in itertools.combinations(range(3), 2):
+        for part in ("supernet", "logits"):
+            assert any(differences(found[one][0][part], found[other][0][part]))
+            ends = (stages[which].state_dict()[part] for which in (one, other))
+            assert any(differences(*ends))
+        for pair in zip(images[one], images[other], strict=True):
+            assert any(differences(*pair))
+    mean = mean_scores([stage.scores() for stage in stages])
+    for name, table in mean.items():
+        outside = np.mean([stage.scores()[name].numpy() for stage in stages], axis=0)
+        np.testing.assert_allclose(table.numpy(), outside, rtol=1e-6)
+
+    again = make("supernet/1")
+    straight(again)
+    assert identical(again.state_dict(), stages[1].state_dict())
+    resumed, _ = stopped_and_resumed(lambda: make("supernet/1"), 1, tmp_path)
+    assert identical(resumed.state_dict(), stages[1].state_dict())
+
+
+def test_without_a_scope_a_search_has_the_random_numbers_of_its_seed(space, search_stage):
+    """As a run of one supernet has them: its weights are those that the seed gives."""
+    stage = search_stage(space, Softmax(), Gradient())
+    with Streams(0).initialising("supernet"):
+        supernet = space.supernet(3, 1)
+    assert identical(dict(stage.supernet.state_dict()), dict(supernet.state_dict()))
+
+
+def test_the_mean_of_one_supernets_scores_is_its_scores(space, search_stage):
+    scores = search_stage(space, Softmax(), Gradient()).scores()
+    assert identical(mean_scores([scores]), scores)
+
+
+def test_several_supernets_need_logits_to_average(search_stage):
+    message = (
+        r"^search\.supernets=2: of several supernets the logits are averaged, and this learner"
     )
-    assert not identical(first, both.supernet.state_dict())
-    for name, mean in both.scores().items():
-        torch.testing.assert_close(
-            mean, (alone.scores()[name] + both.sampler.scores(both.detached_logits)[name]) / 2
-        )
-
-    del both.sampler.relaxation
-    for at in (alone.steps - 1, alone.steps, alone.steps + 1):
-        resumed, _ = stopped_and_resumed(make, at, tmp_path / str(at))
-        assert identical(both.state_dict(), resumed.state_dict()) and identical(
-            both.scores(), resumed.scores()
-        )
-
-
-def test_what_several_supernets_do_not_go_with_is_one_line(search_stage):
-    for settings in ({"depths": [[0.0, 1.0]]}, {"freeze_weights": True}):
-        with pytest.raises(
-            UserError,
-            match=rf"search\.supernets=2: does not go with search\.{next(iter(settings))}; leave that out",
-        ):
-            search_stage(SPACES["nb201"](), Softmax(), Gradient(), supernets=2, **settings)
-    with pytest.raises(
-        UserError,
-        match=r"search\.supernets: there is a mean of logits alone, and this method learns none",
-    ):
+    with pytest.raises(UserError, match=message):
         search_stage(SPACES["nb201"](), Uniform(), Fixed(), supernets=2)
-    with pytest.raises(
-        UserError,
-        match=r"search\.supernets: guards watch one supernet to its end; leave out guard= or set search",
-    ):
-        search_stage(
-            SPACES["nb201"](),
-            Softmax(),
-            Gradient(),
-            guards={"early_stop": EarlyStop()},
-            supernets=2,
-        )
+    for settings in ({"depths": [[0.0, 0.5], [0.5, 1.0]]}, {"freeze_weights": True}):
+        search_stage(SPACES["nb201"](), Softmax(), Gradient(), supernets=2, **settings)
+    guards = {"early_stop": EarlyStop()}
+    search_stage(SPACES["nb201"](), Softmax(), Gradient(), supernets=2, guards=guards)

@@ -10,9 +10,12 @@ import torch
 
 from supernet.errors import UserError
 from supernet.mixture import Architecture
+from supernet.runs.training import Train
+from supernet.spaces.cells import Cell, Geometry
+from supernet.spaces.darts import Darts
 from supernet.spaces.nb201 import EDGES, NB201
-from supernet.spaces.space import Geometry, operations_of
 from tests.compare import identical
+from tests.tasks import task_of
 from tests.variants import SPACES
 
 ONE = "|nor_conv_3x3~0|+|nor_conv_1x1~0|skip_connect~1|+|nor_conv_3x3~0|nor_conv_1x1~1|none~2|"
@@ -20,28 +23,34 @@ OTHER = "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_1x1~1|+|none~0|nor_conv_1x1~1
 SAME = {"from_0_to_1", "from_1_to_3"}  # the edges whose operation both have
 
 
-def network(text, space=None, classes=3, phase="evaluation"):
+def network(text, space=None, classes=3, form="evaluation"):
     space = space or SPACES["nb201"]()
-    return space.standalone(space.decode(text), classes, 1, phase)
+    return space.standalone(space.decode(text), task_of(classes, 1), form)
+
+
+def taken_over(state, of, new, text):
+    """What the network ``new`` of ``text`` takes over from the ``state`` of one of ``of``."""
+    space = SPACES["nb201"]()
+    return space.taken_over(state, space.decode(of), new, space.decode(text))
 
 
 @pytest.fixture(params=SPACES)
 def pair(request):
-    """A space, and two networks of the same random architecture with different weights."""
+    """A space, an architecture, and two networks of it with different weights."""
     space = SPACES[request.param]()
     architecture = space.random(np.random.default_rng(0))
-    return space, *(space.standalone(architecture, 3, 1) for _ in range(2))
+    return space, architecture, *(space.standalone(architecture, task_of(3, 1)) for _ in range(2))
 
 
 def test_the_same_architecture_becomes_the_same_function(pair, noise):
-    space, origin, new = pair
+    space, architecture, origin, new = pair
     images = torch.randn(4, 1, 8, 8, generator=noise)
     for _ in range(3):
         origin(images)  # moves the BatchNorm statistics
     origin.eval(), new.eval()
     with torch.no_grad():
         assert not torch.allclose(new(images), origin(images))
-        shared = space.shared(origin.state_dict(), operations_of(origin), new)
+        shared = space.taken_over(origin.state_dict(), architecture, new, architecture)
         new.load_state_dict(shared, strict=False)
         assert shared.keys() == new.state_dict().keys()
         assert torch.equal(new(images), origin(images))
@@ -50,7 +59,7 @@ def test_the_same_architecture_becomes_the_same_function(pair, noise):
 def test_shared_edges_are_equal_and_others_are_left_alone():
     origin, new = network(ONE), network(OTHER)
     fresh = {name: value.clone() for name, value in new.state_dict().items()}
-    shared = SPACES["nb201"]().shared(origin.state_dict(), operations_of(origin), new)
+    shared = taken_over(origin.state_dict(), ONE, new, OTHER)
     new.load_state_dict(shared, strict=False)
     theirs = origin.state_dict()
     for name, value in new.state_dict().items():
@@ -68,19 +77,52 @@ def test_what_has_another_shape_is_drawn_fresh():
     """Of other classes all but the last layer is shared; of twice the width nothing is; none is an
     error.
     """
-    space, origin, wide = SPACES["nb201"](), network(ONE), NB201(Geometry(8, 1), Geometry(8, 1))
-    shared = space.shared(origin.state_dict(), operations_of(origin), network(ONE, classes=5))
+    origin, wide = network(ONE), NB201(Geometry(8, 1), Geometry(8, 1))
+    shared = taken_over(origin.state_dict(), ONE, network(ONE, classes=5), ONE)
     assert origin.state_dict().keys() - shared.keys() == {"head.4.weight", "head.4.bias"}
-    counters = space.shared(origin.state_dict(), operations_of(origin), network(ONE, wide))
+    counters = taken_over(origin.state_dict(), ONE, network(ONE, wide), ONE)
     assert all(name.endswith(("num_batches_tracked", "head.4.bias")) for name in counters)
 
 
 def test_operations_are_those_of_the_architecture():
-    text = SPACES["nb201"]().decode(ONE)["edges"]
-    found = operations_of(network(ONE))
-    expected = {f"from_{s}_to_{t}": o for (s, t), o in zip(EDGES, text, strict=True) if o != "none"}
+    """Of every edge that has tensors of its own, in each of the three cells."""
+    space = SPACES["nb201"]()
+    found = space.operations(network(ONE).state_dict(), space.decode(ONE))
+    expected = {
+        f"from_{s}_to_{t}": option
+        for (s, t), option in zip(EDGES, space.decode(ONE)["edges"], strict=True)
+        if option.startswith("nor_conv")
+    }
     assert {name.split(".")[-2]: option for name, option in found.items()} == expected
-    assert len(found) == 3 * len(expected)  # a cell in each of three stages
+    assert len(found) == 3 * len(expected)
+
+
+@pytest.mark.parametrize(("before", "after"), [(5, 5), (5, 6), (6, 5)])
+def test_the_cells_of_darts_read_their_own_group_at_any_depth(before, after):
+    """In networks of 5 and of 6 cells layer 2 is of the same width, and reduces in the second only:
+    what the layers run is compared, not the groups.
+    """
+    make = {cells: Darts(Geometry(4, cells), Geometry(4, cells)) for cells in (before, after)}
+    rng = np.random.default_rng(0)
+    for _ in range(10):
+        one, other = make[before].random(rng), make[after].random(rng)
+        old = make[before].standalone(one, task_of(3, 1))
+        new = make[after].standalone(other, task_of(3, 1))
+        shared = make[after].taken_over(old.state_dict(), one, new, other)
+        ran = [
+            {f"{n}.edges.{edge}.": o for n, c in cells(net) for edge, o in c.operations.items()}
+            for net in (old, new)
+        ]
+        for name, value in new.state_dict().items():
+            edge = next((edge for edge in ran[1] if name.startswith(edge)), None)
+            theirs = old.state_dict().get(name)
+            fits = theirs is not None and theirs.shape == value.shape
+            same = edge is None or ran[0].get(edge) == ran[1][edge]
+            assert (name in shared) == (fits and same), name
+
+
+def cells(net):
+    return [(name, module) for name, module in net.named_modules() if isinstance(module, Cell)]
 
 
 # --- in a run
@@ -97,18 +139,18 @@ def test_a_run_starts_from_another_runs_network_and_says_how_much_of_it(make_run
     }
     run = make_run(space, folder=tmp_path / "second", architecture=OTHER, **settings)
     run.progress.message = said.append
-    trained, train = {}, run._train
+    trained, train = {}, run.work.train
 
-    def watched(stage):
+    def watched(stage, rows=None):
         trained[stage.name] = {
             name: value.clone() for name, value in stage.network.state_dict().items()
         }
         assert identical(
             trained[stage.name], dict(stage.trained().state_dict())
         )  # the average starts there as well
-        return train(stage)
+        return train(stage, rows)
 
-    run._train = watched
+    run.work.train = watched
     run.retrain()
     saved = torch.load(first / "checkpoints" / "retrain-0.pt")["state"]["average"]
     for name in ("stem.0.weight", "blocks.0.edges.from_0_to_1.body.0.weight", "head.4.weight"):
@@ -118,7 +160,7 @@ def test_a_run_starts_from_another_runs_network_and_says_how_much_of_it(make_run
         assert not torch.equal(trained["random/0"][name], saved[name])
     start = run.results()["retrain"]["warm_start"]
     new = network(OTHER)
-    shared = space.shared(saved, operations_of(network(ONE)), new)
+    shared = taken_over(saved, ONE, new, OTHER)
     taken = sum(weight.numel() for name, weight in new.named_parameters() if name in shared)
     everything = sum(weight.numel() for weight in new.parameters())
     assert (
@@ -129,11 +171,8 @@ def test_a_run_starts_from_another_runs_network_and_says_how_much_of_it(make_run
     # it
     key = run.state.stages["retrain/0"]["key"]
     architecture = Architecture.from_dict(run.results()["architecture"])
-    assert (
-        key
-        == run.retrain_key("retrain/0", architecture, "warm")
-        != run.retrain_key("retrain/0", architecture, "scratch")
-    )
+    warm, scratch = (Train("retrain", 0, architecture, init) for init in ("warm", "scratch"))
+    assert key == run.work.key(warm) != run.work.key(scratch)
     shutil.rmtree(first)
     again = make_run(space, folder=tmp_path / "second", architecture=OTHER, **settings)
     again.retrain()

@@ -7,15 +7,13 @@ import torch
 from torch import nn
 
 from supernet.errors import UserError
-from supernet.guards.early_stop import EarlyStop
 from supernet.learners.gradient import Gradient
 from supernet.modifiers.pruning import Pruning
 from supernet.ops import OPERATIONS
 from supernet.samplers.drnas import DrNAS
-from supernet.spaces.cell import MixedCell
+from supernet.spaces.cells import Geometry, MixedCell
 from supernet.spaces.darts import Darts
 from supernet.spaces.nb201 import NB201
-from supernet.spaces.space import Geometry
 from supernet.train.widening import copies, sources_of, widen
 from tests.commands import TINY, finished
 from tests.compare import identical
@@ -117,11 +115,11 @@ def test_the_search_goes_on_with_wider_operations(name, search_stage, tmp_path):
     )  # until then it is the narrow one
     logits, old = {k: v.clone() for k, v in stage.detached_logits.items()}, stage.supernet
     momenta = {
-        name: dict(stage.optimizer.state[w])
+        name: dict(stage.weights.optimizer.state[w])
         for name, w in old.named_parameters()
-        if w in stage.optimizer.state
+        if w in stage.weights.optimizer.state
     }
-    stage.widen()
+    stage.begin_next_phase()
     assert parts_of(stage) == {2} and identical(logits, stage.detached_logits)
     grown, state = 0, stage.supernet.state_dict()
     for key, value in old.state_dict().items():
@@ -129,10 +127,10 @@ def test_the_search_goes_on_with_wider_operations(name, search_stage, tmp_path):
         grown += state[key].shape != value.shape
     assert grown
     for key, weight in stage.supernet.named_parameters():
-        assert (weight in stage.optimizer.state) == (key in momenta)
+        assert (weight in stage.weights.optimizer.state) == (key in momenta)
         if key in momenta:
             momentum, before = (
-                stage.optimizer.state[weight]["momentum_buffer"],
+                stage.weights.optimizer.state[weight]["momentum_buffer"],
                 momenta[key]["momentum_buffer"],
             )
             assert momentum.shape == weight.shape and set(momentum.unique().tolist()) == set(
@@ -145,7 +143,8 @@ def test_the_search_goes_on_with_wider_operations(name, search_stage, tmp_path):
         if index > 2:
             plain.step(index)
             assert (
-                stage.optimizer.param_groups[0]["lr"] == plain.optimizer.param_groups[0]["lr"]
+                stage.weights.optimizer.param_groups[0]["lr"]
+                == plain.weights.optimizer.param_groups[0]["lr"]
             )  # one cosine
         assert all(value.isfinite() for value in figures.values())
         assert parts_of(stage) == {4 if index < 3 else 2}
@@ -154,7 +153,9 @@ def test_the_search_goes_on_with_wider_operations(name, search_stage, tmp_path):
     assert all(
         a is b
         for a, b in zip(
-            stage.optimizer.param_groups[0]["params"], stage.supernet.parameters(), strict=True
+            stage.weights.optimizer.param_groups[0]["params"],
+            stage.supernet.parameters(),
+            strict=True,
         )
     )
     assert parts_of(stage) == {stage.space.search.partial_channels}
@@ -205,33 +206,22 @@ def parts_of(stage):
         ({"widths": [4, 2]}, r"search\.widths=.*: must be pairs"),
         (
             {"widths": [[0.0, 4], [0.5, 1]]},
-            r"search\.widths=.*: must end with space\.search\.partial_channels=2; change one",
+            r"search\.widths: must end with space\.search\.partial_channels=2, not 1; change one",
         ),
         (
             {"widths": [[0.0, 3], [0.5, 2]]},
             r"search\.widths: 3 must divide space\.search\.channels=4; choose another",
-        ),
-        (
-            {"widths": WIDTHS, "depths": [[0.0, 1.0]]},
-            r"search\.widths=.*: does not go with search\.depths; leave that out or set search\.widths=\[\]",
-        ),
-        (
-            {"widths": WIDTHS, "supernets": 2},
-            r"search\.widths=.*: does not go with search\.supernets; leave that out or set search\.widths=\[\]",
-        ),
-        (
-            {"widths": WIDTHS, "freeze_weights": True},
-            r"search\.widths=.*: does not go with search\.freeze_weights; leave that out or set search\.widths=\[\]",
-        ),
-        (
-            {"widths": WIDTHS, "guards": {"early_stop": EarlyStop()}},
-            r"search\.widths: guards watch one supernet to its end; leave out guard= or set search\.widths=\[\]",
         ),
     ],
 )
 def test_what_makes_no_sense_is_one_line(search_stage, settings, message):
     with pytest.raises(UserError, match=message):
         search_stage(SPACES["nb201"](), DrNAS(), Gradient(), **settings)
+
+
+def test_a_search_runs_without_the_modifiers_of_its_recipe(tmp_path):
+    """Whose settings the recipe leaves behind."""
+    finished("search", *TINY, "method=drnas", "modifier=[]", "search.epochs=1", cwd=tmp_path)
 
 
 def test_the_recipe_runs_on_both_spaces_and_others_start_from_its_weights(tmp_path):

@@ -1,0 +1,181 @@
+"""What was typed, taken apart: command, ``from=``, Hydra's flags, overrides."""
+
+import argparse
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import NoReturn
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import OverrideParseException
+
+from supernet.cli.messages import COMMANDS, WHOLE, help_text
+from supernet.cli.options import Folders
+from supernet.errors import UserError, unknown
+from supernet.runs.setup import SEVERAL
+
+PARTS = ("sampler", "learner", "modifier", "guard", "searcher")  # what a method chooses
+
+
+@dataclass
+class CommandLine:
+    """A command line in its parts: the command, the folder of ``from=``, flags that are Hydra's
+    own, the overrides, and the folders of options.
+    """
+
+    command: str = "run"
+    parent: Path | None = None
+    flags: list[str] = field(default_factory=list)
+    overrides: list[str] = field(default_factory=list)
+    folders: Folders = field(default_factory=Folders)
+
+    @property
+    def sweeps(self) -> bool:
+        return "--multirun" in self.flags
+
+
+class Flags(argparse.ArgumentParser):
+    """The flags, most of which are Hydra's; what else was typed is left to :func:`parse`."""
+
+    def __init__(self) -> None:
+        super().__init__("supernet", add_help=False, allow_abbrev=False)
+        self.add_argument("words", nargs="*")
+        self.add_argument("-h", "--help", action="store_true")
+        self.add_argument("--version", action="version", version=f"supernet {version('supernet')}")
+        self.add_argument("-m", "--multirun", action="store_true")
+        self.add_argument("-c", "--cfg", choices=["job", "hydra", "all"])
+        self.add_argument("-p", "--package")
+        self.add_argument("--resolve", action="store_true")
+        info = ["all", "config", "defaults", "defaults-tree", "plugins", "searchpath"]
+        self.add_argument("-i", "--info", choices=info)
+        self.add_argument("--hydra-help", action="store_true")
+        self.add_argument("-cd", "--config-dir", type=Path)
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see supernet --help")
+
+
+def parse(arguments: Sequence[str] | None) -> CommandLine:
+    """Splits a command line; whatever is neither command, flag nor KEY=VALUE is an error.
+
+    It prints the help and exits where it is asked for it.
+
+    Raises:
+        UserError: the line is wrong.
+    """
+    given = vars(Flags().parse_intermixed_args(arguments))
+    line, words = CommandLine(), given.pop("words")
+    if (own := given.pop("config_dir")) is not None:
+        line.folders = Folders.of([own])
+    if given.pop("help"):
+        print(help_text(line.folders))
+        raise SystemExit(0)
+    for name, value in given.items():
+        if value:
+            flag = f"--{name.replace('_', '-')}"
+            line.flags += [flag, *([value] if isinstance(value, str) else [])]
+    for word in words:
+        if word in COMMANDS:
+            line.command = word
+        elif word.startswith("from="):
+            line.parent = Path(word.removeprefix("from=")).expanduser().resolve()
+        elif "=" in word or word.startswith("~"):
+            line.overrides += [readable(override, line.folders) for override in spelled_out(word)]
+        else:
+            known = f"{unknown(word, list(COMMANDS))}; everything else is KEY=VALUE"
+            raise UserError(f"command: {known}")
+    if (commands := [word for word in words if word in COMMANDS])[1:]:
+        raise UserError(
+            f"{' '.join(commands)}: one command at a time; supernet --help says what each includes"
+        )
+    line.overrides = added(line.overrides)
+    return line
+
+
+def spelled_out(word: str) -> list[str]:
+    """The overrides that a word stands for: a list of samplers with their shares is a schedule of
+    them.
+    """
+    if word.startswith("sampler=["):
+        return ["sampler=schedule", word.replace("sampler=", "sampler.phases=", 1)]
+    return [word]
+
+
+def readable(override: str, folders: Folders) -> str:
+    """The override, with its value quoted where Hydra's grammar would stumble over it, as over an
+    architecture.
+
+    Raises:
+        UserError: it is no override, or it takes away a whole group.
+    """
+    name, _, value = override.partition("=")
+    for text in (override, f"{name}={quoted(value)}"):
+        with contextlib.suppress(OverrideParseException):
+            (parsed,) = OverridesParser.create().parse_overrides([text])
+            group = parsed.key_or_group
+            if not group:
+                break
+            several = group in SEVERAL and isinstance(parsed.value(), list)
+            chosen = parsed.is_sweep_override() or isinstance(parsed.value(), str) or several
+            if group in folders.groups() and (parsed.is_delete() or not chosen):
+                names = ", ".join(folders.options(group))
+                what = "leave it out" if group in WHOLE else "a run needs one"
+                raise UserError(f"{override}: {what}; choose one of {names}")
+            return text
+    raise UserError(f"{override!r} is not KEY=VALUE; see supernet --help")
+
+
+def added(overrides: Sequence[str]) -> list[str]:
+    """The overrides, where the settings of a class of one's own, ``space._target_=my.Space
+    space.width=8``, are new keys: Hydra wants a ``++`` before these.
+    """
+    own = [node for node in map(owner_of_target, overrides) if node]
+    return [
+        f"++{override}" if any(override.startswith(f"{node}.") for node in own) else override
+        for override in overrides
+    ]
+
+
+def owner_of_target(override: str) -> str:
+    """The node whose class an override names, as ``space`` of ``space._target_=my.Space``."""
+    name = key(override)
+    return name.removesuffix("._target_") if name.endswith("._target_") else ""
+
+
+def quoted(text: str) -> str:
+    return "'" + text.replace("'", "\\'") + "'"
+
+
+def key(override: str) -> str:
+    """What an override is about: ``+a.b=1`` -> ``a.b``."""
+    return override.partition("=")[0].lstrip("+~")
+
+
+def given_anew(override: str, overrides: Sequence[str]) -> bool:
+    """Whether one of ``overrides`` is about the same, or chooses the part that ``override`` is
+    about.
+    """
+    new = {key(other) for other in overrides}
+    if "method" in new:
+        new |= set(PARTS)
+    return key(override) in new or key(override).partition(".")[0] in new
+
+
+def single_jobs(overrides: Sequence[str]) -> list[list[str]]:
+    """One job of a sweep for each value of each swept key."""
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    swept = {
+        o.input_line: [f"{o.key_or_group}={v}" for v in o.sweep_string_iterator()]
+        for o in parsed
+        if o.is_sweep_override()
+    }
+    first = [swept.get(o, [o])[0] for o in overrides]
+    found = [first]
+    for position, override in enumerate(overrides):
+        found += [
+            [*first[:position], value, *first[position + 1 :]]
+            for value in swept.get(override, [])[1:]
+        ]
+    return found

@@ -1,0 +1,62 @@
+"""The folders of YAML that options come from: the package's own, and one's own."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from supernet.errors import UserError
+
+PACKAGE = Path(__file__).parents[1]
+
+
+def conf_dir() -> Path:
+    """The YAML: inside the package when installed, beside it in a checkout."""
+    inside = PACKAGE / "conf"
+    return inside if inside.is_dir() else PACKAGE.parent / "conf"
+
+
+@dataclass(frozen=True)
+class Folders:
+    """The package's YAML, and the folders of ``--config-dir``, which have the same groups."""
+
+    own: tuple[Path, ...] = ()
+
+    @classmethod
+    def of(cls, folders: Iterable[Path]) -> "Folders":
+        """The package's folder and these.
+
+        Raises:
+            UserError: there is no such folder.
+        """
+        found = tuple(folder.expanduser().resolve() for folder in folders)
+        for folder in found:
+            if not folder.is_dir():
+                raise UserError(
+                    f"--config-dir={folder}: no such folder; give one with groups in it, as "
+                    "space/mine.yaml"
+                )
+        return cls(found)
+
+    @property
+    def all(self) -> tuple[Path, ...]:
+        return (*self.own, conf_dir())
+
+    def groups(self) -> list[str]:
+        """The names of all groups."""
+        return sorted({path.name for root in self.all for path in root.iterdir() if path.is_dir()})
+
+    def options(self, group: str) -> list[str]:
+        """The names of the options of a group."""
+        return sorted({path.stem for root in self.all for path in (root / group).glob("*.yaml")})
+
+    def file(self, group: str, option: str) -> Path:
+        """The YAML of an option."""
+        files = (root / group / f"{option}.yaml" for root in self.all)
+        return next(path for path in files if path.is_file())
+
+    def override(self) -> list[str]:
+        """The override by which Hydra finds one's own folders."""
+        if not self.own:
+            return []
+        places = ",".join(f"'file://{folder}'" for folder in self.own)
+        return [f"hydra.searchpath=[{places}]"]

@@ -1,0 +1,64 @@
+"""What a folder was started with: the files in ``.hydra``.
+
+``supernet/cli`` writes them itself, once and atomically; Hydra would write them anew each time.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+
+from supernet.cli.composition import settings
+from supernet.cli.options import Folders
+from supernet.errors import UserError
+from supernet.files import write_text
+
+
+def record(folder: Path, cfg: DictConfig, overrides: Sequence[str], folders: Folders) -> None:
+    """Writes down what was asked for, before anything else is done."""
+    if not (folder / ".hydra" / "overrides.yaml").exists():
+        text = OmegaConf.to_yaml(settings(cfg), resolve=True)
+        write_text(folder / ".hydra" / "config.yaml", text)
+        if folders.own:
+            places = yaml.safe_dump([str(place) for place in folders.own])
+            write_text(folder / ".hydra" / "folders.yaml", places)
+        write_text(folder / ".hydra" / "overrides.yaml", yaml.safe_dump(list(overrides)))
+
+
+def folders_of(folder: Path) -> Folders:
+    """The folders of options with which the run in ``folder`` was started.
+
+    Raises:
+        UserError: one of them is gone.
+    """
+    path = folder / ".hydra" / "folders.yaml"
+    if not path.is_file():
+        return Folders()
+    places = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return Folders.of(map(Path, places))
+
+
+def overrides_of(folder: Path, command: str, setting: str = "from") -> list[str]:
+    """What the run in ``folder`` was started with, or for the command ``study`` the study.
+
+    Raises:
+        UserError: it is not the folder of a run, or of a study; ``setting`` is what named it.
+    """
+    record, is_run = folder / ".hydra" / "overrides.yaml", (folder / "state.json").is_file()
+    if command == "study" and is_run:
+        raise UserError(
+            f"from={folder}: that is the folder of a run; supernet study goes on from that of a "
+            "study"
+        )
+    if command != "study" and not is_run:
+        runs = ", ".join(sorted(path.parent.name for path in folder.glob("*/state.json")))
+        none = " (there is no state.json in it)"
+        hint = f"; choose one of the runs in it: {runs}" if runs else none
+        raise UserError(f"{setting}={folder}: not the folder of a run{hint}")
+    if not record.is_file():
+        raise UserError(
+            f"{setting}={folder}: there is no {record.relative_to(folder)} in it, which says how "
+            "it was started; restore it"
+        )
+    return yaml.safe_load(record.read_text(encoding="utf-8")) or []

@@ -1,0 +1,45 @@
+"""``supernet evaluate``: judges an architecture with the weights of a finished search."""
+
+from pathlib import Path
+
+from supernet.device import reproducible
+from supernet.errors import UserError
+from supernet.mixture import Architecture
+from supernet.runs.folder import State
+from supernet.runs.judging import judge
+from supernet.runs.memory import as_planned
+from supernet.runs.search import searches, trained_supernet
+from supernet.runs.setup import Setup
+from supernet.runs.work import Work
+
+
+def evaluate(setup: Setup, folder: Path) -> str:
+    """Judges the given architecture, or what the run in ``folder`` derived; writes nothing.
+
+    Returns:
+        One line for people.
+
+    Raises:
+        UserError: the folder has no trained supernet of these settings, or there is no
+        architecture.
+    """
+    state = State.read(folder)
+    work = Work(as_planned(setup, state.memory), state)
+    if work.result(searches(work.setup)[-1]) is None:
+        raise UserError(
+            f"{folder} holds no trained supernet of these settings; run supernet search first"
+        )
+    architecture = setup.given
+    if architecture is None:
+        if "derive" not in state.stages:
+            raise UserError(
+                f"{folder} has no derived architecture yet; say architecture=..., or run supernet "
+                "derive first"
+            )
+        architecture = Architecture.from_dict(state.stages["derive"]["result"]["architecture"])
+    with reproducible(setup.config.threads):
+        found = judge(work.setup, trained_supernet(work).supernet, architecture)
+    return (
+        f"accuracy {found.accuracy:.4f} ± {found.standard_error:.4f} (standard error), loss "
+        f"{found.loss:.4f}, on {found.images} images, with inherited weights"
+    )

@@ -1,0 +1,328 @@
+"""Who runs jobs that do not need each other: this process, or several processes on this machine.
+
+An executor is small: :meth:`Executor.run` takes jobs and calls ``finished`` with each result. The
+same bits come out of every executor, because each job draws from generators of its own and uses as
+many threads as the configuration says, however many jobs run at once.
+"""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+from supernet.config import Config, typed
+from supernet.device import cores, reproducible
+from supernet.errors import UserError
+from supernet.runs.folder import State
+from supernet.runs.job import Job
+from supernet.runs.setup import Setup
+from supernet.runs.work import Work
+from supernet.track.console import Progress, Update
+from supernet.train.loop import Stopped, StopRequest
+
+Finished = Callable[[Job, Any], None]
+POLL = 0.1  # seconds between two looks at the workers' messages
+
+
+class Executor(Protocol):
+    """Runs jobs. It is a context manager: it may keep processes between two calls of ``run``."""
+
+    workers: int  # how many jobs can run at once
+
+    def run(self, work: Work, jobs: Sequence[Job], finished: Finished) -> None:
+        """Runs ``jobs``, which do not need each other; ``finished`` gets each job and its result.
+
+        Raises:
+            UserError: a job failed. Others that were running have ended first.
+            Stopped: the run was asked to stop, and every running job has written a checkpoint.
+        """
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *error: Any) -> None: ...
+
+
+class Here:
+    """One job after the other, in this process."""
+
+    workers = 1
+
+    def run(self, work: Work, jobs: Sequence[Job], finished: Finished) -> None:
+        for job in jobs:
+            with reproducible(work.config.threads):
+                result = job.compute(work)
+            finished(job, result)
+            work.stop.check()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        """Nothing is kept."""
+
+
+def executor_of(setup: Setup) -> "Here | Processes":
+    """The executor that ``jobs`` asks for.
+
+    ``auto`` is one job for each core that the threads of a job leave, and one on an accelerator,
+    which jobs would have to share.
+    """
+    asked = setup.config.jobs
+    if asked == "auto":
+        threads = setup.config.threads or cores()
+        count = max(1, cores() // threads) if setup.device.type == "cpu" else 1
+    else:
+        count = int(asked)
+    return Here() if count == 1 else Processes(count)
+
+
+# --- several processes
+
+
+class Processes:
+    """So many jobs at once, each in a process of its own that is kept for the next job.
+
+    A pool of one process stands behind each: the death of a process breaks its own pool alone.
+    """
+
+    def __init__(self, workers: int):
+        self.workers = workers
+        self.slots: list[Slot] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        for slot in self.slots:
+            slot.close()
+        self.slots = []
+
+    def run(self, work: Work, jobs: Sequence[Job], finished: Finished) -> None:
+        if len(jobs) == 1:  # another process would only take time
+            Here().run(work, jobs, finished)
+            return
+        failures: list[Failure] = []
+        waiting, told_to_stop = deque(jobs), False
+        while len(self.slots) < min(self.workers, len(jobs)):
+            self.slots.append(Slot())
+        with Display(work.progress) as display:
+            while waiting or any(slot.busy for slot in self.slots):
+                if work.stop.signum is not None or any(f.ends for f in failures):
+                    waiting.clear()
+                if work.stop.signum is not None and not told_to_stop:
+                    told_to_stop = True
+                    for slot in self.slots:
+                        slot.tell_to_stop()
+                for slot in self.slots:
+                    if not slot.busy and waiting:
+                        slot.start(work, waiting.popleft())
+                wait([slot.reader for slot in self.slots], POLL)
+                for slot in self.slots:
+                    done = slot.future is not None and slot.future.done()
+                    display.show(slot)
+                    work.told()
+                    if done:
+                        job, outcome = slot.take()
+                        if isinstance(outcome, Failure):
+                            failures.append(outcome)
+                            display.end(slot)
+                        elif not isinstance(outcome, Interrupted):
+                            finished(job, outcome)
+        work.stop.check()
+        if failures:
+            raise UserError("; ".join(failure.line for failure in failures))
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a job failed; whether jobs that have not begun are left out (``ends``)."""
+
+    line: str
+    ends: bool
+
+
+@dataclass(frozen=True)
+class Interrupted:
+    """A job was asked to stop, and did."""
+
+    signum: int
+
+
+@dataclass
+class Slot:
+    """One worker: a pool of one process, and the pipe through which it tells what it does."""
+
+    pool: ProcessPoolExecutor | None = None
+    reader: Connection = field(init=False)
+    future: Future[Any] | None = None
+    job: Job | None = None
+    pid: int | None = None
+
+    def __post_init__(self) -> None:
+        context = multiprocessing.get_context("spawn")  # a fork would share the threads of torch
+        self.reader, writer = context.Pipe(duplex=False)
+        self.pool = ProcessPoolExecutor(1, context, initializer=begin, initargs=(writer,))
+
+    @property
+    def busy(self) -> bool:
+        return self.future is not None
+
+    def start(self, work: Work, job: Job) -> None:
+        assert self.pool is not None
+        self.job = job
+        self.future = self.pool.submit(compute, work.setup.settings, str(work.folder), job)
+
+    def messages(self) -> Iterator[tuple[Any, ...]]:
+        """What the worker has told since the last time."""
+        while self.reader.poll():
+            message = self.reader.recv()
+            if message[0] == "pid":
+                self.pid = message[1]
+            else:
+                yield message
+
+    def tell_to_stop(self) -> None:
+        if self.busy and self.pid is not None:
+            os.kill(self.pid, signal.SIGTERM)
+
+    def take(self) -> tuple[Job, Any]:
+        """The job that has ended and its outcome; a process that died is replaced."""
+        assert self.job is not None and self.future is not None
+        job, future = self.job, self.future
+        self.job = self.future = None
+        try:
+            return job, future.result()
+        except UserError as error:
+            return job, Failure(str(error), ends=True)
+        except BrokenProcessPool:
+            self.close()
+            self.__post_init__()
+            return job, Failure(
+                f"{job.name}: its process was killed, perhaps because memory ran out; what the "
+                "others have done is kept, and the same command goes on with what is missing; "
+                "fewer jobs at once (jobs=1) take less memory",
+                ends=False,
+            )
+
+    def close(self) -> None:
+        assert self.pool is not None
+        if self.busy and self.pid is not None:  # in the middle of a job: its checkpoint is kept
+            os.kill(self.pid, signal.SIGKILL)
+        self.pool.shutdown(wait=True, cancel_futures=True)
+        self.pid = None
+
+
+class Display:
+    """Shows what the workers tell: the stages of several jobs side by side."""
+
+    def __init__(self, progress: Progress):
+        self.progress = progress
+        self.stages: dict[tuple[int, str], tuple[ExitStack, Update]] = {}  # by slot and name
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        for stack, _ in self.stages.values():
+            stack.close()
+        self.stages = {}
+
+    def show(self, slot: "Slot") -> None:
+        for kind, *rest in slot.messages():
+            place = id(slot), str(rest[0])
+            if kind == "message":
+                self.progress.message(*rest)
+            elif kind == "stage":
+                stack = ExitStack()
+                self.stages[place] = stack, stack.enter_context(self.progress.stage(*rest))
+            elif kind == "update":
+                self.stages[place][1](*rest[1:])
+            elif kind == "end":
+                self.stages.pop(place)[0].close()
+
+    def end(self, slot: "Slot") -> None:
+        """Ends the stages of a worker that cannot tell any more."""
+        for place in [place for place in self.stages if place[0] == id(slot)]:
+            self.stages.pop(place)[0].close()
+
+
+# --- in a worker
+
+
+class RemoteProgress(Progress):
+    """Tells the main process what a worker does; messages are short, so that each is one write."""
+
+    def __init__(self, writer: Connection):
+        super().__init__(quiet=True)
+        self.writer = writer
+
+    def message(self, content: Any) -> None:
+        self.writer.send(("message", str(content)))
+
+    @contextmanager
+    def stage(self, name: str, total: int, start: int = 0) -> Iterator[Update]:
+        self.writer.send(("stage", name, total, start))
+        try:
+            yield lambda step, metrics: self.writer.send(("update", name, step, shown(metrics)))
+        finally:
+            self.writer.send(("end", name))
+
+
+def shown(metrics: Any) -> dict[str, float]:
+    """The few figures that a person watches."""
+    return {k: metrics[k] for k in ("loss", "accuracy", "peak_memory_bytes") if k in metrics}
+
+
+@dataclass
+class Worker:
+    """What a worker process keeps from job to job."""
+
+    progress: Progress
+    stop: StopRequest
+    settings: dict[str, Any] | None = None
+    setup: Setup | None = None
+
+
+WORKER: Worker | None = None  # in a worker process; there is one a process
+
+
+def begin(writer: Connection) -> None:
+    """Prepares a worker process: how it tells, how it stops, and that it ends with its parent."""
+    global WORKER
+    WORKER = Worker(RemoteProgress(writer), StopRequest())
+    for number in (signal.SIGINT, signal.SIGTERM):  # Ctrl-C reaches the workers as well
+        signal.signal(number, lambda signum, frame: setattr(WORKER.stop, "signum", signum))
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    threading.Thread(target=end_with, args=(parent.sentinel,), daemon=True).start()
+    writer.send(("pid", os.getpid()))
+
+
+def end_with(sentinel: int) -> None:
+    """Ends this process at once when the main process is gone, however it ended."""
+    wait([sentinel])
+    os._exit(1)
+
+
+def compute(settings: dict[str, Any], folder: str, job: Job) -> Any:
+    """Computes a job in a worker process: its result, or that it was interrupted."""
+    assert WORKER is not None
+    if WORKER.settings != settings:
+        WORKER.settings, WORKER.setup = settings, Setup(typed(Config, settings, ""))
+    assert WORKER.setup is not None
+    work = Work(WORKER.setup, State.read(Path(folder)), WORKER.progress, WORKER.stop)
+    try:
+        with reproducible(work.config.threads):
+            return job.compute(work)
+    except Stopped as stopped:
+        return Interrupted(stopped.signum)

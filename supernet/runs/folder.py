@@ -1,0 +1,101 @@
+"""What a run's folder holds: its state, its results, its checkpoints, its rows of figures.
+
+| file | what |
+|---|---|
+| ``state.json`` | of every finished job its key and its result, and what the run must remember |
+| ``results.json`` | the figures of the run so far, for people and programs |
+| ``checkpoints/JOB.pt`` | where a job that trains has got to |
+| ``metrics/JOB.jsonl`` | the rows that a job has logged |
+| ``metrics.jsonl`` | the rows of all jobs, in the order in which they came |
+"""
+
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from supernet.errors import UserError
+from supernet.files import read_json, write_json
+from supernet.train.checkpoint import Checkpoints
+
+SCHEMA = 2
+
+
+@dataclass
+class State:
+    """What ``state.json`` holds. It is replaced in one piece whenever a job ends."""
+
+    folder: Path
+    # Name of each finished job -> its key and its result.
+    stages: dict[str, dict[str, Any]] = field(default_factory=dict)
+    plan: str | None = None  # the key of all settings that a result depends on
+    parent: str | None = None  # the folder of the run that this one goes on from
+    # The parent's search as it was when this run began: the parent may go on, move or be deleted.
+    origin: dict[str, Any] | None = None
+    warm_start: list[str] | None = None  # keys of the retrainings that retrain.warm_start names
+    memory: dict[str, Any] | None = None  # what was predicted, and the batch that was chosen by it
+
+    @classmethod
+    def read(cls, folder: Path) -> "State":
+        """The state of ``folder``; an empty one if it has none yet.
+
+        Raises:
+            UserError: the file is not JSON, or of another version.
+        """
+        path = Path(folder) / "state.json"
+        if not path.exists():
+            return cls(Path(folder))
+        value = read_json(path)
+        schema = value.pop("schema", None) if isinstance(value, dict) else None
+        if schema != SCHEMA:
+            raise UserError(
+                f"{path}: its schema is {schema}, not {SCHEMA}; this run needs another version of "
+                "supernet"
+            )
+        return cls(Path(folder), **value)
+
+    def write(self) -> None:
+        value = {k: v for k, v in vars(self).items() if k != "folder"}
+        write_json(self.folder / "state.json", {"schema": SCHEMA} | value)
+
+    def result(self, name: str, key: str) -> Any | None:
+        """The result of a finished job, if it was computed with the same ``key``."""
+        found = self.stages.get(name)
+        return found["result"] if found and found["key"] == key else None
+
+
+def rows_path(folder: Path, name: str) -> Path:
+    """Where the job of that name logs its rows."""
+    return folder / "metrics" / f"{name.replace('/', '-')}.jsonl"
+
+
+def take_over(parent: Path, folder: Path, name: str) -> None:
+    """Copies checkpoint and rows of a finished job from the folder of the parent run."""
+    theirs, ours = Checkpoints(parent / "checkpoints"), Checkpoints(folder / "checkpoints")
+    pairs = [
+        (theirs.path(name), ours.path(name)),
+        (rows_path(parent, name), rows_path(folder, name)),
+    ]
+    for source, target in pairs:
+        if source.exists() and not target.exists():
+            copy(source, target)
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copies a file, so that ``target`` is never half of one.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    from supernet.files import atomic
+
+    with atomic(target) as temporary:
+        shutil.copyfile(source, temporary)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Removes what :func:`supernet.files.atomic` leaves behind when its process is killed."""
+    inside = ("checkpoints", "metrics", "pareto", "wandb")
+    for parent in (folder, *(folder / name for name in inside)):
+        for path in parent.glob(".*.tmp"):
+            path.unlink(missing_ok=True)

@@ -1,0 +1,56 @@
+"""A job: one node of a run's graph, with a key that says all that its result depends on."""
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from supernet.runs.work import Work
+
+
+class Job(ABC):
+    """One node of the graph. A subclass is a frozen dataclass; its fields say which node it is.
+
+    A job can run in another process or on another machine: it is sent there as its fields, and
+    finds its settings, and the results of other jobs, in the :class:`~supernet.runs.work.Work`.
+    """
+
+    name: str  # under which the run keeps its result, as retrain/0
+
+    @abstractmethod
+    def inputs(self, work: "Work") -> dict[str, Any]:
+        """All that the result depends on: JSON values, and other jobs."""
+
+    @abstractmethod
+    def compute(self, work: "Work") -> dict[str, Any]:
+        """The result, a JSON value. It may leave files in the run's folder.
+
+        Raises:
+            UserError: it failed in a way that the user can mend.
+            Stopped: the run was asked to stop; the job goes on from its checkpoint next time.
+        """
+
+    def take_over(self, work: "Work", result: dict[str, Any]) -> None:  # noqa: B027
+        """Copies what else the job left in the folder of the parent run, which computed it."""
+
+
+def key_of(*parts: Any) -> str:
+    """A short hash that differs if any of the parts (JSON values) does."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def key_of_job(job: Job, work: "Work") -> str:
+    """The key of a job: the hash of its name and inputs, in which a job stands for its key."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, Job):
+            return work.key(value)
+        if isinstance(value, Mapping):
+            return {name: plain(part) for name, part in value.items()}
+        if isinstance(value, list | tuple):
+            return [plain(part) for part in value]
+        return value
+
+    return key_of(job.name, plain(job.inputs(work)))

@@ -1,0 +1,114 @@
+"""The job that asks the searcher: architectures judged with the weights of the supernet."""
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from supernet.evaluate.accuracy import Judgement
+from supernet.mixture import Architecture, Logits
+from supernet.randomness import Streams
+from supernet.runs.job import Job
+from supernet.runs.judging import costs_of, judge, kept_judgements, shown
+from supernet.runs.search import searches, trained_supernet
+from supernet.runs.setup import option
+from supernet.searchers.perturbation import PerturbationSelection
+from supernet.searchers.searcher import SearchResult, order, search
+from supernet.train.search import SearchStage, mean_scores
+from supernet.train.tuning import TuningStage
+
+if TYPE_CHECKING:
+    from supernet.runs.work import Work
+
+ROWS = "derive"  # the name under which judgements are logged
+
+
+@dataclass(frozen=True)
+class Judge(Job):
+    """Finds the searcher's best architectures: as many as the shortlist has."""
+
+    name = "judge"
+
+    def inputs(self, work: "Work") -> dict[str, Any]:
+        size = work.config.shortlist.size
+        settings = work.setup.of("searcher", "judge", "budget")
+        return settings | {"searches": searches(work.setup), "size": size}
+
+    def compute(self, work: "Work") -> dict[str, Any]:
+        """The best, best first, and what is on record of the search.
+
+        Architectures are judged with the weights of the last supernet; the scores are the mean over
+        all supernets.
+        """
+        stages = [trained_supernet(work, job.number) for job in searches(work.setup)]
+        stage, searcher, budget = stages[-1], work.setup.fresh("searcher"), work.budget
+        started = time.perf_counter()
+        tuned: dict[str, Any] = {}
+        scores = mean_scores([stage.scores() for stage in stages])
+        if isinstance(searcher, PerturbationSelection):
+            scores, tuned = perturbed(work, stage, searcher, work.key(self))
+        searcher.begin(budget, scores, Streams(work.config.seed).host("searcher"))
+        with (
+            kept_judgements(work, work.key(self)) as (known, about_to_judge),
+            work.progress.stage(ROWS, searcher.total) as update,
+        ):
+
+            def judge_one(architecture: Architecture, share: float) -> Judgement:
+                about_to_judge()
+                return judge(work.setup, stage.supernet, architecture, share)
+
+            found = search(searcher, judge_one, known, lambda count, j: update(count, shown(j)))
+        seconds = time.perf_counter() - started + tuned.pop("earlier_seconds", 0.0)
+        best = sorted(found.judged, key=lambda architecture: order(found.judged[architecture]))
+        return {
+            "best": [work.space.encode(one) for one in best[: work.config.shortlist.size]],
+            "found": {
+                "searcher": option(searcher),
+                "inherited_accuracy": found.judgement.accuracy,
+                "standard_error": found.judgement.standard_error,
+                "evaluated": len(found.judged),  # on all validation images
+                "judgements": len(found.told),  # and on shares of them
+                "images": found.images,
+                "seconds": seconds,
+                **tuned,
+                "pareto": logged_front(work, found),
+            },
+        }
+
+
+def logged_front(work: "Work", found: SearchResult) -> list[dict[str, Any]]:
+    """Logs every architecture that was judged; returns the Pareto front of accuracy and cost."""
+    costs = {one: costs_of(work, one) for one in found.judged}
+    with work.rows(ROWS) as rows:
+        for index, (architecture, judgement) in enumerate(found.judged.items(), start=1):
+            rows.log(ROWS, index, shown(judgement) | costs[architecture])
+    if len(costs) == 1:
+        return []
+    metric = work.config.judge.cost
+    return [
+        {"text": work.space.encode(architecture)} | costs[architecture] | shown(judgement)
+        for architecture, judgement in found.front(lambda one: costs[one][metric])
+    ]
+
+
+def perturbed(
+    work: "Work", stage: SearchStage, searcher: PerturbationSelection, key: str
+) -> tuple[Logits, dict[str, Any]]:
+    """The scores of a derivation by perturbation, and how they came about.
+
+    The supernet of ``stage`` is tuned for it.
+    """
+    started = time.perf_counter()
+    projection = searcher.projection(
+        work.budget,
+        lambda mixture, share: judge(work.setup, stage.supernet, mixture, share),
+        lambda: stage.sampler.mean(stage.detached_logits, 1 - 1 / stage.planned),
+        Streams(work.config.seed).host("perturbation"),
+    )
+    lr = searcher.lr or work.config.search.lr / 10
+    cost = work.train(TuningStage(stage, projection, searcher.tune_epochs, lr, key=key))
+    earlier = cost.seconds - (time.perf_counter() - started)
+    return projection.scores(), {
+        "earlier_seconds": max(earlier, 0.0),
+        "tuned_steps": cost.steps,
+        "kept": projection.kept,
+    }

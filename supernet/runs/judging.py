@@ -1,0 +1,138 @@
+"""How architectures are judged with inherited weights, and how judgements outlive a stop."""
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from supernet.data import evaluation_batches
+from supernet.errors import UserError
+from supernet.evaluate.accuracy import Judgement, inherited_accuracy
+from supernet.files import read_json, write_json
+from supernet.mixture import Architecture, Mixture
+from supernet.runs.setup import Setup
+
+if TYPE_CHECKING:
+    from supernet.runs.work import Work
+
+Known = dict[tuple[Architecture, float], Judgement]  # by architecture and share of the images
+
+
+def batches(setup: Setup, indices: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """The training images ``indices``, as they are judged on: normalised, not augmented."""
+    data, size = setup.data, setup.config.judge.batch_size
+    return evaluation_batches(
+        data.train, indices, size, mean=data.mean, std=data.std, device=setup.device
+    )
+
+
+def judge(
+    setup: Setup,
+    supernet: nn.Module,
+    judged: Architecture | Mixture,
+    share: float = 1.0,
+    recalibration_batches: int | None = None,
+) -> Judgement:
+    """Judges an architecture, or a mixture, with the weights of ``supernet``.
+
+    It is judged on the first ``share`` of the architecture split, always the same images.
+    ``recalibration_batches`` is that of the configuration unless it is given.
+
+    Raises:
+        UserError: the loss is not finite.
+    """
+    settings, splits = setup.config.judge, setup.splits
+    few = settings.recalibration_batches if recalibration_batches is None else recalibration_batches
+    calibration = None
+    if few:
+        seen = batches(setup, splits.weights[: few * settings.batch_size])
+        calibration = (images for images, _ in seen)
+    mixture = setup.space.path(judged) if isinstance(judged, Architecture) else judged
+    images = splits.architecture[: max(1, round(share * len(splits.architecture)))]
+    found = inherited_accuracy(supernet, mixture, batches(setup, images), setup.task, calibration)
+    return finite("search", found)
+
+
+@contextmanager
+def kept_judgements(work: "Work", key: str) -> Iterator[tuple[Known, Callable[[], None]]]:
+    """Judgements that a file keeps, and what to call before each: it saves, and stops if asked."""
+    path, saved = work.folder / "checkpoints" / f"judged-{key}.json", time.monotonic()
+    known: Known = {}
+    if path.exists():
+        for entry in read_json(path):
+            judgement = Judgement(**entry["judgement"])
+            known[Architecture.from_dict(entry), entry["share"]] = judgement
+
+    def save() -> None:
+        entries = [
+            architecture.to_dict() | {"share": share, "judgement": dataclasses.asdict(judgement)}
+            for (architecture, share), judgement in known.items()
+        ]
+        write_json(path, entries)
+
+    def about_to_judge() -> None:
+        nonlocal saved
+        if work.stop.signum is not None:
+            save()
+            work.stop.check()
+        if time.monotonic() - saved >= work.config.checkpoint.every_seconds:
+            save()
+            saved = time.monotonic()
+
+    yield known, about_to_judge
+    save()
+
+
+def all_judged(
+    work: "Work",
+    key: str,
+    architectures: Sequence[Architecture],
+    judge_one: Callable[[Architecture], Judgement],
+    update: Callable[[int, dict[str, float]], None],
+) -> list[Judgement]:
+    """Judges each of ``architectures``, once for each ``key``; goes on where it stopped."""
+    with kept_judgements(work, key) as (known, about_to_judge):
+        for number, architecture in enumerate(architectures, start=1):
+            if (architecture, 1.0) not in known:
+                about_to_judge()
+                known[architecture, 1.0] = judge_one(architecture)
+            update(number, shown(known[architecture, 1.0]))
+    return [known[architecture, 1.0] for architecture in architectures]
+
+
+def shown(judgement: Judgement) -> dict[str, float]:
+    """What is shown and logged of a judgement."""
+    return {"accuracy": judgement.accuracy, "loss": judgement.loss}
+
+
+def finite(stage: str, judgement: Judgement) -> Judgement:
+    """Returns the judgement of what ``stage`` trained, unless its loss is not finite."""
+    if not math.isfinite(judgement.loss):
+        raise UserError(
+            f"{stage}: what was trained has a loss of {judgement.loss}; lower the learning rate "
+            "or clip gradients more"
+        )
+    return judgement
+
+
+def tested(setup: Setup, network: nn.Module, name: str) -> Judgement:
+    """Judges a trained network on the test images: called once for each network."""
+    from supernet.evaluate.accuracy import evaluate
+
+    data, size = setup.data, setup.config.judge.batch_size
+    everything = torch.arange(len(data.test))
+    found = evaluation_batches(
+        data.test, everything, size, mean=data.mean, std=data.std, device=setup.device
+    )
+    return finite(name, evaluate(network.eval(), found, setup.task))
+
+
+def costs_of(work: "Work", architecture: Architecture) -> dict[str, Any]:
+    """Every metric of an architecture; counts as whole numbers."""
+    costs = work.budget.costs(architecture)
+    return {k: int(v) if float(v).is_integer() else v for k, v in costs.items()}

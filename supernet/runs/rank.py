@@ -1,0 +1,212 @@
+"""``supernet rank``: does the supernet put architectures in the right order?
+
+Random architectures are judged with inherited weights, as the searchers judge them, and set against
+the truth: their accuracy trained from scratch, a published table, or both. Beside the supernets
+stand the predictors that cost nothing (the number of parameters, of multiply-adds): one that ranks
+no better than these has not earned its keep (Yang, Esperança & Carlucci, ICLR 2020; Yu et al., ICLR
+2020).
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from supernet.errors import UserError
+from supernet.evaluate.published import Published, read_published
+from supernet.evaluate.ranking import correlations
+from supernet.mixture import Architecture
+from supernet.randomness import Streams
+from supernet.runs.job import Job, key_of
+from supernet.runs.judging import all_judged, judge
+from supernet.runs.search import Search, searches, trained_supernet, weights_key
+from supernet.runs.setup import option
+from supernet.runs.training import Train, training_settings
+from supernet.runs.work import Work
+
+
+def ranking(work: Work, others: Sequence[Work]) -> "Ranking":
+    """The job that ranks with the supernet of a run and with those of ``others``.
+
+    Raises:
+        UserError: another supernet is not trained, or not on the same space and images; the table
+        is not one of this space.
+    """
+    for other in others:
+        require_comparable(work, other)
+    job = Ranking(tuple(drawn(work)), tuple(others))
+    job.published(work)  # said before anything is trained
+    return job
+
+
+def require_comparable(work: Work, other: Work) -> None:
+    """Raises a UserError unless another run has a supernet that ranks can be compared with."""
+    if other.result(last_search(other)) is None:
+        raise UserError(
+            f"rank.beside={other.folder}: holds no trained supernet; run supernet search "
+            f"from={other.folder} first"
+        )
+    if weights_key(other.setup) != weights_key(work.setup):
+        raise UserError(
+            f"rank.beside={other.folder}: its space, geometry, seed or images are others; such "
+            "ranks do not compare"
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Ranking(Job):
+    """Judges ``architectures`` with every supernet and compares with the truth.
+
+    It runs in the main process: only that knows the runs ``others``.
+    """
+
+    architectures: tuple[Architecture, ...]
+    others: tuple[Work, ...]
+
+    name = "rank"
+
+    def inputs(self, work: Work) -> dict[str, Any]:
+        keys = [other.key(last_search(other)) for other in self.others]
+        settings = work.setup.of("rank", "judge", "budget") | training_settings(work.setup)
+        return settings | {"search": last_search(work), "others": keys}
+
+    def trainings(self, work: Work) -> list[Train]:
+        """The jobs that train the first of the architectures from scratch."""
+        few = self.architectures[: work.config.rank.scratch]
+        return [Train("rank", index, architecture) for index, architecture in enumerate(few)]
+
+    def published(self, work: Work) -> Published | None:
+        """The table that is compared with, if there is one.
+
+        Raises:
+            UserError: it lacks one of the architectures.
+        """
+        settings = work.config.rank
+        if settings.published is None:
+            return None
+        table = read_published("rank.published", Path(settings.published), settings.target)
+        texts = [work.space.encode(architecture) for architecture in self.architectures]
+        if missing := [text for text in texts if text not in table.rows]:
+            raise UserError(
+                f"rank.published={settings.published}: has no {missing[0]}; it must hold every "
+                f"architecture of the space {work.space.name} in the notation that supernet writes"
+            )
+        return table
+
+    def compute(self, work: Work) -> dict[str, Any]:
+        runs = named([work, *self.others])
+        texts = [work.space.encode(architecture) for architecture in self.architectures]
+        predicted: dict[str, list[float]] = {}
+        started = time.perf_counter()
+        for name, one in runs.items():
+            predicted |= inherited(work, name, one, self.architectures)
+        costs = [work.budget.costs(architecture) for architecture in self.architectures]
+        predicted |= {metric: [one[metric] for one in costs] for metric in ("params", "madds")}
+        seconds = time.perf_counter() - started
+
+        truths: dict[str, list[float]] = {}
+        if trained := [work.result(job) for job in self.trainings(work)]:
+            truths["trained from scratch"] = [result["accuracy"] for result in trained]
+        published, settings = self.published(work), work.config.rank
+        if published is not None:
+            truths[f"published {settings.target}"] = published.of(texts, settings.target)
+        return {
+            "architectures": len(texts),
+            "supernets": [
+                {"name": name, "folder": str(one.folder)} | cost(one) for name, one in runs.items()
+            ],
+            "published": settings.published,
+            "against": against(predicted, truths, published, texts, Streams(work.config.seed)),
+            "points": [
+                {"text": text}
+                | {name: values[i] for name, values in predicted.items()}
+                | {name: values[i] for name, values in truths.items() if i < len(values)}
+                for i, text in enumerate(texts)
+            ],
+            "seconds": seconds,  # of judging; the trainings count their own
+        }
+
+
+def inherited(
+    work: Work, name: str, one: Work, architectures: Sequence[Architecture]
+) -> dict[str, list[float]]:
+    """The accuracy of each architecture with the weights of the run ``one``.
+
+    With BatchNorm recalibrated, and with the statistics that training left.
+    """
+    supernet, predicted = trained_supernet(one).supernet, {}
+    for recalibrated in (True, False):
+        label = f"{name}, {'recalibrated' if recalibrated else 'as trained'}"
+        few = one.config.judge.recalibration_batches if recalibrated else 0
+        judge_one = partial(judge, one.setup, supernet, share=1.0, recalibration_batches=few)
+        key = f"rank-{key_of(one.key(last_search(one)), few)}"
+        with work.progress.stage(label, len(architectures)) as update:
+            found = all_judged(work, key, architectures, judge_one, update)
+        predicted[label] = [judgement.accuracy for judgement in found]
+    return predicted
+
+
+def last_search(work: Work) -> Search:
+    """The job whose supernet judges."""
+    return searches(work.setup)[-1]
+
+
+def named(runs: Sequence[Work]) -> dict[str, Work]:
+    """Each run by the name of its sampler, with the folder where two have the same."""
+    samplers = [option(one.setup.sampler) for one in runs]
+    return {
+        s if samplers.count(s) == 1 else f"{s} ({one.folder.name})": one
+        for s, one in zip(samplers, runs, strict=True)
+    }
+
+
+def cost(one: Work) -> dict[str, Any]:
+    """What the supernet of a run took."""
+    result = one.result(last_search(one))
+    return {name: result[name] for name in ("seconds", "steps", "epochs")}
+
+
+def drawn(work: Work) -> list[Architecture]:
+    """As many different architectures as asked for, or as can be found within the budget."""
+    rng, wanted = Streams(work.config.seed).host("rank"), work.config.rank.architectures
+    found: dict[Architecture, None] = {}
+    for _ in range(100 * wanted):
+        if len(found) == wanted:
+            break
+        found[work.budget.random(rng)] = None
+    return list(found)
+
+
+def against(
+    predicted: dict[str, list[float]],
+    truths: dict[str, list[float]],
+    published: Published | None,
+    texts: list[str],
+    streams: Streams,
+) -> dict[str, dict[str, Any]]:
+    """For each truth, the correlations of each predictor with it; a published table's other columns
+    predict its own truth.
+    """
+    tables = {}
+    for number, (truth, values) in enumerate(truths.items()):
+        rivals = dict(predicted)
+        if published is not None and truth.startswith("published"):
+            if "trained from scratch" in truths and len(truths["trained from scratch"]) == len(
+                texts
+            ):
+                rivals["trained from scratch"] = truths["trained from scratch"]
+            target = truth.removeprefix("published ")
+            rivals |= {
+                f"published {c}": published.of(texts, c)
+                for c in published.columns
+                if c not in (target, "index")
+            }
+        tables[truth] = {
+            name: correlations(
+                scores[: len(values)], values, streams.host(f"bootstrap/{number}/{name}")
+            )
+            for name, scores in rivals.items()
+        }
+    return tables

@@ -1,0 +1,109 @@
+"""``results.json``: every figure of a run so far, taken from its state."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from supernet.environment import environment
+from supernet.evaluate.statistics import mean_and_interval
+from supernet.runs.folder import SCHEMA, State
+from supernet.runs.setup import Setup
+
+SUMS = ("seconds", "steps")  # of several supernets, what adds up
+
+
+def results(setup: Setup, state: State) -> dict[str, Any]:
+    """Every figure so far, in the form of ``results.json``."""
+    stages = {name: entry["result"] for name, entry in state.stages.items()}
+    config = setup.config
+    value: dict[str, Any] = {
+        "schema": SCHEMA,
+        "name": config.name,
+        "seed": config.seed,
+        "space": setup.space.name,
+        "method": config.method,
+        "data": config.data.name,
+        "parent": state.parent,
+    }
+    if state.memory is not None:
+        value["memory"] = {k: v for k, v in state.memory.items() if k != "key"}
+    if "latency" in stages:
+        value["latency"] = stages["latency"]
+    searched = numbered(stages, "search")
+    if searched and setup.given is None:
+        value["search"] = together(searched)
+    value |= stages.get("derive", {})
+    if (found := trained(stages, "retrain")) is not None:
+        first = stages["retrain/0"]
+        value["retrain"] = found | {
+            "epochs": config.retrain.epochs,
+            "init": config.retrain.init,
+            **{name: first[name] for name in ("fidelity", "warm_start") if name in first},
+        }
+    if (chance := trained(stages, "random")) is not None:
+        value["random_baseline"] = chance
+    if "rank" in stages:
+        value["rank"] = stages["rank"]
+    value["environment"] = environment(setup.device, config.threads)
+    value["total_seconds"] = total_seconds(stages, value)
+    return value
+
+
+def numbered(stages: Mapping[str, Any], kind: str) -> list[dict[str, Any]]:
+    """The results of the jobs ``kind/0``, ``kind/1``, ... that are finished, in this order."""
+    names = (f"{kind}/{index}" for index in range(len(stages)))
+    return [stages[name] for name in names if name in stages]
+
+
+def together(searched: list[dict[str, Any]]) -> dict[str, Any]:
+    """The supernets of a search as one: their seconds and steps add up, the peak is the highest."""
+    first = {k: v for k, v in searched[0].items() if k != "keys"}
+    parts = {
+        name: {"seconds": sum(one["parts"][name]["seconds"] for one in searched)}
+        for name in first["parts"]
+    }
+    return first | {
+        **{name: sum(one[name] for one in searched) for name in SUMS},
+        "peak_memory_bytes": max(one["peak_memory_bytes"] for one in searched),
+        "parts": parts,
+        "guards": [
+            fired | ({"supernet": number} if len(searched) > 1 else {})
+            for number, one in enumerate(searched)
+            for fired in one["guards"]
+        ],
+        "supernets": len(searched),
+    }
+
+
+def trained(stages: Mapping[str, Any], kind: str) -> dict[str, Any] | None:
+    """The results of the trainings ``kind/0``, ``kind/1``, ... taken together."""
+    runs = numbered(stages, kind)
+    if not runs:
+        return None
+    accuracy = [run["accuracy"] for run in runs]
+    mean, interval = mean_and_interval(accuracy)
+    told = ("text", "params", "madds", "accuracy")
+    return {
+        "accuracy": accuracy,
+        "mean": mean,
+        "ci95": interval,
+        "seconds": sum(run["seconds"] for run in runs),
+        "architectures": [{name: run[name] for name in told} for run in runs],
+    }
+
+
+def total_seconds(stages: Mapping[str, Any], value: Mapping[str, Any]) -> float:
+    """What everything took: all jobs, and the searches that this one started from.
+
+    The shortlist's seconds are those of its candidates, which are counted as jobs.
+    """
+    total = sum(result.get("seconds", 0.0) for result in stages.values())
+    total += stages.get("derive", {}).get("derive", {}).get("seconds", 0.0)
+    return total + sum(before["seconds"] for before in searches_before(value.get("search", {})))
+
+
+def searches_before(search: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The searches that a search started from, the last first: each holds the one before it."""
+    before = search.get("warm_start")
+    while before:
+        yield before
+        before = before.get("warm_start")

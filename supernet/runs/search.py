@@ -1,0 +1,179 @@
+"""The job that trains a supernet. A search may have several; they do not need each other."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from supernet.cost.budget import Budget
+from supernet.errors import UserError
+from supernet.randomness import Streams
+from supernet.runs.fidelity import fidelity
+from supernet.runs.job import Job, key_of
+from supernet.runs.setup import Setup
+from supernet.train.checkpoint import Checkpoints
+from supernet.train.search import SearchStage
+from supernet.train.watch import Watch
+
+if TYPE_CHECKING:
+    from supernet.runs.work import Work
+
+# All that makes the weights of another search fit to start from: their shapes, their images.
+METHOD = ("precision", "sampler", "learner", "modifier", "guard", "search", "budget")
+
+
+@dataclass(frozen=True)
+class Search(Job):
+    """Trains supernet ``number`` of ``search.supernets``."""
+
+    number: int = 0
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        return f"search/{self.number}"
+
+    def inputs(self, work: "Work") -> dict[str, Any]:
+        setup = work.setup
+        return {"images": weights_key(setup), "method": method_key(setup), "start": start_of(work)}
+
+    def compute(self, work: "Work") -> dict[str, Any]:
+        setup, start, weights = work.setup, start_of(work), None
+        if start is not None and not work.checkpoints.path(self.name).exists():
+            weights = start_weights(work, start)
+            work.progress.message(f"search starts from the weights of {work.state.parent}")
+        stage = search_stage(
+            setup,
+            work.budget,
+            self.number,
+            start=weights,
+            key=work.key(self),
+            say=work.progress.message,
+        )
+        cost = dataclasses.asdict(work.train(stage))
+        return cost | {
+            "parts": {name: {"seconds": seconds} for name, seconds in cost["parts"].items()},
+            "guards": stage.watch.fired,
+            "instruments": stage.watch.described(),
+            "epochs": work.config.search.epochs,
+            "method": work.config.method,
+            "warm_start": searched_before(work) if start is not None else None,
+            "fidelity": fidelity(setup, "search"),
+            "keys": {
+                "start": start,
+                "weights": weights_key(setup),
+                "method": method_key(setup),
+            },
+        }
+
+
+def searches(setup: Setup) -> list[Search]:
+    """The jobs that train the supernets of a search."""
+    return [Search(number) for number in range(setup.config.search.supernets)]
+
+
+def weights_key(setup: Setup) -> str:
+    """Names all that the shapes of a supernet's weights, and the images they saw, depend on."""
+    space, data = setup.settings["space"], setup.settings["data"]
+    images = [data[name] for name in ("source", "architecture_share", "train_limit", "image_size")]
+    size = setup.space.settings("search")
+    return key_of(space["_target_"], size, images, setup.config.seed)
+
+
+def method_key(setup: Setup) -> str:
+    """Names the method: all that the training of a supernet depends on beyond its start."""
+    settings = setup.of(*METHOD) | {"data": setup.settings["data"]}
+    search = {k: v for k, v in settings["search"].items() if k != "supernets"}
+    watched = setup.settings["measure"]["images"] if setup.guards else None
+    return key_of(weights_key(setup), settings | {"search": search}, watched)
+
+
+def start_of(work: "Work") -> str | None:
+    """The key of the parent's search, if this search starts from its weights.
+
+    It does where the weights fit and the method is another. Where the method is the same, the
+    parent's search is this one, and started from whatever it started from.
+    """
+    origin, search = work.state.origin, work.config.search
+    if origin is None:
+        return None
+    keys = origin["keys"]
+    if keys["method"] == method_key(work.setup):
+        return keys["start"]
+    begins_anew = len(search.phases) > 1 or search.supernets > 1
+    return None if begins_anew or keys["weights"] != weights_key(work.setup) else origin["key"]
+
+
+def start_weights(work: "Work", key: str) -> dict[str, Tensor]:
+    """The weights of the parent's supernet.
+
+    Raises:
+        UserError: its checkpoint is gone.
+    """
+    assert work.state.parent is not None
+    checkpoints = Checkpoints(Path(work.state.parent) / "checkpoints")
+    saved = checkpoints.load(Search().name, key)
+    if saved is None:
+        raise UserError(
+            f"{checkpoints.path(Search().name)} is missing: the search starts from the weights in "
+            "it; restore it"
+        )
+    return saved["state"]["supernet"]
+
+
+def searched_before(work: "Work") -> dict[str, Any]:
+    """The search that this one starts from, and so on back: folder, method, and what it cost."""
+    assert work.state.origin is not None
+    found = {k: v for k, v in work.state.origin.items() if k not in ("key", "keys")}
+    return {"folder": work.state.parent} | found
+
+
+def search_stage(
+    setup: Setup,
+    budget: Budget,
+    number: int = 0,
+    *,
+    start: dict[str, Tensor] | None = None,
+    key: str = "",
+    say: Any = lambda line: None,
+) -> SearchStage:
+    """The training of supernet ``number``, fresh, or with the weights ``start``."""
+    watch = Watch(setup.several("instrument"), setup.several("guard"), setup.config.measure, say)
+    stage = SearchStage(
+        setup.space,
+        setup.data,
+        setup.splits,
+        setup.fresh("sampler"),
+        setup.fresh("learner"),
+        setup.config.search,
+        augment=setup.search_augment,
+        streams=Streams(setup.config.seed, f"supernet/{number}" if number else ""),
+        device=setup.device,
+        precision=setup.config.precision,
+        budget=budget,
+        modifiers=list(setup.several("modifier").values()),
+        watch=watch,
+        start=start,
+        key=key,
+    )
+    stage.name = Search(number).name
+    return stage
+
+
+def trained_supernet(work: "Work", number: int | None = None) -> SearchStage:
+    """The search stage as it was when it ended; without a ``number``, that of the last supernet.
+
+    Raises:
+        UserError: its checkpoint is gone.
+    """
+    job = searches(work.setup)[-1 if number is None else number]
+    stage = search_stage(work.setup, work.budget, job.number, key=work.key(job))
+    saved = work.checkpoints.load(job.name, work.key(job))
+    if saved is None:
+        raise UserError(
+            f"{work.checkpoints.path(job.name)} is missing: the trained supernet was there; "
+            "restore it"
+        )
+    stage.load_state_dict(saved["state"])
+    return stage

@@ -1,0 +1,194 @@
+"""A configuration as checked parts: the first thing that every command makes.
+
+It writes nothing and sets nothing global. Data are loaded when they are first asked for.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from supernet.config import Config, build
+from supernet.data import ImageData, Splits, split
+from supernet.device import choose_device
+from supernet.errors import UserError
+from supernet.files import read_json
+from supernet.mixture import Architecture
+from supernet.randomness import Streams
+from supernet.spaces.space import Space
+from supernet.task import Task
+from supernet.train.search import require_search
+
+# Groups of which several options are chosen at once.
+SEVERAL = ("modifier", "guard", "instrument")
+
+# The settings that no result depends on. A folder goes on with any configuration that differs from
+# its own in these alone.
+CHANGE_NOTHING = {
+    "name",
+    "method",
+    "device",
+    "memory",
+    "threads",
+    "jobs",
+    "checkpoint",
+    "tracker",
+    "study",
+    "instrument",
+    "measure",
+}
+
+
+class Setup:
+    """The parts of one configuration, built and checked against each other.
+
+    Raises:
+        UserError: a part does not exist, a setting is wrong, or two parts do not go together.
+    """
+
+    def __init__(self, config: Config):
+        self.config = config
+        self.settings: dict[str, Any] = dataclasses.asdict(config)
+        self.space: Space = build(config.space, "space")
+        self.sampler = build(config.sampler, "sampler")
+        self.learner = build(config.learner, "learner")
+        self.modifiers = self.several("modifier")
+        self.guards = self.several("guard")
+        self.instruments = self.several("instrument")
+        self.searcher = build(config.searcher, "searcher")
+        self.augment = build(config.data.augment, "data.augment")
+        self.search_augment = build(config.data.search_augment, "data.search_augment")
+        self.source = build(config.data.source, "data.source")
+        self.given: Architecture | None = None
+        if config.architecture is not None:
+            self.given = read_architecture(self.space, config.architecture)
+        self.check_together()
+
+    def several(self, group: str) -> dict[str, Any]:
+        """The chosen options of a group of which several can be chosen, by name."""
+        nodes = getattr(self.config, group)
+        return {
+            name: build(chosen(group, node, name), f"{group}.{name}")
+            for name, node in nodes.items()
+        }
+
+    def check_together(self) -> None:
+        """Raises a UserError if two parts do not go together, or do not go with this machine."""
+        config, searcher, _ = self.config, self.searcher, self.device
+        never_moves = self.learner.moves != self.sampler.scores_from
+        if searcher.needs_scores and never_moves and self.given is None:
+            parts = ("searcher", "sampler", "learner")
+            raise UserError(
+                f"{' with '.join(f'{part}={option(getattr(self, part))}' for part in parts)}: the "
+                f"{self.sampler.scores_from} never moves, so the architecture would be arbitrary; "
+                "choose searcher=random or a learner that moves it"
+            )
+        if self.given is None and searcher.total < config.shortlist.size:
+            raise UserError(
+                f"shortlist.size={config.shortlist.size}: searcher={option(searcher)} judges at "
+                f"most {searcher.total}; choose a smaller shortlist, or another searcher"
+            )
+        if searcher.cost is not None:
+            config.budget.require_cost("searcher.cost", searcher.cost)
+        if config.retrain.init == "inherit":
+            self.space.require_inherit()
+        if self.guards and self.learner.moves != "logits":
+            raise UserError(
+                f"guard=[{','.join(self.guards)}] with learner={option(self.learner)}: guards "
+                "watch logits; leave them out"
+            )
+        if self.given is None:
+            require_search(config.search, self.space, self.learner, self.guards)
+
+    def fresh(self, part: str) -> Any:
+        """The sampler or learner built anew: such a part keeps what it learnt in itself."""
+        return build(getattr(self.config, part), part)
+
+    def replaced(self, **search: Any) -> "Setup":
+        """The same with other settings of ``search``; what is loaded stays loaded."""
+        config = dataclasses.replace(
+            self.config, search=dataclasses.replace(self.config.search, **search)
+        )
+        other = Setup(config)
+        vars(other).update({k: v for k, v in vars(self).items() if k in ("data", "splits")})
+        return other
+
+    @cached_property
+    def device(self) -> torch.device:
+        return choose_device(self.config.device)
+
+    @cached_property
+    def data(self) -> ImageData:
+        data, side = self.source.load(), self.config.data.image_size
+        return (data if side is None else data.averaged(side)).to(self.device)
+
+    @cached_property
+    def splits(self) -> Splits:
+        """Which training images train the weights of a supernet, and which its architecture."""
+        settings = self.config.data
+        return split(
+            self.data.train.labels,
+            1 - settings.architecture_share,
+            Streams(self.config.seed).host("split"),
+            limit=settings.train_limit,
+        )
+
+    @cached_property
+    def images(self) -> torch.Tensor:
+        """The training images of both splits, in order: a final network is trained on these."""
+        return torch.cat([self.splits.weights, self.splits.architecture]).sort().values
+
+    @property
+    def task(self) -> Task:
+        """What is learnt."""
+        return self.data.task
+
+    @property
+    def init(self) -> str:
+        """What the weights of the derived network start from: scratch, the supernet's ("inherit"),
+        or those of another run ("warm").
+        """
+        return "warm" if self.config.retrain.warm_start is not None else self.config.retrain.init
+
+    @property
+    def result_settings(self) -> dict[str, Any]:
+        """All settings that a result may depend on."""
+        chosen = {k: v for k, v in self.settings.items() if k not in CHANGE_NOTHING}
+        search = {k: v for k, v in chosen["search"].items() if k != "recompute"}
+        watched = {"watched": self.settings["measure"]["images"]} if self.guards else {}
+        return chosen | {"search": search} | watched
+
+    def of(self, *sections: str) -> dict[str, Any]:
+        """These sections of the settings, for the inputs of a job."""
+        settings = self.result_settings
+        return {section: settings[section] for section in sections}
+
+
+def chosen(kind: str, node: Any, name: str) -> Any:
+    """The node of a modifier or guard, unless it only has settings of one that is not chosen."""
+    if isinstance(node, Mapping) and "_target_" not in node:
+        raise UserError(
+            f"{kind}.{name}: settings of a {kind} that is not chosen; add it, {kind}=[...,{name}], "
+            f"or drop them, ~{kind}.{name}"
+        )
+    return node
+
+
+def option(part: Any) -> str:
+    """The name by which a sampler, learner or searcher is chosen: that of its module, as of its
+    YAML.
+    """
+    return type(part).__module__.rpartition(".")[2]
+
+
+def read_architecture(space: Space, text: str) -> Architecture:
+    """An architecture from the space's own notation, from JSON, or from the path of a JSON file."""
+    text = text.strip()
+    if text.startswith("{"):
+        return space.validate(Architecture.from_json(text))
+    if text.endswith(".json"):
+        return space.validate(Architecture.from_dict(read_json(Path(text))))
+    return space.decode(text)

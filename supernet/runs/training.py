@@ -1,0 +1,213 @@
+"""The job that trains a network of one architecture and tests it."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from supernet.cost.count import count
+from supernet.errors import UserError
+from supernet.mixture import Architecture
+from supernet.randomness import Streams
+from supernet.runs.fidelity import fidelity
+from supernet.runs.folder import State
+from supernet.runs.job import Job
+from supernet.runs.judging import tested
+from supernet.runs.search import searches, trained_supernet
+from supernet.runs.setup import Setup
+from supernet.spaces.space import Form
+from supernet.train.checkpoint import Checkpoints
+from supernet.train.retrain import RetrainStage
+
+if TYPE_CHECKING:
+    from supernet.runs.work import Work
+
+
+@dataclass(frozen=True)
+class Train(Job):
+    """Trains ``architecture``, as number ``index`` of its ``kind``, and tests it once.
+
+    Its chance comes from the run's seed and ``index`` alone, so that an architecture that was found
+    and a random one of the same index get the same. ``init`` says where the weights start:
+    "scratch", "inherit" (the supernet's), or "warm" (those of another run).
+    """
+
+    kind: str  # retrain, random, or rank
+    index: int
+    architecture: Architecture
+    init: str = "scratch"
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        return f"{self.kind}/{self.index}"
+
+    def inputs(self, work: "Work") -> dict[str, Any]:
+        start = {"inherit": searches(work.setup), "warm": work.state.warm_start}.get(self.init)
+        settings = training_settings(work.setup)
+        return settings | {"architecture": self.architecture.to_dict(), "start": start}
+
+    def compute(self, work: "Work") -> dict[str, Any]:
+        stage, about = stage_of(work, self), {"fidelity": fidelity(work.setup, "retrain")}
+        if self.init == "warm":
+            start = warm_start(work, self.index)
+            about["warm_start"] = took_over(work, start, stage, self.architecture)
+        with work.rows(self.name) as rows:
+            cost = work.train(stage, rows)
+            network = stage.trained()
+            judgement = tested(work.setup, network, self.name)  # the one time for this network
+            found = {"test_accuracy": judgement.accuracy, "test_loss": judgement.loss}
+            rows.log(self.name, stage.steps, found)
+        return {
+            **dataclasses.asdict(cost),
+            "accuracy": judgement.accuracy,
+            "loss": judgement.loss,
+            "text": work.space.encode(self.architecture),
+            **dataclasses.asdict(count(network, work.setup.task)),
+            **about,
+        }
+
+
+def training_settings(setup: Setup) -> dict[str, Any]:
+    """All that decides how an architecture is trained from scratch."""
+    settings = setup.of("space", "data", "retrain", "seed", "precision")
+    recipe = {
+        k: v for k, v in settings["retrain"].items() if k not in ("seeds", "init", "warm_start")
+    }
+    return settings | {"retrain": recipe}
+
+
+def retrainings(work: "Work", architecture: Architecture) -> list[Train]:
+    """The jobs that train the derived architecture, one for each seed."""
+    init, seeds = work.setup.init, range(work.config.retrain.seeds)
+    return [Train("retrain", index, architecture, init) for index in seeds]
+
+
+def random_trainings(work: "Work") -> list[Train]:
+    """The jobs that train random architectures within the budget, to compare with."""
+    rng = Streams(work.config.seed).host("random_architectures")
+    count = work.config.baseline.architectures
+    return [Train("random", index, work.budget.random(rng)) for index in range(count)]
+
+
+# --- the stages
+
+
+def fresh_network(
+    setup: Setup, architecture: Architecture, streams: Streams, form: Form = "evaluation"
+) -> nn.Module:
+    """A plain network of the architecture, with first weights from ``streams``."""
+    with streams.initialising("network"):
+        return setup.space.standalone(architecture, setup.task, form)
+
+
+def stage_of(work: "Work", job: Train) -> RetrainStage:
+    """The stage that trains a job's network, fresh, with the weights that it starts from."""
+    setup, streams = work.setup, Streams(work.config.seed * 1000 + job.index)
+    if job.init == "inherit":
+        network = setup.space.inherit(trained_supernet(work).supernet, job.architecture)
+    else:
+        network = fresh_network(setup, job.architecture, streams)
+    if job.init == "warm":
+        start = warm_start(work, job.index)
+        shared = setup.space.taken_over(start["weights"], start["of"], network, job.architecture)
+        network.load_state_dict(shared, strict=False)
+    return retrain_stage(setup, job.name, network, setup.images, streams, work.key(job))
+
+
+def retrain_stage(
+    setup: Setup,
+    name: str,
+    network: nn.Module,
+    images: Tensor,
+    streams: Streams,
+    key: str = "",
+    kind: type[RetrainStage] = RetrainStage,
+    **more: Any,
+) -> RetrainStage:
+    """The training of ``network`` by the recipe of the configuration on the training ``images``."""
+    return kind(
+        name,
+        network,
+        setup.data,
+        images,
+        setup.config.retrain,
+        augment=setup.augment,
+        streams=streams,
+        device=setup.device,
+        precision=setup.config.precision,
+        key=key,
+        **more,
+    )
+
+
+def trained_network(work: "Work", job: Train) -> nn.Module:
+    """The network that a finished job has trained.
+
+    Raises:
+        UserError: its checkpoint is gone.
+    """
+    stage = stage_of(work, job)
+    saved = work.checkpoints.load(stage.name, stage.key)
+    if saved is None:
+        raise UserError(
+            f"{work.checkpoints.path(stage.name)} is missing: the trained network was there; "
+            "restore it"
+        )
+    stage.load_state_dict(saved["state"])
+    return stage.trained().eval()
+
+
+# --- warm starts
+
+
+def finished_retrainings(folder: Path) -> list[dict[str, Any]]:
+    """The retrainings of the derived network in the folder of a run, by seed, each with its key.
+
+    Raises:
+        UserError: there are none.
+    """
+    stages = State.read(folder).stages
+    found = [stages[f"retrain/{i}"] for i in range(len(stages)) if f"retrain/{i}" in stages]
+    if not found:
+        raise UserError(
+            f"retrain.warm_start={folder}: holds no retrained network; give the folder of a run "
+            "whose retraining is done"
+        )
+    return found
+
+
+def warm_start(work: "Work", index: int) -> dict[str, Any]:
+    """The weights that retraining number ``index`` starts from, and whose they are (``of``).
+
+    Raises:
+        UserError: the network that was there when the run began is gone.
+    """
+    assert work.state.warm_start is not None and work.config.retrain.warm_start is not None
+    keys, folder = work.state.warm_start, Path(work.config.retrain.warm_start)
+    name, key = f"retrain/{index % len(keys)}", keys[index % len(keys)]
+    saved, done = None, State.read(folder).result(name, key)
+    if done is not None:
+        saved = Checkpoints(folder / "checkpoints").load(name, key)
+    if saved is None or done is None:
+        raise UserError(
+            f"retrain.warm_start={folder}: the network {name} that was there when this run began "
+            "is gone; restore it"
+        )
+    weights = saved["state"]["average"] or saved["state"]["network"]
+    return {"from": str(folder), "weights": weights, "of": work.space.decode(done["text"])}
+
+
+def took_over(
+    work: "Work", start: dict[str, Any], stage: RetrainStage, architecture: Architecture
+) -> dict[str, Any]:
+    """How many of the network's weights come from ``start``; for the record and the log."""
+    sizes = {name: weight.numel() for name, weight in stage.network.named_parameters()}
+    network = stage.network
+    shared = work.space.taken_over(start["weights"], start["of"], network, architecture)
+    taken, total = sum(sizes[name] for name in shared if name in sizes), sum(sizes.values())
+    work.progress.message(
+        f"{stage.name}: {taken:,} of {total:,} weights are taken over from {start['from']}"
+    )
+    return {"from": start["from"], "weights": taken, "of": total}

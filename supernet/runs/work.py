@@ -1,0 +1,92 @@
+"""What a job works with: the parts of the run, its folder, and what other jobs have found."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from supernet.cost.budget import Budget
+from supernet.cost.table import CostTable
+from supernet.runs.folder import State, rows_path
+from supernet.runs.job import Job, key_of_job
+from supernet.runs.setup import Setup
+from supernet.track.console import Progress
+from supernet.track.jsonlines import JsonLines
+from supernet.train.checkpoint import Checkpoints
+from supernet.train.loop import Stage, StageCost, StopRequest, run_stage
+
+
+class Work:
+    """A run as its jobs see it, in whatever process they run. It reads the state and writes none.
+
+    ``told`` is called after each row that a job logs here.
+    """
+
+    def __init__(
+        self,
+        setup: Setup,
+        state: State,
+        progress: Progress | None = None,
+        stop: StopRequest | None = None,
+        told: Callable[[], None] = lambda: None,
+    ):
+        self.setup, self.config, self.space = setup, setup.config, setup.space
+        self.state, self.folder = state, Path(state.folder)
+        self.progress, self.stop = progress or Progress(quiet=True), stop or StopRequest()
+        self.told = told
+        self.keys: dict[Job, str] = {}
+        self.checkpoints = Checkpoints(
+            self.folder / "checkpoints", self.config.checkpoint.every_seconds
+        )
+
+    def key(self, job: Job) -> str:
+        """The key of a job; see :func:`~supernet.runs.job.key_of_job`."""
+        if job not in self.keys:
+            self.keys[job] = key_of_job(job, self)
+        return self.keys[job]
+
+    def result(self, job: Job) -> Any:
+        """What a job has found, a JSON value; ``None`` if it is not finished."""
+        return self.state.result(job.name, self.key(job))
+
+    @cached_property
+    def budget(self) -> Budget:
+        """The limits on architectures: of the search, of random ones, and of what is derived."""
+        from supernet.runs.latency import latency_table
+
+        tables: dict[str, CostTable] = {}
+        if self.config.budget.measures:
+            tables["latency_ms"] = latency_table(self)
+        return budget_of(self.setup, tables)
+
+    @contextmanager
+    def rows(self, name: str) -> Iterator["Rows"]:
+        """The file in which the job of that name logs its rows."""
+        rows = Rows(rows_path(self.folder, name), self.told)
+        try:
+            yield rows
+        finally:
+            rows.close()
+
+    def train(self, stage: Stage, rows: "Rows | None" = None) -> StageCost:
+        """Trains a stage to its end, from its last checkpoint if there is one."""
+        with nullcontext(rows) if rows is not None else self.rows(stage.name) as log:
+            return run_stage(stage, self.checkpoints, log, self.progress, self.stop)
+
+
+class Rows(JsonLines):
+    """The rows of one job; ``told`` is called after each."""
+
+    def __init__(self, path: Path, told: Callable[[], None]):
+        super().__init__(path)
+        self.told = told
+
+    def log(self, stage: str, step: int, metrics: Any) -> None:
+        super().log(stage, step, metrics)
+        self.told()
+
+
+def budget_of(setup: Setup, tables: dict[str, CostTable]) -> Budget:
+    """The limits of a configuration; ``tables`` are the costs that were measured."""
+    return Budget(setup.space, setup.task, setup.config.budget.limits(), tables)

@@ -1,0 +1,394 @@
+"""Cells: a network of small directed graphs, all alike, whose edges carry operations.
+
+The first nodes of a cell are given, every other node is the sum of its in-edges, and the last
+``outputs`` nodes, concatenated, are what the cell returns. :class:`MixedCell` owns all options of
+every edge and is told per call what to run; :class:`Cell` owns one operation an edge and is a plain
+network. An operation reads its source with stride ``strides[source]``. :class:`CellSpace` is the
+base of the spaces whose networks are made of cells.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from supernet.errors import UserError, require
+from supernet.mixture import Architecture, Choice, ChoiceGroup, Mixture
+from supernet.ops import OPERATIONS, PARAMETER_FREE, DropPath, Rectified
+from supernet.ops.fast.program import Program
+from supernet.spaces.capabilities import Drawable, Itemised, Resizable
+from supernet.spaces.space import Form, Size
+from supernet.task import Task
+
+NOTHING, SKIP = "none", "skip_connect"
+EDGE = re.compile(r"(.+)\.edges\.from_(\d+)_to_(\d+)\.")  # of a tensor's name in a plain network
+
+
+def choices_of_edges(name: str, slots: int, options: tuple[str, ...]) -> ChoiceGroup:
+    """A group of ``slots`` edges with these ``options``."""
+    free = tuple(option for option in options if option in PARAMETER_FREE)
+    return ChoiceGroup(name, slots, options, SKIP, NOTHING, free)
+
+
+class Cell(nn.Module):
+    """A cell of one operation an edge: ``edges`` lists (source, target, operation name)."""
+
+    def __init__(
+        self, edges, nodes: int, outputs: int, strides, channels: int, affine: bool, pool_norm: bool
+    ):
+        super().__init__()
+        self.nodes, self.outputs, self.stride = nodes, outputs, strides[0]
+        self.wiring = [
+            (source, target, f"from_{source}_to_{target}") for source, target, _ in edges
+        ]
+        self.operations = {f"from_{source}_to_{target}": name for source, target, name in edges}
+        self.edges = nn.ModuleDict(
+            {
+                f"from_{source}_to_{target}": OPERATIONS[name](
+                    channels, strides[source], affine, pool_norm
+                )
+                for source, target, name in edges
+            }
+        )
+        self.drop_path = DropPath()
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        states = list(inputs)
+        for node in range(len(inputs), self.nodes):
+            total = None
+            for source, target, edge in self.wiring:
+                if target == node:
+                    out = self.edges[edge](states[source])
+                    if not isinstance(self.edges[edge], nn.Identity):
+                        out = self.drop_path(out)
+                    total = out if total is None else total + out
+            if total is None:  # nothing leads here
+                total = torch.zeros_like(states[0][:, :, :: self.stride, :: self.stride])
+            states.append(total)
+        return states[-1] if self.outputs == 1 else torch.cat(states[-self.outputs :], dim=1)
+
+
+class MixedCell(nn.Module):
+    """A cell of a supernet: edge ``k`` of ``edges`` (source, target) owns every option of slot
+    ``k`` of ``group``.
+
+    It runs what a mixture says of that group. Options that are not active are not computed; a
+    tensor that several operations rectify is rectified once. In training, several weighted
+    operations a slot run at once, as :mod:`supernet.ops.fast.program` says; with
+    :attr:`recompute` in less memory.
+
+    With ``partial_channels`` K (PC-DARTS, Xu et al., ICLR 2020, section 3.2, eq. 2) the operations
+    read, and give, the first of K parts of the channels. The others pass each edge as they are,
+    pooled 2×2 where the stride is two, scaled by the sum of the edge's weights: one for a
+    distribution or a path, its share under edge normalisation. In the sum of a node the channels of
+    the K parts are then shuffled, so that the next edges read others. They pass also where
+    nothing is chosen.
+    """
+
+    def __init__(
+        self,
+        edges: Sequence[tuple[int, int]],
+        nodes: int,
+        outputs: int,
+        strides: Sequence[int],
+        channels: int,
+        affine: bool,
+        pool_norm: bool,
+        group: ChoiceGroup,
+        partial_channels: int = 1,
+    ):
+        super().__init__()
+        self.nodes, self.outputs, self.stride = nodes, outputs, strides[0]
+        self.group, self.strides, self.divisor = group, strides, partial_channels
+        self.programs: dict[int, Any] = {}  # of each node, how its operations ran last
+        self.recompute = False
+        self.wiring = [(source, target, f"from_{source}_to_{target}") for source, target in edges]
+        self.edges = nn.ModuleDict(
+            {
+                edge: nn.ModuleDict(
+                    {
+                        name: OPERATIONS[name](
+                            channels // partial_channels, strides[source], affine, pool_norm
+                        )
+                        for name in group.options
+                        if name != group.nothing
+                    }
+                )
+                for source, _, edge in self.wiring
+            }
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {
+            "programs": {}
+        }  # they are full of addresses, and a copy makes its own
+
+    def forward(self, *inputs: Tensor, mixture: Mixture) -> Tensor:
+        choice = mixture[self.group.name]
+        several = choice.weights is not None and any(len(slot) > 1 for slot in choice.active)
+        leave = self._at_once if several and self.training else self._one_by_one
+        whole = list(inputs)
+        totals: dict[int, Tensor] = {}  # of each node, what has come so far
+        for node in range(self.nodes):
+            if node >= len(inputs):
+                total = totals.get(node)
+                if total is None:  # nothing leads here
+                    total = torch.zeros_like(
+                        self.read(inputs[0])[:, :, :: self.stride, :: self.stride]
+                    )
+                whole.append(
+                    total if self.divisor == 1 else self.rejoined(total, node, whole, choice)
+                )
+            chosen = [
+                (slot, option, target, self.edges[edge][self.group.options[option]])
+                for slot, (source, target, edge) in enumerate(self.wiring)
+                for option in (choice.active[slot] if source == node else ())
+                if self.group.options[option] != self.group.nothing
+            ]
+            if chosen:
+                leave(node, self.read(whole[node]), chosen, choice.weights, totals)
+        return whole[-1] if self.outputs == 1 else torch.cat(whole[-self.outputs :], dim=1)
+
+    def _one_by_one(
+        self, node: int, x: Tensor, chosen, weights: Tensor | None, totals: dict[int, Tensor]
+    ) -> None:
+        """Adds to each target's total what the ``chosen`` (slot, option, target, operation) make of
+        ``x``.
+        """
+        rectified = None
+        for slot, option, target, operation in chosen:
+            if isinstance(operation, Rectified):
+                rectified = F.relu(x) if rectified is None else rectified
+                out = operation.body(rectified)
+            else:
+                out = operation(x)
+            out = out if weights is None else out * weights[slot, option]
+            totals[target] = out if target not in totals else totals[target] + out
+
+    def _at_once(
+        self, node: int, x: Tensor, chosen, weights: Tensor, totals: dict[int, Tensor]
+    ) -> None:
+        """The same by a :class:`supernet.ops.fast.program.Program`, of which the last is kept: most
+        methods run it again.
+        """
+        slots, options, targets, operations = zip(*chosen, strict=True)
+        known, targets_of, places, program = self.programs.get(node, (None,) * 4)
+        key = slots, options, x.device, self.recompute
+        if known != key:
+            targets_of = list(dict.fromkeys(targets))
+            places = torch.tensor([slots, options], device=weights.device)
+            program = Program(
+                [
+                    (targets_of.index(t), operation)
+                    for t, operation in zip(targets, operations, strict=True)
+                ],
+                x.device,
+                self.recompute,
+            )
+            self.programs[node] = key, targets_of, places, program
+        sums = program.run(
+            x, weights[places[0], places[1]], [totals.get(target) for target in targets_of]
+        )
+        totals.update(zip(targets_of, sums, strict=True))
+
+    def read(self, state: Tensor) -> Tensor:
+        """The channels of a node that operations read."""
+        return state if self.divisor == 1 else state[:, : state.shape[1] // self.divisor]
+
+    def rejoined(self, total: Tensor, node: int, whole: Sequence[Tensor], choice: Choice) -> Tensor:
+        """A node whose operations give ``total``, with the channels that pass them by."""
+        passed = None
+        for slot, (source, target, _) in enumerate(self.wiring):
+            if target == node and choice.active[slot]:
+                state = whole[source]
+                part = state[:, state.shape[1] // self.divisor :]
+                if self.strides[source] == 2:
+                    part = F.max_pool2d(part, 2, ceil_mode=True)
+                if choice.weights is not None:
+                    part = part * choice.weights[slot, list(choice.active[slot])].sum()
+                passed = part if passed is None else passed + part
+        if passed is None:
+            passed = total.repeat(1, self.divisor - 1, 1, 1)  # nothing leads here: zeros
+        return torch.channel_shuffle(torch.cat([total, passed], dim=1), self.divisor)
+
+
+@dataclass
+class Geometry:
+    """How large a network of cells is: ``channels`` of the first cell and number of ``cells`` (each
+    space says which).
+
+    In a supernet, operations read one of ``partial_channels`` parts of the channels, and the rest
+    passes them by.
+    """
+
+    channels: int
+    cells: int
+    partial_channels: int = 1
+
+
+@dataclass
+class CellSpace(Itemised, Resizable, Drawable):
+    """A space of cells. ``search`` is the geometry of the supernet, ``evaluation`` that of the
+    network which is retrained. A supernet keeps the ``task`` that it was built for.
+
+    With partial channels in the search a subnet is the supernet on one path, what passes by
+    included. No plain network has its weights, so that there is no standalone network of the form
+    "search".
+    """
+
+    search: Geometry
+    evaluation: Geometry
+
+    wiring: ClassVar[list[tuple[int, int]]]  # the edges (source, target) of a cell, slot by slot
+    # the two geometries as the paper has them: what a report compares the others with
+    paper: ClassVar[dict[str, Geometry]] = {}
+
+    def __post_init__(self) -> None:
+        for form in ("search", "evaluation"):
+            geometry, key = getattr(self, form), f"space.{form}"
+            if geometry.channels < 2 or geometry.channels % 2:
+                raise UserError(
+                    f"{key}.channels={geometry.channels}: must be even and at least 2; choose for "
+                    "example 16"
+                )
+            require(f"{key}.cells", geometry.cells, least=1)
+            parts = geometry.partial_channels
+            if parts < 1 or geometry.channels % parts:
+                raise UserError(
+                    f"{key}.partial_channels={parts}: must divide "
+                    f"{key}.channels={geometry.channels}"
+                )
+        if self.evaluation.partial_channels != 1:
+            raise UserError(
+                "space.evaluation.partial_channels: it is the supernet that has partial "
+                "channels; leave it at 1"
+            )
+
+    def read_by(self, cell: str, state: Mapping[str, Tensor]) -> str:
+        """The group that says what the cell of that name runs, in a plain network of that
+        ``state``. By default all cells read the one group.
+        """
+        (group,) = self.groups
+        return group.name
+
+    def whole(self, form: Form) -> Geometry:
+        """The geometry of a plain network.
+
+        Raises:
+            UserError: there is none in that form.
+        """
+        geometry = getattr(self, form)
+        if geometry.partial_channels != 1:
+            raise UserError(
+                f"space.search.partial_channels={geometry.partial_channels}: no plain network has "
+                "the weights of such a supernet; "
+                "choose retrain.init=scratch, or space.search.partial_channels=1"
+            )
+        return geometry
+
+    def require_inherit(self) -> None:
+        self.whole("search")
+
+    def inherit(self, supernet: nn.Module, architecture: Architecture) -> nn.Module:
+        """Each edge takes the weights of the option that it runs."""
+        network = self.standalone(architecture, supernet.task, "search")
+        state, origins = supernet.state_dict(), self.origins(network, architecture)
+        network.load_state_dict({name: state[origin] for name, origin in origins.items()})
+        return network
+
+    def origins(self, network: nn.Module, architecture: Architecture) -> dict[str, str]:
+        """The name of each tensor in ``network``, the standalone of ``architecture`` in the form
+        "search" -> its name in the supernet.
+        """
+        state, found = network.state_dict(), {}
+        edges = self.operations(state, architecture)
+        for name in state:
+            edge = EDGE.match(name)
+            own = f"{edge[0]}{edges[edge[0]]}.{name.removeprefix(edge[0])}" if edge else name
+            found[name] = own
+        return found
+
+    def taken_over(
+        self,
+        state: Mapping[str, Tensor],
+        of: Architecture,
+        network: nn.Module,
+        architecture: Architecture,
+    ) -> dict[str, Tensor]:
+        """Every tensor of the same name and shape, but on the edges of cells only where the same
+        edge of the same cell runs the same operation: two convolutions have BatchNorms of one
+        shape, but these belong to other features.
+        """
+        before = self.operations(state, of)
+        after = self.operations(network.state_dict(), architecture)
+        other = tuple(edge for edge, option in after.items() if before.get(edge) != option)
+        shared = super().taken_over(state, of, network, architecture)
+        return {name: value for name, value in shared.items() if not name.startswith(other)}
+
+    def operations(self, state: Mapping[str, Tensor], architecture: Architecture) -> dict[str, str]:
+        """What each edge that has tensors in ``state`` runs, by the prefix of their names.
+        ``state`` is that of a plain network of ``architecture``.
+        """
+        found = {}
+        for edge in filter(None, map(EDGE.match, state)):
+            cell, source, target = edge.groups()
+            slot = self.wiring.index((int(source), int(target)))
+            found[edge[0]] = architecture[self.read_by(cell, state)][slot]
+        return found
+
+    def candidates(self, network: nn.Module) -> dict[str, tuple[str, int, int]]:
+        return {
+            f"{name}.edges.{edge}.{option}": (
+                cell.group.name,
+                slot,
+                cell.group.options.index(option),
+            )
+            for name, cell in mixed_cells(network)
+            for slot, (_, _, edge) in enumerate(cell.wiring)
+            for option in cell.edges[edge]
+        }
+
+    def resized(self, cells: float = 1.0, partial_channels: int | None = None) -> Self:
+        parts = self.search.partial_channels if partial_channels is None else partial_channels
+        search = replace(
+            self.search, cells=max(1, round(cells * self.search.cells)), partial_channels=parts
+        )
+        return self if search == self.search else replace(self, search=search)
+
+    def settings(self, form: Form) -> dict[str, Any]:
+        """The supernet depends on its geometry alone."""
+        if form == "search":
+            return {"search": asdict(self.search)}
+        return {name: value for name, value in asdict(self).items() if name != "search"}
+
+    def sizes(self, form: Form) -> list[Size]:
+        paper = self.paper.get(form)
+        return [
+            Size(name, f"space.{form}.{name}", value, getattr(paper, name, None))
+            for name, value in asdict(getattr(self, form)).items()
+        ]
+
+
+def mixed_cells(network: nn.Module) -> Iterator[tuple[str, MixedCell]]:
+    """The mixed cells of a supernet, with their names."""
+    for name, module in network.named_modules():
+        if isinstance(module, MixedCell):
+            yield name, module
+
+
+def images_of(task: Task) -> tuple[int, int]:
+    """Number of classes and number of channels of an image.
+
+    Raises:
+        UserError: the inputs of the task are no images.
+    """
+    if len(task.input_shape) != 3:
+        raise UserError(
+            f"a space of cells reads images (channels, height, width), not inputs of shape "
+            f"{task.input_shape}; choose another space or other data"
+        )
+    return task.outputs, task.input_shape[0]

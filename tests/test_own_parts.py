@@ -1,0 +1,162 @@
+"""Classes of one's own: chosen by name from a folder of YAML, or by their class on the command
+line, without one changed line in the package.
+"""
+
+import json
+import sys
+
+import pytest
+
+from supernet.track.jsonlines import read_rows
+from tests.commands import TINY, finished, supernet
+
+CODE = '''
+"""A user's own parts."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from supernet.data.sources import Digits
+from supernet.guards.guard import Guard
+from supernet.instruments.instrument import Instrument
+from supernet.learners.gradient import Gradient
+from supernet.modifiers.modifier import Modifier
+from supernet.samplers.softmax import Softmax
+from supernet.searchers.random import Random
+from supernet.spaces.nb201 import NB201
+from supernet.track.interface import Tracker
+
+
+@dataclass
+class Sharp(Softmax):
+    """The softmax of the logits times ``factor``."""
+
+    factor: float = 2.0
+
+    def mixtures(self, logits, progress, loss):
+        return super().mixtures({k: v * self.factor for k, v in logits.items()}, progress, loss)
+
+
+@dataclass
+class Slow(Gradient):
+    """Learns at a tenth of its rate."""
+
+    def __post_init__(self):
+        self.lr /= 10
+        super().__post_init__()
+
+
+@dataclass
+class Nothing(Modifier):
+    """Changes nothing."""
+
+
+@dataclass
+class Last(Random):
+    """The last of its candidates."""
+
+    candidates: int = 2
+
+
+@dataclass
+class Narrow(NB201):
+    """The same space."""
+
+
+@dataclass
+class Rows(Tracker):
+    """Counts rows into a file."""
+
+    path: str = "rows.txt"
+
+    def log(self, stage, step, metrics):
+        with open(self.path, "a") as file:
+            file.write(f"{stage} {step}\\n")
+
+
+@dataclass(frozen=True)
+class Few(Digits):
+    """The same images."""
+'''
+
+YAML = {
+    "sampler/sharp": "_target_: my_parts.Sharp\nfactor: 3.0\n",
+    "learner/slow": "_target_: my_parts.Slow\nlr: 0.01\n",
+    "modifier/nothing": "# @package modifier.nothing\n_target_: my_parts.Nothing\n",
+    "searcher/last": "_target_: my_parts.Last\ncandidates: 2\n",
+    "space/narrow": (
+        "_target_: my_parts.Narrow\nsearch: {channels: 4, cells: 1}\n"
+        "evaluation: {channels: 4, cells: 1}\n"
+    ),
+    "tracker/rows": "_target_: my_parts.Rows\npath: ???\n",
+    "data/few": (
+        "name: few\nsource: {_target_: my_parts.Few}\n"
+        "augment: {_target_: supernet.data.augment.Augment}\n"
+        "search_augment: {_target_: supernet.data.augment.Augment}\n"
+    ),
+}
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder with a module on the path, and YAML in ``options``."""
+    (tmp_path / "my_parts.py").write_text(CODE)
+    for name, text in YAML.items():
+        path = tmp_path / "options" / f"{name}.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield tmp_path
+    sys.modules.pop("my_parts", None)
+
+
+OWN = ["--config-dir", "options"]
+CHOSEN = ["space=narrow", "data=few", "sampler=sharp", "learner=slow", "modifier=[nothing]"]
+
+
+def test_options_of_ones_own_are_chosen_by_name(folder):
+    rows = folder / "rows.txt"
+    words = [*TINY, *CHOSEN, "searcher=last", "tracker=rows", f"tracker.path={rows}"]
+    run = finished("derive", *words, *OWN, cwd=folder)
+    config = (run / ".hydra" / "config.yaml").read_text()
+    for kind in ("Sharp", "Slow", "Nothing", "Last", "Narrow", "Rows", "Few"):
+        assert f"my_parts.{kind}" in config
+    assert "factor: 3.0" in config
+    expected = [f"{row['stage']} {row['step']}" for row in read_rows(run / "metrics.jsonl")]
+    assert rows.read_text().splitlines() == expected
+    # A run knows where its options came from: it goes on without being told again.
+    assert finished("derive", f"from={run}", cwd=folder) == run
+    other = finished("search", f"from={run}", "sampler.factor=1.0", cwd=folder)
+    assert other != run and "factor: 1.0" in (other / ".hydra" / "config.yaml").read_text()
+
+
+def test_a_class_is_given_on_the_command_line(folder):
+    """The settings of the option that it replaces are dropped; its own are new keys."""
+    own = ["sampler._target_=my_parts.Sharp", "sampler.factor=4.0"]
+    own += ["searcher._target_=my_parts.Last", "learner._target_=my_parts.Slow"]
+    run = finished("derive", *TINY, "method=gdas", *own, "tracker=none", cwd=folder)
+    config = (run / ".hydra" / "config.yaml").read_text()
+    assert "my_parts.Sharp" in config and "factor: 4.0" in config and "tau" not in config
+    assert json.loads((run / "results.json").read_text())["derive"]["evaluated"] <= 2
+    assert finished("derive", f"from={run}", cwd=folder) == run
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--config-dir", "nowhere"], "--config-dir="),
+        ([*OWN, "sampler=sharpp"], "did you mean 'sharp'"),
+        (["sampler._target_=my_parts.Shar"], "sampler._target_=my_parts.Shar: no such dataclass"),
+        (["sampler._target_=my_parts.Sharp", "sampler.facto=1"], "did you mean 'factor'"),
+        (["sampler._target_=os.path.join"], "no such dataclass"),
+    ],
+)
+def test_a_mistake_is_one_line(folder, words, said):
+    outcome = supernet("derive", *TINY, *words, "tracker=none", cwd=folder)
+    assert (outcome.code, outcome.err.count("\n")) == (2, 1)
+    assert said in outcome.err
+
+
+def test_the_help_lists_them(folder):
+    outcome = supernet("--help", *OWN, cwd=folder)
+    assert outcome.code == 0 and "narrow" in outcome.out and "sharp" in outcome.out
