@@ -23,6 +23,7 @@ from supernet.ops.convolution import StridedPointwise
 from supernet.spaces.darts import Darts
 from tests import textbook
 from tests.commands import ROOT
+from tests.tasks import task_of
 from tests.variants import SPACES
 
 CHANNELS = (2, 6)
@@ -100,12 +101,12 @@ def mixtures(space) -> list[dict[str, Choice]]:
     return [*paths, {name: Choice.dense(table) for name, table in weights.items()}, some]
 
 
-@pytest.mark.parametrize("phase", ["search", "evaluation"])
+@pytest.mark.parametrize("form", ["search", "evaluation"])
 @pytest.mark.parametrize("channels", CHANNELS)
 @pytest.mark.parametrize("name", SPACES)
-def test_no_supernet_asks_for_a_dangerous_one(name, channels, phase):
+def test_no_supernet_asks_for_a_dangerous_one(name, channels, form):
     space = SPACES[name](channels)
-    supernet = space.supernet(10, 3, phase)
+    supernet = space.supernet(task_of(10), form)
     assert not any(dangerous(supernet, mixture) for mixture in mixtures(space))
 
 
@@ -114,7 +115,7 @@ def test_no_supernet_asks_for_a_dangerous_one(name, channels, phase):
 def test_nor_does_one_of_partial_channels(name, parts):
     space = SPACES[name](12)
     space = replace(space, search=replace(space.search, partial_channels=parts))
-    supernet = space.supernet(10, 3)
+    supernet = space.supernet(task_of(10))
     assert not any(dangerous(supernet, mixture) for mixture in mixtures(space))
 
 
@@ -122,19 +123,19 @@ def test_nor_does_one_of_partial_channels(name, parts):
 def test_nor_do_second_derivatives(name):
     space = SPACES[name](4)
     path, *_, dense, _ = mixtures(space)
-    supernet = space.supernet(10, 3)
+    supernet = space.supernet(task_of(10))
     assert not any(dangerous(supernet, mixture, order=2) for mixture in (path, dense))
 
 
-@pytest.mark.parametrize("phase", ["search", "evaluation"])
+@pytest.mark.parametrize("form", ["search", "evaluation"])
 @pytest.mark.parametrize("channels", CHANNELS)
 @pytest.mark.parametrize("name", SPACES)
-def test_nor_do_standalone_networks(name, channels, phase):
+def test_nor_do_standalone_networks(name, channels, form):
     space, draw = SPACES[name](channels), np.random.default_rng(0)
     if isinstance(space, Darts):
         space = replace(space, auxiliary=True)
     for _ in range(4):
-        assert not dangerous(space.standalone(space.random(draw), 10, 1, phase), channels=1)
+        assert not dangerous(space.standalone(space.random(draw), task_of(10, 1), form), channels=1)
 
 
 @pytest.mark.parametrize("channels", CHANNELS)
