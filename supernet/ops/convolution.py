@@ -8,6 +8,8 @@ upgraded, ``tools/heap_check.py`` shows whether that is still needed, and whethe
 need the same.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -15,6 +17,8 @@ from torch.nn import functional as F
 
 class Rectified(nn.Module):
     """``body(relu(x))``."""
+
+    body: Any  # a module; of which kind, the operations say
 
     def forward(self, x: Tensor) -> Tensor:
         return self.body(F.relu(x))
@@ -45,6 +49,7 @@ class ReLUConvBN(Rectified):
         self, inputs: int, outputs: int, kernel_size: int = 1, stride: int = 1, affine: bool = True
     ):
         super().__init__()
+        convolution: nn.Conv2d
         if kernel_size == 1 and stride > 1:
             convolution = StridedPointwise(inputs, outputs, stride)
         else:

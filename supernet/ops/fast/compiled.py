@@ -24,7 +24,7 @@ def _without_autocast(backward: Callable[..., Any]) -> Callable[..., Any]:
     """
 
     @functools.wraps(backward)
-    def plainly(ctx, *gradients: Tensor):
+    def plainly(ctx: Any, *gradients: Tensor) -> Any:
         with torch.autocast(gradients[0].device.type, enabled=False):
             return backward(ctx, *gradients)
 
@@ -40,7 +40,7 @@ class Combined(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx, wiring: Wiring, dtype: torch.dtype | None, *tensors: Tensor | None
+        ctx: Any, wiring: Wiring, dtype: torch.dtype | None, *tensors: Tensor | None
     ) -> tuple[Tensor, ...]:
         small, sources, starts = wiring.split(tensors)
         some = sources[0][0]
@@ -51,8 +51,8 @@ class Combined(torch.autograd.Function):
             wiring.makers, sources, plan.made_moments, strict=True
         ):
             if maker is not None:
-                own = (None, None) if places is None else map(moments.__getitem__, places)
-                x = maker.forward(x, weights, *own, dtype).flatten(1, 3)
+                second, first = (None, None) if places is None else map(moments.__getitem__, places)
+                x = maker.forward(x, weights, second, first, dtype).flatten(1, 3)
             rows.append(x.to(dtype=dtype))
         pixels, channels = rows[0].shape[1:]
         images = _images(rows)
@@ -65,7 +65,7 @@ class Combined(torch.autograd.Function):
             SmallTensors.of(wiring.layout, small),
             channels,
         )
-        track(wiring.norms, *observed, pixels)
+        track(wiring.norms, observed[0], observed[1], pixels)
         stack = rows[0].new_empty(len(starts), pixels, channels) if wiring.stacked else None
         totals = (
             [moments.new_empty(pixels, channels) for _ in starts]
@@ -84,11 +84,11 @@ class Combined(torch.autograd.Function):
 
     @staticmethod
     @_without_autocast
-    def backward(ctx, *gradients: Tensor):
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         wiring = ctx.wiring
         wanted, wanted_of_sources, _ = wiring.split(ctx.needs_input_grad[2:])
-        of_starts = [None] * len(ctx.started)
-        if any(ctx.started):
+        of_starts: list[Tensor | None] = [None] * len(ctx.started)
+        if any(ctx.started):  # then there is a gradient for each
             of_starts = [
                 gradient if started else None
                 for gradient, started in zip(gradients, ctx.started, strict=True)
@@ -101,8 +101,8 @@ class Combined(torch.autograd.Function):
             source[0].to(dtype=ctx.dtype) if maker is None else next(made)
             for maker, source in zip(wiring.makers, sources, strict=True)
         ]
-        given = gradients[0].unbind() if wiring.stacked else gradients
-        given = [gradient.contiguous().to(dtype=ctx.dtype) for gradient in given]
+        each = gradients[0].unbind() if wiring.stacked else gradients
+        given = [gradient.contiguous().to(dtype=ctx.dtype) for gradient in each]
         pixels, channels = rows[0].shape[1:]
         places, size = _images(rows)
         images = [*(gradient.data_ptr() for gradient in given), *places], size
@@ -118,7 +118,9 @@ class Combined(torch.autograd.Function):
             channels,
             pixels,
         )
-        result = [one if want else None for one, want in zip(of_small, wanted, strict=True)]
+        result: list[Tensor | None] = [
+            one if want else None for one, want in zip(of_small, wanted, strict=True)
+        ]
         start = work.data_ptr()
         for maker, (x, *weights), want, terms, shift in zip(
             wiring.makers, sources, wanted_of_sources, plan.back, plan.backward_shift, strict=True
@@ -126,8 +128,9 @@ class Combined(torch.autograd.Function):
             if not any(want):
                 result += [None] * len(want)
             elif maker is None:
-                result.append(torch.empty_like(x))
-                products(result[-1].unbind(), (), start + shift, terms.at(*images, start), *sizes)
+                of_x = torch.empty_like(x)
+                products(of_x.unbind(), (), start + shift, terms.at(*images, start), *sizes)
+                result.append(of_x)
             else:
                 sums = ctypes.c_void_p(start + shift), *terms.at(*images, start)
                 result += maker.backward(x, weights, sums, sizes[-1], want[0], any(want[1:]))
@@ -140,7 +143,7 @@ def _images(rows: Sequence[Tensor]) -> tuple[list[int], int]:
     return [z.data_ptr() for z in rows], rows[0].element_size() * pixels * channels
 
 
-def _sizes(rows: Tensor) -> tuple[ctypes._SimpleCData, ...]:
+def _sizes(rows: Tensor) -> tuple[ctypes.c_long, ctypes.c_long, ctypes.c_long]:
     """The number of pixels, of channels, and whether the rows [K, pixels, C] are bfloat16."""
     _, pixels, channels = rows.shape
     return ctypes.c_long(pixels), ctypes.c_long(channels), is_bfloat16(rows)
@@ -155,7 +158,7 @@ def _made_again(
             yield maker.forward(x, weights, None, None, dtype).flatten(1, 3)
 
 
-def _differentiable(ctx, gradients: Sequence[Tensor]) -> list[Tensor | None]:
+def _differentiable(ctx: Any, gradients: Sequence[Tensor]) -> list[Tensor | None]:
     """The gradients of all tensors but the starts, in operations that torch can differentiate
     again.
     """
@@ -170,7 +173,8 @@ def _differentiable(ctx, gradients: Sequence[Tensor]) -> list[Tensor | None]:
         if not inputs:
             return [None] * len(wanted)
         sums, _ = formula(wiring, small, sources)
-    given = (gradients[0] if wiring.stacked else torch.stack(gradients)).to(sums.dtype)
-    found = torch.autograd.grad(sums, inputs, given, create_graph=True, materialize_grads=True)
-    found = iter(found)
+    given = (gradients[0] if wiring.stacked else torch.stack(list(gradients))).to(sums.dtype)
+    found = iter(
+        torch.autograd.grad(sums, inputs, given, create_graph=True, materialize_grads=True)
+    )
     return [next(found) if want else None for want in wanted]

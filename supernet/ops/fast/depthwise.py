@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from supernet.ops.fast.native import address, addresses, is_bfloat16, library, numbers
+from supernet.ops.fast.native import Numbers, address, addresses, is_bfloat16, kernels, numbers
+from supernet.ops.fast.rows import SumArguments
 
 SIZES = 3, 5  # of the kernels that ``depthwise.c`` has loops for
 
@@ -91,7 +92,7 @@ class DepthwiseMaker:
         out = [(length - 1) // self.stride + 1 for length in (height, width)]
         result = x.new_empty(len(weights), batch, *out, channels, dtype=dtype)
         weights = [weight.contiguous() for weight in weights]
-        library().forward(
+        kernels().forward(
             *map(address, (result, second, first, x)),
             addresses(weights),
             *self._numbers(x, weights),
@@ -103,7 +104,7 @@ class DepthwiseMaker:
         self,
         x: Tensor,
         weights: Sequence[Tensor],
-        sums: tuple,
+        sums: SumArguments,
         bfloat16: ctypes.c_long,
         of_x: bool,
         of_weights: bool,
@@ -118,7 +119,7 @@ class DepthwiseMaker:
         sizes = [weight.numel() for weight in weights]
         flat = weights[0].new_empty(sum(sizes)) if of_weights else None
         weights = [weight.contiguous() for weight in weights]
-        library().backward(
+        kernels().backward(
             *map(address, (gradient, flat, x)),
             addresses(weights),
             *sums,
@@ -130,9 +131,7 @@ class DepthwiseMaker:
         pairs = zip(flat.split(sizes), weights, strict=True)
         return [gradient, *(piece.view(weight.shape) for piece, weight in pairs)]
 
-    def _numbers(
-        self, x: Tensor, weights: Sequence[Tensor]
-    ) -> tuple[ctypes.Array, ctypes.Array, ctypes.Array]:
+    def _numbers(self, x: Tensor, weights: Sequence[Tensor]) -> tuple[Numbers, Numbers, Numbers]:
         """The shape, the sizes and the dilations, as the kernels read them."""
         shared, *sizes = x.shape
         halves = int(x.dtype == torch.bfloat16)

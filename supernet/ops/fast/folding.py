@@ -10,12 +10,12 @@ these, and their gradients, in one call each, where torch needs some fifty.
 
 import ctypes
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from supernet.ops.fast.native import address, addresses, library, numbers
+from supernet.ops.fast.native import address, addresses, kernels, numbers
 
 
 class FoldLayout:
@@ -82,7 +82,7 @@ class SmallTensors(NamedTuple):
     biases: Sequence[Tensor]
 
     @classmethod
-    def of(cls, layout: FoldLayout, tensors: Sequence) -> "SmallTensors":
+    def of(cls, layout: FoldLayout, tensors: Sequence[Any]) -> "SmallTensors":
         """From a list of all of them, in this order."""
         weights, *rest = tensors
         norms = rest[layout.full :]
@@ -108,17 +108,17 @@ def fold_by_torch(
     """
     second, squares, first = moments
     full, wholes = layout.full, layout.wholes
-    mean, square = [], []
+    means, squared = [], []
     if full:
         pointwise = torch.stack([weight.flatten(1) for weight in small.pointwise])
         m = taken(first[:wholes], layout.of_whole)
-        mean.append((pointwise @ m[..., None])[..., 0])
-        square.append((pointwise @ taken(second, layout.of_whole) * pointwise).sum(dim=-1))
+        means.append((pointwise @ m[..., None])[..., 0])
+        squared.append((pointwise @ taken(second, layout.of_whole) * pointwise).sum(dim=-1))
     if layout.normed > full:
-        mean.append(taken(first[wholes:], layout.of_diagonal))
-        square.append(taken(squares, layout.of_diagonal))
+        means.append(taken(first[wholes:], layout.of_diagonal))
+        squared.append(taken(squares, layout.of_diagonal))
     none = first[:0]
-    mean, square = torch.cat([none, *mean]), torch.cat([none, *square])
+    mean, square = torch.cat([none, *means]), torch.cat([none, *squared])
     variance = (square - mean * mean).clamp_min(0.0)
     scale = torch.rsqrt(variance + layout.eps)
     shift = -mean * scale
@@ -152,7 +152,7 @@ def fold(
     weights, *pointers, _kept = _pointers(small)
     sizes = ctypes.c_long(channels), ctypes.c_double(layout.eps)
     results = map(address, (folded, observed, moments))
-    library().fold(*results, weights, *pointers, layout.numbers, *sizes)
+    kernels().fold(*results, weights, *pointers, layout.numbers, *sizes)
     return folded, observed
 
 
@@ -176,7 +176,7 @@ def unfold(
     weights, *pointers, _kept = _pointers(small)
     sizes = ctypes.c_long(channels), ctypes.c_double(layout.eps), ctypes.c_long(pixels)
     results = map(address, (work, of_weights, of_pointwise, of_norms, moments))
-    library().unfold(*results, weights, *pointers, layout.numbers, *sizes)
+    kernels().unfold(*results, weights, *pointers, layout.numbers, *sizes)
     return [
         of_weights,
         *of_pointwise.unbind(),
@@ -184,7 +184,7 @@ def unfold(
     ]
 
 
-def _pointers(small: SmallTensors) -> tuple:
+def _pointers(small: SmallTensors) -> tuple[Any, ...]:
     """The four of ``small`` as the kernels read them, and last the tensors that are pointed to:
     they must live as long as the call.
     """

@@ -4,7 +4,7 @@ This runs where there are no C kernels, and where a gradient is to be differenti
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -15,21 +15,28 @@ from supernet.ops.fast.running import track
 from supernet.ops.fast.wiring import Wiring
 
 
-def combined_by_torch(wiring: Wiring, small, sources, starts) -> Sequence[Tensor]:
+def combined_by_torch(
+    wiring: Wiring,
+    small: Sequence[Tensor | None],
+    sources: Sequence[Sequence[Tensor]],
+    starts: Sequence[Tensor | None],
+) -> Sequence[Tensor]:
     """The results of a combination, in rows [pixels, C]; it moves the running statistics."""
-    run = formula
+    run: Callable[..., tuple[Tensor, tuple[Tensor, Tensor]]] = formula
     if wiring.recompute:
         run = functools.partial(checkpoint, formula, use_reentrant=False, preserve_rng_state=False)
-    sums, observed = run(wiring, small, sources)
-    track(wiring.norms, *(table.detach() for table in observed), sums.shape[1])
-    sums = [
+    sums, (mean, variance) = run(wiring, small, sources)
+    track(wiring.norms, mean.detach(), variance.detach(), sums.shape[1])
+    totals = [
         total if start is None else total + start
         for total, start in zip(sums.unbind(), starts, strict=True)
     ]
-    return [torch.stack(sums)] if wiring.stacked else sums
+    return [torch.stack(totals)] if wiring.stacked else totals
 
 
-def formula(wiring: Wiring, small, sources) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+def formula(
+    wiring: Wiring, small: Sequence[Tensor | None], sources: Sequence[Sequence[Tensor]]
+) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     """The sums [targets, pixels, C] without starts, and the means and variances that the norms see.
 
     It computes with few and wide operations, because some devices wait for each operation.

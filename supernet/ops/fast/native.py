@@ -51,6 +51,13 @@ def library() -> ctypes.CDLL | None:
         return None
 
 
+def kernels() -> ctypes.CDLL:
+    """The compiled kernels, where :func:`supported` has said that there are some."""
+    found = library()
+    assert found is not None
+    return found
+
+
 def built(compiler: str) -> Path:
     """The library in the user's cache. It is compiled if it is not there.
 
@@ -71,7 +78,7 @@ def built(compiler: str) -> Path:
         with tempfile.TemporaryDirectory(dir=folder) as temporary:
             new = Path(temporary) / target.name
             files = [source for source in SOURCES if source.suffix == ".c"]
-            command = [compiler, *flags, "-o", new, *files]
+            command: list[str | Path] = [compiler, *flags, "-o", new, *files]
             subprocess.run(command, capture_output=True, check=True, timeout=60)
             new.replace(target)
     return target
@@ -98,23 +105,25 @@ def bfloat16_is_faster(x: Tensor) -> bool:
     """Whether the kernels multiply the pixels of images like ``x`` [B, C, H, W] faster in bfloat16
     than in float32: the processor has AMX, and the channels fill its tiles.
     """
-    kernels = library()
     return (
         x.is_cpu
         and x.shape[1] % 16 == 0
-        and kernels is not None
-        and bool(kernels.multiplies_halves())
+        and library() is not None
+        and bool(kernels().multiplies_halves())
     )
 
 
 # --- arguments of the kernels
+
+Numbers = ctypes.Array[ctypes.c_long]
+Addresses = ctypes.Array[ctypes.c_void_p]
 
 
 def is_bfloat16(x: Tensor) -> ctypes.c_long:
     return ctypes.c_long(x.dtype == torch.bfloat16)
 
 
-def numbers(values: Sequence[int]) -> ctypes.Array:
+def numbers(values: Sequence[int]) -> Numbers:
     return (ctypes.c_long * len(values))(*values)
 
 
@@ -123,7 +132,7 @@ def address(tensor: Tensor | None) -> ctypes.c_void_p:
     return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
 
 
-def addresses(tensors: Sequence[Tensor | None]) -> ctypes.Array:
+def addresses(tensors: Sequence[Tensor | None]) -> Addresses:
     """The same for several tensors."""
     return (ctypes.c_void_p * len(tensors))(
         *(None if tensor is None else tensor.data_ptr() for tensor in tensors)
@@ -144,6 +153,7 @@ class AddressTable:
         self.which, self.index = pairs[:, 0].copy(), pairs[:, 1].copy()
         self.array = ctypes.c_void_p * len(blocks)
 
-    def at(self, starts: Sequence[int], size: int) -> ctypes.Array:
+    def at(self, starts: Sequence[int], size: int) -> Addresses:
         """The addresses, if the arrays start at ``starts`` and a block takes ``size`` bytes."""
-        return self.array.from_buffer(np.array([*starts, 0])[self.which] + self.index * size)
+        found = np.array([*starts, 0])[self.which] + self.index * size
+        return self.array.from_buffer(found.data)

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from supernet.ops.fast.native import address, is_bfloat16, library, numbers
+from supernet.ops.fast.native import Numbers, address, is_bfloat16, kernels, numbers
+from supernet.ops.fast.rows import SumArguments
 from supernet.ops.pool import pooled
 
 POOLINGS = ("max", "avg")
@@ -76,14 +77,14 @@ class PoolingMaker:
         result = x.new_empty(self.count, batch, *out, channels, dtype=dtype)
         each = dict(zip(self.names, result, strict=True))
         tensors = *map(each.get, POOLINGS), squares, first, x
-        library().pool(*map(address, tensors), self._shape(x), is_bfloat16(result))
+        kernels().pool(*map(address, tensors), self._shape(x), is_bfloat16(result))
         return result
 
     def backward(
         self,
         x: Tensor,
         weights: Sequence[Tensor],
-        sums: tuple,
+        sums: SumArguments,
         bfloat16: ctypes.c_long,
         of_x: bool,
         of_weights: bool,
@@ -91,10 +92,10 @@ class PoolingMaker:
         """The gradient of ``x``, by the C kernels; arguments as of depthwise convolutions."""
         result = torch.empty_like(x)
         wanted = (ctypes.c_long(name in self.names) for name in POOLINGS)
-        library().pool_backward(
+        kernels().pool_backward(
             address(result), address(x), *wanted, *sums, self._shape(x), bfloat16
         )
         return [result]
 
-    def _shape(self, x: Tensor) -> ctypes.Array:
+    def _shape(self, x: Tensor) -> Numbers:
         return numbers((*x.shape[1:], self.stride))

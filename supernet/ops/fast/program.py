@@ -32,6 +32,12 @@ class Link(NamedTuple):
     def ends(self) -> tuple[nn.Conv2d | None, nn.BatchNorm2d | None]:
         return self.pointwise, self.norm
 
+    @property
+    def depthwise(self) -> nn.Conv2d:
+        """The spatial part where that is a depthwise convolution."""
+        assert isinstance(self.spatial, nn.Conv2d)
+        return self.spatial
+
 
 def links(operation: nn.Module) -> list[Link]:
     """An operation as a chain of links with a ReLU between them; a ReLU stands before the first
@@ -52,15 +58,19 @@ def links(operation: nn.Module) -> list[Link]:
             return [Link(body[0], None, body[1])]
         case FactorizedReduce(body=body):
             return [Link(body.halves, None, body.norm)]
-        case Pool(norm=nn.BatchNorm2d() as norm):
-            return [Link(operation.pooled, None, norm)]
-        case Pool():
-            return [Link(operation.pooled, None, None)]
+        case Pool(pooled=pooled, norm=nn.BatchNorm2d() as norm):
+            return [Link(pooled, None, norm)]
+        case Pool(pooled=pooled):
+            return [Link(pooled, None, None)]
         case nn.Identity():
             return [Link(None, None, None)]
         case Rectified():
             return [Link(operation.body, None, None)]
     return [Link(operation, None, None)]
+
+
+def _alike(convolution: nn.Conv2d) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    return convolution.kernel_size, convolution.dilation
 
 
 class Program:
@@ -113,9 +123,9 @@ class Program:
         self.chains: list[tuple[list[Combination], list[list[nn.Conv2d]]]] = []
         for length, group in chains.items():
             # Sorted, so that convolutions of one size and dilation are neighbours.
-            group.sort(key=lambda one: (one[0][0].spatial.kernel_size, one[0][0].spatial.dilation))
+            group.sort(key=lambda one: _alike(one[0][0].depthwise))
             depths = [[chain[depth] for chain, _, _ in group] for depth in range(length)]
-            spatials = [[link.spatial for link in depth] for depth in depths]
+            spatials = [[link.depthwise for link in depth] for depth in depths]
             each = [
                 DepthwiseMaker(convs[0].stride[0], tuple(conv.dilation[0] for conv in convs))
                 for convs in spatials
@@ -162,7 +172,7 @@ class Program:
                 return self.run(source.float(), weights, starts, dtype)
         if source.dtype == torch.float32:
             weights = weights.float()  # the kernels read float32 and do not ask
-        rectified = F.relu(source) if self.rectifies else None
+        rectified = F.relu(source) if self.rectifies else source
         sources: list[tuple[Tensor, ...]] = []
         for rectifies, spatial in self.given:
             x = rectified if rectifies else source

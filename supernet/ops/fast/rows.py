@@ -13,9 +13,20 @@ from itertools import accumulate
 
 from torch import Tensor
 
-from supernet.ops.fast.native import AddressTable, addresses, is_bfloat16, library, numbers
+from supernet.ops.fast.native import (
+    Addresses,
+    AddressTable,
+    Numbers,
+    addresses,
+    is_bfloat16,
+    kernels,
+    numbers,
+)
 
 Image = tuple[int, int]  # (which, k): block k of one of several arrays; see AddressTable
+# What a kernel is given of sums of terms; and of sums of terms and shifts, whose address is first.
+TermArguments = tuple[Numbers, Addresses, Addresses, Numbers]
+SumArguments = tuple[ctypes.c_void_p, Numbers, Addresses, Addresses, Numbers]
 FLOAT = 4  # bytes
 GRAMS = "full", "diagonal", "sum"  # in the order of the numbers that the kernels know them by
 
@@ -34,7 +45,7 @@ class Terms:
         self.matrices = AddressTable([(0, offset) for _, offset, _ in terms])
         self.diagonal = numbers([int(not full) for *_, full in terms])
 
-    def at(self, starts: Sequence[int], size: int, buffer: int) -> tuple[ctypes.Array, ...]:
+    def at(self, starts: Sequence[int], size: int, buffer: int) -> TermArguments:
         """The arguments of a kernel. ``starts`` are the addresses of the arrays that the images are
         in, ``size`` is the number of bytes of an image, ``buffer`` the address of the matrices.
         """
@@ -61,7 +72,7 @@ class Grams:
         starts: Sequence[int],
         size: int,
         buffer: Tensor,
-        *sizes: ctypes._SimpleCData,
+        *sizes: ctypes.c_long,
         factor: float = 1.0,
     ) -> None:
         """Writes all results, times ``factor``, into the ``buffer``. ``starts`` and ``size`` as
@@ -71,7 +82,7 @@ class Grams:
             lefts, rights = self.lefts.at(starts, size), self.rights.at(starts, size)
             results = self.results.at([buffer.data_ptr()], FLOAT)
             count = ctypes.c_long(len(self.kinds))
-            library().grams(
+            kernels().grams(
                 results, lefts, rights, self.kinds, count, ctypes.c_float(factor), *sizes
             )
 
@@ -80,8 +91,8 @@ def products(
     results: Sequence[Tensor],
     starts: Sequence[Tensor | None],
     shifts: int,
-    terms: tuple,
-    *sizes: ctypes._SimpleCData,
+    terms: TermArguments,
+    *sizes: ctypes.c_long,
 ) -> None:
     """Fills each result [n, C] with its start [n, C], plus its shift [C], plus the sum of its
     terms.
@@ -90,7 +101,7 @@ def products(
     shifts. ``terms`` is what :meth:`Terms.at` gives, ``sizes`` as above. Results may be bfloat16.
     """
     begun, count = addresses(starts or [None] * len(results)), ctypes.c_long(len(results))
-    library().products(
+    kernels().products(
         addresses(results),
         begun,
         ctypes.c_void_p(shifts),

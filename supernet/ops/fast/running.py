@@ -14,11 +14,11 @@ def track(norms: Sequence[nn.BatchNorm2d], mean: Tensor, variance: Tensor, count
     if not kept:
         return
     norms, variance = [norms[index] for index in kept], variance * (count / (count - 1))
-    torch._foreach_add_([norm.num_batches_tracked for norm in norms], 1)
-    if norms[0].momentum is None:  # a cumulative mean
-        shares = [1.0 / float(norm.num_batches_tracked) for norm in norms]
-    else:
-        shares = [norm.momentum for norm in norms]
+    torch._foreach_add_([_batches(norm) for norm in norms], 1)
+    # Without a momentum, the running statistics are a cumulative mean.
+    shares = [
+        1.0 / float(_batches(norm)) if norm.momentum is None else norm.momentum for norm in norms
+    ]
     for share in set(shares):
         chosen = [
             (index, norm)
@@ -31,3 +31,9 @@ def track(norms: Sequence[nn.BatchNorm2d], mean: Tensor, variance: Tensor, count
                 [value[index] for index, _ in chosen],
                 share,
             )
+
+
+def _batches(norm: nn.BatchNorm2d) -> Tensor:
+    """The number of batches that a norm has tracked."""
+    assert norm.num_batches_tracked is not None  # it tracks statistics
+    return norm.num_batches_tracked

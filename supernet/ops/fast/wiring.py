@@ -13,10 +13,9 @@ from torch import Tensor, nn
 from supernet.ops.fast.depthwise import DepthwiseMaker
 from supernet.ops.fast.folding import FoldLayout
 from supernet.ops.fast.pooling import PoolingMaker
-from supernet.ops.fast.rows import Grams, Terms
+from supernet.ops.fast.rows import FLOAT, Grams, Image, Terms
 
 Maker = DepthwiseMaker | PoolingMaker  # makes images of a source
-FLOAT = 4  # bytes
 
 
 @dataclass(frozen=True)
@@ -91,7 +90,7 @@ class Wiring:
         self.runs = self._runs(full, device)
         self.plans: dict[int, Plan] = {}
 
-    def _moments(self, places: list, full: int) -> tuple[list, list]:
+    def _moments(self, places: list[Image], full: int) -> tuple[list[Image], list[Image]]:
         """The images (source, index) of which the second moments are needed, and those of which
         their diagonal is enough, each image once. ``places`` are the images of the normed terms.
 
@@ -135,8 +134,8 @@ class Wiring:
             maker = self.makers[source]
             in_order = maker is None or indices == list(range(maker.count))
             images = None if in_order else torch.tensor(indices, device=device)
-            goals = torch.tensor(goals, device=device)
-            runs.append((source, start, start + len(some), images, goals))
+            targets = torch.tensor(goals, device=device)
+            runs.append((source, start, start + len(some), images, targets))
         return runs
 
     def plan(self, channels: int) -> "Plan":
