@@ -8,8 +8,6 @@ upgraded, ``tools/heap_check.py`` shows whether that is still needed, and whethe
 need the same.
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -18,7 +16,7 @@ from torch.nn import functional as F
 class Rectified(nn.Module):
     """``body(relu(x))``."""
 
-    body: Any  # a module; of which kind, the operations say
+    body: nn.Module
 
     def forward(self, x: Tensor) -> Tensor:
         return self.body(F.relu(x))

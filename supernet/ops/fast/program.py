@@ -7,7 +7,7 @@ over the mixture, is a combination (:mod:`supernet.ops.fast.combination`).
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -46,17 +46,18 @@ def links(operation: nn.Module) -> list[Link]:
     The spatial parts are depthwise convolutions in chains of several links, and in those that end
     in a 1×1 convolution.
     """
+    body: Any = getattr(operation, "body", None)  # a module of parts, by their index or name
     match operation:
-        case SepConv(body=body):
+        case SepConv():
             # Index by index: a slice of a Sequential would be a new module.
             return [Link(body[0], body[1], body[2]), Link(body[4], body[5], body[6])]
-        case DilConv(body=body):
+        case DilConv():
             return [Link(body[0], body[1], body[2])]
-        case ReLUConvBN(body=body) if body[0].kernel_size == body[0].stride == (1, 1):
+        case ReLUConvBN() if body[0].kernel_size == body[0].stride == (1, 1):
             return [Link(None, body[0], body[1])]
-        case ReLUConvBN(body=body):
+        case ReLUConvBN():
             return [Link(body[0], None, body[1])]
-        case FactorizedReduce(body=body):
+        case FactorizedReduce():
             return [Link(body.halves, None, body.norm)]
         case Pool(pooled=pooled, norm=nn.BatchNorm2d() as norm):
             return [Link(pooled, None, norm)]
@@ -65,7 +66,7 @@ def links(operation: nn.Module) -> list[Link]:
         case nn.Identity():
             return [Link(None, None, None)]
         case Rectified():
-            return [Link(operation.body, None, None)]
+            return [Link(body, None, None)]
     return [Link(operation, None, None)]
 
 
