@@ -27,11 +27,11 @@ class Shares(Instrument):
 
     def begin(self, space: Space, supernet: nn.Module) -> None:
         super().begin(space, supernet)
-        skips = {group.name: (group.skip,) for group in space.groups if group.skip is not None}
-        free = {group.name: group.parameter_free for group in space.groups if group.parameter_free}
         self.counted: dict[str, dict[str, tuple[str, ...]]] = {
-            "skip": skips,
-            "parameter_free": free,
+            "skip": {group.name: (group.skip,) for group in space.groups if group.skip is not None},
+            "parameter_free": {
+                group.name: group.parameter_free for group in space.groups if group.parameter_free
+            },
         }
 
     def read(self, snapshot: Snapshot) -> dict[str, float]:
