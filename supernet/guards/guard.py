@@ -43,7 +43,7 @@ class Guard:
             UserError: the space has nothing to guard.
         """
         self.space, self.supernet = space, supernet
-        self.figures: dict[str, float] = {}  # of the last :meth:`end_of_epoch`, for the log
+        self.figures: dict[str, float] = {}  # measured by :meth:`end_of_epoch`, for the log
 
     def step(self, validation: Gradients | None) -> None:
         """Called in every step, when the weights have their gradients and have not moved yet. Here

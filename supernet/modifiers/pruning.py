@@ -23,7 +23,7 @@ class Pruning(Modifier):
     as their logits. At least two options must be left, so that no slot is left with only the option
     that gives nothing.
 
-    Departures: P-DARTS's weights and logits then start anew, with more cells; here the setting
+    Departures: P-DARTS's weights and logits then begin again, with more cells; here the setting
     ``search.depths`` does that, and without it they go on. DrNAS then widens partial channels; here
     the setting ``search.widths`` does that. A sampler that does not read logits still draws pruned
     options; in a slot where it does, nothing runs.
