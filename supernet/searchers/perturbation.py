@@ -21,7 +21,7 @@ CRITERIA = ("accuracy", "loss")
 
 @dataclass
 class PerturbationSelection(ByLogits):
-    """PerturbationSelection-based selection (Wang et al., ICLR 2021, section 4, algorithm 1), instead of the
+    """Perturbation-based selection (Wang et al., ICLR 2021, section 4, algorithm 1), instead of the
     largest logits.
 
     Slot by slot, in random order, each option is taken out of the supernet, whose other weights and
