@@ -1,10 +1,12 @@
-"""The values that everything else speaks in: choice groups, mixtures, architectures. No training,
-no files.
+"""The values that all other modules use: choice groups, mixtures, architectures. No training, no
+files.
 
-A *choice group* is a table of decisions with the same options. A *mixture* tells a supernet, for
-one forward pass, what to run in every slot of every group: all options by weight (DARTS), one
-option (a path), or anything between. An *architecture* is one option a slot, as a value that can be
-hashed, compared and written as JSON.
+A *decision* is a place in a network where one of several *options* must be chosen, such as the
+operation of an edge. A *choice group* is a table of decisions that have the same options; a
+decision is one *slot* of its group. A *mixture* says, for one forward pass of a supernet, which
+options run in every slot, and how much of each: all options by weight (DARTS), one option (then the
+mixture is a *path*), or some of them. An *architecture* names one option for every slot. It is a
+value that can be hashed, compared and written as JSON.
 """
 
 import json
@@ -135,7 +137,7 @@ def softmax_mixture(logits: Logits) -> dict[str, Choice]:
 
 
 def detached(mixture: Mixture) -> dict[str, Choice]:
-    """The same mixture with weights that ask for no gradient."""
+    """The same mixture with weights that do not require grad."""
     return {
         name: Choice(choice.active, None if choice.weights is None else choice.weights.detach())
         for name, choice in mixture.items()

@@ -42,7 +42,7 @@ def installed(wheel, tmp_path_factory):
     return scripts
 
 
-def test_the_wheel_holds_the_package_and_its_yaml_and_nothing_else(wheel):
+def test_the_wheel_holds_the_package_its_yaml_and_its_pages_and_nothing_else(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
     code = {
@@ -50,7 +50,11 @@ def test_the_wheel_holds_the_package_and_its_yaml_and_nothing_else(wheel):
         for path in (ROOT / "supernet").rglob("*.*")
         if path.suffix in (".py", ".c", ".h", ".typed", ".md", ".jinja", ".css")
     }
-    settings = {f"supernet/{path.relative_to(ROOT)}" for path in (ROOT / "conf").rglob("*.yaml")}
+    settings = {
+        f"supernet/{path.relative_to(ROOT)}"
+        for path in (ROOT / "conf").rglob("*.*")
+        if path.suffix in (".yaml", ".md")
+    }
     assert names == code | settings
 
 
