@@ -453,7 +453,7 @@ def test_the_mean_of_one_supernets_scores_is_its_scores(space, search_stage):
 
 def test_several_supernets_need_logits_to_average(search_stage):
     message = (
-        r"^search\.supernets=2: of several supernets the logits are averaged, and this learner"
+        r"^search\.supernets=2: the logits of several supernets are averaged, but this"
     )
     with pytest.raises(UserError, match=message):
         search_stage(SPACES["nb201"](), Uniform(), Fixed(), supernets=2)
