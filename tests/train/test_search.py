@@ -452,9 +452,7 @@ def test_the_mean_of_one_supernets_scores_is_its_scores(space, search_stage):
 
 
 def test_several_supernets_need_logits_to_average(search_stage):
-    message = (
-        r"^search\.supernets=2: the logits of several supernets are averaged, but this"
-    )
+    message = r"^search\.supernets=2: the logits of several supernets are averaged, but this"
     with pytest.raises(UserError, match=message):
         search_stage(SPACES["nb201"](), Uniform(), Fixed(), supernets=2)
     for settings in ({"depths": [[0.0, 0.5], [0.5, 1.0]]}, {"freeze_weights": True}):
