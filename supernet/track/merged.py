@@ -48,7 +48,7 @@ class Merged:
 
 
 def numbers(row: dict[str, Any]) -> dict[str, float]:
-    """The figures of a row. In a file null stands for a figure that is not finite; here NaN does."""
+    """The figures of a row. A file has null for a figure that is not finite; here it is NaN."""
     return {name: math.nan if value is None else value for name, value in row.items()}
 
 
