@@ -1,4 +1,6 @@
-"""Streams: a name is a sequence, whoever else draws, and after any stop."""
+"""Streams: a name always gives the same sequence, whatever else draws and wherever a run was
+stopped.
+"""
 
 import io
 
@@ -42,7 +44,9 @@ def test_every_name_and_seed_has_its_own_sequence(draw):
 
 @DRAWS
 def test_a_scope_stands_before_every_name(draw):
-    """Initial weights included. Streams without one are as if there were no scopes."""
+    """A name in a scope is the same as the whole name without a scope. Initial weights are tested
+    too.
+    """
     assert draw(Streams(7, "supernet/1"), "order") == draw(Streams(7), "supernet/1/order")
     assert draw(Streams(7, "supernet/1"), "order") != draw(Streams(7, "supernet/2"), "order")
     weights = []

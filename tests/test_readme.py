@@ -1,5 +1,5 @@
-"""The README is true: its Python runs, its commands are understood, its tables name every choice
-that there is.
+"""The README is true: its Python code runs, its commands are valid, and its tables name every
+choice.
 """
 
 import re
@@ -33,15 +33,16 @@ def test_its_python_runs(capsys):
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_its_commands_are_understood(command, tmp_path):
-    """Parsed, and composed with every value checked; that they also run is what the tests of the
-    command line show.
-    """  # as cli.main does
+    """The commands are parsed and composed, and every value is checked. The tests of the command
+    line show that commands also run.
+    """
     words = [
         word
         for word in shlex.split(command)[1:]
         if not word.startswith("from=") and word not in ("evaluate", "export")
     ]
     line = cli.parse([word.replace("RUN_DIR", str(tmp_path)) for word in words])
+    # as cli.main does
     for overrides in cli.single_jobs(line.overrides) if line.sweeps else [line.overrides]:
         cli.composed(overrides)
 

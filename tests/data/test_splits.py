@@ -1,5 +1,5 @@
-"""Splits: disjoint, covering, seeded, and every class divided in the right proportion to within one
-image.
+"""Splits are disjoint, complete and seeded, and divide every class in the right proportion to
+within one image.
 """
 
 from fractions import Fraction
