@@ -167,10 +167,10 @@ def gradient(**settings) -> Gradient:
     return Gradient(**{"lr": 0.05} | settings)
 
 
-# method -> sampler, learner, modifiers: conf/method, but for the steps of the logits, the weight of
-# the beta decay (smaller as they are larger), the number of options that are left, and the
-# channels, which are never partial. The mean of FairDARTS's zero-one loss is over 8 logits here,
-# not over 196 as in its paper.
+# method -> sampler, learner, modifiers. They are those of conf/method, except for the learning rate
+# of the logits, the weight of the beta decay (smaller, because that rate is larger), the number of
+# options that are kept, and the channels, which are never partial. The mean of FairDARTS's zero-one
+# loss is over 8 logits here, not over 196 as in its paper.
 METHODS: dict[
     str, tuple[Callable[[], Sampler], Callable[[], Learner], Callable[[], list[Modifier]]]
 ] = {
@@ -202,8 +202,8 @@ METHODS: dict[
     "beta_darts": (Softmax, gradient, lambda: [BetaDecay(1.0)]),
     "steady_darts": (Softmax, gradient, lambda: [BetaDecay(1.0)]),
 }
-# What the recipe of the default method says besides: the number of supernets, and the limits of the
-# derived architecture.
+# Further settings of the default method: the number of supernets, and the limits of the derived
+# architecture.
 BESIDES = dict.fromkeys(("steady_darts", "default"), (4, {"skips": 0.25}))
 
 GUARDED = {  # for Tempting

@@ -104,7 +104,7 @@ def test_without_what_only_posix_has_the_module_imports_and_says_what_it_cannot_
 def test_without_proc_the_peak_is_that_of_getrusage(monkeypatch, tmp_path):
     by_proc = peak_memory_bytes(torch.device("cpu"))
     monkeypatch.setattr(device_module, "STATUS", tmp_path / "missing")
-    assert peak_memory_bytes(torch.device("cpu")) >= 0.9 * by_proc  # it never falls
+    assert peak_memory_bytes(torch.device("cpu")) >= 0.9 * by_proc  # this peak never falls
 
 
 def test_limits_of_control_groups_count_up_to_the_root(tmp_path):

@@ -124,7 +124,7 @@ def test_options_of_ones_own_are_chosen_by_name(folder):
     assert "factor: 3.0" in config
     expected = [f"{row['stage']} {row['step']}" for row in read_rows(run / "metrics.jsonl")]
     assert rows.read_text().splitlines() == expected
-    # A run knows where its options came from: it goes on without being told again.
+    # The folder of a run records where its options came from. No option is needed to resume.
     assert finished("derive", f"from={run}", cwd=folder) == run
     other = finished("search", f"from={run}", "sampler.factor=1.0", cwd=folder)
     assert other != run and "factor: 1.0" in (other / ".hydra" / "config.yaml").read_text()

@@ -76,7 +76,7 @@ def test_a_saved_state_goes_on_where_it_was():
     expected = [draw(streams, name) for name in ("a", "b@c", "new") for draw in (host, tensor)]
     file.seek(0)
     restored = Streams(0, "another")
-    held = restored.host("a")  # who holds a generator already goes on with it
+    held = restored.host("a")  # code that holds a generator keeps using the same object
     host(restored, "a", 2)
     restored.load_state_dict(torch.load(file, weights_only=True))
     assert restored.host("a") is held

@@ -37,8 +37,8 @@ from supernet.track.interface import Tracker
 from tests import variants
 from tests.commands import ROOT
 
-# Part of the package -> parts that it may import. A part may import itself; what stands lower may
-# import only what stands higher.
+# Part of the package -> parts that it may import. A part may also import itself. A part imports
+# only parts that are listed above it.
 ALLOWED = {
     "errors": set(),
     "ops": set(),
@@ -381,8 +381,9 @@ def test_the_top_level_is_short(tracked):
     assert {"pyproject.toml", "README.md", "supernet", "conf", "tests"} <= top
 
 
-# A file that names a package host, or an option that chooses one, ties an installation to it. The
-# names are not written here either: each hash is the beginning of the sha256 of a name.
+# No file may name a package host, or an option that chooses one, because this would tie
+# installations to it. The names are not written here either: each hash is the beginning of the
+# sha256 of a name.
 PACKAGE_HOSTS = {
     "03e390c8d8a6f2cf",
     "03eabd6c5c4ff24d",

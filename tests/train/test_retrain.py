@@ -13,6 +13,8 @@ import torch
 
 from supernet.data import Augment
 from supernet.ops import DropPath
+from supernet.runs.search import trained_supernet
+from supernet.runs.training import Train, stage_of
 from supernet.spaces.cells import Geometry
 from supernet.spaces.darts import Darts
 from tests.compare import identical
@@ -189,14 +191,14 @@ def test_inheriting_starts_at_the_supernets_own_subnet(name, make_run, noise):
     space = SPACES[name]()
     run = make_run(space)
     run.search()
-    supernet = run.trained_supernet().supernet.eval()
+    supernet = trained_supernet(run.work).supernet.eval()
     architecture = space.random(np.random.default_rng(0))
-    stage = run.retrain_stage("retrain/0", architecture, 0, "inherit")
+    stage = stage_of(run.work, Train("retrain", 0, architecture, "inherit"))
     images = torch.randn(5, 1, 8, 8, generator=noise)
     with torch.no_grad():
         outputs = supernet(images, space.path(architecture))
         torch.testing.assert_close(stage.network.eval()(images), outputs, rtol=1e-4, atol=1e-5)
-        fresh = run.retrain_stage("retrain/0", architecture, 0, "scratch").network.eval()(images)
+        fresh = stage_of(run.work, Train("retrain", 0, architecture)).network.eval()(images)
     assert not torch.allclose(fresh, outputs, atol=1e-2)
 
 
@@ -205,12 +207,9 @@ def test_networks_of_one_index_start_alike_and_of_another_do_not(make_run):
     comparison is fair.
     """
     run = make_run(SPACES["nb201"]())
-    first, second = (run.space.random(np.random.default_rng(seed)) for seed in (0, 1))
-    stages = [
-        run.retrain_stage(*arguments, "scratch")
-        for arguments in (("retrain/0", first, 0), ("random/0", second, 0))
-    ]
-    stages.append(run.retrain_stage("retrain/1", first, 1, "scratch"))
+    first, second = (run.work.space.random(np.random.default_rng(seed)) for seed in (0, 1))
+    jobs = Train("retrain", 0, first), Train("random", 0, second), Train("retrain", 1, first)
+    stages = [stage_of(run.work, job) for job in jobs]
     stems = [copy.deepcopy(stage.network.stem[0].weight) for stage in stages]
     batches = [next(stage.batches)[0] for stage in stages]
     assert torch.equal(stems[0], stems[1]) and not torch.equal(stems[0], stems[2])

@@ -444,7 +444,7 @@ def test_without_a_scope_a_search_has_the_random_numbers_of_its_seed(space, sear
     """The weights of a run with one supernet are those that the seed gives."""
     stage = search_stage(space, Softmax(), Gradient())
     with Streams(0).initialising("supernet"):
-        supernet = space.supernet(3, 1)
+        supernet = space.supernet(task_of(3, 1))
     assert identical(dict(stage.supernet.state_dict()), dict(supernet.state_dict()))
 
 

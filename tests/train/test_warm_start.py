@@ -165,8 +165,8 @@ def test_a_run_starts_from_another_runs_network_and_says_how_much_of_it(make_run
         start == {"from": str(first), "weights": taken, "of": everything} and 0 < taken < everything
     )
     assert f"retrain/0: {taken:,} of {everything:,} weights are taken over from {first}" in said
-    # the key names the origin: another one is another training, and one that is finished outlives
-    # it
+    # The key depends on the origin: another origin is another training. A finished training does
+    # not need its origin any more.
     key = run.state.stages["retrain/0"]["key"]
     architecture = Architecture.from_dict(run.results()["architecture"])
     warm, scratch = (Train("retrain", 0, architecture, init) for init in ("warm", "scratch"))
