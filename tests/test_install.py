@@ -1,5 +1,5 @@
-"""The wheel, built and installed elsewhere as ``pip install .`` does it, without a network: it
-works where the checkout is not.
+"""The wheel works where there is no checkout. It is built and installed elsewhere as ``pip install
+.`` does it, without a network.
 """
 
 import json
@@ -29,8 +29,8 @@ def wheel(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def installed(wheel, tmp_path_factory):
-    """An environment with the wheel, and beside it the packages of this one: all but what .pth
-    files add, so not the checkout.
+    """A Python environment with the wheel and the packages of this environment. It lacks what .pth
+    files add, and with that the checkout.
     """
     folder = tmp_path_factory.mktemp("environment")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
