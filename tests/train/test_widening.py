@@ -206,11 +206,11 @@ def parts_of(stage):
         ({"widths": [4, 2]}, r"search\.widths=.*: must be pairs"),
         (
             {"widths": [[0.0, 4], [0.5, 1]]},
-            r"search\.widths: must end with space\.search\.partial_channels=2, not 1; change one",
+            r"search\.widths: must end with the space's own space\.search\.partial_channels; ",
         ),
         (
             {"widths": [[0.0, 3], [0.5, 2]]},
-            r"search\.widths: 3 must divide space\.search\.channels=4; choose another",
+            r"search\.widths: space\.search\.partial_channels=3: must divide .*channels=4",
         ),
     ],
 )
