@@ -146,6 +146,11 @@ def test_the_table_has_no_circle():
     assert not left
 
 
+def test_operations_know_nothing_of_what_makes_them_fast():
+    for path in (PACKAGE / "ops").glob("*.py"):
+        assert not any(module.startswith("supernet.ops.fast") for module in imports(path)), path
+
+
 @pytest.mark.parametrize("package", ALONE)
 def test_a_package_is_known_in_its_place_alone(package):
     found = {

@@ -141,7 +141,7 @@ def prepare(case: Case, patches: ExitStack) -> Callable[[], object]:
     from supernet.learners import gradient
     from supernet.learners.learner import Bilevel
     from supernet.mixture import Choice, detached, softmax_mixture
-    from supernet.ops import native
+    from supernet.ops.fast import native
     from supernet.spaces.cells import MixedCell
     from supernet.spaces.space import set_recompute
     from tests import textbook
@@ -593,7 +593,7 @@ def machine() -> dict[str, str | int | bool]:
     """
     import torch
 
-    from supernet.ops import native
+    from supernet.ops.fast import native
 
     cpu = Path("/proc/cpuinfo")
     names = (

@@ -1,15 +1,19 @@
-"""Candidate operations, each an ``nn.Module`` that can be used alone, and the table of their names.
+"""The candidate operations, each an ``nn.Module`` that can be used alone, and a table of their
+names.
 
-``none`` is no module: a slot that chooses it adds nothing and costs nothing.
+``none`` is not in the table: a slot that chooses it adds nothing and costs nothing. What makes the
+operations fast when a mixture runs many of them at once is in :mod:`supernet.ops.fast`.
 """
 
 from torch import nn
 
 from supernet.ops.convolution import DilConv, FactorizedReduce, Rectified, ReLUConvBN, SepConv
-from supernet.ops.plain import DropPath, Pool
+from supernet.ops.drop_path import DropPath
+from supernet.ops.pool import Pool
 
-# name -> (channels, stride, affine, pool_norm) -> module from channels to channels. ``affine``:
-# BatchNorms have a learnt scale and shift; ``pool_norm``: a BatchNorm follows a pooling.
+# Name -> function of (channels, stride, affine, pool_norm) that makes a module, which reads and
+# gives as many channels. ``affine``: BatchNorms have a learnt scale and shift. ``pool_norm``: a
+# BatchNorm follows a pooling.
 OPERATIONS = {
     "max_pool_3x3": lambda c, stride, affine, pool_norm: Pool(c, "max", stride, affine, pool_norm),
     "avg_pool_3x3": lambda c, stride, affine, pool_norm: Pool(c, "avg", stride, affine, pool_norm),
@@ -23,7 +27,8 @@ OPERATIONS = {
     "nor_conv_1x1": lambda c, stride, affine, _: ReLUConvBN(c, c, 1, stride, affine),
     "nor_conv_3x3": lambda c, stride, affine, _: ReLUConvBN(c, c, 3, stride, affine),
 }
-# Options without weights of their own (at stride 1): what a collapsed gradient search ends in.
+# The options without weights of their own (at stride 1). A gradient search that collapses ends in
+# these.
 PARAMETER_FREE = frozenset({"none", "skip_connect", "avg_pool_3x3", "max_pool_3x3"})
 
 __all__ = [

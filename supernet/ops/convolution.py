@@ -1,7 +1,7 @@
-"""Candidate operations that convolve. All rectify their input first: ReLU, convolution, BatchNorm.
+"""The operations that convolve: ReLU, then one or more convolutions, then BatchNorm.
 
-A rectifying operation is ``body(relu(x))``, so that a cell can rectify a tensor once for all
-operations that read it.
+Each is ``body(relu(x))``. So a cell can apply the ReLU to a tensor once, and give the result to the
+``body`` of all operations that read this tensor.
 
 No strided 1×1 convolution is given to torch; :class:`StridedPointwise` says why. When torch is
 upgraded, ``tools/heap_check.py`` shows whether that is still needed, and whether other convolutions
@@ -39,7 +39,7 @@ class StridedPointwise(nn.Conv2d):
 
 
 class ReLUConvBN(Rectified):
-    """ReLU, dense convolution, BatchNorm."""
+    """ReLU, dense convolution (not depthwise), BatchNorm."""
 
     def __init__(
         self, inputs: int, outputs: int, kernel_size: int = 1, stride: int = 1, affine: bool = True
@@ -55,7 +55,7 @@ class ReLUConvBN(Rectified):
 
 
 class DilConv(Rectified):
-    """ReLU, dilated depthwise convolution, pointwise convolution, BatchNorm (DARTS, section 3.1)."""
+    """ReLU, dilated depthwise convolution, 1×1 convolution, BatchNorm (DARTS, section 3.1)."""
 
     def __init__(self, channels: int, kernel_size: int, stride: int = 1, affine: bool = True):
         super().__init__()
@@ -76,7 +76,11 @@ class DilConv(Rectified):
 
 
 class SepConv(Rectified):
-    """Depthwise-separable convolution, applied twice, the stride in the first (DARTS, section 3.1)."""
+    """ReLU, depthwise convolution, 1×1 convolution, BatchNorm, all of that twice (DARTS, section
+    3.1).
+
+    The stride is in the first depthwise convolution.
+    """
 
     def __init__(self, channels: int, kernel_size: int, stride: int = 1, affine: bool = True):
         super().__init__()
@@ -104,8 +108,10 @@ class SepConv(Rectified):
 
 
 class FactorizedReduce(Rectified):
-    """Halves the resolution without losing every second pixel: two strided 1×1 convolutions, one
-    shifted by a pixel.
+    """Halves height and width: ReLU, two 1×1 convolutions of stride 2 side by side, BatchNorm.
+
+    The second convolution starts one pixel further down and to the right than the first, and gives
+    the other half of the channels.
     """
 
     def __init__(self, inputs: int, outputs: int, affine: bool = True):
@@ -122,9 +128,8 @@ class _ShiftedPair(nn.Module):
 
     def halves(self, x: Tensor) -> Tensor:
         height, width = x.shape[2:]
-        shifted = F.pad(
-            x, (-1, width % 2, -1, height % 2)
-        )  # an odd size is padded, so that both halves agree
+        # An odd size is padded, so that both halves have the same size.
+        shifted = F.pad(x, (-1, width % 2, -1, height % 2))
         return torch.cat([self.even(x), self.odd(shifted)], dim=1)
 
     def forward(self, x: Tensor) -> Tensor:

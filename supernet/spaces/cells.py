@@ -19,8 +19,8 @@ from torch.nn import functional as F
 from supernet.errors import UserError, require
 from supernet.mixture import Architecture, Choice, ChoiceGroup, Mixture
 from supernet.ops import OPERATIONS, PARAMETER_FREE, DropPath, Rectified
+from supernet.ops.fast.program import Program
 from supernet.spaces.capabilities import Drawable, Itemised, Resizable
-from supernet.spaces.mixed import Program
 from supernet.spaces.space import Form, Size
 from supernet.task import Task
 
@@ -78,7 +78,7 @@ class MixedCell(nn.Module):
 
     It runs what a mixture says of that group. Options that are not active are not computed; a
     tensor that several operations rectify is rectified once. In training, several weighted
-    operations a slot run at once, as :mod:`supernet.spaces.mixed` says; with
+    operations a slot run at once, as :mod:`supernet.ops.fast.program` says; with
     :attr:`recompute` in less memory.
 
     With ``partial_channels`` K (PC-DARTS, Xu et al., ICLR 2020, section 3.2, eq. 2) the operations
@@ -172,7 +172,7 @@ class MixedCell(nn.Module):
     def _at_once(
         self, node: int, x: Tensor, chosen, weights: Tensor, totals: dict[int, Tensor]
     ) -> None:
-        """The same by a :class:`supernet.spaces.mixed.Program`, of which the last is kept: most
+        """The same by a :class:`supernet.ops.fast.program.Program`, of which the last is kept: most
         methods run it again.
         """
         slots, options, targets, operations = zip(*chosen, strict=True)

@@ -62,7 +62,7 @@ def test_gradients_and_statistics_have_the_same_bits(
     space, native, precision, create_graph, monkeypatch
 ):
     if not native:
-        monkeypatch.setattr("supernet.ops.native.library", lambda: None)
+        monkeypatch.setattr("supernet.ops.fast.native.library", lambda: None)
     keeps, again = both(space)
     (expected, more), (actual, less) = (
         step(supernet, space, precision, create_graph) for supernet in (keeps, again)

@@ -1,4 +1,4 @@
-// Sums of products over the pixels of a batch, many at once: see rows.h, and half.h for rows in bfloat16, which are so if `half`.
+// Sums of products over the pixels of a batch, many at once: see rows.h. Rows are in bfloat16 if `half`: see half.h.
 
 #include <omp.h>
 #include <string.h>

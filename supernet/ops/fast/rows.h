@@ -1,9 +1,9 @@
 // Sums of small matrix products over rows of pixels [n][channels], in float32.
 //
-// A term is a pair of rows and a matrix [channels][channels], or a diagonal [channels]. What is added up is held in registers: a
+// A term is some rows and a matrix [channels][channels], or a diagonal [channels]. Registers hold what is added up: a
 // block of rows (products) or a tile of the result (grams). No sum depends on which thread computes it.
 //
-// The file includes itself, once for each width V of the vectors; products and grams choose between them.
+// The file includes itself once for each width V of the vectors, 16 and 4. Products and grams choose between them.
 
 #ifndef V
 

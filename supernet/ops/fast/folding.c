@@ -1,11 +1,15 @@
-// The small algebra of a combination, forward and backward: see folding.py. Matrices are [channels][channels] in float32.
+// The small algebra of a combination, forward and backward: see folding.py. Matrices are [channels][channels] in
+// float32.
 //
-// A term t has the weight a, W (full terms only) and, if it is normed, the mean and the variance of what it normalises; of full terms
-// mean = W m and variance = diag(W G W') - mean^2, of others both are given. With r = 1 / sqrt(variance + eps),
+// Term t has a weight a. If it is full, it has a matrix W. If it is normed, it has the mean and the variance of what
+// it normalises. For full terms, mean = W m and variance = diag(W G W') - mean^2; for others both are given. With
+// r = 1 / sqrt(variance + eps),
 //
-//     scale = gain * r,    shift = bias - gain * r * mean,    M = a * scale * W,    and its target's shift += a * shift
+//     scale = gain * r,    shift = bias - gain * r * mean,    M = a * scale * W,    and a * shift is added to the
+//                                                                                  shift of its target
 //
-// Terms are one unit of parallel work forward. Backward it is the images: of those that share one, the gradients are added up in order.
+// Forward, threads divide the terms among them. Backward, they divide the images: the gradients of terms that read
+// one image are added up in their order, so that the result does not depend on the number of threads.
 
 #include <math.h>
 #include <stdlib.h>

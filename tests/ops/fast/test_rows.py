@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from supernet.ops.native import library
-from tests.ops.sums import Sum, grams, products
+from supernet.ops.fast.native import library
+from tests.ops.fast.sums import Sum, grams, products
 
 pytestmark = pytest.mark.skipif(library() is None, reason="no C compiler here")
 SHAPES = [

@@ -1,14 +1,18 @@
-// Many depthwise convolutions of rectified images at once, forward and backward. Images are [images][height][width][channels] in
-// float32; results are in bfloat16 if `half`, and sources, and so their gradients, if `half_x`.
+// Many depthwise convolutions of images after ReLU at once, forward and backward.
 //
-// An image is copied once into a frame of zeros, so that no loop below asks where the border is, and stays in the cache while all
-// kernels that read it run. Channels are the vector; a block of pixels (forward, gradient of the input) or all taps of a kernel
-// (gradient of the weights) are held in registers. The images are worked on in as many groups as rows.h says, by no more threads, and
-// what groups add up is added in their order: the result does not depend on the number of threads.
+// Images are [images][height][width][channels] in float32. Results are in bfloat16 if `half`. Images that are
+// read, and so their gradients, are in bfloat16 if `half_x`.
 //
-// Kernel j of count has size[j] x size[j] taps, dilation[j], and reads image set j, or set 0 if `shared`. The weights of
-// a kernel are [channels][tap]; inside, [tap][channels], one kernel after the other. Every kernel is padded by size / 2 * dilation and
-// moves by `stride`.
+// An image is copied once into a frame of zeros, so that no loop below has to ask where the border is. It stays in
+// the cache while all kernels that read it run. A vector holds channels. Registers hold a block of pixels (forward,
+// gradient of the images) or all taps of a kernel (gradient of the weights).
+//
+// The images are divided into the groups of rows.h. Each group is computed by one thread, and the results of the
+// groups are added up in their order. So the result does not depend on the number of threads.
+//
+// Kernel j of count has size[j] x size[j] taps, and dilation[j]. It reads the set j of images, or set 0 if `shared`,
+// is padded by size / 2 * dilation, and moves by `stride`. The weights of a kernel are given as [channels][tap]. Here
+// they are stored as [tap][channels], one kernel after the other.
 
 #include <stdlib.h>
 #include <string.h>

@@ -1,11 +1,14 @@
-// The 3x3 max and average poolings of one source, forward and backward. Images are [images][height][width][channels] in float32,
-// results in bfloat16 if `half`.
+// The 3x3 max and average poolings of one image, forward and backward. Images are
+// [images][height][width][channels] in float32; results are in bfloat16 if `half`.
 //
-// Both read a window while it is in the cache, and no indices are stored: backward finds the maxima again, and adds up the gradients
-// of both in one image. Channels are the vector. The images are worked on in as many groups as rows.h says, by no more threads, and
-// what groups add up is added in their order: the result does not depend on the number of threads.
+// Both poolings read a window while it is in the cache. No indices are stored: backward finds the maxima again, and
+// adds up the gradients of both poolings in one image. A vector holds channels.
 //
-// As torch has it, the padding of one pixel takes no part, of equal maxima the first in the order of rows is it, and of NaN the last.
+// The images are divided into the groups of rows.h. Each group is computed by one thread, and the results of the
+// groups are added up in their order. So the result does not depend on the number of threads.
+//
+// As in torch, the padding of one pixel takes no part. Of equal maxima, the first in the order of rows counts; of
+// several NaN, the last.
 
 #include <stdlib.h>
 #include <string.h>

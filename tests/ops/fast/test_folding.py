@@ -6,8 +6,16 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from supernet.ops.folding import Layout, Parts, Small, Statistics, fold, plain, unfold
-from supernet.ops.native import library
+from supernet.ops.fast.folding import (
+    Folded,
+    FoldLayout,
+    Moments,
+    SmallTensors,
+    fold,
+    fold_by_torch,
+    unfold,
+)
+from supernet.ops.fast.native import library
 
 # Three full terms, of which two read one image, two that are only normed, one that is not; mixed
 # places, nodes and weights.
@@ -19,7 +27,7 @@ CHANNELS = [4, 16, 20, 32, 64]
 
 def layout(weighted=True):
     positions = POSITIONS if weighted else list(range(len(POSITIONS)))
-    return Layout(
+    return FoldLayout(
         FULL,
         IMAGES,
         WHOLES,
@@ -35,20 +43,20 @@ def layout(weighted=True):
 
 
 def case(channels, affine, weighted, noise):
-    """Images [4, pixels, channels] in float64, their statistics, and what is small."""
+    """Images [4, pixels, channels] in float64, their moments, and what is small."""
 
     def draw(*shape):
         return torch.randn(*shape, generator=noise, dtype=torch.float64)
 
     images = draw(WHOLES + DIAGONALS, 3 * channels, channels) + draw(channels)
     second = images[:WHOLES].transpose(1, 2) @ images[:WHOLES] / images.shape[1]
-    statistics = Statistics(second, images[WHOLES:].square().mean(dim=1), images.mean(dim=1))
+    moments = Moments(second, images[WHOLES:].square().mean(dim=1), images.mean(dim=1))
     norms = [[draw(channels) for _ in IMAGES] for _ in range(2)] if affine else [[], []]
     weights = draw(len(TARGETS)) if weighted else None
     return (
         images,
-        statistics,
-        Small(weights, [draw(channels, channels, 1, 1) for _ in range(FULL)], *norms),
+        moments,
+        SmallTensors(weights, [draw(channels, channels, 1, 1) for _ in range(FULL)], *norms),
     )
 
 
@@ -66,8 +74,8 @@ def single(some):
 @pytest.mark.parametrize("weighted", [True, False])
 @pytest.mark.parametrize("affine", [True, False])
 def test_parts_do_to_images_what_convolutions_and_norms_do(affine, weighted, noise):
-    images, statistics, small = case(16, affine, weighted, noise)
-    parts, (mean, variance) = plain(layout(weighted), statistics, small)
+    images, moments, small = case(16, affine, weighted, noise)
+    parts, (mean, variance) = fold_by_torch(layout(weighted), moments, small)
     expected = [torch.zeros(images.shape[1:], dtype=torch.float64) for _ in range(NODES)]
     actual = [expected[0] + shift for shift in parts.shifts]
     positions = POSITIONS if weighted else range(len(TARGETS))
@@ -94,18 +102,18 @@ def test_parts_do_to_images_what_convolutions_and_norms_do(affine, weighted, noi
 def test_parts_and_gradients_are_those_of_double_precision(channels, affine, weighted, noise):
     if library() is None:
         pytest.skip("no C compiler here")
-    _, statistics, small = case(channels, affine, weighted, noise)
-    asked = [*statistics, *(t for t in flat(small) if t is not None)]
+    _, moments, small = case(channels, affine, weighted, noise)
+    asked = [*moments, *(t for t in flat(small) if t is not None)]
     for tensor in asked:
         tensor.requires_grad_()
-    expected, observed = plain(layout(weighted), statistics, small)
-    slopes = Parts(
+    expected, observed = fold_by_torch(layout(weighted), moments, small)
+    slopes = Folded(
         *(torch.randn(part.shape, generator=noise, dtype=torch.float64) for part in expected)
     )
     gradients = torch.autograd.grad(expected, asked, slopes)
 
-    found, size = Small(*map(single, small)), sum(part.numel() for part in expected)
-    row = torch.cat([table.detach().flatten() for table in statistics]).float()
+    found, size = SmallTensors(*map(single, small)), sum(part.numel() for part in expected)
+    row = torch.cat([table.detach().flatten() for table in moments]).float()
     parts, seen = fold(layout(weighted), size, row, found, channels)
     for actual, wanted in zip(
         [*split(parts, expected), *seen], [*expected, *observed], strict=True

@@ -1,9 +1,10 @@
 // The sums and grams of rows.h, of rows that are float32 or bfloat16.
 //
-// Rows in bfloat16 are multiplied on the tiles of AMX, where the processor and the system have them and channels are whole tiles:
-// 16 rows x 16 or 32 channels by as many channels x 16, added to 16 x 16 sums in float32. AMX wants in pairs what is summed over: so
-// matrices are packed before, and rounded to bfloat16; of grams the right rows are interleaved and the left transposed on the way.
-// (Its vectors of bfloat16 are no faster than float32's.) Elsewhere, and for the last rows, they are widened, a few at a time.
+// Where the processor and the operating system have AMX, and the channels fill its tiles, rows in bfloat16 are
+// multiplied on these tiles: 16 rows x 16 or 32 channels by as many channels x 16, added to 16 x 16 sums in float32.
+// AMX reads in pairs what is summed over. So matrices are packed (and rounded to bfloat16) before, and for grams the
+// right rows are interleaved and the left rows transposed on the way. Elsewhere, and for the last rows, a few rows at
+// a time are turned into float32. (The processor's vector instructions for bfloat16 are no faster than for float32.)
 
 #include <stdlib.h>
 #include <string.h>

@@ -1,5 +1,5 @@
 """Sums of products and grams of tensors that lie anywhere, for the kernels of
-:mod:`supernet.ops.rows`.
+:mod:`supernet.ops.fast.rows`.
 """
 
 import ctypes
@@ -10,9 +10,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from supernet.ops.native import half
-from supernet.ops.rows import KINDS, Grams, Terms
-from supernet.ops.rows import products as kernel
+from supernet.ops.fast.native import is_bfloat16
+from supernet.ops.fast.rows import GRAMS, Grams, Terms
+from supernet.ops.fast.rows import products as kernel
 
 
 class Sum(NamedTuple):
@@ -26,9 +26,9 @@ class Sum(NamedTuple):
 
 
 @contextmanager
-def told(sums: Sequence[Sum]) -> Iterator[tuple]:
-    """All of sums but their starts as ``backward`` of depthwise convolutions and poolings want it;
-    inside, it is there.
+def arguments_of(sums: Sequence[Sum]) -> Iterator[tuple]:
+    """What the ``backward`` of depthwise convolutions and poolings is given of the sums, which is
+    all but their starts. The memory lives as long as the context.
     """
     rows = [rows for one in sums for rows, _ in one.terms]
     matrices = [matrix for one in sums for _, matrix in one.terms]
@@ -45,19 +45,19 @@ def told(sums: Sequence[Sum]) -> Iterator[tuple]:
         t += len(one.terms)
     start = table.data_ptr()
     arguments = Terms(terms).at([one.data_ptr() for one in rows], 0, start)
-    yield (ctypes.c_void_p(start + 4 * ends[-1]), *arguments), half(rows[0])
+    yield (ctypes.c_void_p(start + 4 * ends[-1]), *arguments), is_bfloat16(rows[0])
 
 
 def sizes(some: Tensor) -> tuple:
-    """Of rows, for the kernels."""
-    return *map(ctypes.c_long, some.shape), half(some)
+    """The sizes of rows, as the kernels are given them."""
+    return *map(ctypes.c_long, some.shape), is_bfloat16(some)
 
 
 def products(sums: Sequence[Sum], dtype: torch.dtype = torch.float32) -> list[Tensor]:
-    """Each of the sums, in ``dtype``."""
+    """The results of the sums, in ``dtype``."""
     some = sums[0].terms[0][0]
     results = [torch.full(some.shape, torch.nan, dtype=dtype) for _ in sums]
-    with told(sums) as ((shifts, *terms), _):
+    with arguments_of(sums) as ((shifts, *terms), _):
         kernel(results, [one.start for one in sums], shifts.value, terms, *sizes(some))
     return results
 
@@ -65,8 +65,8 @@ def products(sums: Sequence[Sum], dtype: torch.dtype = torch.float32) -> list[Te
 def grams(
     pairs: Sequence[tuple[Tensor | None, Tensor]], kinds: Sequence[str], factor: float = 1.0
 ) -> list[Tensor]:
-    """Of each pair the gram of its kind, times ``factor``."""
-    assert set(kinds) <= set(KINDS)
+    """The gram of each pair (left, right), of the given kind, times ``factor``."""
+    assert set(kinds) <= set(GRAMS)
     some, channels = pairs[0][1], pairs[0][1].shape[1]
     lengths = [channels**2 if kind == "full" else channels for kind in kinds]
     ends = [0, *torch.tensor(lengths).cumsum(0).tolist()]

@@ -1,0 +1,149 @@
+"""Compiles and loads the C kernels of this folder, and passes tensors to them.
+
+The machine's C compiler makes one library of all kernels when they are first used. That takes a few
+seconds; the library is then kept in the user's cache. Without a compiler, and for devices and types
+that the kernels do not support, torch computes the same, more slowly. If a compiler is there but
+fails, a warning says so, once a process.
+
+Two environment variables change that. ``SUPERNET_NATIVE=0``: no kernels. ``SUPERNET_MARCH=NAME``:
+compile for that processor (the compiler's ``-march``) and not for this one.
+"""
+
+import ctypes
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+import warnings
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+SOURCES = [
+    Path(__file__).with_name(name)
+    for name in ("depthwise.c", "folding.c", "pooling.c", "rows.c", "half.h", "rows.h")
+]
+# Not -ffast-math: a library that was compiled with it changes the rounding of the whole process.
+FLAGS = ("-O3", "-fno-math-errno", "-shared", "-fPIC", "-fopenmp")
+
+
+@cache
+def library() -> ctypes.CDLL | None:
+    """The compiled kernels, or ``None`` without a compiler, if it failed, or if switched off."""
+    compiler = shutil.which("gcc") or shutil.which("cc")
+    if os.environ.get("SUPERNET_NATIVE") == "0" or compiler is None:
+        return None
+    try:
+        return ctypes.CDLL(str(built(compiler)))
+    except (OSError, subprocess.SubprocessError) as error:
+        warnings.warn(
+            f"the C kernels of {SOURCES[0].parent} were not built, and steps take several times "
+            f"as long: {reason(error)}; "
+            "mend that, or set SUPERNET_NATIVE=0 to do without them",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return None
+
+
+def built(compiler: str) -> Path:
+    """The library in the user's cache. It is compiled if it is not there.
+
+    Its name holds a hash of the sources, the compiler and its options, and what the processor can
+    do, because several machines may share the home that the cache is in.
+    """
+    flags = (*FLAGS, f"-march={os.environ.get('SUPERNET_MARCH', 'native')}")
+    version = subprocess.run([compiler, "--version"], capture_output=True, check=True).stdout
+    cpu = Path("/proc/cpuinfo")  # on Linux
+    lines = cpu.read_bytes().splitlines() if cpu.exists() else []
+    processor = next((line for line in lines if line.startswith(b"flags")), b"")
+    texts = [source.read_bytes() for source in SOURCES]
+    content = b"\0".join([*texts, repr(flags).encode(), version, processor])
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "supernet"
+    target = folder / f"kernels-{hashlib.sha256(content).hexdigest()[:16]}.so"
+    if not target.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as temporary:
+            new = Path(temporary) / target.name
+            files = [source for source in SOURCES if source.suffix == ".c"]
+            command = [compiler, *flags, "-o", new, *files]
+            subprocess.run(command, capture_output=True, check=True, timeout=60)
+            new.replace(target)
+    return target
+
+
+def reason(error: Exception) -> str:
+    """What went wrong, in one line: of what a compiler prints, the first line with "error"."""
+    said = (getattr(error, "stderr", None) or b"").decode(errors="replace").splitlines()
+    first = next((line for line in said if "error" in line.lower()), said[0] if said else "")
+    where = (
+        f"{error.cmd[0]} exited with {error.returncode}"
+        if isinstance(error, subprocess.CalledProcessError)
+        else str(error)
+    )
+    return f"{where}: {first.strip()}" if first else where
+
+
+def supported(x: Tensor) -> bool:
+    """Whether the kernels can read images like ``x``, whose last axis is the channels."""
+    return x.dtype == torch.float32 and x.is_cpu and x.shape[-1] % 4 == 0 and library() is not None
+
+
+def bfloat16_is_faster(x: Tensor) -> bool:
+    """Whether the kernels multiply the pixels of images like ``x`` [B, C, H, W] faster in bfloat16
+    than in float32: the processor has AMX, and the channels fill its tiles.
+    """
+    kernels = library()
+    return (
+        x.is_cpu
+        and x.shape[1] % 16 == 0
+        and kernels is not None
+        and bool(kernels.multiplies_halves())
+    )
+
+
+# --- arguments of the kernels
+
+
+def is_bfloat16(x: Tensor) -> ctypes.c_long:
+    return ctypes.c_long(x.dtype == torch.bfloat16)
+
+
+def numbers(values: Sequence[int]) -> ctypes.Array:
+    return (ctypes.c_long * len(values))(*values)
+
+
+def address(tensor: Tensor | None) -> ctypes.c_void_p:
+    """Where a contiguous tensor begins; null for ``None``."""
+    return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
+
+
+def addresses(tensors: Sequence[Tensor | None]) -> ctypes.Array:
+    """The same for several tensors."""
+    return (ctypes.c_void_p * len(tensors))(
+        *(None if tensor is None else tensor.data_ptr() for tensor in tensors)
+    )
+
+
+class AddressTable:
+    """The addresses of blocks of memory, of which only the positions are known in advance.
+
+    There are several arrays, and each consists of blocks of one size. ``(which, k)`` stands for
+    block k of array ``which``; ``None`` stands for null.
+    """
+
+    def __init__(self, blocks: Sequence[tuple[int, int] | None]):
+        pairs = np.array(
+            [(-1, 0) if block is None else block for block in blocks], dtype=np.int64
+        ).reshape(-1, 2)
+        self.which, self.index = pairs[:, 0].copy(), pairs[:, 1].copy()
+        self.array = ctypes.c_void_p * len(blocks)
+
+    def at(self, starts: Sequence[int], size: int) -> ctypes.Array:
+        """The addresses, if the arrays start at ``starts`` and a block takes ``size`` bytes."""
+        return self.array.from_buffer(np.array([*starts, 0])[self.which] + self.index * size)
