@@ -95,9 +95,9 @@ if TYPE_CHECKING:  # the same names as in MODULES below, for type checkers and e
     from supernet.searchers.searcher import Searcher
     from supernet.searchers.successive_halving import SuccessiveHalving
     from supernet.searchers.tpe import TPE
+    from supernet.spaces.cells import Geometry
     from supernet.spaces.darts import Darts
     from supernet.spaces.nb201 import NB201
-    from supernet.spaces.cells import Geometry
     from supernet.spaces.space import Space
     from supernet.train.loop import run_stage
     from supernet.train.retrain import RetrainSettings, RetrainStage

@@ -1,9 +1,10 @@
-"""Everything a user may set, as typed dataclasses; the YAML under ``conf/`` fills them in.
+"""All settings, as typed dataclasses. The YAML files in ``conf/`` give their values.
 
-Everything that is chosen by name (space, sampler, learner, modifier, guard, instrument, searcher,
-tracker, data source, a phase of a schedule) is a *node*: ``_target_`` is the dotted name of a
-dataclass, and the other keys are its settings. :func:`build` checks the settings and makes the
-part. A setting may be a node itself, or a list or mapping with nodes in it.
+A *part* is an object that is chosen by name: a space, sampler, learner, modifier, guard,
+instrument, searcher, tracker, data source, or a phase of a schedule. A *node* is a mapping that
+describes a part. Its key ``_target_`` is the dotted name of a dataclass, and its other keys are the
+settings of that class. :func:`build` checks the settings and makes the part. A setting may itself
+be a node, or a list or mapping that contains nodes.
 """
 
 import dataclasses
@@ -28,36 +29,37 @@ from supernet.train.watch import MeasureSettings
 
 @dataclass
 class DataSettings:
-    """A data set and how it is used. Both augmentations are nodes for ``supernet.data.Augment``."""
+    """A data set and how it is used. Both augmentations are nodes of ``supernet.data.Augment``."""
 
     name: str = MISSING
     source: Any = MISSING
     augment: Any = MISSING  # for retraining
-    search_augment: Any = MISSING
-    architecture_share: float = (
-        0.5  # of the training images, held out to train the logits and to rank architectures
-    )
-    train_limit: int | None = None  # use only so many training images
-    image_size: int | None = None  # average images down until their shorter side has so many pixels
+    search_augment: Any = MISSING  # for the search
+    # the share of the training images on which the logits learn and architectures are judged; the
+    # weights learn on the other images
+    architecture_share: float = 0.5
+    train_limit: int | None = None  # how many training images are used; None: all
+    # images are averaged down until their shorter side has this many pixels; None: not at all
+    image_size: int | None = None
 
 
 @dataclass
 class JudgeSettings:
-    """How architectures are judged with inherited weights."""
+    """How architectures are judged with the supernet's weights."""
 
     batch_size: int = 256
-    recalibration_batches: int = (
-        4  # of the weight split, to recalibrate BatchNorm on; 0 takes the statistics of training
-    )
-    # or madds, or latency_ms by a table: what the Pareto front of what was judged weighs accuracy
-    # against
+    # the number of batches of the weight split on which BatchNorm is recalibrated; 0: BatchNorm
+    # keeps the statistics of training
+    recalibration_batches: int = 4
+    # the cost in the Pareto front of accuracy and cost: params, madds, or latency_ms (needs a
+    # latency table)
     cost: str = "params"
 
 
 @dataclass
 class BaselineSettings:
-    """The comparison with chance: so many random architectures, trained by the same recipe, one
-    seed each.
+    """The comparison with random architectures. They are trained by the same recipe as the derived
+    one, with one seed each.
     """
 
     architectures: int = 3
@@ -65,6 +67,8 @@ class BaselineSettings:
 
 @dataclass
 class CheckpointSettings:
+    """How often a training writes a checkpoint."""
+
     every_seconds: float = 60.0
 
 
@@ -72,10 +76,11 @@ class CheckpointSettings:
 class StudySettings:
     """What ``supernet study`` compares: every method with every seed.
 
-    With a table of ``published`` accuracies (an npz file with ``arch``, in the space's notation,
-    and the column ``target``, in percent) no network is retrained: what each run derives is looked
-    up. Random search is then one of ``draws`` architectures that takes the best by the column
-    ``ranked_by``.
+    ``published`` is an npz file of published accuracies. It holds the architectures as ``arch``, in
+    the notation of the space, and accuracies in percent in the column ``target``. With this file no
+    network is retrained: the accuracy of each derived architecture is read from the table. The
+    comparison is then with a random search, which draws ``draws`` architectures and takes the one
+    that is best in the column ``ranked_by``.
     """
 
     methods: list[str] = field(default_factory=lambda: ["darts", "spos"])
@@ -91,29 +96,28 @@ class StudySettings:
 
 @dataclass
 class Config:
-    """A whole run."""
+    """The settings of a whole run."""
 
     name: str = MISSING
     seed: int = 0
     device: str = "auto"
     precision: str = "float32"  # or bf16: autocast of the forward passes
-    # ignore; check: only supernet check predicts it; refuse a search that will not fit; fit it
+    # What happens if the search does not fit into memory. ignore: nothing; check: the command
+    # `supernet check` says so; refuse: a run does not start; fit: a run recomputes activations or
+    # takes a smaller batch
     memory: str = "check"
-    threads: int | None = None  # of the CPU, for each job; None is torch's choice
-    jobs: Any = "auto"  # how many run at once; auto: as many as there are cores for
-    architecture: str | None = (
-        # in the space's own notation, or a path of an architecture.json: skips search and
-        # derivation
-        None
-    )
+    threads: int | None = None  # of the CPU, for each job; None: torch decides
+    jobs: Any = "auto"  # how many jobs run at once; auto: as many as there are cores for
+    # an architecture in the notation of the space, or the path of an architecture.json; with it
+    # the run skips search and derivation
+    architecture: str | None = None
     method: str = MISSING
     data: DataSettings = field(default_factory=DataSettings)
     space: Any = MISSING
     sampler: Any = MISSING
     learner: Any = MISSING
-    modifier: dict[str, Any] = field(
-        default_factory=dict
-    )  # name -> node, in the order in which they are applied
+    # name -> node, in the order in which the modifiers are applied
+    modifier: dict[str, Any] = field(default_factory=dict)
     guard: dict[str, Any] = field(default_factory=dict)  # name -> node
     instrument: dict[str, Any] = field(default_factory=dict)  # name -> node
     measure: MeasureSettings = field(default_factory=MeasureSettings)
@@ -157,7 +161,9 @@ class Config:
 
 
 def require_jobs(value: Any) -> None:
-    """Raises a UserError unless ``value``, the setting ``jobs``, is "auto" or a number."""
+    """Raises a UserError unless ``value``, the setting ``jobs``, is "auto" or a whole number of at
+    least 1.
+    """
     if value == "auto":
         return
     if isinstance(value, bool) or not isinstance(value, int):
@@ -166,12 +172,12 @@ def require_jobs(value: Any) -> None:
 
 
 def typed(kind: type, settings: Any, where: str) -> Any:
-    """An instance of the dataclass ``kind`` from plain ``settings``, nested ones included; every
-    value checked for its type.
+    """Makes an instance of the dataclass ``kind`` from plain ``settings``, nested dataclasses
+    included. The type of every value is checked.
 
     Raises:
-        UserError: a key is unknown, missing or of the wrong type; the line names it as
-        ``where.key``.
+        UserError: a key is unknown or missing, or its value has the wrong type. The message names
+            it as ``where.key``.
     """
     with naming(where):
         return OmegaConf.to_object(checked(kind, settings, where))
@@ -179,7 +185,10 @@ def typed(kind: type, settings: Any, where: str) -> Any:
 
 @contextmanager
 def naming(where: str) -> Iterator[None]:
-    """Turns an error of OmegaConf about a setting below ``where`` into a line that names it."""
+    """Turns an error of OmegaConf into a UserError that gives the full name of the setting.
+
+    ``where`` is the full name of the settings that the block works with.
+    """
     try:
         yield
     except OmegaConfBaseException as error:
@@ -187,8 +196,11 @@ def naming(where: str) -> Iterator[None]:
 
 
 def checked(kind: type, settings: Any, where: str) -> DictConfig:
-    """The ``settings`` with the types and defaults of the dataclass ``kind``, of which no instance
-    is made yet.
+    """The ``settings``, with the types and the defaults of the dataclass ``kind``. No instance of
+    ``kind`` is made yet.
+
+    Raises:
+        UserError: a key is unknown, or its value has the wrong type.
     """
     check_keys(kind, settings, where)
     with naming(where):
@@ -198,8 +210,9 @@ def checked(kind: type, settings: Any, where: str) -> DictConfig:
 
 
 def check_keys(kind: type, settings: Any, where: str) -> None:
-    """Raises a UserError for the first key in ``settings``, or deeper, that the dataclass ``kind``
-    has no field for.
+    """Raises a UserError if ``settings`` has a key for which the dataclass ``kind`` has no field.
+
+    Nested settings are checked as well.
     """
     fields = {f.name: f.type for f in dataclasses.fields(kind)}
     if not isinstance(settings, Mapping):
@@ -213,17 +226,17 @@ def check_keys(kind: type, settings: Any, where: str) -> None:
 
 
 def below(where: str, key: Any) -> str:
-    """The full name of the setting ``key`` in the node ``where``, which is empty at the top."""
+    """The full name of the setting ``key`` of the node ``where``. ``where`` is "" at the top."""
     return f"{where}.{key}" if where else str(key)
 
 
 def build(node: Any, where: str) -> Any:
-    """The part that ``node`` describes, with the parts that its settings describe.
+    """Makes the part that ``node`` describes, and the parts that its settings describe.
 
     ``where`` is the full name of the setting that holds the node, such as ``sampler``.
 
     Raises:
-        UserError: there is no such class, or a setting is wrong; the line names the setting.
+        UserError: there is no such class, or a setting is wrong. The message names the setting.
     """
     with naming(where):
         return OmegaConf.to_object(settings_of(node, where))
@@ -258,7 +271,7 @@ def settings_of(node: Any, where: str) -> DictConfig:
 
 
 def with_parts(value: Any, where: str) -> Any:
-    """The setting ``value``, in which typed settings stand for every node."""
+    """The setting ``value``, with every node in it replaced by its typed settings."""
     if isinstance(value, Mapping):
         if "_target_" in value:
             return settings_of(value, where)
@@ -269,8 +282,9 @@ def with_parts(value: Any, where: str) -> Any:
 
 
 def with_named_phases(sampler: Any, option: Callable[[str], Any]) -> Any:
-    """The node of a sampler in which no phase is given by name: a pair [NAME, share] of its
-    ``phases`` becomes [node, share], where ``option(NAME)`` is the node.
+    """The node ``sampler``, with the names in its ``phases`` replaced by nodes.
+
+    A pair [NAME, share] of ``phases`` becomes [node, share], where ``option(NAME)`` is the node.
     """
 
     def phase(pair: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Devices and their memory: no other module names an accelerator or asks the operating system."""
+"""Devices and their memory. No other module names CUDA or asks the system about memory."""
 
 import ctypes
 import os
@@ -16,11 +16,11 @@ STATUS, MEMORY = Path("/proc/self/status"), Path("/proc/meminfo")  # on Linux
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """The device of that name; ``auto`` takes the accelerator if there is one (CUDA, MPS, ...),
+    """The device with this name. ``auto`` means the accelerator (CUDA, MPS, ...) if there is one,
     else the CPU.
 
     Raises:
-        UserError: there is no such device here.
+        UserError: this machine has no such device.
     """
     found = torch.accelerator.current_accelerator(check_available=True)
     if name == "auto":
@@ -37,13 +37,13 @@ def choose_device(name: str = "auto") -> torch.device:
 
 
 def present(kind: str) -> bool:
-    """Whether this machine has devices of that kind, as in ``torch.device.type``."""
+    """Whether this machine has a device of the type ``kind``, as in ``torch.device.type``."""
     found = torch.accelerator.current_accelerator(check_available=True)
     return kind == "cpu" or (found is not None and kind == found.type)
 
 
 def cores() -> int:
-    """How many cores this process may use."""
+    """The number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):  # on Linux: a container may have fewer than the machine
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -51,10 +51,11 @@ def cores() -> int:
 
 @contextmanager
 def reproducible(threads: int | None = None) -> Iterator[None]:
-    """Inside the block the same seed gives the same bits on the same machine.
+    """Inside the block, the same seed gives the same bits on the same machine.
 
-    No kernel is chosen by its speed, none adds up in an order that varies, and torch uses
-    ``threads`` of the CPU (``None`` leaves its own choice). Afterwards all is as it was.
+    cuDNN does not choose kernels by their speed, and uses only deterministic kernels. torch uses
+    ``threads`` threads of the CPU; ``None`` leaves their number unchanged. After the block all
+    settings are as before.
     """
     cudnn = torch.backends.cudnn
     before = cudnn.benchmark, cudnn.deterministic, torch.get_num_threads()
@@ -76,21 +77,21 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any
 
 
 def synchronise(device: torch.device) -> None:
-    """Waits until the device has finished all its work; before that, a clock tells nothing."""
+    """Waits until the device has finished all its work. Call it before reading a clock."""
     if device.type != "cpu":
         torch.accelerator.synchronize(device)
 
 
 def peak_memory_bytes(device: torch.device) -> int:
-    """The most memory that was held at one time so far.
+    """The largest amount of memory, in bytes, that was in use at one time so far.
 
-    On an accelerator that is the memory of tensors; on the CPU it is the memory of the whole
-    process. The result is 0 where the system keeps no such number (Windows).
+    On CUDA this is the memory of tensors. Otherwise it is the memory of the whole process. The
+    result is 0 if the system does not record it (Windows).
     """
     if device.type == "cuda":
         return torch.accelerator.max_memory_allocated(device)
     if STATUS.exists():
-        # Not getrusage: its peak never falls, and a process inherits it from its parent.
+        # Not getrusage: its peak cannot be reset, and a process inherits it from its parent.
         return kibibytes(STATUS, "VmHWM")
     try:
         import resource
@@ -101,15 +102,16 @@ def peak_memory_bytes(device: torch.device) -> int:
 
 
 def reset_peak_memory(device: torch.device) -> None:
-    """Lets :func:`peak_memory_bytes` start again from the memory that is held now.
+    """Resets the peak of :func:`peak_memory_bytes` to the memory that is in use now.
 
-    This works on Linux and on a CUDA device; elsewhere nothing happens.
+    This works on Linux and on a CUDA device. Elsewhere nothing happens.
     """
     if device.type == "cuda":
         torch.accelerator.reset_peak_memory_stats(device)
         return
-    # Memory that the heap keeps for later would hide the first of what is allocated from here on.
-    # Only glibc can give it back: macOS has no such function, and Windows no CDLL(None).
+    # Freed memory that the heap keeps still counts as in use, so that the next allocations, which
+    # reuse it, would not show. glibc can return it to the system. macOS has no such function, and
+    # Windows has no CDLL(None).
     with suppress(AttributeError, OSError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)
     with suppress(OSError):
@@ -117,10 +119,11 @@ def reset_peak_memory(device: torch.device) -> None:
 
 
 def available_memory_bytes(device: torch.device) -> int:
-    """The most that this process can come to hold, what it holds already included.
+    """The largest amount of memory, in bytes, that this process can use; what it uses now is part
+    of it.
 
-    On the CPU that is what the machine can give, or what the limits of control groups leave,
-    whichever is less.
+    On the CPU this is limited by the free memory of the machine and by the limits of the control
+    groups of this process; the smaller of the two counts.
 
     Raises:
         UserError: the system does not say how much memory it has (Windows).
@@ -137,7 +140,7 @@ def available_memory_bytes(device: torch.device) -> int:
 
 
 def kibibytes(path: Path, name: str) -> int:
-    """The entry of that name, such as ``VmRSS:  2048 kB``, of a file in ``/proc``, in bytes."""
+    """The entry ``name`` of a file in ``/proc``, such as ``VmRSS:  2048 kB``, in bytes."""
     lines = path.read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
 
@@ -145,11 +148,11 @@ def kibibytes(path: Path, name: str) -> int:
 def left_in_control_groups(
     own: Path = Path("/proc/self/cgroup"), top: Path = Path("/sys/fs/cgroup")
 ) -> Iterator[int]:
-    """For each memory limit of this process, how many bytes it leaves.
+    """Yields, for each memory limit of this process, how many bytes are left until the limit.
 
-    Limits come from the control groups of the process and from the groups above them, in version 1
-    or 2 of the interface. ``own`` lists the groups of the process; ``top`` is where they are
-    mounted.
+    The limits are those of the control groups of the process and of the groups above them, in
+    version 1 or 2 of the interface. ``own`` is the file that lists the groups of the process;
+    ``top`` is the folder where the groups are mounted.
     """
     for line in own.read_text(encoding="utf-8").splitlines():
         _, controllers, path = line.split(":", 2)
@@ -161,7 +164,7 @@ def left_in_control_groups(
             continue
         group = root / path.lstrip("/")
         for folder in (group, *group.parents[: len(group.parents) - len(root.parents)]):
-            # OSError: a container does not show this group. ValueError: the limit is "max", none.
+            # OSError: a container does not show this group. ValueError: "max" means no limit.
             with suppress(OSError, ValueError):
                 limit, used = (int((folder / name).read_text(encoding="ascii")) for name in names)
                 stat = dict(
@@ -169,11 +172,11 @@ def left_in_control_groups(
                     for line in (folder / "memory.stat").read_text(encoding="ascii").splitlines()
                 )
                 cached = int(stat.get("total_inactive_file", stat.get("inactive_file", 0)))
-                yield limit - used + cached  # cached files make room
+                yield limit - used + cached  # the system can drop cached files when it needs memory
 
 
 def describe(device: torch.device) -> str:
-    """The device's name for people."""
+    """The name of the device, for people."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return device.type

@@ -1,4 +1,4 @@
-"""Versions and hardware that figures come from."""
+"""The versions and the hardware that a run uses. They are recorded beside its figures."""
 
 import importlib.metadata
 import platform
@@ -25,8 +25,9 @@ PACKAGES = (
 
 
 def git_commit() -> str | None:
-    """The commit of the checkout that this code runs from; none if it is installed (perhaps inside
-    someone else's checkout).
+    """The commit of the checkout that this code runs from.
+
+    ``None`` if the package is installed, even if it is installed inside another checkout.
     """
     root = Path(__file__).parents[1]
     if not (root / ".git").exists():
@@ -41,7 +42,10 @@ def git_commit() -> str | None:
 
 
 def environment(device: torch.device, threads: int | None = None) -> dict[str, Any]:
-    """Versions and hardware that the figures come from; ``None`` is torch's choice of threads."""
+    """The versions and the hardware of this process, as a value that JSON can hold.
+
+    ``threads`` is the number of CPU threads of a run; ``None`` means the number that torch chose.
+    """
     return {
         "python": sys.version.split()[0],
         **{package: importlib.metadata.version(package) for package in PACKAGES},

@@ -1,4 +1,4 @@
-"""The one error type for whatever a user can mend, and the line for a misspelt name."""
+"""The error type for every problem that the user can solve, and checks that raise it."""
 
 import difflib
 import math
@@ -8,14 +8,17 @@ from typing import Any
 
 
 class UserError(ValueError):
-    """A problem that the user can mend; its text is one line: what, where, and what to do.
+    """A problem that the user can solve. Its text is one line that says what is wrong, where, and
+    what to do.
 
-    The command line prints the line without a traceback and exits with code 2.
+    The command line prints this line without a traceback and exits with code 2.
     """
 
 
 def unknown(word: str, known: Sequence[str]) -> str:
-    """One line for a name that is not known: with the nearest one, if any is near."""
+    """The message for a name that is not in ``known``. It suggests the most similar known name, if
+    one is similar.
+    """
     near = difflib.get_close_matches(word, known, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
     return f"unknown {word!r}; {hint}choose one of {', '.join(known)}"
@@ -29,8 +32,8 @@ def require(
     above: float = -math.inf,
     below: float = math.inf,
 ) -> None:
-    """Raises a UserError unless ``value``, the setting ``key``, is finite, at least ``least``,
-    above ``above``, below ``below``.
+    """Raises a UserError unless ``value`` is finite, at least ``least``, greater than ``above`` and
+    below ``below``. ``key`` is the name of the setting that has this value.
     """
     if math.isfinite(value) and least <= value and above < value < below:
         return
@@ -42,8 +45,8 @@ def require(
 
 
 def require_stages(key: str, stages: Sequence[Any]) -> None:
-    """Raises a UserError unless ``stages``, the setting ``key``, are pairs whose first parts are
-    rising shares of the search.
+    """Raises a UserError unless ``stages`` is a list of pairs of numbers, whose first numbers are
+    shares of the search (0 to below 1) that rise. ``key`` is the name of the setting.
     """
     pairs = all(
         isinstance(stage, list | tuple)

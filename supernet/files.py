@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all: no reader, and no crash, meets half of one."""
+"""Atomic writes: a file is written as a whole or not at all, even if the process crashes."""
 
 import json
 import os
@@ -13,11 +13,12 @@ from supernet.errors import UserError
 
 @contextmanager
 def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yields a temporary path beside ``path``; when the block ends, moves that file to ``path``.
+    """Yields a temporary path in the folder of ``path``. When the block ends, the temporary file
+    replaces ``path``.
 
-    The file is on disk before it is renamed (fsync), so that a crash at any moment leaves either
-    the old file or the new one. If the block raises, the temporary file is removed and the old file
-    stays as it was.
+    The temporary file is on disk (fsync) before it is renamed. A crash at any moment therefore
+    leaves either the old file or the new one. If the block raises, the temporary file is removed
+    and the old file stays unchanged.
 
     Raises:
         UserError: the disk is full or the folder cannot be written.
@@ -34,7 +35,7 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
             os.fsync(file.fileno())
         temporary.chmod(0o644)
         os.replace(temporary, path)
-        if os.name == "posix":  # the rename itself lasts only once the folder is on disk too
+        if os.name == "posix":  # the rename survives a crash only once the folder is on disk too
             folder = os.open(path.parent, os.O_RDONLY)
             try:
                 os.fsync(folder)
@@ -59,7 +60,9 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
     """Writes ``value`` as indented JSON, atomically.
 
-    NaN and infinity are refused (ValueError), because JSON has no words for them.
+    Raises:
+        ValueError: ``value`` contains NaN or infinity, which JSON cannot express.
+        UserError: the file cannot be written.
     """
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 

@@ -1,5 +1,6 @@
-"""Named, seeded random generators: the only source of chance in a run, and part of every
-checkpoint.
+"""Named, seeded random generators.
+
+All random numbers of a run come from them, and their state is part of every checkpoint.
 """
 
 import zlib
@@ -15,15 +16,16 @@ from supernet.device import present
 
 
 class Streams:
-    """Generators by name, all derived from one seed, each made when it is first asked for.
+    """Random generators by name, all derived from one seed. Each is made when it is first used.
 
-    A name always gets the same sequence, whoever asks first, so that a new consumer of random
-    numbers does not change those of the others. Decisions on the host (paths, splits, orders) come
-    from ``host`` generators, which never wait for a device. Tensors of noise come from ``tensor``
-    generators, which live on the device that uses them.
+    The sequence of a generator depends only on the seed, the scope and its name, not on the order
+    in which generators are made. New code that uses a new name therefore does not change the random
+    numbers of other code. ``host`` generators make decisions on the host (paths, splits, orders)
+    and never wait for the device. ``tensor`` generators fill tensors with noise and are on the
+    device that uses them.
 
-    A ``scope``, such as ``supernet/1``, stands before every name: streams of one seed and two
-    scopes are independent of each other.
+    ``scope``, such as ``supernet/1``, is put before every name. Streams with the same seed and
+    different scopes are independent of each other.
     """
 
     def __init__(self, seed: int, scope: str = ""):
@@ -32,6 +34,7 @@ class Streams:
         self._tensor: dict[str, torch.Generator] = {}
 
     def _derived(self, name: str) -> int:
+        """The seed of the generator ``name``: a whole number of 63 bits."""
         scoped = f"{self.scope}/{name}" if self.scope else name
         return int(
             np.random.SeedSequence([self.seed, zlib.crc32(scoped.encode())]).generate_state(
@@ -41,17 +44,17 @@ class Streams:
         )
 
     def restarted(self) -> "Streams":
-        """The streams of the same seed and scope, all at their beginning."""
+        """New streams with the same seed and scope, in which every generator starts again."""
         return Streams(self.seed, self.scope)
 
     def host(self, name: str) -> np.random.Generator:
-        """The numpy generator of that name."""
+        """The numpy generator ``name``."""
         if name not in self._host:
             self._host[name] = np.random.Generator(np.random.PCG64(self._derived(name)))
         return self._host[name]
 
     def tensor(self, name: str, device: torch.device | str = "cpu") -> torch.Generator:
-        """The torch generator of that name on that device."""
+        """The torch generator ``name`` on ``device``."""
         key = f"{name}@{torch.device(device).type}"
         if key not in self._tensor:
             self._tensor[key] = torch.Generator(device).manual_seed(self._derived(name))
@@ -59,8 +62,9 @@ class Streams:
 
     @contextmanager
     def initialising(self, name: str) -> Iterator[None]:
-        """Torch's modules draw their first weights from its global generator: seeded inside this
-        block, restored after.
+        """Seeds torch's global generator inside the block and restores it afterwards.
+
+        The modules of torch draw their initial weights from the global generator.
         """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self._derived(name))
@@ -75,8 +79,10 @@ class Streams:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Every generator goes on where it was. Those of a device that is not here are left out: a
-        run that has moved to another machine goes on, though no longer to the same bits.
+        """Restores a state of :meth:`state_dict`.
+
+        Generators on a device that this machine does not have are ignored. A run that was moved to
+        another machine can thus continue, but its results then have other bits.
         """
         self.seed, self.scope = state["seed"], state["scope"]
         for name, value in state["host"].items():
@@ -88,16 +94,19 @@ class Streams:
 
 
 def gumbel(table: Tensor, noise: torch.Generator) -> Tensor:
-    """Standard Gumbel noise of the shape, type and device of ``table``, drawn on the host:
-    ``-log(E)`` of exponential E.
+    """Standard Gumbel noise with the shape, dtype and device of ``table``.
+
+    It is ``-log(E)`` with E exponentially distributed, drawn on the host.
     """
     drawn = torch.empty(table.shape, dtype=table.dtype).exponential_(generator=noise)
     return -drawn.clamp_min(torch.finfo(table.dtype).tiny).log().to(table.device)
 
 
 def concrete(table: Tensor, temperature: float, noise: torch.Generator) -> Tensor:
-    """A draw of the concrete distribution of logits ``table``: ``softmax((log p + Gumbel noise) /
-    temperature)``, row by row.
+    """A sample of the concrete distribution with the logits ``table`` [slots, options].
+
+    Each row is ``softmax((log p + Gumbel noise) / temperature)``, where p is the softmax of the
+    row's logits.
     """
     return torch.softmax(
         (torch.log_softmax(table, dim=-1) + gumbel(table, noise)) / temperature, dim=-1

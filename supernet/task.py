@@ -1,7 +1,8 @@
-"""What is learnt: the form of an input, the number of outputs, the loss and the metric.
+"""A *task* says what a network learns: the shape and the dtype of an input, the number of outputs,
+the loss and the metric.
 
-Data yields a task, and a space builds its networks for one. Nothing else needs to know what the
-inputs are.
+A data set has a task, and a space builds its networks for a task. No other module needs to know
+what the inputs are.
 """
 
 from abc import ABC, abstractmethod
@@ -14,13 +15,13 @@ from torch.nn import functional as F
 
 
 class Task(ABC):
-    """A kind of problem that a network can learn.
+    """A problem that a network can learn.
 
     Attributes:
-        input_shape: shape of one input, without the batch.
-        dtype: type of an input.
-        outputs: how many numbers a network gives for one prediction, such as the classes.
-        metric_name: what :meth:`metric` is called in reports; higher is better.
+        input_shape: the shape of one input, without the batch dimension.
+        dtype: the dtype of an input.
+        outputs: how many numbers a network returns for one prediction, such as one for each class.
+        metric_name: the name of :meth:`metric` in reports. A higher metric is better.
     """
 
     input_shape: tuple[int, ...]
@@ -35,8 +36,8 @@ class Task(ABC):
         device: torch.device | str = "cpu",
         noise: torch.Generator | None = None,
     ) -> Tensor:
-        """``batch`` random inputs ``[batch, *input_shape]`` of the right type, drawn from ``noise``
-        (``None`` is torch's own generator).
+        """Random inputs ``[batch, *input_shape]`` of the right dtype, drawn from the generator
+        ``noise``. ``None`` means torch's global generator.
         """
 
     @abstractmethod
@@ -47,28 +48,30 @@ class Task(ABC):
         label_smoothing: float = 0.0,
         reduction: str = "mean",
     ) -> Tensor:
-        """The loss of ``outputs``, as one number; ``reduction`` is "mean" or "sum" over the
-        targets.
+        """The loss of ``outputs``, a tensor of one number.
 
-        ``targets`` are what the data says, or probabilities of the shape of ``outputs``, such as a
-        teacher gives; these are not smoothed.
+        ``reduction`` says whether it is the "mean" or the "sum" over the targets. ``targets`` are
+        those of the data set, or probabilities of the shape of ``outputs``, as a teacher gives.
+        ``label_smoothing`` does not apply to probabilities.
         """
 
     @abstractmethod
     def right(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Which of the targets are predicted rightly: a bool for each."""
+        """For each target, whether it is predicted correctly: a tensor of bools."""
 
     def metric(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """The share of right answers, as a tensor so that nobody waits for the device."""
+        """The share of correct predictions, a tensor of one number, so that the host does not wait
+        for the device.
+        """
         return self.right(outputs, targets).float().mean()
 
 
 @dataclass(frozen=True)
 class Classification(Task):
-    """One of ``outputs`` classes for each input of shape ``input_shape``: images are (channels,
-    height, width).
+    """Predicts which of ``outputs`` classes each input belongs to.
 
-    The loss is the cross-entropy. Targets are the classes [B], or probabilities [B, outputs].
+    The ``input_shape`` of images is (channels, height, width). The loss is the cross-entropy, and
+    the metric is the accuracy. Targets are classes [B], or probabilities [B, outputs].
     """
 
     input_shape: tuple[int, ...]

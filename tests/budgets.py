@@ -1,5 +1,5 @@
-"""Budgets of the shared data's images, whose tables are counted once: that takes longer than most
-tests.
+"""Budgets for the shared test images. Their cost tables are counted only once, because that takes
+longer than most tests.
 """
 
 from supernet.cost.budget import Budget
@@ -9,8 +9,8 @@ _TABLES = {}
 
 
 def budget_of(space, **limits: float) -> Budget:
-    """The budget of a space for three classes of 8×8 images; ``limits`` that cannot be kept are not
-    noticed.
+    """The budget of a space for three classes of 8×8 images. It is not checked whether any
+    architecture keeps the ``limits``.
     """
     budget = Budget(space, task_of(3, 1))
     if repr(space) not in _TABLES:

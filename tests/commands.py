@@ -1,5 +1,5 @@
-"""The command line as a person uses it: in this process where that is enough, else in one of its
-own.
+"""Runs the command line as a user would: in this process if that is enough, otherwise in a process
+of its own.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ TINY = ("size=tiny", "data.train_limit=320")  # 10 steps of search, 20 of each r
 
 @dataclass
 class Outcome:
-    """What a command left in the terminal."""
+    """What a command printed, and its exit code."""
 
     code: int
     out: str
@@ -35,7 +35,7 @@ class Outcome:
 
 
 def supernet(*arguments: str, cwd: Path) -> Outcome:
-    """``supernet ARGUMENTS`` typed in the folder ``cwd``, run in this process."""
+    """Runs ``supernet ARGUMENTS`` in the folder ``cwd``, in this process."""
     out, err, code = io.StringIO(), io.StringIO(), 0
     with contextlib.chdir(cwd), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
@@ -46,16 +46,14 @@ def supernet(*arguments: str, cwd: Path) -> Outcome:
 
 
 def finished(*arguments: str, cwd: Path) -> Path:
-    """The same for a command that is to end well, without a word of complaint; returns the folder
-    that it wrote.
-    """
+    """Runs a command that must succeed without any warning. Returns the folder that it wrote."""
     outcome = supernet(*arguments, cwd=cwd)
     assert (outcome.code, outcome.err) == (0, "")
     return outcome.folder
 
 
 def process(*arguments: str, cwd: Path, **settings: Any) -> subprocess.Popen:
-    """``python -m supernet.cli ARGUMENTS`` in a process, and a process group, of its own."""
+    """Starts ``python -m supernet.cli ARGUMENTS`` in a process and a process group of its own."""
     environment = {k: v for k, v in os.environ.items() if k != "HYDRA_FULL_ERROR"} | {
         "PYTHONPATH": str(ROOT)
     }
@@ -77,7 +75,7 @@ def waited(running: subprocess.Popen) -> Outcome:
 
 
 def wandb_records(folder: Path) -> list[dict[str, Any]]:
-    """The records of the one offline run of a run folder, by W&B's own reader."""
+    """The records of the one offline run in a run folder, read by W&B's own reader."""
     (run,) = (folder / "wandb").glob("offline-run-*")
     command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(run)]
     output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
@@ -85,7 +83,7 @@ def wandb_records(folder: Path) -> list[dict[str, Any]]:
 
 
 def wandb_rows(folder: Path) -> list[dict[str, Any]]:
-    """What W&B would draw: its rows, without the clock."""
+    """The rows that W&B would draw, without times."""
     items = [
         record["history"]["item"] for record in wandb_records(folder) if record["type"] == "history"
     ]
@@ -95,7 +93,7 @@ def wandb_rows(folder: Path) -> list[dict[str, Any]]:
 
 
 def as_wandb(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rows of ``metrics.jsonl`` in W&B's words: every stage has an axis of its own."""
+    """Rows of ``metrics.jsonl`` as W&B stores them: each stage has a step of its own."""
     return [
         {"_step": index}
         | {f"{row['stage']}/{k}": v for k, v in row.items() if k != "stage" and v is not None}

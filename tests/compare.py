@@ -7,7 +7,7 @@ import torch
 
 
 def differences(first: Any, second: Any, at: str = "") -> Iterator[str]:
-    """The places in which two nested values differ, in so much as a bit."""
+    """Yields the paths at which two nested values differ in any bit."""
     if type(first) is not type(second):
         yield f"{at}: {type(first).__name__} and {type(second).__name__}"
     elif isinstance(first, torch.Tensor):
@@ -28,7 +28,7 @@ def differences(first: Any, second: Any, at: str = "") -> Iterator[str]:
 
 
 def identical(first: Any, second: Any) -> bool:
-    """Whether two nested values are the same to the last bit; says where they are not."""
+    """Whether two nested values are the same to the last bit. Prints where they differ."""
     found = list(differences(first, second))
     print(*found, sep="\n")
     return not found

@@ -1,6 +1,4 @@
-"""Fixtures that run a check over every variant, and small data and stages that cost next to
-nothing.
-"""
+"""Fixtures that run a check over every variant, and small data and stages for fast tests."""
 
 import copy
 import os
@@ -28,10 +26,10 @@ SHARED = Path(__file__).parents[2] / "shared" / "data"
 
 
 def pytest_collection_modifyitems(items):
-    """Samplers and learners know nothing of each other: each sampler is tested with one learner,
-    each learner with one sampler.
+    """Samplers and learners do not depend on each other. Each sampler is therefore tested with one
+    learner, and each learner with one sampler.
 
-    A learner of a policy needs the sampler that has one.
+    A learner of a policy needs the sampler that has a policy.
     """
 
     def wanted(item) -> bool:
@@ -77,8 +75,8 @@ def searcher(request):
 
 @pytest.fixture
 def shared() -> Path:
-    """The folder of real data and published tables; tests that need it are skipped where it is
-    absent.
+    """The folder of real data and published tables. Tests that need it are skipped if it is
+    missing.
     """
     if not SHARED.is_dir():
         pytest.skip("no shared data here")
@@ -92,8 +90,8 @@ def noise() -> torch.Generator:
 
 @pytest.fixture(scope="session")
 def data() -> ImageData:
-    """24 training and 6 test images of 8×8 in three classes: noise around a level, which is another
-    one for each image.
+    """24 training and 6 test images of 8×8 pixels in three classes. Each image is noise around a
+    level of its own.
     """
     noise = torch.Generator().manual_seed(0)
     levels = torch.arange(30, dtype=torch.uint8)[:, None, None, None] * 8
@@ -111,7 +109,9 @@ def splits() -> Splits:
 
 @pytest.fixture
 def search_stage(data, splits):
-    """Makes a search stage, fresh: two epochs of three steps, unless ``settings`` say otherwise."""
+    """A function that makes a new search stage: two epochs of three steps, unless ``settings`` say
+    otherwise.
+    """
 
     def make(
         space,
@@ -154,8 +154,8 @@ def search_stage(data, splits):
 
 @pytest.fixture
 def retrain_stage(data):
-    """Makes a retrain stage, fresh, of a random architecture: two epochs of three steps, unless
-    ``settings`` say otherwise.
+    """A function that makes a new retrain stage of a random architecture: two epochs of three
+    steps, unless ``settings`` say otherwise.
     """
 
     def make(space, *, augment=None, seed=0, precision="float32", **settings) -> RetrainStage:

@@ -1,4 +1,4 @@
-"""A full disk, on any machine."""
+"""Simulates a full disk on any machine."""
 
 import contextlib
 import resource
@@ -7,11 +7,11 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def small_disk(largest: int) -> Iterator[None]:
-    """No file can grow beyond ``largest`` bytes: every writer of this process meets the error of
-    the system, as on a full disk.
+    """No file can grow beyond ``largest`` bytes. Every write of this process beyond that fails as
+    on a full disk.
 
-    Every writer, the test runner's own output among them where it goes to a file: keep nothing
-    inside but what is to fail.
+    This also holds for the output of the test runner, if it goes to a file. Put only the code that
+    must fail inside the block.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (largest, hard))

@@ -1,12 +1,14 @@
-"""Known-answer problems: supernets in which one option is planted as the right one, on real digits.
+"""Problems with a known answer: supernets in which one option is planted as the right one, trained
+on real digits.
 
-A digit is cut into its upper and its lower half, and a slot reads each; the head adds up what their
-options make of them.
+Each digit is cut into its upper and its lower half. Each half is the input of one slot, and the
+head adds the outputs of both.
 
-:class:`Planted`: the convolutions but one read another image of the batch, and so does the skip:
-they have something to learn from, and learn nothing. :class:`Tempting`: the skip hands on a blurred
-half, of use from the first step on; a convolution is better in the end (networks of skips alone
-reach 78% after eight epochs, of convolutions alone 88%), but has to learn first.
+In :class:`Planted`, one convolution reads the right image. The other convolutions and the skip read
+another image of the batch, from which they cannot learn anything about the label. In
+:class:`Tempting`, the skip returns a blurred half, which helps from the first step on. A
+convolution is better in the end, but must be trained first: networks of skips alone reach 78% after
+eight epochs, networks of convolutions alone 88%.
 """
 
 from collections.abc import Callable, Sequence
@@ -51,8 +53,8 @@ CONVOLUTIONS = ("conv_a", "conv_b", "conv_c")
 
 
 class HalvesNet(nn.Module):
-    """Stem, two slots side by side, head: ``run(module, option, x)`` says what an option makes of
-    its half ``x``.
+    """A stem, two slots side by side, and a head. ``run(module, option, x)`` computes the output of
+    an option on its half ``x``.
     """
 
     def __init__(
@@ -94,7 +96,7 @@ def halves(*options: str) -> ChoiceGroup:
 
 @dataclass
 class Planted(Itemised):
-    """Two slots of five options, of which ``answer`` alone is of use."""
+    """Two slots of five options, of which only ``answer`` is useful."""
 
     answer: str = "conv_b"
 
@@ -137,7 +139,7 @@ class Planted(Itemised):
 @dataclass
 class Tempting(Planted):
     """Two slots of three options: nothing, a skip that helps at once, and a convolution that is
-    worth the wait.
+    better after training.
     """
 
     answer: str = "conv_a"
@@ -146,7 +148,7 @@ class Tempting(Planted):
     groups = (halves("none", "skip_connect", "conv_a"),)
 
     def convolution(self) -> nn.Module:
-        """Two layers of half the usual size at first."""
+        """Two layers, with weights of half the usual size at the start."""
         layers = [nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1, bias=False) for _ in range(2)]
         for layer in layers:
             layer.weight.data *= 0.5
@@ -161,14 +163,14 @@ class Tempting(Planted):
 
 
 def gradient(**settings) -> Gradient:
-    """Steps large enough for a search of six epochs."""
+    """A gradient learner whose steps are large enough for a search of six epochs."""
     return Gradient(**{"lr": 0.05} | settings)
 
 
-# method -> sampler, learner, modifiers: conf/method, but for the steps of the logits, the weight of
-# the beta decay (smaller as they are larger), the number of options that are left, and the
-# channels, which are never partial. The mean of FairDARTS's zero-one loss is over 8 logits here,
-# not over 196 as in its paper.
+# method -> sampler, learner, modifiers. They are those of conf/method, except for the learning rate
+# of the logits, the weight of the beta decay (smaller, because that rate is larger), the number of
+# options that are kept, and the channels, which are never partial. The mean of FairDARTS's zero-one
+# loss is over 8 logits here, not over 196 as in its paper.
 METHODS: dict[
     str, tuple[Callable[[], Sampler], Callable[[], Learner], Callable[[], list[Modifier]]]
 ] = {
@@ -200,19 +202,16 @@ METHODS: dict[
     "beta_darts": (Softmax, gradient, lambda: [BetaDecay(1.0)]),
     "steady_darts": (Softmax, gradient, lambda: [BetaDecay(1.0)]),
 }
-# What the recipe of the default method says besides: the number of supernets, and the limits of the
-# derived architecture.
+# Further settings of the default method: the number of supernets, and the limits of the derived
+# architecture.
 BESIDES = dict.fromkeys(("steady_darts", "default"), (4, {"skips": 0.25}))
 
 GUARDED = {  # for Tempting
     "warm-up and perturbation": (Softmax, lambda: gradient(warmups=[[0, 0.7]]), list),
     "warm-up alone": (Softmax, lambda: gradient(warmups=[[0, 0.7]]), list),
     "plain": (Softmax, lambda: gradient(lr=0.02), list),
-    "held": (
-        Softmax,
-        lambda: gradient(lr=0.02),
-        lambda: [BetaDecay(10.0)],
-    ),  # a weight for this problem
+    # the weight of the beta decay is chosen for this problem
+    "held": (Softmax, lambda: gradient(lr=0.02), lambda: [BetaDecay(10.0)]),
     "default": (Softmax, lambda: gradient(lr=0.02), lambda: [BetaDecay(1.0)]),
 }
 
@@ -226,8 +225,8 @@ def digits() -> tuple[ImageData, Splits]:
 def searched(
     space: Space, method: str, seed: int = 0, epochs: int = 6
 ) -> tuple[SearchStage, Logits]:
-    """The search stage of a known-answer problem when it has ended, the first one if the method has
-    several supernets; and the scores, their mean.
+    """Runs the search of a method on a known-answer problem. Returns the finished stage and the
+    scores. If the method has several supernets, these are the first stage and the mean scores.
     """
     data, splits = digits()
     supernets, limits = BESIDES.get(method, (1, {}))
@@ -253,8 +252,8 @@ def searched(
 
 
 def found(method: str, seed: int) -> tuple[str, ...]:
-    """What a method derives, slot by slot, from ``Planted`` with an answer that depends on the
-    seed: 1 where it is right.
+    """The options that a method derives from ``Planted``, slot by slot. The answer depends on the
+    seed; an entry is 1 if the slot is right.
     """
     space = Planted(answer=CONVOLUTIONS[seed % 3])
     stage, scores = searched(space, method, seed)
@@ -263,8 +262,8 @@ def found(method: str, seed: int) -> tuple[str, ...]:
 
 
 def resisted(method: str, seed: int, epochs: int = 30) -> tuple[str, ...]:
-    """What a method derives from ``Tempting``, slot by slot: by the logits, if the method does not
-    say perturbation.
+    """The options that a method derives from ``Tempting``, slot by slot. They are derived from the
+    logits, unless the method uses the perturbation searcher.
     """
     stage, scores = searched(Tempting(), method, seed, epochs)
     if method.endswith("perturbation"):

@@ -4,5 +4,5 @@ from supernet.task import Classification
 
 
 def task_of(classes: int, channels: int = 3, size: tuple[int, int] = (8, 8)) -> Classification:
-    """The classification of small images."""
+    """The classification task of small images."""
     return Classification((channels, *size), classes)

@@ -1,5 +1,5 @@
-"""What a stranger meets at the command line: help, and one line for every mistake, before anything
-is written.
+"""The command line as a new user meets it: help, and one line for every mistake before anything is
+written.
 """
 
 import os
@@ -257,9 +257,8 @@ def test_cfg_prints_the_settings_without_running_anything(tmp_path):
 
 
 def test_check_tries_everything_and_writes_nothing(tmp_path):
-    outcome = supernet(
-        "space=darts", "check", "size=tiny", cwd=tmp_path
-    )  # the command may stand anywhere
+    # the command may stand anywhere
+    outcome = supernet("space=darts", "check", "size=tiny", cwd=tmp_path)
     assert (outcome.code, outcome.err) == (0, "")
     assert outcome.out.rstrip().endswith("all is well")
     for word in (
@@ -281,7 +280,10 @@ def test_an_architecture_needs_no_quotes_for_hydra(tmp_path):
     genotype += (
         "('skip_connect', 0), ('skip_connect', 1), ('skip_connect', 0), ('skip_connect', 1)]"
     )
-    text = f"Genotype(normal={genotype}, normal_concat=range(2, 6), reduce={genotype}, reduce_concat=range(2, 6))"
+    text = (
+        f"Genotype(normal={genotype}, normal_concat=range(2, 6), "
+        f"reduce={genotype}, reduce_concat=range(2, 6))"
+    )
     for space, architecture in (
         ("nb201", "|none~0|+|none~0|none~1|+|none~0|none~1|skip_connect~2|"),
         ("darts", text),

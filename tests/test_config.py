@@ -1,4 +1,4 @@
-"""Settings: whatever is wrong with one is a line that names it."""
+"""Settings: for every wrong one, the message names it."""
 
 import re
 
@@ -228,9 +228,7 @@ def test_a_wrong_setting_is_one_line_that_names_it(change, message):
 
 
 def wanted(message: str) -> str:
-    """The message as a regular expression, anchored at its start, in which ``.*`` alone is not
-    literal.
-    """
+    """The message as a regular expression, anchored at its start. Only ``.*`` is not literal."""
     return "^" + ".*".join(re.escape(part) for part in message.split(".*"))
 
 

@@ -1,11 +1,12 @@
-"""The YAML under conf/ says what the dataclasses say, so that a run from Python and a run from the
-command line are the same.
+"""The YAML files in conf/ have the same values as the defaults of the dataclasses, so that a run
+from Python and a run from the command line are the same.
 
-The rule: a node with a ``_target_`` names every setting of its class, with the class's own default.
-A line that says something else has a comment with ``paper:`` or ``here:``, which gives the reason;
-a line with such a comment must say something else. A setting without a default is not compared, nor
-is ``Augment``: its default is to do nothing, and each data set has its own. The recipes (methods,
-sizes, experiments, debug) are there to differ; only ``size=full`` has to be the defaults.
+The rule: a node with a ``_target_`` lists every setting of its class, with the default of the
+class. A line with another value has a comment that begins with ``paper:`` or ``here:`` and gives
+the reason. A line with such a comment must have another value. Settings without a default are not
+compared. ``Augment`` is not compared either: its default is to do nothing, and each data set has
+its own. The recipes (methods, sizes, experiments, debug) exist to differ from the defaults; only
+``size=full`` must equal them.
 """
 
 import dataclasses
@@ -26,7 +27,7 @@ FILES = [p for p in sorted((ROOT / "conf").glob("*/*.yaml")) if p.parent.name no
 
 
 def defaults_of(kind):
-    """Setting -> default, of those that have one."""
+    """Setting -> default, for the settings that have a default."""
     found = {}
     for field in dataclasses.fields(kind):
         if field.default is not dataclasses.MISSING:
@@ -42,7 +43,7 @@ def class_of(target):
 
 
 def nodes_of(mapping, values, where=""):
-    """The mappings with a ``_target_``, at any depth: where, values, and the line of each key."""
+    """The mappings with a ``_target_``, at any depth: path, values, and the line of each key."""
     lines = {key.value: key.start_mark.line for key, _ in mapping.value}
     if "_target_" in values:
         yield where, values, lines
@@ -52,7 +53,7 @@ def nodes_of(mapping, values, where=""):
 
 
 def faults(text):
-    """What in the YAML ``text`` is against the rule, a line each."""
+    """The violations of the rule in the YAML ``text``, one line for each."""
     lines = text.splitlines()
     values = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
     for where, node, at in nodes_of(yaml.compose(text), values):
@@ -66,14 +67,16 @@ def faults(text):
 
 
 def with_objects(value):
-    """A setting in which a part stands for each node, as in the default of a schedule's phases."""
+    """A setting with a part in place of each node, as in the default of the ``phases``."""
     if isinstance(value, dict) and "_target_" in value:
         return build(value, "part")
     return [with_objects(one) for one in value] if isinstance(value, list) else value
 
 
 def differences(where, node, defaults, lines, at):
-    """Values that are not the default, and do not say why; and comments that say so wrongly."""
+    """Yields values that differ from the default without a reason, and reasons at values that do
+    not differ.
+    """
     for name in node.keys() & defaults.keys():
         reason = REASON.search(lines[at[name]])
         value = with_objects(node[name])

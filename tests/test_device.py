@@ -1,4 +1,4 @@
-"""Devices: chosen by name or by itself, refused in one line."""
+"""Devices: chosen by name or automatically; a missing device is refused in one line."""
 
 import ctypes
 import importlib.util
@@ -79,7 +79,9 @@ def test_available_memory_has_what_is_held_and_no_more_than_there_is():
 def test_without_what_only_posix_has_the_module_imports_and_says_what_it_cannot_know(
     monkeypatch, tmp_path
 ):
-    """Windows has no module ``resource``, no ``sysconf``, no /proc, and ``CDLL(None)`` fails."""
+    """Windows has no module ``resource``, no ``sysconf`` and no /proc, and ``CDLL(None)`` fails
+    there.
+    """
 
     def windows(name):
         raise TypeError(f"argument of type {name!r} is not iterable")
@@ -102,12 +104,12 @@ def test_without_what_only_posix_has_the_module_imports_and_says_what_it_cannot_
 def test_without_proc_the_peak_is_that_of_getrusage(monkeypatch, tmp_path):
     by_proc = peak_memory_bytes(torch.device("cpu"))
     monkeypatch.setattr(device_module, "STATUS", tmp_path / "missing")
-    assert peak_memory_bytes(torch.device("cpu")) >= 0.9 * by_proc  # it never falls
+    assert peak_memory_bytes(torch.device("cpu")) >= 0.9 * by_proc  # this peak never falls
 
 
 def test_limits_of_control_groups_count_up_to_the_root(tmp_path):
-    """Version 2 in the groups a/b and a, version 1 where the container shows its own group as the
-    root; cached files make room.
+    """In version 2 the limits of the groups a/b and a count. In version 1 the container shows its
+    own group as the root. Cached files do not count as used.
     """
 
     def group(folder, limit, used, names=("memory.max", "memory.current"), cached="inactive_file"):

@@ -1,4 +1,4 @@
-"""What the files of conf/debug are for: seen on real runs."""
+"""The files of conf/debug do on real runs what they are made for."""
 
 from supernet.track.jsonlines import read_rows
 from tests.commands import finished

@@ -1,5 +1,5 @@
-"""What goes wrong in the middle of a run: one line says what and where, and whatever was good
-before is still there.
+"""Failures in the middle of a run: one line says what went wrong and where, and everything that was
+good before is kept.
 """
 
 import json
@@ -20,7 +20,7 @@ def searched(tmp_path_factory):
 
 @pytest.fixture
 def run(searched, tmp_path):
-    """A copy of a run whose search is done."""
+    """A copy of a run whose search is finished."""
     return shutil.copytree(searched, tmp_path / "run")
 
 
@@ -71,7 +71,9 @@ def test_a_full_disk_leaves_an_earlier_export_and_report_alone(run, tmp_path):
 
 @pytest.mark.parametrize("stage", ["search", "retrain"])
 def test_a_loss_that_is_not_finite(stage, run, tmp_path):
-    """A rate that blows the weights up; what the run had before is still good."""
+    """The learning rate is so large that the weights overflow. What the run had before is still
+    good.
+    """
     before = content(run)
     outcome = supernet(
         "retrain", f"from={run}", f"{stage}.lr=1e30", f"{stage}.clip=0", cwd=tmp_path

@@ -1,4 +1,4 @@
-"""Writing: all or nothing."""
+"""Atomic writes: a file is written completely or not at all."""
 
 import json
 import os

@@ -1,5 +1,5 @@
-"""The wheel, built and installed elsewhere as ``pip install .`` does it, without a network: it
-works where the checkout is not.
+"""The wheel works where there is no checkout. It is built and installed elsewhere as ``pip install
+.`` does it, without a network.
 """
 
 import json
@@ -29,8 +29,8 @@ def wheel(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def installed(wheel, tmp_path_factory):
-    """An environment with the wheel, and beside it the packages of this one: all but what .pth
-    files add, so not the checkout.
+    """A Python environment with the wheel and the packages of this environment. It lacks what .pth
+    files add, and with that the checkout.
     """
     folder = tmp_path_factory.mktemp("environment")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
@@ -42,7 +42,7 @@ def installed(wheel, tmp_path_factory):
     return scripts
 
 
-def test_the_wheel_holds_the_package_its_pages_and_its_yaml_and_nothing_else(wheel):
+def test_the_wheel_holds_the_package_its_yaml_and_its_pages_and_nothing_else(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
     code = {
@@ -50,7 +50,11 @@ def test_the_wheel_holds_the_package_its_pages_and_its_yaml_and_nothing_else(whe
         for path in (ROOT / "supernet").rglob("*.*")
         if path.suffix in (".py", ".c", ".h", ".typed", ".md", ".jinja", ".css")
     }
-    settings = {f"supernet/{path.relative_to(ROOT)}" for path in (ROOT / "conf").rglob("*.yaml")}
+    settings = {
+        f"supernet/{path.relative_to(ROOT)}"
+        for path in (ROOT / "conf").rglob("*.*")
+        if path.suffix in (".yaml", ".md")
+    }
     assert names == code | settings
 
 

@@ -1,5 +1,5 @@
-"""Classes of one's own: chosen by name from a folder of YAML, or by their class on the command
-line, without one changed line in the package.
+"""A user's own classes are chosen by name from a folder of YAML, or by class on the command line,
+without a change in the package.
 """
 
 import json
@@ -99,7 +99,7 @@ YAML = {
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """A folder with a module on the path, and YAML in ``options``."""
+    """A folder with a module on the Python path, and with YAML files in ``options``."""
     (tmp_path / "my_parts.py").write_text(CODE)
     for name, text in YAML.items():
         path = tmp_path / "options" / f"{name}.yaml"
@@ -124,14 +124,16 @@ def test_options_of_ones_own_are_chosen_by_name(folder):
     assert "factor: 3.0" in config
     expected = [f"{row['stage']} {row['step']}" for row in read_rows(run / "metrics.jsonl")]
     assert rows.read_text().splitlines() == expected
-    # A run knows where its options came from: it goes on without being told again.
+    # The folder of a run records where its options came from. No option is needed to resume.
     assert finished("derive", f"from={run}", cwd=folder) == run
     other = finished("search", f"from={run}", "sampler.factor=1.0", cwd=folder)
     assert other != run and "factor: 1.0" in (other / ".hydra" / "config.yaml").read_text()
 
 
 def test_a_class_is_given_on_the_command_line(folder):
-    """The settings of the option that it replaces are dropped; its own are new keys."""
+    """The settings of the option that the class replaces are dropped; its own settings are new
+    keys.
+    """
     own = ["sampler._target_=my_parts.Sharp", "sampler.factor=4.0"]
     own += ["searcher._target_=my_parts.Last", "learner._target_=my_parts.Slow"]
     run = finished("derive", *TINY, "method=gdas", *own, "tracker=none", cwd=folder)

@@ -1,4 +1,6 @@
-"""The public names: ``from supernet import NB201``, without the cost of importing everything."""
+"""The public names, such as in ``from supernet import NB201``. To import them does not import
+everything.
+"""
 
 import ast
 import importlib
@@ -14,7 +16,7 @@ SOURCE = ast.parse((ROOT / "supernet" / "__init__.py").read_text(encoding="utf-8
 
 
 def for_type_checkers():
-    """Name -> module, as the imports under ``if TYPE_CHECKING`` say."""
+    """Name -> module, as imported under ``if TYPE_CHECKING``."""
     (block,) = (node for node in SOURCE.body if isinstance(node, ast.If))
     return {alias.name: line.module for line in block.body for alias in line.names}
 
@@ -44,7 +46,9 @@ def test_a_name_that_is_not_there_is_an_attribute_error():
 
 
 def test_importing_the_package_imports_nothing_that_takes_time():
-    """Not torch, and no other part of the package; a name that is used brings what it needs."""
+    """Importing the package imports neither torch nor another part of the package. The first use of
+    a name imports what it needs.
+    """
     code = """
 import sys
 import supernet

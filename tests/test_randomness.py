@@ -1,4 +1,6 @@
-"""Streams: a name is a sequence, whoever else draws, and after any stop."""
+"""Streams: a name always gives the same sequence, whatever else draws and wherever a run was
+stopped.
+"""
 
 import io
 
@@ -42,7 +44,9 @@ def test_every_name_and_seed_has_its_own_sequence(draw):
 
 @DRAWS
 def test_a_scope_stands_before_every_name(draw):
-    """Initial weights included. Streams without one are as if there were no scopes."""
+    """A name in a scope is the same as the whole name without a scope. Initial weights are tested
+    too.
+    """
     assert draw(Streams(7, "supernet/1"), "order") == draw(Streams(7), "supernet/1/order")
     assert draw(Streams(7, "supernet/1"), "order") != draw(Streams(7, "supernet/2"), "order")
     weights = []
@@ -72,7 +76,7 @@ def test_a_saved_state_goes_on_where_it_was():
     expected = [draw(streams, name) for name in ("a", "b@c", "new") for draw in (host, tensor)]
     file.seek(0)
     restored = Streams(0, "another")
-    held = restored.host("a")  # who holds a generator already goes on with it
+    held = restored.host("a")  # code that holds a generator keeps using the same object
     host(restored, "a", 2)
     restored.load_state_dict(torch.load(file, weights_only=True))
     assert restored.host("a") is held

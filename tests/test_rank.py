@@ -1,5 +1,5 @@
-"""``supernet rank`` from a trained supernet: what it compares, that it stops and goes on, and what
-it refuses.
+"""``supernet rank`` from a trained supernet: what it compares, that it can be stopped and resumed,
+and what it refuses.
 """
 
 import json
@@ -27,7 +27,7 @@ def searched(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory):
-    """A published table of the whole space, with figures of no meaning."""
+    """A published table of the whole space, with meaningless figures."""
     space = NB201(Geometry(4, 1), Geometry(4, 1))
     rng, texts = np.random.default_rng(0), set()
     while len(texts) < 12_000:  # nearly all of 15,625
@@ -67,9 +67,8 @@ def test_ranks_of_two_supernets_against_both_truths(searched, tmp_path, table, m
     outcome = supernet("rank", *arguments, cwd=tmp_path)
     assert outcome.code == 130
     (folder,) = tmp_path.glob("outputs/*/*")
-    assert (
-        finished("rank", f"from={folder}", cwd=tmp_path) == folder
-    )  # the settings of the comparison are on record in it
+    # the folder holds the settings of the comparison
+    assert finished("rank", f"from={folder}", cwd=tmp_path) == folder
     results = json.loads((folder / "results.json").read_text())
     ranked = results["rank"]
     assert results["parent"] == str(spos)
@@ -109,9 +108,8 @@ def test_ranks_of_two_supernets_against_both_truths(searched, tmp_path, table, m
     assert finished("rank", f"from={folder}", cwd=tmp_path) == folder  # nothing is done twice
     assert (folder / "state.json").read_bytes() == before
 
-    wider = finished(
-        "rank", f"from={folder}", "space.evaluation.channels=6", cwd=tmp_path
-    )  # other networks are another truth
+    # other networks are another truth
+    wider = finished("rank", f"from={folder}", "space.evaluation.channels=6", cwd=tmp_path)
     again = json.loads((wider / "results.json").read_text())["rank"]
     assert [point["text"] for point in again["points"]] == [point["text"] for point in points]
     assert all(

@@ -1,5 +1,5 @@
-"""Invariant 4: a run that is stopped or killed anywhere, as often as one likes, ends as if it never
-had been, to the last bit.
+"""Invariant 4: a run that is stopped or killed anywhere, any number of times, ends with the same
+bits as an uninterrupted run.
 """
 
 import json
@@ -18,13 +18,14 @@ import torch
 from supernet import cli
 from tests.commands import TINY, wandb_rows
 
+# job in which the run is killed -> the job that ends just before it
 KILLED = {
     "search/0": None,
     "derive": "search/0",
     "retrain/1": "retrain/0",
     "random/1": "random/0",
     "export": "random/1",
-}  # after what
+}
 SPOS = [
     "method=spos",
     "searcher.candidates=40",
@@ -33,19 +34,14 @@ SPOS = [
     "retrain.warmup_epochs=0.5",
 ]
 DARTS = ["method=darts", "search.epochs=6", "data.augment.cutout=2"]
-CLOCK = {
-    "seconds",
-    "total_seconds",
-    "peak_memory_bytes",
-    "git_commit",
-    "parts",
-}  # what no two runs share, or need to
+# keys of results.json that may differ between two runs of the same code
+CLOCK = {"seconds", "total_seconds", "peak_memory_bytes", "git_commit", "parts"}
 
 
 @pytest.fixture(scope="module")
 def start():
-    """Starts ``supernet ARGUMENTS`` in a process that need not import anything: a fork of one that
-    has.
+    """Starts ``supernet ARGUMENTS`` in a process that is forked from one which has imported
+    everything.
     """
     forkserver._forkserver._stop()  # one that an earlier test has started imported other things
     context = multiprocessing.get_context("forkserver")
@@ -89,7 +85,7 @@ def without_clock(value):
 
 
 def assert_equal(one, other):
-    """Equal to the last bit, in whatever containers."""
+    """Asserts that two nested values are equal to the last bit."""
     assert type(one) is type(other)
     if isinstance(one, torch.Tensor):
         assert one.dtype == other.dtype and torch.equal(one, other)
@@ -106,7 +102,9 @@ def assert_equal(one, other):
 
 
 def assert_same_run(folder, whole):
-    """The folder holds what that of the run holds that was never stopped, and nothing of the stops."""
+    """Asserts that the folder holds the same as that of a run that was never stopped, and no trace
+    of the stops.
+    """
     results, expected = (json.loads((run / "results.json").read_text()) for run in (folder, whole))
     assert without_clock(results) == without_clock(expected)
     names = {
@@ -160,8 +158,8 @@ def test_killed_in_every_stage(start, tmp_path):
 
 
 def test_stopped_by_signals(start, tmp_path):
-    """Ctrl-C reaches every process of the terminal, SIGTERM the run alone. Both times the printed
-    command goes on.
+    """Ctrl-C reaches every process of the terminal, SIGTERM only the run. In both cases the printed
+    command resumes it.
     """
     whole, folder, log = tmp_path / "whole", tmp_path / "a run", tmp_path / "log"
     never_stopped = start(

@@ -1,5 +1,5 @@
-"""Whole runs as a person starts them, small but real: what they leave behind, and how one goes on
-from another.
+"""Whole runs as a user starts them, small but real: what they write, and how one continues from
+another.
 """
 
 import html
@@ -37,7 +37,7 @@ RUNS = {
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """The folder of a finished run by its name in RUNS; each is run once."""
+    """A function from a name in RUNS to the folder of that finished run. Each is run once."""
     folders = {}
 
     def folder(name):
@@ -50,13 +50,13 @@ def runs(tmp_path_factory):
 
 @pytest.fixture(params=RUNS)
 def run(request, runs):
-    """A finished run, to look at only."""
+    """A finished run. Tests must not change it."""
     return runs(request.param)
 
 
 @pytest.fixture
 def darts(runs, tmp_path):
-    """A copy of a finished run of DARTS, to do with as one likes."""
+    """A copy of a finished run of DARTS. Tests may change it."""
     return shutil.copytree(runs("darts"), tmp_path / "darts")
 
 
@@ -65,7 +65,7 @@ def results_of(folder):
 
 
 def content(folder):
-    """The bytes of every file but the report's, W&B's and its log's, which tell the time."""
+    """The bytes of every file, except the report and the files of W&B, which contain times."""
     files = (
         path
         for path in folder.rglob("*")
@@ -79,9 +79,8 @@ def content(folder):
 
 def test_the_folder_is_complete(run, runs):
     names = {path.name for path in run.iterdir()}
-    several = (
-        {"pareto"} if run == runs("spos") else set()
-    )  # the others judge the one architecture that the logits name
+    # the other runs judge only the architecture that is best by the logits
+    several = {"pareto"} if run == runs("spos") else set()
     assert names == several | {
         ".hydra",
         "architecture.json",
@@ -141,8 +140,8 @@ def test_results_hold_every_figure(run):
 
 
 def test_figures_are_those_of_the_exported_network(run):
-    """Accuracy on the test images and number of weights, measured on what left the house, without
-    this project's code.
+    """The accuracy on the test images and the number of weights are measured on the exported files,
+    without code of this project.
     """
     results = results_of(run)
     about = json.loads((run / "export" / "architecture.json").read_text())
@@ -264,15 +263,14 @@ def test_a_search_within_a_budget_leaves_its_pareto_front(tmp_path):
     for number, one in enumerate(front, start=1):
         value = json.loads((folder / "pareto" / f"{number:02}.json").read_text())
         architecture = space.validate(Architecture.from_dict(value))
-        cost = count(space.standalone(architecture, task_of(10, 1)), (1, 8, 8))
+        cost = count(space.standalone(architecture, task_of(10, 1)), task_of(10, 1))
         assert (one["params"], one["madds"], one["text"]) == (
             cost.params,
             cost.madds,
             value["text"],
         ) and cost.params <= limit
-    assert (
-        results["derive"]["inherited_accuracy"] == front[-1]["accuracy"]
-    )  # of equals the front has the cheapest
+    # of equally accurate architectures the front holds the cheapest
+    assert results["derive"]["inherited_accuracy"] == front[-1]["accuracy"]
     page = Path(
         supernet("report", f"from={folder}", cwd=tmp_path).folder / "report.html"
     ).read_text()
@@ -446,10 +444,9 @@ def test_a_method_starts_from_the_weights_of_another(method, other, runs, tmp_pa
         raise UserError("seen enough")
 
     monkeypatch.setattr(SearchStage, "step", step)
-    for seed in (
-        0,
-        1,
-    ):  # with another seed, the images that ranked would have trained: nothing is taken over
+    # With another seed the splits differ: images that judge now would have trained the old weights.
+    # Nothing is taken over then.
+    for seed in (0, 1):
         assert (
             supernet(
                 "search", f"from={parent}", f"method={other}", f"seed={seed}", cwd=tmp_path
@@ -477,14 +474,12 @@ def test_a_warm_start_is_on_record_and_resumes_without_its_parent(darts, tmp_pat
     )
     third = finished("search", f"from={child}", "method=fairnas", cwd=tmp_path)
     results = results_of(third)
-    assert (
-        results["search"]["warm_start"]["warm_start"]["method"] == "steady_darts"
-    )  # the whole chain, and what all of it cost
+    # the whole chain of runs is recorded, and what all of them cost
+    assert results["search"]["warm_start"]["warm_start"]["method"] == "steady_darts"
     assert results["total_seconds"] > results_of(child)["total_seconds"]
     shutil.rmtree(darts)
-    assert (
-        finished("derive", f"from={child}", "searcher.candidates=3", cwd=tmp_path) != child
-    )  # another searcher: a grandchild
+    # another searcher makes a new folder, a grandchild
+    assert finished("derive", f"from={child}", "searcher.candidates=3", cwd=tmp_path) != child
     assert finished("search", f"from={child}", cwd=tmp_path) == child
 
 

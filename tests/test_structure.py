@@ -1,5 +1,5 @@
-"""The shape of the project: who may import whom, what each module alone knows, and that every
-variant is complete.
+"""The shape of the project: which part may import which, which module alone may use a package, and
+that every variant is complete.
 """
 
 import ast
@@ -37,8 +37,8 @@ from supernet.track.interface import Tracker
 from tests import variants
 from tests.commands import ROOT
 
-# Part of the package -> parts that it may import. A part may import itself; what stands lower may
-# import only what stands higher.
+# Part of the package -> parts that it may import. A part may also import itself. A part imports
+# only parts that are listed above it.
 ALLOWED = {
     "errors": set(),
     "ops": set(),
@@ -111,7 +111,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 
 def imports(path):
-    """The full names of all modules that a file imports, at the top or later."""
+    """Yields the full names of all modules that a file imports, at the top or later."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -138,7 +138,7 @@ def test_imports_go_one_way(name):
 
 
 def test_the_table_has_no_circle():
-    """A part stands on parts whose own foundations do not hold it."""
+    """No part imports, directly or through others, a part that imports it."""
     left = {name: set(below) for name, below in ALLOWED.items()}
     while free := [name for name, below in left.items() if not below & left.keys()]:
         for name in free:
@@ -174,7 +174,7 @@ CELLS = {"spaces/cells.py", "spaces/nb201.py", "spaces/darts.py"}  # who knows t
 
 
 def test_only_the_spaces_of_cells_know_cells():
-    """The others know no more of a space than what :class:`Space` and its capabilities say."""
+    """Other modules know of a space only what :class:`Space` and its capabilities say."""
     module = "supernet.spaces.cells"
     names = set(vars(importlib.import_module(module)))
     assert names > {"Cell", "MixedCell", "Geometry", "CellSpace"}
@@ -188,7 +188,9 @@ def test_only_the_spaces_of_cells_know_cells():
 
 
 def test_only_the_spaces_of_cells_know_the_names_of_operations():
-    """As strings in the code. Matplotlib has a word ``none`` of its own, for a colour."""
+    """The names are searched as strings in the code. Matplotlib has a colour that is called
+    ``none``.
+    """
     operations = {o for make in variants.SPACES.values() for g in make().groups for o in g.options}
     assert operations > {"none", "skip_connect"}
     for path in FILES:
@@ -202,7 +204,7 @@ def test_only_the_spaces_of_cells_know_the_names_of_operations():
 
 
 def test_the_package_starts_without_what_only_some_commands_need():
-    """A person who mistypes a key waits for what is imported first."""
+    """A user who mistypes a key has to wait for everything that is imported first."""
     heavy = (
         "wandb",
         "matplotlib",
@@ -256,7 +258,7 @@ def test_every_option_composes_and_every_part_builds(path):
 
 
 def commands_in(path):
-    """The commands that stand in the comments of a YAML file."""
+    """The commands in the comments of a YAML file."""
     return re.findall(r"^# (supernet .*)$", path.read_text(encoding="utf-8"), re.M)
 
 
@@ -264,8 +266,8 @@ def commands_in(path):
     "path", [p for p in OPTIONS if p.parent.name in WHOLE], ids=lambda path: path.stem
 )
 def test_the_commands_of_an_experiment_are_short_and_understood(path):
-    """Every job of a sweep, and every run of a study, composes; ``from=`` needs a run, and is left
-    out.
+    """Every job of a sweep and every run of a study composes. ``from=`` is left out, because it
+    needs a run.
     """
     for command in commands_in(path):
         assert len(command) <= 100
@@ -322,7 +324,7 @@ KINDS = {  # group -> base class, the list of the shared tests
 
 
 def concrete(base):
-    """Every class of the package that is a ``base`` and can be used as one."""
+    """Every class of the package that is a subclass of ``base`` and can be instantiated."""
     found = set()
     for module in pkgutil.walk_packages(supernet.__path__, "supernet."):
         for value in vars(importlib.import_module(module.name)).values():
@@ -364,7 +366,9 @@ def test_every_variant_has_its_yaml_and_its_line_in_the_shared_tests(group):
 
 @pytest.fixture(scope="module")
 def tracked():
-    """Text of every file that git knows of, by its path; skipped where there is no checkout."""
+    """Path -> text, for every file that git tracks. Tests with it are skipped if there is no
+    checkout.
+    """
     try:
         listed = subprocess.run(
             ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
@@ -382,8 +386,9 @@ def test_the_top_level_is_short(tracked):
     assert {"pyproject.toml", "README.md", "supernet", "conf", "tests"} <= top
 
 
-# A file that names a package host, or an option that chooses one, ties an installation to it. The
-# names are not written here either: each hash is the beginning of the sha256 of a name.
+# No file may name a package host, or an option that chooses one, because this would tie
+# installations to it. The names are not written here either: each hash is the beginning of the
+# sha256 of a name.
 PACKAGE_HOSTS = {
     "03e390c8d8a6f2cf",
     "03eabd6c5c4ff24d",
@@ -406,11 +411,11 @@ def hash_of(name):
 
 
 def words_with_a_hash_of(hashes, text):
-    """The words of ``text`` that are in ``hashes``, or whose parts are.
+    """The words of ``text`` whose hash is in ``hashes``, or that have a part whose hash is in it.
 
-    The parts of ``files.host.example`` are its labels and the domains that it lies in
-    (``host.example``); those of ``--where-from-url`` are ``where-from``, ``from-url`` and all of
-    it. Case makes no difference, nor ``_`` in place of ``-``.
+    The parts of ``files.host.example`` are its labels and the domains that contain it
+    (``host.example``). Those of ``--where-from-url`` are ``where-from``, ``from-url`` and the
+    whole. Case is ignored, and ``_`` is the same as ``-``.
     """
 
     def parts(word):

@@ -1,4 +1,6 @@
-"""Studies: the comparison by hand, and one that is stopped, resumed, looked into and extended."""
+"""Studies: a comparison computed by hand, and a study that is stopped, resumed, inspected and
+extended.
+"""
 
 import json
 import re
@@ -38,8 +40,8 @@ def result(method, seed, mean, chance):
 
 
 def test_a_comparison_by_hand():
-    """Two seeds a method. Student's t is 12.706 for one degree of freedom, so that 0.6 may be 0 to
-    1; 3.182 for three.
+    """Each method has two seeds. The quantile of Student's t is 12.706 for one degree of freedom,
+    so that the interval of 0.6 is 0 to 1; it is 3.182 for three.
     """
     results = [
         result("darts", 0, 0.5, [0.1, 0.2]),
@@ -60,7 +62,9 @@ def test_a_comparison_by_hand():
 
 
 def test_a_study_by_a_published_table(tmp_path):
-    """The table says how many options are convolutions, so that every figure is known."""
+    """The accuracy in the table is the number of convolutions, so that every expected figure is
+    known.
+    """
     space = NB201(Geometry(4, 1), Geometry(4, 1))
     texts = ["+".join(nodes) for nodes in product(*(node(slots) for slots in (1, 2, 3)))]
     convolutions = np.array([text.count("conv") for text in texts])
@@ -93,9 +97,8 @@ def test_a_study_by_a_published_table(tmp_path):
         assert method["mean"] == pytest.approx(sum(counts) / 20)
         assert method["parameter_free"] == pytest.approx(1 - sum(counts) / 12)
         assert method["regret"] == pytest.approx(0.6 - method["mean"])
-    assert (
-        chance["runs"] == 1000 and chance["mean"] < 0.15
-    )  # the one column says the opposite of the other
+    # the two columns order the architectures in opposite ways
+    assert chance["runs"] == 1000 and chance["mean"] < 0.15
     assert (largest["mean"], median["mean"]) == (pytest.approx(0.6), pytest.approx(0.2))
     again = supernet("study", f"from={folder}", "study.target=nonsense", cwd=tmp_path)
     assert (again.code, again.err.count("\n")) == (
@@ -113,7 +116,7 @@ def test_a_study_by_a_published_table(tmp_path):
 
 
 def node(slots):
-    """All texts of an NB201 node of so many in-edges."""
+    """All texts of an NB201 node with this number of incoming edges."""
     return [
         "|" + "|".join(f"{o}~{i}" for i, o in enumerate(options)) + "|"
         for options in product(OPTIONS, repeat=slots)

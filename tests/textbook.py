@@ -1,9 +1,9 @@
-"""A plain reference: the supernets of DARTS and NAS-Bench-201 as their papers describe them, and
-nothing shared, folded or skipped.
+"""A plain reference: the supernets of DARTS and NAS-Bench-201 as their papers describe them.
+Nothing is shared, folded or skipped.
 
-One module a candidate operation, each with its own ReLU, pooling and BatchNorm; a loop over edges
-and over operations; NCHW; eager. The tests compare the real supernets with it, and
-``tools/bench.py`` measures against it.
+Each candidate operation is one module, with its own ReLU, pooling and BatchNorm. There is a loop
+over edges and over operations. The layout is NCHW, and everything runs eagerly. The tests compare
+the real supernets with this reference, and ``tools/bench.py`` measures against it.
 """
 
 import torch
@@ -52,11 +52,11 @@ def dilated(c: int, kernel: int, stride: int) -> nn.Module:
 
 
 class Halved(nn.Module):
-    """ReLU, two 1×1 convolutions of stride 2, the second of which starts one pixel later, side by
-    side; BatchNorm.
+    """ReLU; two 1×1 convolutions of stride 2, of which the second starts one pixel later, with
+    concatenated outputs; BatchNorm.
 
-    The convolutions have stride 1 and are given every second pixel: with stride 2 their gradients
-    corrupt the heap on some processors (``tools/heap_check.py``).
+    The convolutions have stride 1 and get every second pixel. With stride 2 their gradients corrupt
+    the heap on some processors (``tools/heap_check.py``).
     """
 
     def __init__(self, inputs: int, outputs: int):
@@ -96,9 +96,8 @@ OPERATIONS = {
     "nor_conv_1x1": lambda c, stride: relu_conv_norm(c, c, 1, stride),
     "nor_conv_3x3": lambda c, stride: relu_conv_norm(c, c, 3, stride),
 }
-NB201_OPERATIONS = OPERATIONS | {
-    "avg_pool_3x3": lambda c, stride: average(stride)
-}  # without a BatchNorm
+# in NAS-Bench-201 the pooling has no BatchNorm
+NB201_OPERATIONS = OPERATIONS | {"avg_pool_3x3": lambda c, stride: average(stride)}
 
 
 class MixedOp(nn.Module):
@@ -231,7 +230,7 @@ class TextbookNB201(nn.Module):
 
 
 def textbook(space: Space, classes: int = 10, in_channels: int = 3) -> nn.Module:
-    """The reference of the space's search network, with fresh weights."""
+    """The reference of the search network of a space, with new weights."""
     kind = {Darts: TextbookDarts, NB201: TextbookNB201}[type(space)]
     return kind(
         space.groups[0].options, space.search.channels, space.search.cells, classes, in_channels
@@ -239,7 +238,7 @@ def textbook(space: Space, classes: int = 10, in_channels: int = 3) -> nn.Module
 
 
 def run(reference: nn.Module, images: Tensor, mixture: Mixture) -> Tensor:
-    """The reference on a mixture; a path is a table of zeros and ones."""
+    """Runs the reference on a mixture. A path becomes a table of zeros and ones."""
     tables = {}
     for name, choice in mixture.items():
         options = len(reference_options(reference))
@@ -255,11 +254,11 @@ def reference_options(reference: nn.Module) -> nn.ModuleList:
 
 
 def places(supernet: nn.Module, reference: nn.Module) -> list[tuple[str, str]]:
-    """The names of each tensor of a state in the supernet and in the reference.
+    """The names of each tensor: in the state of the supernet and in the state of the reference.
 
-    Both were defined in the order of their papers: stem, cells, edges, options, layers. So the
-    tensors come in the same order, if those of BatchNorms that count batches are taken with the
-    others.
+    Both networks define their tensors in the order of the papers: stem, cells, edges, options,
+    layers. The tensors of both states therefore come in the same order, the batch counters of
+    BatchNorm included.
     """
     ours, theirs = supernet.state_dict(), reference.state_dict()
     pairs = list(zip(ours, theirs, strict=True))
@@ -275,7 +274,9 @@ def places(supernet: nn.Module, reference: nn.Module) -> list[tuple[str, str]]:
 
 
 def copy_weights(supernet: nn.Module, reference: nn.Module, back: bool = False) -> None:
-    """Copies weights and statistics of the supernet into the reference, or ``back``."""
+    """Copies weights and statistics from the supernet to the reference, or from the reference to
+    the supernet (``back``).
+    """
     ours, theirs = supernet.state_dict(), reference.state_dict()
     if back:
         supernet.load_state_dict(

@@ -1,7 +1,7 @@
-"""The one list of spaces, samplers, learners, modifiers, guards, instruments and searchers: every
+"""The one list of spaces, samplers, learners, modifiers, guards, instruments and searchers. Every
 shared test runs over all of them.
 
-Adding a variant means adding its line here.
+To add a variant to the tests, add its line here.
 """
 
 from supernet.guards.early_stop import EarlyStop

@@ -1,16 +1,19 @@
-"""Measures the step of a supernet against a plain reference written like the papers
+"""Compares the training step of a supernet with a plain reference that is written like the papers
 (``tests/textbook.py``).
 
     uv run python tools/bench.py [--quick] [--json] [--plot FILE] [--threads N] [--rounds N]
 
-Each case runs in a process of its own, and the processes take turns: one step of this, one of that,
-so that what else the machine does befalls all alike. The first steps warm up; a time is the median
-of the rounds, a ratio the median of the rounds' ratios. Memory is what the process's peak grows by
-from just before its first step. ``--quick`` takes a small geometry and the ratios alone.
+Each *case* (a network and its size) runs in a process of its own. The processes take turns: in each
+*round* every process does one step. Other load on the machine therefore affects all cases alike.
+The first rounds warm up and do not count. A time is the median over the rounds. A ratio of two
+cases is the median of the ratios of each round. The memory of a case is the growth of the peak of
+its process from just before the first step. ``--quick`` uses a small supernet and measures only the
+ratios.
 
-What a machine can do at most is measured beside it, by products of large matrices in the precision
-and with the threads of the case: the arithmetic fraction is the rate at which a step does the
-multiply-adds that it cannot do without (:func:`multiply_adds`), over the rate of these products.
+The tool also measures the speed limit of the machine, as the rate of multiply-adds in products of
+large matrices, with the precision and the threads of the case. The *arithmetic fraction* of a step
+is the rate at which it does its necessary multiply-adds (:func:`multiply_adds`), divided by that
+rate.
 """
 
 import argparse
@@ -33,20 +36,21 @@ from unittest import mock
 
 ROOT = Path(__file__).resolve().parents[1]
 OPTIMISATIONS = ("at_once", "native", "fixed_weights", "channels_last")
-PROCESSES = multiprocessing.get_context(
-    "forkserver"
-)  # each begins where torch is imported, which takes longer than many a step
+# Every process starts with torch imported: to import it takes longer than many steps.
+PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["torch", "torch._dynamo"])
-SIDE, PRODUCTS = 1024, 4  # of the matrices whose products show what the machine can do
+SIDE, PRODUCTS = 1024, 4  # side of the matrices that are multiplied, products in one step
 
 
 @dataclass(frozen=True)
 class Case:
-    """What one process does: steps of ``network`` "ours", "textbook", "path" or "standalone",
-    ``without`` an optimisation.
+    """What one process measures: steps of a ``network``.
 
-    Others are "search", the whole step of a search by ``method`` with its data pipeline, and
-    "matrices", plain products of these.
+    "ours" is a first-order DARTS step of this package's supernet, and "textbook" the same step of
+    the plain reference. "path" and "standalone" are steps of one architecture, as a path of the
+    supernet and as a network of its own. "search" is the whole step of a search by ``method``, with
+    its data pipeline. "matrices" is products of matrices. ``without`` names an optimisation that is
+    switched off.
     """
 
     network: str
@@ -54,22 +58,24 @@ class Case:
     space: str = "darts"
     channels: int = 16
     cells: int = 8
-    nodes: int = 4  # of a cell of the DARTS space
+    nodes: int = 4  # nodes of a cell of the DARTS space
     batch: int = 16
     pixels: int = 32
     precision: str = "float32"
-    options: int = 0  # only the first so many options of every slot; 0 is all
+    options: int = 0  # how many options of every slot run, the first ones; 0: all
     without: str = ""
     recompute: bool = False
     threads: int = 0
 
 
-# --- in a process of its own
+# --- what runs in the process of a case
 
 
 def serve(case: Case, asker: Connection) -> None:
-    """Answers each question: "step" with its seconds, "memory" with the bytes that the peak has
-    grown by.
+    """Answers requests until the pipe ends.
+
+    "step" does a step and answers with its seconds. "memory" answers with the bytes by which the
+    peak of this process has grown since just before the first step.
     """
     import torch
 
@@ -78,9 +84,8 @@ def serve(case: Case, asker: Connection) -> None:
     use(case.threads)
     device, made = torch.device("cpu"), PREPARE.get(case.network, prepare)
     with ExitStack() as patches:
-        made(
-            replace(case, cells=2, batch=2, pixels=8), patches
-        )()  # brings the code into memory, which is not to count
+        # A small step first: it loads the code into memory, which must not count.
+        made(replace(case, cells=2, batch=2, pixels=8), patches)()
     with ExitStack() as patches, suppress(EOFError):
         step = made(case, patches)
         reset_peak_memory(device)
@@ -95,6 +100,7 @@ def serve(case: Case, asker: Connection) -> None:
 
 
 def use(threads: int) -> None:
+    """Sets the number of threads of torch; 0 leaves it unchanged."""
     import torch
 
     if threads:
@@ -118,14 +124,14 @@ def space_of(case: Case):
 
 
 def task_of(case: Case):
-    """Ten classes of colour images of the size of a case."""
+    """The task of a case: ten classes of colour images."""
     from supernet.task import Classification
 
     return Classification((3, case.pixels, case.pixels), 10)
 
 
 def prepare(case: Case, patches: ExitStack) -> Callable[[], object]:
-    """The step of a case, as a function."""
+    """A function that does one step of a case: "ours", "textbook", "path" or "standalone"."""
     import numpy as np
     import torch
     from torch import nn
@@ -217,7 +223,7 @@ def prepare(case: Case, patches: ExitStack) -> Callable[[], object]:
 
 
 def search(case: Case, patches: ExitStack) -> Callable[[], object]:
-    """The step of a search as the command line would do it, on images of noise."""
+    """A function that does one step of a search as the command line does it, on images of noise."""
     import torch
 
     from supernet.cli.composition import composed
@@ -243,12 +249,13 @@ def search(case: Case, patches: ExitStack) -> Callable[[], object]:
     images = TensorImages(images, torch.arange(len(images)) % 10)
     setup.data = ImageData.of("noise", images, images)
     stage = search_stage(setup, budget_of(setup, {}))
-    indices = itertools.count(stage.planned // 2)  # where no method has the weights learn alone
+    # In the first steps of some methods the weights learn alone; half way through, all learn.
+    indices = itertools.count(stage.planned // 2)
     return lambda: stage.step(next(indices))
 
 
 def matrices(case: Case, patches: ExitStack) -> Callable[[], object]:
-    """A step of nothing but products of matrices, as fast as torch does multiply-adds on this
+    """A function that only multiplies matrices: it shows how fast torch does multiply-adds on this
     machine.
     """
     import torch
@@ -262,19 +269,20 @@ def matrices(case: Case, patches: ExitStack) -> Callable[[], object]:
 PREPARE = {"search": search, "matrices": matrices}
 
 
-# --- the process that asks
+# --- what runs in the main process
 
 
 class Worker:
-    """A process that runs a case, one step when told."""
+    """A process that runs a case. It does a step on each request."""
 
     def __init__(self, case: Case):
         self.pipe, other = PROCESSES.Pipe()
         self.process = PROCESSES.Process(target=serve, args=(case, other))
         self.process.start()
-        other.close()  # so that the pipe ends with the process
+        other.close()  # so that the pipe ends when the process ends
 
     def ask(self, what: str) -> float:
+        """Sends a request of :func:`serve` and returns the answer."""
         try:
             self.pipe.send(what)
             return self.pipe.recv()
@@ -290,14 +298,16 @@ class Worker:
 
 
 def alone(threads: int, function: Callable, *arguments):
-    """What a function returns in a process of its own."""
+    """Runs ``function`` in a process of its own and returns its result."""
     with ProcessPoolExecutor(1, PROCESSES, use, (threads,)) as pool:
         return pool.submit(function, *arguments).result()
 
 
 def measure(cases: dict[str, Case], rounds: int, warmup: int = 1) -> dict[str, dict]:
-    """Name -> ``seconds`` (median), ``rounds`` (all of them) and ``bytes`` (of memory) of each
-    case, taking turns.
+    """Measures several cases, whose processes take turns.
+
+    Returns, for each name, ``seconds`` (the median), ``rounds`` (the seconds of each round) and
+    ``bytes`` (of memory).
     """
     workers = {name: Worker(case) for name, case in cases.items()}
     try:
@@ -321,27 +331,30 @@ def measure(cases: dict[str, Case], rounds: int, warmup: int = 1) -> dict[str, d
 
 
 def ratio(found: dict[str, dict], over: str, under: str) -> float:
-    """The median of the rounds' ratios."""
+    """The median, over the rounds, of the time of ``over`` divided by the time of ``under``."""
     return statistics.median(
         a / b for a, b in zip(found[over]["rounds"], found[under]["rounds"], strict=True)
     )
 
 
 def multiply_adds(case: Case) -> int:
-    """Multiply-adds that a step of first order cannot do without, which limits its speed.
+    """The number of multiply-adds that a first-order step must do, whatever the program.
 
-    They are those of convolutions and linear layers, as in papers, of every option of every edge.
-    Let F be those of one forward pass, by the space's table of costs. A layer's gradient takes as
-    many for its weights, and again for what it reads.
+    As in papers, only convolutions and linear layers count, of every option of every edge. Let F be
+    the multiply-adds of one forward pass, by the table of costs of the space. The backward pass of
+    a layer takes as many for the gradient of its weights, and as many for the gradient of its
+    inputs.
 
-    The weights' step takes 3 F, less those of the stem once: nobody asks for the gradient of
-    images. The logits' step needs no gradient of a weight, and goes back only as far as anything
-    depends on a logit: not into the stem, nor the operations that read the first cell's inputs, nor
-    what makes these. So it takes 2 F, less all of those; torch counts them (its counter is exact
-    for the gradients of what is read; for those of depthwise weights it is not, and is not asked).
+    The step of the weights takes 3 F, minus the multiply-adds of the stem once, because the images
+    do not require grad.
 
-    What a program does beyond that counts for nothing, as the second moments in ours, and so does
-    all that is no multiply-add.
+    In the step of the logits the weights do not require grad. The backward pass ends where nothing
+    depends on a logit: it does not reach the stem, the operations that read the inputs of the first
+    cell, or the layers that compute these inputs. The step therefore takes 2 F minus those parts of
+    the backward pass. torch's counter counts this step. (The counter is exact for gradients of
+    inputs. It is not exact for gradients of depthwise weights, which do not occur here.)
+
+    Everything else that a program computes does not count, such as the second moments in ours.
     """
     import torch
     from torch.utils.flop_counter import FlopCounterMode
@@ -359,16 +372,15 @@ def multiply_adds(case: Case) -> int:
         }
         network(torch.empty(1, *shape), softmax_mixture(logits)).sum().backward()
     stem = network.stem[0].weight.numel() * case.pixels**2
-    return case.batch * (
-        counter.get_total_flops() // 2 + 3 * forward - stem
-    )  # a multiply-add is two floating-point operations
+    # a multiply-add is two floating-point operations
+    return case.batch * (counter.get_total_flops() // 2 + 3 * forward - stem)
 
 
 def headline(base: Case, rounds: int) -> dict[str, float]:
-    """The ratios that count, textbook to ours (more is better), and path to standalone network (1
-    is best).
+    """The main figures: the ratios of the textbook to ours (a higher one is better) and of a path
+    to its standalone network (1 is best).
 
-    The arithmetic fractions say how near a step comes to the machine's limit.
+    The arithmetic fractions say how close a step comes to the speed limit of the machine.
     """
     figures = {"step_multiply_adds": alone(base.threads, multiply_adds, base)}
     for precision, short in (("float32", "fp32"), ("bf16", "bf16")):
@@ -403,9 +415,7 @@ def headline(base: Case, rounds: int) -> dict[str, float]:
 
 
 def ablations(base: Case, rounds: int) -> dict[str, dict[str, float]]:
-    """How many times as long the step takes without each optimisation alone, and how many times as
-    much memory.
-    """
+    """The time and the memory of a step without one optimisation, relative to the step with all."""
     cases = {"ours": base} | {name: replace(base, without=name) for name in OPTIMISATIONS}
     found = measure(cases, rounds)
     return {
@@ -417,8 +427,8 @@ def ablations(base: Case, rounds: int) -> dict[str, dict[str, float]]:
 
 
 def recomputation(base: Case, rounds: int) -> dict[str, float]:
-    """How many times as long a step takes, and how many times the memory, where cheap activations
-    are made again in backward.
+    """The time and the memory of a step that computes cheap activations again in the backward pass,
+    relative to the usual step.
     """
     found = measure({"kept": base, "again": replace(base, recompute=True)}, rounds)
     return {
@@ -438,8 +448,10 @@ GROWTH = {
 
 
 def growth(base: Case, rounds: int) -> dict[str, dict]:
-    """Seconds and bytes by each measure of size, and the exponents of the power laws through them
-    (1: twice for twice the size).
+    """Seconds and bytes of a step for several values of each measure of size.
+
+    The exponents are those of the power laws through the figures; 1 means that twice the size takes
+    twice as much.
     """
     result = {}
     for name, values in GROWTH.items():
@@ -455,7 +467,7 @@ def growth(base: Case, rounds: int) -> dict[str, dict]:
 
 
 def draw(found: dict[str, dict], file: Path) -> None:
-    """What :func:`growth` found on logarithmic axes, where the power laws are lines."""
+    """Draws the result of :func:`growth` on logarithmic axes, on which power laws are lines."""
     from matplotlib.figure import Figure
 
     from supernet.report.figures import framed
@@ -488,10 +500,10 @@ def draw(found: dict[str, dict], file: Path) -> None:
 
 
 def methods(base: Case, rounds: int) -> dict[str, dict[str, float]]:
-    """Steps of whole searches, with the data pipeline: seconds, bytes, and images a second of those
-    that the weights train on.
+    """Measures steps of whole searches, with their data pipeline.
 
-    Where a step runs a path, which differs from step to step, there are more of them.
+    Returns, for each method, seconds, bytes, and how many images per second the weights train on.
+    Methods whose steps run a random path get more rounds, because their steps differ.
     """
     found = {}
     for names, count in (
@@ -512,7 +524,7 @@ def methods(base: Case, rounds: int) -> dict[str, dict[str, float]]:
 
 
 def pipeline(batch: int = 64, steps: int = 50) -> float:
-    """Images a second of the data pipeline alone: 32×32 images, cropped, flipped and cut out."""
+    """Images per second of the data pipeline alone, on 32×32 images with crop, flip and cutout."""
     import numpy as np
     import torch
 
@@ -540,7 +552,7 @@ def pipeline(batch: int = 64, steps: int = 50) -> float:
 
 
 def evaluations(base: Case, count: int = 10) -> float:
-    """Architectures a second that a searcher judges with inherited weights on one batch of 256
+    """How many architectures per second are judged with the supernet's weights, on one batch of 256
     images.
     """
     import numpy as np
@@ -560,7 +572,7 @@ def evaluations(base: Case, count: int = 10) -> float:
 
 
 def startup(rounds: int = 3) -> float:
-    """Seconds until the command line has said its version of the configuration."""
+    """Seconds until the command line has printed its configuration."""
 
     def once() -> float:
         start = time.perf_counter()
@@ -576,7 +588,9 @@ def startup(rounds: int = 3) -> float:
 
 
 def machine() -> dict[str, str | int | bool]:
-    """What figures depend on; ``native`` is whether our C kernels are in use."""
+    """The hardware and the versions on which the figures depend. ``native`` says whether the
+    package's C kernels are in use.
+    """
     import torch
 
     from supernet.ops.fast import native
@@ -601,7 +615,7 @@ def machine() -> dict[str, str | int | bool]:
 
 
 def lines(figures: dict, prefix: str = "") -> Iterator[str]:
-    """One line a figure; those of a table by their path in it."""
+    """One line for each figure. The name of a nested figure is its path, such as ``a/b``."""
     for name, value in figures.items():
         if isinstance(value, dict):
             yield from lines(value, f"{prefix}{name}/")
@@ -614,7 +628,7 @@ def main() -> None:
     parser.add_argument(
         "--quick",
         action="store_true",
-        help="a small geometry, and the ratios alone: within a minute on two cores",
+        help="use a small supernet and measure only the ratios: about a minute on two cores",
     )
     parser.add_argument(
         "--json", action="store_true", help="print one JSON object with every figure"
@@ -623,7 +637,7 @@ def main() -> None:
         "--plot", type=Path, metavar="FILE", help="draw the growth into an SVG, PDF or PNG"
     )
     parser.add_argument(
-        "--threads", type=int, default=0, help="of each process; 0 is torch's own number"
+        "--threads", type=int, default=0, help="threads of each process; 0: as many as torch takes"
     )
     parser.add_argument("--rounds", type=int, default=0)
     options = parser.parse_args()
@@ -631,7 +645,7 @@ def main() -> None:
         parser.error(
             "--plot draws the growth, which --quick does not measure; leave out one of them"
         )
-    sys.path.insert(0, str(ROOT))  # of the processes too
+    sys.path.insert(0, str(ROOT))  # the processes of the cases inherit it
     base = Case("ours", threads=options.threads)
     if options.quick:
         figures = headline(replace(base, cells=2, batch=4), options.rounds or 3)

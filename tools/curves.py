@@ -1,12 +1,12 @@
-"""How often is a training ended early that would have been the best, and what does ending spare?
+"""Measures how often the rule that ends trainings early loses the best one, and what it saves.
 
     python tools/curves.py [--cells N] [--json FILE] [KEY=VALUE ...]
 
-Trains N random architectures from scratch by the recipe of the settings (as of ``supernet``;
-size=small unless told otherwise, and ``data=npz data.source.path=FILE`` for a file of one's own),
-none of them ended, and looks after every epoch at held-out training images. On these curves the
-rule of ``shortlist`` is then played back, in many random orders, for each first look and
-confidence.
+The tool trains N random architectures from scratch, each to its last epoch, and judges each on
+held-out training images after every epoch. The settings KEY=VALUE are those of ``supernet``; the
+default is ``size=small``, and ``data=npz data.source.path=FILE`` takes your own data. The tool then
+applies the rule of ``shortlist`` to these learning curves, in many random orders, for each value of
+``first_look`` and ``confidence``.
 """
 
 import argparse
@@ -34,7 +34,11 @@ CONFIDENCES = (0.5, 0.8, 0.95, 0.99)
 
 
 def trained(work: Work, count: int) -> list[dict[str, Any]]:
-    """Text, parameters and curve of ``count`` different random architectures."""
+    """Trains ``count`` different random architectures.
+
+    Returns, for each, its text in the notation of the space, its number of parameters, the seconds
+    that its training took, and its learning curve.
+    """
     rng, found = Streams(work.config.seed).host("curves"), {}
     while len(found) < count:
         architecture = work.budget.random(rng)
@@ -61,11 +65,11 @@ def trained(work: Work, count: int) -> list[dict[str, Any]]:
 def played(
     curves: np.ndarray, likely: np.ndarray, high: np.ndarray, first: int, bend: bool
 ) -> dict[str, float]:
-    """The rule of :func:`supernet.evaluate.curves.hopeless`, from epoch ``first`` on, on ``curves``
-    [runs, epochs] in their order.
+    """Applies the rule of :func:`supernet.evaluate.curves.hopeless` to finished ``curves`` [runs,
+    epochs], one after the other, from epoch ``first`` on.
 
-    ``likely`` and ``high`` [runs, epochs] are what was forecast after each epoch; without ``bend``
-    nothing is added to it.
+    ``likely`` and ``high`` [runs, epochs] are the predictions after each epoch. Without ``bend``
+    the rule does not add what the learning rate schedule may give.
     """
     epochs = curves.shape[1]
     finished, ended, wrong, spared = [], [], 0, 0
@@ -93,8 +97,9 @@ def played(
 
 
 def table(curves: np.ndarray, shortlist: int, orders: int, seed: int) -> list[dict[str, Any]]:
-    """A row for each first look and confidence, with and without the bend: means over random draws
-    of ``shortlist`` curves.
+    """A row for each first look and confidence, with and without the bend of the schedule.
+
+    The figures are means over ``orders`` random draws of ``shortlist`` curves.
     """
     (count, epochs), rng, rows = curves.shape, np.random.default_rng(seed), []
     draws = [rng.permutation(count)[:shortlist] for _ in range(orders)]
@@ -135,20 +140,20 @@ def table(curves: np.ndarray, shortlist: int, orders: int, seed: int) -> list[di
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "overrides", nargs="*", metavar="KEY=VALUE", help="settings, as of supernet"
+        "overrides", nargs="*", metavar="KEY=VALUE", help="settings, as for supernet"
     )
-    parser.add_argument("--cells", type=int, default=30, help="random architectures")
+    parser.add_argument("--cells", type=int, default=30, help="number of random architectures")
     parser.add_argument(
-        "--shortlist", type=int, default=10, help="how many of them are compared with each other"
+        "--shortlist", type=int, default=10, help="how many of them form one shortlist"
     )
     parser.add_argument(
-        "--orders", type=int, default=1000, help="random draws of so many, in random order"
+        "--orders", type=int, default=1000, help="number of shortlists, drawn at random"
     )
-    parser.add_argument("--json", type=Path, help="where to write every figure")
+    parser.add_argument("--json", type=Path, help="file to write every figure to")
     parser.add_argument(
         "--curves",
         type=Path,
-        help="a file that --json wrote: its curves, instead of training again",
+        help="file that --json wrote; use its curves instead of training again",
     )
     arguments = parser.parse_args()
     if arguments.curves:

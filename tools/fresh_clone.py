@@ -1,9 +1,9 @@
-"""Tries the README's commands as a stranger would: in a fresh clone, with an empty home and empty
-caches, and times them.
+"""Runs and times the README's commands as a new user would: in a fresh clone, with an empty home
+and empty caches.
 
     python tools/fresh_clone.py [--pytest]
 
-Only what is committed is cloned. The clone lies in a temporary folder and is removed at the end.
+The clone holds only what is committed. It is in a temporary folder, which is removed at the end.
 """
 
 import argparse
@@ -20,14 +20,16 @@ HERE = Path(__file__).resolve().parent.parent
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    arguments.add_argument("--pytest", action="store_true", help="run the tests after the main job")
+    arguments.add_argument(
+        "--pytest", action="store_true", help="run the tests as well, after the first command"
+    )
     commands = ["pip install uv && uv run supernet"] + [
         "uv run pytest"
     ] * arguments.parse_args().pytest
     with tempfile.TemporaryDirectory() as folder:
         home, clone = Path(folder) / "home", Path(folder) / "clone"
         home.mkdir()
-        venv.create(Path(folder) / "python", with_pip=True)  # a Python with nothing installed
+        venv.create(Path(folder) / "python", with_pip=True)  # a Python without other packages
         path = f"{Path(folder) / 'python' / 'bin'}{os.pathsep}{os.environ['PATH']}"
         ours = (
             "HOME",

@@ -1,16 +1,16 @@
-"""Which small convolutions corrupt the heap on this machine, and which give wrong numbers.
+"""Finds small convolutions that corrupt the heap on this machine or compute wrong numbers.
 
     python tools/heap_check.py [--isa DEFAULT AVX2] [--threads 1] [--channels 16]
 
-Run it when torch is upgraded. It runs the forward and the backward of some eight thousand small
-convolutions under the heap check of the GNU C library, first with all instructions that the
-processor has, then with AVX2 alone. It prints those that abort their process, and those whose
-numbers are not the ones of float64. ``supernet/ops/convolution.py`` says what was found in torch
-2.15.0, and what the package does about it.
+Run it when torch is upgraded. It runs the forward and the backward pass of some eight thousand
+small convolutions under the heap check of the GNU C library, first with all instructions of the
+processor, then with AVX2 only. It prints the convolutions that abort their process, and those whose
+results differ from the results in float64. ``supernet/ops/convolution.py`` says what was found in
+torch 2.15.0, and how the package avoids it.
 
-The heap check aborts a process that frees a block whose borders were overwritten. So each batch of
-convolutions runs in a forked process, and if that aborts, each of its convolutions in one of its
-own.
+The heap check aborts a process when it frees a block whose borders were overwritten. Each batch of
+convolutions therefore runs in a forked process. If that process aborts, each convolution of the
+batch runs again in a process of its own.
 """
 
 import argparse
@@ -29,12 +29,14 @@ from torch.nn import functional as F
 
 LIBRARY = "libc_malloc_debug.so.0"  # since glibc 2.34 the check is in a library of its own
 CHANNELS = 1, 2, 3, 4, 5, 6, 8, 9, 12, 16
-BATCH, REPEATS = 32, 3  # what is overwritten, and so what is seen, depends on the heap
-TOLERANCE = {"float32": 1e-4, "bfloat16": 0.05}  # of the largest number
+BATCH, REPEATS = 32, 3  # repeated, because whether the check sees a fault depends on the heap
+TOLERANCE = {"float32": 1e-4, "bfloat16": 0.05}  # largest error, relative to the largest number
 
 
 class Form(NamedTuple):
-    """A square convolution of square images, padded so that stride 1 keeps their size."""
+    """The form of a convolution: a square kernel on square images. The padding is such that stride
+    1 keeps the size of the images.
+    """
 
     inputs: int
     outputs: int
@@ -49,7 +51,7 @@ class Form(NamedTuple):
 
 
 def forms(channels: int) -> Iterator[Form]:
-    """Every form that is searched, of up to so many ``channels``."""
+    """Yields every form to run, with up to ``channels`` channels."""
     counts = [count for count in CHANNELS if count <= channels]
     dense = [(i, o, 1) for i, o in itertools.product(counts, counts)]
     depthwise = [(c, c, c) for c in counts if c > 1]
@@ -64,7 +66,7 @@ def forms(channels: int) -> Iterator[Form]:
 
 
 def gradients(form: Form, dtype: torch.dtype, tensors: list[torch.Tensor]) -> list[torch.Tensor]:
-    """The result and the gradients of images and weights, in ``dtype``."""
+    """The result of a convolution and the gradients of its images and weights, in ``dtype``."""
     layout = torch.channels_last if form.channels_last else torch.contiguous_format
     x, weight, slope = (t.to(dtype, copy=True, memory_format=layout) for t in tensors)
     x.requires_grad_()
@@ -76,7 +78,7 @@ def gradients(form: Form, dtype: torch.dtype, tensors: list[torch.Tensor]) -> li
 
 
 def worst(form: Form) -> float:
-    """The largest error of any result of the form, relative to the largest number in it."""
+    """The largest error of the result and the gradients, relative to the largest number in each."""
     noise, error = torch.Generator().manual_seed(0), 0.0
     out = (form.size - 1) // form.stride + 1
     shapes = [
@@ -93,7 +95,7 @@ def worst(form: Form) -> float:
 
 
 def survives(job: Callable[[], None]) -> bool:
-    """Whether a process of its own that does the job is not aborted."""
+    """Runs ``job`` in a forked process; whether that process was not aborted."""
     child = os.fork()
     if child == 0:
         try:
@@ -109,8 +111,8 @@ def survives(job: Callable[[], None]) -> bool:
 
 
 def run(batch: Iterable[Form], threads: int) -> None:
-    """Runs each form several times, and prints those that are wrong."""
-    torch.set_num_threads(threads)  # not before the fork, which would have no threads then
+    """Runs each form several times and prints the forms with wrong results."""
+    torch.set_num_threads(threads)  # after the fork: a forked process has no threads of its parent
     for form in list(batch) * REPEATS:
         error = worst(form)
         if not error <= TOLERANCE[form.dtype]:
@@ -118,17 +120,17 @@ def run(batch: Iterable[Form], threads: int) -> None:
 
 
 def corrupt() -> None:
-    """Writes a byte past the end of a tensor."""
+    """Writes a byte past the end of a tensor, to try whether the heap check works."""
     tensor = torch.empty(100, dtype=torch.uint8)
     ctypes.memset(tensor.data_ptr(), 0, 101)
 
 
 def search(channels: int, threads: int) -> None:
-    """Prints every form that aborts its process or is wrong."""
+    """Prints every form that aborts its process or has wrong results."""
     if survives(corrupt):
         raise SystemExit("the heap check does not work here: it needs glibc and its " + LIBRARY)
     torch.set_num_threads(1)
-    worst(Form(16, 16, 3, 1))  # the first takes seconds, of which no fork need pay its own
+    worst(Form(16, 16, 3, 1))  # the first convolution takes seconds; forked processes skip that
     every, aborted = list(forms(channels)), 0
     for start in range(0, len(every), BATCH):
         batch = every[start : start + BATCH]
@@ -145,23 +147,23 @@ def search(channels: int, threads: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--channels", type=int, default=16, help="up to how many (default 16)")
-    parser.add_argument("--threads", type=int, default=1, help="of torch (default 1)")
+    parser.add_argument("--channels", type=int, default=16, help="most channels (default 16)")
+    parser.add_argument("--threads", type=int, default=1, help="threads of torch (default 1)")
     parser.add_argument(
         "--isa",
         nargs="+",
         default=["DEFAULT", "AVX2"],
-        help="values of ONEDNN_MAX_CPU_ISA, one after the other (default DEFAULT AVX2)",
+        help="values of ONEDNN_MAX_CPU_ISA to run with, in turn (default DEFAULT AVX2)",
     )
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
-    told = parser.parse_args()
-    if told.here:
-        return search(told.channels, told.threads)
-    for isa in told.isa:
-        print(f"ONEDNN_MAX_CPU_ISA={isa}, {told.threads} threads", flush=True)
+    options = parser.parse_args()
+    if options.here:
+        return search(options.channels, options.threads)
+    for isa in options.isa:
+        print(f"ONEDNN_MAX_CPU_ISA={isa}, {options.threads} threads", flush=True)
         check = {"MALLOC_CHECK_": "3", "LD_PRELOAD": LIBRARY, "ONEDNN_MAX_CPU_ISA": isa}
-        command = [sys.executable, __file__, "--here", "--channels", str(told.channels)]
-        command += ["--threads", str(told.threads)]
+        command = [sys.executable, __file__, "--here", "--channels", str(options.channels)]
+        command += ["--threads", str(options.threads)]
         subprocess.run(command, env=os.environ | check, check=True)
 
 

@@ -1,15 +1,15 @@
-"""What a training step on one path of a supernet costs beside the same step of that architecture's
-own network.
+"""Compares a training step on one path of a supernet with the same step of the standalone network
+of that architecture.
 
     python tools/path_step.py [--json] [--space nb201 darts] [--channels 8 16] [--architectures 5]
     [--rounds 15]
 
-Both networks have the search's geometry and the same weights, see the same images and do the
-same step: forward, backward, clipping, SGD with momentum. Time is the ratio of the medians over
-rounds in which both take turns. Memory is the peak of what a step has allocated at once beyond what
-was there before it: activations, gradients, what the optimiser needs on the way. Weights and
-momenta, which stay from step to step and of which a supernet has those of all options, are given
-apart (``resident_ratio``).
+Both networks have the size of the supernet and the same weights. They get the same images and do
+the same step: forward, backward, clipping, SGD with momentum. In each round both do one step, in
+turn; the ratio of times is the ratio of the medians over the rounds. The memory of a step is the
+peak of what it allocates beyond what was there before: activations, gradients and temporary tensors
+of the optimiser. Weights and momenta stay between steps, and a supernet has those of all options.
+Their ratio is given separately (``resident_ratio``).
 """
 
 import argparse
@@ -20,9 +20,8 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-os.environ.setdefault(
-    "KINETO_LOG_LEVEL", "99"
-)  # else torch's profiler tells each time that it starts and stops
+# Otherwise torch's profiler prints a line each time it starts and stops.
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")
 
 import numpy as np
 import torch
@@ -37,10 +36,8 @@ from supernet.spaces.nb201 import NB201
 from supernet.spaces.space import Space
 from supernet.task import Classification
 
-SPACES = {
-    "nb201": (NB201, 1),
-    "darts": (partial(Darts, auxiliary=False), 3),
-}  # with their cells at size=small
+# name -> the space and its number of cells at size=small
+SPACES = {"nb201": (NB201, 1), "darts": (partial(Darts, auxiliary=False), 3)}
 WARM_UP = 3
 CLASSES = 10
 
@@ -48,8 +45,8 @@ CLASSES = 10
 def pair(
     space: Space, architecture: Architecture, images: Tensor, labels: Tensor
 ) -> list[Callable[[], Tensor]]:
-    """The step of the supernet on the architecture's path, and that of its standalone network with
-    the inherited weights.
+    """The step of the supernet on the path of the architecture, and the step of its standalone
+    network, which starts from the weights of the supernet.
     """
     supernet = space.supernet(Classification(tuple(images.shape[1:]), CLASSES))
     standalone = space.inherit(supernet, architecture)
@@ -60,7 +57,7 @@ def pair(
 def stepper(
     network: nn.Module, images: Tensor, labels: Tensor, *mixture: object
 ) -> Callable[[], Tensor]:
-    """A step of training, as the search does it; it returns the loss."""
+    """A function that does one training step as the search does, and returns the loss."""
     network.to(memory_format=torch.channels_last).train()
     optimizer = optim.SGD(network.parameters(), 0.025, momentum=0.9, weight_decay=3e-4)
 
@@ -77,14 +74,15 @@ def stepper(
 
 
 def seconds(step: Callable[[], Tensor]) -> float:
+    """The time that a step takes."""
     started = time.perf_counter()
     step()
     return time.perf_counter() - started
 
 
 def peak_bytes(step: Callable[[], Tensor]) -> int:
-    """The most that was allocated at once during the step, beyond what was there before, as torch's
-    allocator reports it.
+    """The peak of the memory that a step allocates beyond what was there before, in bytes, as
+    torch's allocator reports it.
     """
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
         step()
@@ -98,13 +96,13 @@ def peak_bytes(step: Callable[[], Tensor]) -> int:
 def compared(
     space: Space, architecture: Architecture, images: Tensor, labels: Tensor, rounds: int
 ) -> dict[str, object]:
-    """Time and memory of both steps of one architecture, and their ratios, the supernet's over the
-    standalone network's.
+    """The time and the memory of both steps of one architecture, and their ratios: the supernet's
+    divided by the standalone network's.
     """
     steps = pair(space, architecture, images, labels)
     losses = [[float(step()) for step in steps] for _ in range(WARM_UP)]
-    # The same mathematics, or two different things are compared; at the first step only: rounding
-    # is amplified from then on.
+    # Both steps must compute the same function. Only the first losses are compared, because later
+    # steps amplify the rounding errors.
     np.testing.assert_allclose(*losses[0], rtol=1e-4)
     times: list[list[float]] = [[], []]
     for turn in range(rounds):
@@ -127,7 +125,9 @@ def compared(
 def measured(
     name: str, channels: int, architectures: int, rounds: int, batch: int, size: int, seed: int = 0
 ) -> dict[str, object]:
-    """All figures of one space and width: each architecture's, and the medians of their ratios."""
+    """All figures of one space and width: those of each architecture, and the medians of the
+    ratios.
+    """
     kind, cells = SPACES[name]
     space = kind(Geometry(channels, cells), Geometry(channels, cells))
     torch.manual_seed(seed)
@@ -158,14 +158,14 @@ def main() -> None:
         nargs="+",
         type=int,
         default=[8, 16],
-        help="of the first cell; 8 is size=small",
+        help="channels of the first cell; 8 is size=small",
     )
     parser.add_argument(
-        "--architectures", type=int, default=5, help="random ones, of each space and width"
+        "--architectures", type=int, default=5, help="random architectures per space and width"
     )
-    parser.add_argument("--rounds", type=int, default=15, help="in each both steps are timed once")
+    parser.add_argument("--rounds", type=int, default=15, help="how often each step is timed")
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--size", type=int, default=16, help="pixels a side of the images")
+    parser.add_argument("--size", type=int, default=16, help="height and width of the images")
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)

@@ -1,16 +1,18 @@
-"""Do two revisions compute the same bits? For every rebuild that is to change no result.
+"""Checks whether two revisions compute the same bits. Use it for every rebuild that must not change
+results.
 
     python tools/same_bits.py record FILE [--revision REV] [--only WORD]
     python tools/same_bits.py compare BEFORE AFTER
 
-``record`` runs a fixed list of tiny runs (every method, every searcher, both cell spaces, budgets,
-a shortlist, ``rank``, ``study``, a run that is killed and goes on) through the command line of a
-revision, or of the working tree, with ``threads=1``. It writes down what they leave behind: the
-figures of ``results.json`` that are no times, the architecture, and the sha256 of every tensor in
-every checkpoint. ``compare`` says where two such files differ, and exits with 1 if they do.
+``record`` does a fixed list of tiny runs (every method, every searcher, both cell spaces, budgets,
+a shortlist, ``rank``, ``study``, a run that is killed and resumed) through the command line of a
+revision, or of the working tree, with ``threads=1``. It records what the runs write: the figures in
+``results.json`` except times, the architecture, and the sha256 of every tensor in every checkpoint.
+``compare`` prints where two such records differ, and exits with 1 if they do.
 
-Where a revision names a file, a stage or a tensor differently, the bits still compare: tensors are
-compared as a bag of checksums. Figures that only one side has are listed but are no difference.
+Two revisions may give a file, a stage or a tensor different names. Tensors are therefore compared
+by their checksums, without names or order. Figures that only one record has are listed, but do not
+count as a difference.
 """
 
 import argparse
@@ -40,13 +42,14 @@ TINY = [
     "retrain.epochs=1",
     "baseline.architectures=1",
 ]
-# Figures that differ from run to run, or are the names under which something is kept.
+# Keys of results.json that are not compared: figures that differ between two runs of the same code,
+# and names that differ between revisions.
 CLOCK = {"seconds", "total_seconds", "peak_memory_bytes", "environment", "parts", "git_commit"}
 NAMES = {"schema", "parent", "folder", "memory", "instruments", "table"}
 
 
 def runs(conf: Path) -> dict[str, list[str]]:
-    """The name of each run -> its command line; for all methods and searchers in ``conf``."""
+    """Name of each run -> its command line. Covers all methods and searchers in ``conf``."""
     found = {}
     for path in sorted((conf / "method").glob("*.yaml")):
         found[f"method {path.stem}"] = ["retrain", *TINY, f"method={path.stem}", *fewer(path)]
@@ -83,7 +86,7 @@ GIVEN = ["|nor_conv_3x3~0|none~1|", "|avg_pool_3x3~0|nor_conv_1x1~1|skip_connect
 
 
 def fewer(path: Path) -> list[str]:
-    """Few candidates for whatever searcher the file chooses, if that has any."""
+    """Overrides that reduce the work of the searcher that a configuration file chooses."""
     text = path.read_text(encoding="utf-8")
     chosen = text.partition("override /searcher:")[2].split()
     if chosen:
@@ -96,6 +99,7 @@ def fewer(path: Path) -> list[str]:
 
 
 def record(file: Path, revision: str | None, only: str) -> None:
+    """Does the runs whose names contain ``only`` and writes their record to ``file``."""
     with checkout(revision) as tree:
         command = [sys.executable, str(Path(__file__).resolve()), "run-all", str(tree), only]
         environment = os.environ | {"PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1"}
@@ -107,7 +111,7 @@ def record(file: Path, revision: str | None, only: str) -> None:
 
 @contextlib.contextmanager
 def checkout(revision: str | None) -> Iterator[Path]:
-    """The files of a revision in a folder of their own; of none, the working tree."""
+    """Yields a folder with the files of a revision; with ``None``, the working tree itself."""
     if revision is None:
         yield ROOT
         return
@@ -120,7 +124,7 @@ def checkout(revision: str | None) -> Iterator[Path]:
 
 
 def run_all(tree: Path, only: str) -> None:
-    """Runs the whole list in this process, with the package of ``tree``; prints the record."""
+    """Does all runs in this process, with the package of ``tree``, and prints the record."""
     from supernet import cli
 
     assert Path(cli.__file__).is_relative_to(tree), cli.__file__
@@ -140,7 +144,9 @@ def run_all(tree: Path, only: str) -> None:
 
 
 def quietly(main, line: list[str]) -> int | str:
-    """Runs a command line without its output; returns its exit code, and what it complained of."""
+    """Runs a command line and hides its output. Returns its exit code; if that is not 0, also what
+    it wrote to standard error.
+    """
     complaints = io.StringIO()
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(complaints):
         try:
@@ -151,7 +157,7 @@ def quietly(main, line: list[str]) -> int | str:
 
 
 def killed(tree: Path, folder: Path) -> dict[str, Any]:
-    """A run that is killed as soon as it has a checkpoint, and goes on from it."""
+    """The record of a run that is killed when it has its first checkpoint, and then resumed."""
     command = [sys.executable, "-m", "supernet.cli", "retrain"]
     line = [*TINY, "method=darts", "search.epochs=20", "checkpoint.every_seconds=0"]
     first = subprocess.Popen(
@@ -168,7 +174,7 @@ def killed(tree: Path, folder: Path) -> dict[str, Any]:
 
 
 def fingerprint(folder: Path) -> dict[str, Any]:
-    """What a run folder holds, but for times and names."""
+    """The figures and the checksums of what is in the folder of a run, without times and names."""
     import torch
 
     tensors: Counter[str] = Counter()
@@ -188,7 +194,7 @@ def fingerprint(folder: Path) -> dict[str, Any]:
 
 
 def every_tensor(value: Any) -> Iterator[Any]:
-    """The tensors of a nested value."""
+    """Yields all tensors of a nested value."""
     import torch
 
     if isinstance(value, torch.Tensor):
@@ -202,7 +208,7 @@ def every_tensor(value: Any) -> Iterator[Any]:
 
 
 def flat(value: Any, at: str = "") -> Iterator[tuple[str, Any]]:
-    """The single figures of nested results, each with its place; without times and names."""
+    """Yields every figure of nested results with its path, without times and names."""
     if isinstance(value, dict):
         for name, part in value.items():
             if name not in CLOCK | NAMES and not name.endswith("seconds"):
@@ -218,7 +224,7 @@ def flat(value: Any, at: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def compare(before: dict[str, Any], after: dict[str, Any]) -> bool:
-    """Prints every difference; says whether there is none."""
+    """Prints every difference between two records; whether there is none."""
     same = True
     for name in sorted(before.keys() | after.keys()):
         if name not in before or name not in after:
@@ -246,11 +252,11 @@ def compare(before: dict[str, Any], after: dict[str, Any]) -> bool:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
-    recording = commands.add_parser("record", help="run the list and write down what it leaves")
+    recording = commands.add_parser("record", help="do the runs and record their results")
     recording.add_argument("file", type=Path)
-    recording.add_argument("--revision", help="of git; without it, the working tree")
-    recording.add_argument("--only", default="", help="run what has this word in its name alone")
-    comparing = commands.add_parser("compare", help="say where two records differ")
+    recording.add_argument("--revision", help="a git revision; default: the working tree")
+    recording.add_argument("--only", default="", help="do only runs with this word in their name")
+    comparing = commands.add_parser("compare", help="print where two records differ")
     comparing.add_argument("before", type=Path)
     comparing.add_argument("after", type=Path)
     running = commands.add_parser("run-all")

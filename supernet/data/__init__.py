@@ -1,5 +1,6 @@
-"""Data sets as uint8 images, their splits, and endless streams of augmented batches that resume bit
-for bit.
+"""Data sets of uint8 images, their splits, and endless streams of augmented batches.
+
+A stream that is restored from a checkpoint continues with the same bits.
 """
 
 from supernet.data.augment import Augment

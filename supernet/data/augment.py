@@ -1,4 +1,4 @@
-"""Random crop, flip and cutout of whole batches, on the device that holds them."""
+"""Random crop, flip and cutout of whole batches, on the device that holds the batch."""
 
 from dataclasses import dataclass, fields
 
@@ -11,13 +11,14 @@ from supernet.errors import UserError
 
 @dataclass(frozen=True)
 class Augment:
-    """How training images are varied; every image of a batch gets its own draw.
+    """How training images are changed at random. Each image of a batch gets its own random values.
 
-    Attributes: crop_padding: pixels of zeros put on each side before a crop of the old size is cut
-        out at random. flip: whether half of the images are mirrored left to right. cutout: side, in
-        pixels, of a square that is blanked at a random place; its centre lies in the image, so that
-        the border
-            may clip it (DeVries & Taylor 2017).
+    Attributes:
+        crop_padding: how many pixels of zeros are added on each side of an image, before a crop of
+            the original size is cut out at a random place.
+        flip: whether each image is mirrored left to right with probability 1/2.
+        cutout: the side, in pixels, of a square that is set to zero at a random place. Its centre
+            lies in the image, so the border may clip it (DeVries & Taylor 2017).
     """
 
     crop_padding: int = 0
@@ -32,20 +33,19 @@ class Augment:
                 )
 
     def check(self, size: tuple[int, int]) -> None:
-        """Raises a UserError if images of ``size`` (height, width) are too small for these settings
-        to leave anything of them.
+        """Raises a UserError if images of ``size`` (height, width) are too small for these
+        settings, so that a crop could hold only padding or a cutout could cover the whole image.
         """
         for name in ("crop_padding", "cutout"):
             if getattr(self, name) >= min(size):
                 raise UserError(
                     f"augment: {name}={getattr(self, name)} is too large for images of "
-                    f"{size[0]}×{size[1]} pixels; "
-                    f"choose at most {min(size) - 1}"
+                    f"{size[0]}×{size[1]} pixels; choose at most {min(size) - 1}"
                 )
 
     def move(self, images: Tensor, noise: torch.Generator) -> Tensor:
-        """Crops and flips a batch [B, C, H, W] of raw pixels (any dtype); ``noise`` lives on the
-        same device.
+        """Crops and flips a batch [B, C, H, W] of raw pixels, of any dtype. The generator ``noise``
+        is on the device of the batch.
         """
         if not self.crop_padding and not self.flip:
             return images
@@ -59,8 +59,8 @@ class Augment:
         if pad:
             top, left = torch.randint(0, 2 * pad + 1, (2, count, 1), generator=noise, device=device)
         rows = torch.arange(height, device=device) + top
-        # One gather does both: the places to read from, in the padded image laid out flat, are the
-        # same for all channels.
+        # One gather both crops and flips. ``places`` are indices into the flattened padded image;
+        # they are the same for all channels.
         places = (
             rows.expand(count, height)[:, :, None] * (width + 2 * pad)
             + (columns + left)[:, None, :]
@@ -69,9 +69,7 @@ class Augment:
         return padded.gather(2, places.expand(count, channels, -1)).view_as(images)
 
     def erase(self, images: Tensor, noise: torch.Generator) -> Tensor:
-        """Sets a square of each image in a batch [B, C, H, W] to 0: after normalisation that is the
-        mean colour.
-        """
+        """Sets a square of each image in a normalised batch [B, C, H, W] to 0, the mean colour."""
         if not self.cutout:
             return images
         count, _, height, width = images.shape

@@ -1,4 +1,6 @@
-"""Streams of normalised batches: endless and augmented to train on, in fixed order to judge by."""
+"""Streams of normalised batches: endless and augmented for training, once and in a fixed order for
+evaluation.
+"""
 
 from collections.abc import Iterator
 from typing import Any
@@ -13,22 +15,27 @@ from supernet.errors import UserError
 
 
 class Batches(Iterator[tuple[Tensor, Tensor]]):
-    """An endless stream of training batches: ``next`` gives images (float32 [B, C, H, W]) and
-    labels (int64 [B]) on ``device``.
+    """An endless stream of training batches.
 
-    Every epoch visits the images in a new order and drops what does not fill a batch; fewer images
-    than ``batch_size`` make one batch of all of them. The state holds the order of the running
-    epoch and the place in it, so that a stream restored anywhere, together with its two generators,
-    goes on bit for bit. The generators belong to the caller, who saves them.
+    ``next`` returns images (float32 [B, C, H, W]) and labels (int64 [B]) on ``device``. Every epoch
+    visits the images in a new random order. Images at its end that do not fill a batch are dropped.
+    If there are fewer images than ``batch_size``, each epoch is one batch of all of them.
 
-    Args: images: what to draw from. indices: which of them, int64 [N]. mean, std: of the pixels in
-        0 to 1, float [C]. order: the host generator that shuffles; asked once an epoch, when its
-        first batch is. noise: the generator of the augmentation, on ``device``; asked for the batch
-        that is given out, never ahead.
+    The state holds the order of the current epoch and the position in it. A stream continues with
+    the same bits when this state and its two generators are restored. The caller owns the
+    generators and saves their state.
+
+    Args:
+        images: the images to draw from.
+        indices: which of the images to use, int64 [N].
+        mean, std: mean and standard deviation of each channel, of pixels in 0 to 1, float [C].
+        order: the host generator that shuffles. It is used once an epoch, for the first batch.
+        noise: the generator of the augmentation, on ``device``. It is used when a batch is
+            returned, never ahead of that.
 
     Raises:
-        UserError: there are no images, the augmentation does not fit their size; while iterating: a
-        file cannot be read.
+        UserError: there are no images, or the augmentation does not fit their size; during the
+            iteration: a file cannot be read.
     """
 
     def __init__(
@@ -54,8 +61,8 @@ class Batches(Iterator[tuple[Tensor, Tensor]]):
         self.batch_size = min(batch_size, len(indices))
         self.normalise = Normalise(mean, std, device)
         self.order, self.noise = order, noise
-        self._epoch: Tensor | None = None  # the running epoch's order, as places in ``indices``
-        self._position = 0  # batches of it that were given out
+        self._epoch: Tensor | None = None  # the order of this epoch, as positions in ``indices``
+        self._position = 0  # how many batches of this epoch were returned
         self._stream: Iterator[tuple[Tensor, Tensor]] | None = None
 
     @property
@@ -84,10 +91,10 @@ class Batches(Iterator[tuple[Tensor, Tensor]]):
         return {"epoch": self._epoch, "position": self._position}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes to the place that ``state_dict`` described.
+        """Restores a state of :meth:`state_dict`.
 
         Raises:
-            UserError: the state is of another number of images.
+            UserError: the state belongs to a stream of another number of images.
         """
         epoch = state["epoch"]
         if epoch is not None and len(epoch) != len(self.indices):
@@ -99,7 +106,7 @@ class Batches(Iterator[tuple[Tensor, Tensor]]):
 
 
 class Normalise:
-    """uint8 pixels to float32 with zero mean and unit standard deviation a channel."""
+    """Turns uint8 pixels into float32, with mean 0 and standard deviation 1 in each channel."""
 
     def __init__(self, mean: Tensor, std: Tensor, device: torch.device | str):
         self.mean = (255 * mean).view(-1, 1, 1).to(device)
@@ -117,8 +124,10 @@ def evaluation_batches(
     std: Tensor,
     device: torch.device | str = "cpu",
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """All of ``indices`` once, in their order, normalised and not augmented, as :class:`Batches`
-    does; the last may be smaller.
+    """Yields the images ``indices`` once, in their order, as batches of images and labels.
+
+    The images are normalised as by :class:`Batches`, but not augmented. The last batch may be
+    smaller than ``batch_size``.
 
     Raises:
         UserError: a file cannot be read.

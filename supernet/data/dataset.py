@@ -1,4 +1,4 @@
-"""Labelled images, in memory or in files, and a data set made of two such collections."""
+"""Labelled images, in memory or in files, and data sets of training and test images."""
 
 import multiprocessing
 import os
@@ -50,7 +50,7 @@ class Images(ABC):
 
     @abstractmethod
     def to(self, device: torch.device | str) -> Self:
-        """The same images, given out on ``device``."""
+        """The same images; :meth:`stream` returns them on ``device``."""
 
     @abstractmethod
     def averaged(self, size: tuple[int, int]) -> Self:
@@ -63,7 +63,7 @@ class Images(ABC):
 
 @dataclass(frozen=True, eq=False)
 class TensorImages(Images):
-    """A small set: all pixels in one tensor (uint8 [N, C, H, W]), also on an accelerator."""
+    """Images that fit in memory: all pixels are one tensor, uint8 [N, C, H, W], on any device."""
 
     pixels: Tensor
     labels: Tensor
@@ -78,8 +78,8 @@ class TensorImages(Images):
         return height, width
 
     def stream(self, indices: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        # All indices travel at once: a copy a batch would make the host wait for the device in
-        # every step.
+        # All indices are copied at once. One copy for each batch would make the host wait for the
+        # device in every step.
         for part in indices.to(self.labels.device).split(batch_size):
             yield self.pixels[part], self.labels[part]
 
@@ -94,10 +94,10 @@ class TensorImages(Images):
 
 @dataclass(frozen=True)
 class Decoder(Dataset[Tensor | UserError]):
-    """Image files as RGB tensors [3, side, side]; one item of this dataset is a whole batch.
+    """Decodes image files into RGB pixels, uint8 [B, 3, side, side]; an item is a whole batch.
 
-    The shorter side of an image is resized to ``side`` pixels and the centre is cut out. With
-    ``size`` (height, width) the images are then averaged down to that.
+    The shorter side of an image is resized to ``side`` pixels, and the square in the centre is cut
+    out. If ``size`` (height, width) is given, the images are then averaged down to that size.
     """
 
     side: int
@@ -123,20 +123,22 @@ class Decoder(Dataset[Tensor | UserError]):
             pixels = torch.stack([self.decode(path) for path in paths])
             return pixels if self.size is None else area_average(pixels, self.size)
         except UserError as error:
-            # raised in a worker, it would arrive with the worker's traceback inside its text
+            # If a worker raised it, its message would contain the traceback of the worker.
             return error
 
 
 @dataclass(frozen=True, eq=False)
 class FileImages(Images):
-    """A large set: files that are decoded when they are needed, ahead of time in worker processes.
+    """Images that stay in files and are decoded when they are needed.
+
+    Worker processes decode the next batches ahead of time.
 
     Attributes:
         paths: one file for each image.
-        side: height and width, in pixels, that every image is brought to.
-        workers: how many processes decode, at most, and never more than there are cores; 0 decodes
-            in this process.
-        smaller: height and width that the images are averaged down to after that.
+        side: height and width, in pixels, to which every image is resized and cut.
+        workers: the largest number of processes that decode. There are never more of them than
+            cores. 0 decodes in this process.
+        smaller: height and width to which the images are then averaged down, or ``None``.
     """
 
     paths: Sequence[str]
@@ -154,7 +156,7 @@ class FileImages(Images):
         return self.smaller or (self.side, self.side)
 
     def stream(self, indices: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """As for all images.
+        """See :meth:`Images.stream`.
 
         Raises:
             UserError: a file cannot be read.
@@ -170,7 +172,8 @@ class FileImages(Images):
             num_workers=workers,
             multiprocessing_context=worker_context() if workers else None,
             worker_init_fn=leave_interrupts_to_the_parent,
-            # else it draws the workers' seeds, which nobody uses, from torch's global one
+            # Without a generator, the loader would take seeds for the workers from torch's global
+            # generator. Nobody uses these seeds.
             generator=torch.Generator(),
         )
         labels = self.labels[indices.to(self.labels.device)].split(batch_size)
@@ -187,29 +190,34 @@ class FileImages(Images):
 
 
 def area_average(pixels: Tensor, size: tuple[int, int]) -> Tensor:
-    """Images [N, C, H, W] averaged down to ``size`` (height, width) over areas of nearly equal
-    size, and rounded to uint8.
+    """Images [N, C, H, W] averaged down to ``size`` (height, width), and rounded to uint8.
+
+    Each new pixel is the mean over an area; the areas have nearly the same size.
     """
     return F.adaptive_avg_pool2d(pixels.float(), size).round().to(torch.uint8)
 
 
 def cores() -> int:
-    """The cores that this process may use."""
+    """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def worker_context() -> multiprocessing.context.BaseContext:
-    """How workers start: never by a fork of this process, whose threads would not survive it."""
+    """The multiprocessing context that starts worker processes.
+
+    It never forks this process, because the threads of this process would be missing in the copy.
+    """
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])  # torch is imported once, not once a worker
+    context.set_forkserver_preload([__name__])  # imports torch once, not in every worker
     return context
 
 
 def leave_interrupts_to_the_parent(worker: int) -> None:
-    """Ctrl-C reaches all processes; the parent finishes its step and writes a checkpoint, and needs
-    its workers for that.
+    """Makes a worker ignore Ctrl-C, which reaches all processes.
+
+    The parent then finishes its step and writes a checkpoint, and needs its workers for that.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
@@ -219,10 +227,12 @@ class ImageData:
     """A data set: labelled training and test images.
 
     Attributes:
-        name: what errors and reports call it.
-        classes: labels are 0 to ``classes`` - 1.
-        mean, std: of the training images' channels, float32 [C], of pixels in 0 to 1.
-        source_size: height and width before the images were averaged down, if they were.
+        name: the name of the data set in messages and reports.
+        classes: the number of classes; labels are 0 to ``classes`` - 1.
+        mean, std: mean and standard deviation of each channel of the training images, float32 [C],
+            of pixels in 0 to 1.
+        source_size: height and width before the images were averaged down; ``None`` if they were
+            not.
     """
 
     name: str
@@ -235,10 +245,11 @@ class ImageData:
 
     @classmethod
     def of(cls, name: str, train: Images, test: Images) -> Self:
-        """Checks the two parts against each other and measures the training images.
+        """A data set of these images, with the statistics of the training images.
 
         Raises:
-            UserError: a part is empty, sizes differ, or a label is out of range.
+            UserError: there are no training or test images, their sizes differ, a label is out of
+                range, or a class has no training image.
         """
         for part, images in (("training", train), ("test", test)):
             if not len(images):
@@ -289,19 +300,20 @@ class ImageData:
 
     @property
     def task(self) -> Classification:
-        """What is learnt: the class of an image (channels, height, width)."""
+        """The task of this data set: to classify images of shape (channels, height, width)."""
         return Classification((self.channels, *self.size), self.classes)
 
     def to(self, device: torch.device | str) -> Self:
-        """The same data set, its batches given out on ``device``."""
+        """The same data set, with its images on ``device``."""
         return replace(self, train=self.train.to(device), test=self.test.to(device))
 
     def averaged(self, side: int) -> Self:
-        """The same data set with smaller images: averaged down until the shorter side has ``side``
-        pixels, the other side in proportion.
+        """The same data set, with its images averaged down.
+
+        The shorter side then has ``side`` pixels, and the other side shrinks in proportion.
 
         Raises:
-            UserError: the images are smaller than that.
+            UserError: the shorter side of the images has fewer than ``side`` pixels.
         """
         short = min(self.size)
         if side > short:
@@ -317,17 +329,17 @@ class ImageData:
 
 
 def shape(images: Images) -> str:
-    """The images' size and channels, in words for a message."""
+    """The size and the number of channels of the images, as words for a message."""
     height, width = images.size
     plural = "s" if images.channels != 1 else ""
     return f"{height}×{width} with {images.channels} channel{plural}"
 
 
 def statistics(images: Images, decoded: int = 2048) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of each channel, float32 [C], of pixels scaled to 0..1.
+    """Mean and standard deviation of each channel, float32 [C], of pixels scaled to 0 to 1.
 
-    Of images in files only ``decoded`` of them, evenly spread, are read: that is exact enough for
-    normalising, and takes seconds.
+    If the images are files, only ``decoded`` of them are read, evenly spread over all. This is
+    exact enough for normalising and takes only seconds.
     """
     count = len(images) if isinstance(images, TensorImages) else min(len(images), decoded)
     indices = torch.linspace(0, len(images) - 1, count, dtype=torch.float64).round().long()
@@ -338,6 +350,6 @@ def statistics(images: Images, decoded: int = 2048) -> tuple[Tensor, Tensor]:
         squares = squares + pixels.square().sum((0, 2, 3))
     pixels_each = count * images.size[0] * images.size[1]
     mean = total / pixels_each
-    # at least one: a channel that never varies must not lead to a division by zero
+    # The variance is at least 1, so that a constant channel causes no division by zero later.
     std = (squares / pixels_each - mean.square()).clamp(min=1).sqrt()
     return (mean / 255).float(), (std / 255).float()

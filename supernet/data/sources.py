@@ -1,8 +1,8 @@
-"""Where data sets come from. Each source is a dataclass of settings whose ``load`` reads, checks
-and returns the data.
+"""Data sources. Each is a dataclass of settings; its method ``load`` reads, checks and returns a
+data set.
 
-scikit-learn and torchvision take seconds to import, in every process; only the source that needs
-one of them imports it.
+scikit-learn and torchvision take seconds to import in every process. Each is therefore imported
+only inside the source that needs it.
 """
 
 import difflib
@@ -23,8 +23,9 @@ from supernet.errors import UserError, unknown
 
 @dataclass(frozen=True)
 class Digits:
-    """scikit-learn's handwritten digits: 1,797 images of 8×8, one channel; a fixed, stratified
-    fifth is the test set.
+    """The handwritten digits of scikit-learn: 1,797 images of 8×8 pixels with one channel.
+
+    A fixed fifth of each class is the test set.
     """
 
     def load(self) -> ImageData:
@@ -46,8 +47,8 @@ class Torchvision:
 
     Attributes:
         dataset: cifar10, cifar100, mnist, fashion_mnist or svhn.
-        root: the folder that holds, or gets, its files.
-        download: whether files that are not there may be fetched.
+        root: the folder of its files; downloads go there too.
+        download: whether missing files may be downloaded.
     """
 
     dataset: str
@@ -55,7 +56,7 @@ class Torchvision:
     download: bool = True
 
     def load(self) -> ImageData:
-        """Reads both parts, after a download where needed.
+        """Reads the training and the test images; downloads them first if they are missing.
 
         Raises:
             UserError: there is no such data set, it cannot be downloaded, or its files are damaged.
@@ -78,14 +79,12 @@ class Torchvision:
         )
         try:
             part = getattr(datasets, name)(root, download=self.download, **which)
-        except (
-            Exception
-        ) as error:  # torchvision raises many kinds: of networks, archives, pickles, tensors
+        # torchvision raises many types of errors: for the network, archives, pickles and tensors
+        except Exception as error:
             reason = str(error).strip().splitlines() or [type(error).__name__]
             raise UserError(
                 f"cannot load {self.dataset} from {root} ({reason[0].rstrip(': ')}); put {files} "
-                "there by hand, "
-                f"from {address}, or remove what is damaged and allow the download "
+                f"there by hand, from {address}, or remove what is damaged and allow the download "
                 "(data.source.download=true)"
             ) from error
         if name == "SVHN":
@@ -93,7 +92,9 @@ class Torchvision:
         return np.asarray(part.data), np.asarray(part.targets)
 
 
-KINDS = {  # torchvision's class; what to put under its root by hand; where that is published
+# name of a data set -> (torchvision's class, the files to put under the root by hand, the address
+# where they are published)
+KINDS = {
     "cifar10": ("CIFAR10", "cifar-10-python.tar.gz", "https://www.cs.toronto.edu/~kriz/cifar.html"),
     "cifar100": (
         "CIFAR100",
@@ -123,12 +124,12 @@ ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 
 @dataclass(frozen=True)
 class Npz:
-    """One file with the arrays ``x_train``, ``y_train``, ``x_test``, ``y_test``.
+    """An npz file with the arrays ``x_train``, ``y_train``, ``x_test`` and ``y_test``.
 
-    Images are uint8 [N, H, W, C] or [N, H, W], labels whole numbers [N].
+    Images (x) are uint8 [N, H, W, C] or [N, H, W]. Labels (y) are whole numbers [N].
 
     Attributes:
-        path: the file.
+        path: the path of the file.
     """
 
     path: str
@@ -137,11 +138,11 @@ class Npz:
         """Reads the file.
 
         Raises:
-            UserError: it is missing, damaged, or its arrays are not as described.
+            UserError: the file is missing or damaged, or its arrays are not as described.
         """
         path = Path(self.path).expanduser()
         try:
-            with open(path, "rb") as handle:  # numpy leaves a damaged file open
+            with open(path, "rb") as handle:  # numpy itself would not close a damaged file
                 file = np.load(handle, allow_pickle=False)
                 if not isinstance(file, np.lib.npyio.NpzFile):
                     raise UserError(
@@ -169,17 +170,24 @@ class Npz:
 
 @dataclass(frozen=True)
 class Folder:
-    """Image files in one folder a class, as RGB; the shorter side is resized to ``size`` pixels and
-    the centre cut out.
+    """A folder of image files, with one folder of images for each class.
 
-    The class folders lie in ``root``, and a fixed, stratified share of the images is the test set;
-    or in ``root/train``, with those of the test images in ``root/test`` or, where there is none, in
-    ``root/val``. Classes are numbered by name.
+    The images are read as RGB. The shorter side is resized to ``size`` pixels, and the square in
+    the centre is cut out. Classes are numbered in the order of their names.
 
-    Attributes: root: the folder. size: height and width in pixels. test_share: of the images, where
-        they have no folder of their own. workers: processes that decode; no more than there are
-        cores are started. memory_limit: bytes; what fits is decoded once and kept in memory, what
-        does not is decoded anew whenever it is needed.
+    There are two layouts. If the folder ``root/train`` exists, it holds the class folders of the
+    training images; those of the test images are in ``root/test`` or else in ``root/val``.
+    Otherwise ``root`` holds the class folders. Without a folder of test images, a fixed share of
+    the images of each class is the test set.
+
+    Attributes:
+        root: the folder.
+        size: height and width in pixels.
+        test_share: the share of the images that is the test set, if it has no folder of its own.
+        workers: the largest number of processes that decode images. There are never more of them
+            than cores.
+        memory_limit: in bytes. If all decoded images fit into it, they are decoded once and kept in
+            memory. Otherwise an image is decoded again whenever it is needed.
     """
 
     root: str
@@ -253,14 +261,20 @@ class Folder:
 
 
 def held_out(labels: Tensor, share: float) -> tuple[Tensor, Tensor]:
-    """Sorted indices of the training and of the test images: always the same, whatever the seed of
-    the run, and stratified.
+    """Sorted indices of the training images and of the test images.
+
+    A ``share`` of each class is the test set. It does not depend on the seed of the run.
     """
     parts = split(labels, 1 - share, np.random.default_rng(0), parts=("training set", "test set"))
     return parts.weights.sort().values, parts.architecture.sort().values
 
 
 def array_of(file: np.lib.npyio.NpzFile, key: str, path: Path) -> np.ndarray:
+    """The array ``key`` of an npz file.
+
+    Raises:
+        UserError: there is no such array.
+    """
     if key not in file:
         others = {name.lower(): name for name in file.files if name not in ARRAYS}
         near = [others[name] for name in difflib.get_close_matches(key, others, n=1)]
@@ -278,8 +292,8 @@ def tensor_images(
     """Checks arrays (images [N, H, W, C] or [N, H, W], labels [N]) and turns them into images.
 
     Raises:
-        UserError: a type, a shape or a count is wrong; the line calls the arrays ``names``, in
-        ``where``.
+        UserError: a type, a shape or a count is wrong. The message calls the arrays ``names`` and
+            says that they are in ``where``.
     """
     images, labels = names
     if x.dtype != np.uint8:

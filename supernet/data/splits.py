@@ -1,5 +1,6 @@
-"""Which training images train the weights and which the architecture; the test images are in
-neither.
+"""Splits the training images: one part trains the weights, the other the architecture.
+
+The test images are in neither part.
 """
 
 from dataclasses import dataclass
@@ -26,12 +27,12 @@ def split(
     limit: int | None = None,
     parts: tuple[str, str] = ("split for the weights", "split for the architecture"),
 ) -> Splits:
-    """Splits the images that have ``labels`` (int64 [N]): ``weights_share`` of them train the
-    weights, the rest the architecture.
+    """Splits images with these ``labels``, int64 [N], at random into two parts.
 
-    Every class is divided in this proportion, up to one image. With ``limit`` only so many images
-    are used, each class in proportion; without, every image is in one of the two. ``parts`` is what
-    errors call the two.
+    A share ``weights_share`` of them trains the weights, the rest trains the architecture. Every
+    class is divided in this proportion, to within one image. With ``limit`` only ``limit`` images
+    are used, in the same proportion from each class; without it every image is in one of the parts.
+    ``parts`` are the names of the two parts in messages.
 
     Raises:
         UserError: the share or the limit is out of range, or a class would have no image in one of
@@ -59,7 +60,7 @@ def split(
             )
     order = generator.permutation(count)
     shuffled = classes[order]
-    rank = np.empty(count, dtype=np.int64)  # of each image among those of its class
+    rank = np.empty(count, dtype=np.int64)  # position of each image among those of its class
     by_class = np.argsort(shuffled, kind="stable")
     rank[by_class] = np.arange(count) - np.searchsorted(shuffled[by_class], shuffled[by_class])
     first = rank < weights[shuffled]
@@ -68,8 +69,8 @@ def split(
 
 
 def apportion(counts: np.ndarray, total: int) -> np.ndarray:
-    """Scales integer ``counts`` so that they sum to ``total``, each to within one of its exact
-    share (largest remainders).
+    """Scales the integer ``counts`` so that their sum is ``total``, by the method of largest
+    remainders. Each result differs from its exact share by less than one.
     """
     floors, remainders = np.divmod(counts.astype(np.int64) * total, counts.sum())
     floors[np.argsort(-remainders, kind="stable")[: total - floors.sum()]] += 1

@@ -1,1 +1,1 @@
-"""Judging networks: accuracy, with a subnet's inherited weights or a trained network's own."""
+"""Judging networks and judgements: accuracy, learning curves, rank correlations and intervals."""

@@ -1,5 +1,7 @@
-"""Accuracy and loss of a network, or of a subnet with inherited weights, over a fixed list of
-inputs.
+"""Accuracy and loss over a fixed list of batches.
+
+The network is a trained one, or a supernet that runs one mixture with its own weights. The latter
+accuracy is called *inherited*.
 """
 
 import math
@@ -15,8 +17,10 @@ from supernet.task import Task
 
 @dataclass(frozen=True)
 class Judgement:
-    """``accuracy``, the task's metric, in [0, 1], and its mean ``loss``, both over the targets of
-    so many ``images``.
+    """The result of judging a network.
+
+    ``accuracy`` is the metric of the task, from 0 to 1, and ``loss`` its mean loss. Both are means
+    over ``images`` targets.
     """
 
     accuracy: float
@@ -25,17 +29,19 @@ class Judgement:
 
     @property
     def standard_error(self) -> float:
-        """Of the accuracy, over the draw of the images."""
+        """The standard error of the accuracy that comes from the random choice of the images."""
         return math.sqrt(self.accuracy * (1 - self.accuracy) / self.images)
 
 
 def evaluate(
     network: Callable[[Tensor], Tensor], batches: Iterable[tuple[Tensor, Tensor]], task: Task
 ) -> Judgement:
-    """Judges ``network`` by the metric and the loss of ``task``. It is to be in the mode that it is
-    to be judged in.
+    """Judges ``network`` by the metric and the loss of ``task``.
+
+    The mode of the network (training or evaluation) is not changed; the caller sets it.
     """
-    right, losses, count = [], [], 0  # summed on the host at the end: not every device has float64
+    # The sums are taken on the host at the end, because not every device has float64.
+    right, losses, count = [], [], 0
     with torch.no_grad():
         for images, labels in batches:
             outputs = network(images).float()
@@ -50,18 +56,19 @@ def evaluate(
 
 
 def recalibrate(supernet: nn.Module, mixture: Mixture, batches: Iterable[Tensor]) -> None:
-    """Sets the BatchNorm statistics to those of ``mixture`` over ``batches`` of images (Guo et al.
-    2020, section 3.3).
+    """Replaces the BatchNorm statistics by those of ``mixture`` over ``batches`` of images (Guo et
+    al. 2020, section 3.3).
 
-    The statistics left by training are those of many paths at once and fit no single one. They are
-    replaced by the plain mean over the batches; what this mixture does not run keeps what it had.
+    After training, the statistics are averages over many mixtures and are right for none of them.
+    The new ones are the plain mean over the batches. The statistics of options that this mixture
+    does not run stay as they were.
     """
     norms = [module for module in supernet.modules() if isinstance(module, nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
-        norm.momentum = None  # torch's word for a cumulative mean
-        assert norm.num_batches_tracked is not None  # it tracks statistics
-        norm.num_batches_tracked.zero_()  # so that the first batch replaces what was there
+        norm.momentum = None  # in torch this means a cumulative mean
+        assert norm.num_batches_tracked is not None  # all norms of a supernet track statistics
+        norm.num_batches_tracked.zero_()  # so that the first batch replaces the old statistics
     mode = supernet.training
     supernet.train()
     try:
@@ -81,11 +88,12 @@ def inherited_accuracy(
     task: Task,
     calibration: Iterable[Tensor] | None = None,
 ) -> Judgement:
-    """Judges a mixture (of one architecture: a path) with the supernet's weights, and leaves the
-    supernet as it was.
+    """Judges a mixture with the weights of the supernet. For an architecture the mixture is its
+    path.
 
-    ``calibration`` gives batches of training images to recalibrate BatchNorm on; ``None`` takes the
-    statistics as they are.
+    ``calibration`` are batches of training images, on which the BatchNorm statistics are
+    recalibrated first; with ``None`` the statistics stay as training left them. Afterwards the
+    supernet is as it was before.
     """
     before = {name: buffer.clone() for name, buffer in supernet.named_buffers()}
     mode = supernet.training

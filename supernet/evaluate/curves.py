@@ -1,18 +1,23 @@
-"""Learning curves: what an accuracy may still become, from its first epochs, and whether that is
-enough to go on.
+"""Learning curves: predicts the final accuracy of a training from its first epochs, and decides
+whether the training can still become the best one.
 
-A curve is the accuracies (0 to 1) after epochs 1, 2, ..., n of ``epochs`` in all. The family is
-pow4 of Domhan, Springenberg and Hutter (IJCAI 2015, table 1), ``c - (a t + b)^-alpha``, which holds
-their pow3, ``c - a t^-alpha``. It is written here by the accuracy at the last epoch, ``y - a (g(t)
-- g(T))`` with ``g(t) = (t + s)^-b``: for given b and s that is linear in y and a, so a grid over
-these two with a closed form at each point finds the best fit without a start value, and the same
-bits every time. The first epochs scatter far more than the last: the noise is taken to fall as
-``t^-q``, with q, the third axis, 0, 1 or 2.
+A *learning curve* holds the accuracies (0 to 1) after epochs 1, 2, ..., n, of T epochs in all
+(``epochs`` in the code). The model of a curve is pow4 of Domhan, Springenberg and Hutter (IJCAI
+2015, table 1), ``c - (a t + b)^-alpha``. It contains their pow3, ``c - a t^-alpha``, as a special
+case. Here pow4 is written with the accuracy y at the last epoch as a parameter::
 
-Departures: the paper samples the parameters of eleven families by MCMC; here one family gives a
-prediction interval by profile likelihood. A cosine schedule bends curves up at their end, which no
-power law sees coming: what the finished trainings of the same recipe came to beyond their own laws
-is therefore added.
+    y - a (g(t) - g(T)),    g(t) = (t + s)^-b
+
+For fixed b and s this is linear in y and a. The best fit is therefore found by a grid over b and s,
+with a closed form for y and a at each point. This needs no start values and always gives the same
+bits. The accuracies of the first epochs scatter far more than those of the last. The standard
+deviation of the noise is therefore proportional to ``t^-q``, where q, the third axis of the grid,
+is 0, 1 or 2.
+
+Departures: the paper samples the parameters of eleven families by MCMC. Here there is one family,
+with a prediction interval by profile likelihood. A cosine schedule lets curves rise at their end,
+which no power law predicts. The amount by which finished trainings of the same recipe ended above
+their own fits is therefore added.
 """
 
 from collections.abc import Sequence
@@ -22,16 +27,18 @@ import numpy as np
 from scipy.special import stdtrit
 
 EXPONENTS = np.geomspace(0.05, 5, 100)[:, None]  # b
-SHIFTS = 0.5 * 2 ** (np.arange(31) / 5)[None, :] - 1  # s, from -0.5 to 31, 0 among them
+SHIFTS = 0.5 * 2 ** (np.arange(31) / 5)[None, :] - 1  # s, from -0.5 to 31; 0 is one of them
 QUIETING = (0, 1, 2)  # q
 PARAMETERS = 5  # y, a, b, s, q
-FEWEST = PARAMETERS + 2  # epochs, before which nothing is said
+FEWEST = PARAMETERS + 2  # a curve of fewer epochs allows no prediction
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """The accuracy after the last epoch: what the best fit says, and the ends of the interval about
-    it.
+    """A prediction of the accuracy after the last epoch.
+
+    ``likely`` is the value of the best fit; ``low`` and ``high`` are the ends of the prediction
+    interval.
     """
 
     low: float
@@ -40,12 +47,12 @@ class Forecast:
 
 
 def extrapolated(curve: Sequence[float], epochs: int, confidence: float) -> Forecast:
-    """What will be seen after the last epoch, with a two-sided prediction interval; of a short
-    curve anything from 0 to 1.
+    """Predicts the accuracy after the last epoch, with a two-sided prediction interval.
 
-    The interval holds every y that, added to the curve as its last point, leaves a fit not
-    significantly worse than the best one (F-test with 1 and n - 5 degrees of freedom). Accuracies
-    grow (a >= 0) and lie between 0 and 1.
+    The interval holds every y for which the curve, with y added as its last point, has a fit that
+    is not significantly worse than the best one (F-test with 1 and n - 5 degrees of freedom).
+    Accuracies grow (a >= 0) and lie between 0 and 1. For a curve of fewer than ``FEWEST`` epochs
+    the interval is 0 to 1.
     """
     count = len(curve)
     if count < FEWEST:
@@ -70,12 +77,12 @@ def extrapolated(curve: Sequence[float], epochs: int, confidence: float) -> Fore
 def weighted_fits(
     bases: np.ndarray, values: np.ndarray, noise: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Least squares of ``y - a * basis`` for each of the ``bases`` [..., n], the standard deviation
-    in proportion to ``noise`` [n].
+    """Fits ``y - a * basis`` to ``values`` [n] by least squares, for each of ``bases`` [..., n].
 
-    Returns y, the sum of squared errors, and what the square of an error of y is to be divided by
-    to be comparable with that sum; sums for different ``noise`` can be compared as likelihoods,
-    because its geometric mean is made 1.
+    The standard deviation of the error at each point is proportional to ``noise`` [n]. Returns
+    three arrays [...]: y; the weighted sum of squared errors; and the factor v by which the square
+    of an error of y is divided so that it can be compared with that sum. ``noise`` is first scaled
+    to a geometric mean of 1. The sums for different ``noise`` can then be compared as likelihoods.
     """
     noise = noise / np.exp(np.log(noise).mean())
     weights = noise**-2
@@ -92,11 +99,12 @@ def weighted_fits(
 def upper_bound(
     curve: Sequence[float], epochs: int, confidence: float, finished: Sequence[Sequence[float]] = ()
 ) -> float:
-    """The most that the accuracy may be after the last epoch: the upper end of the interval, and
-    what the schedule may add.
+    """The highest accuracy to expect after the last epoch.
 
-    The latter is the most that one of the ``finished`` curves (all of ``epochs`` epochs) came to
-    beyond its own best fit, had it been looked at as early as this one.
+    It is the upper end of the prediction interval, plus what the learning rate schedule may add.
+    The latter is measured on the ``finished`` curves, all of ``epochs`` epochs: each is fitted at
+    the length that ``curve`` has now, and the largest amount by which one of them ended above its
+    best fit is added.
     """
     bends = [
         one[-1] - extrapolated(one[: len(curve)], epochs, confidence).likely for one in finished
@@ -107,8 +115,8 @@ def upper_bound(
 def hopeless(
     curve: Sequence[float], epochs: int, confidence: float, finished: Sequence[Sequence[float]]
 ) -> bool:
-    """Whether a training may be ended: what it may come to lies under the best that a finished one
-    has come to.
+    """Whether a training can end early: its :func:`upper_bound` is below the best final accuracy of
+    the ``finished`` curves. Without finished curves no training ends early.
     """
     return bool(finished) and upper_bound(curve, epochs, confidence, finished) < max(
         one[-1] for one in finished

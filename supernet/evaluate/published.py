@@ -1,4 +1,4 @@
-"""A table of the published accuracies of every architecture of a space: a tabular benchmark."""
+"""A tabular benchmark: a table of published accuracies of every architecture of a space."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,20 +11,22 @@ from supernet.errors import UserError, unknown
 
 @dataclass(frozen=True)
 class Published:
-    """Columns of figures by name, and the row of each architecture's text."""
+    """A table with a row for each architecture and a column for each kind of figure."""
 
-    rows: dict[str, int]
-    columns: dict[str, np.ndarray]
+    rows: dict[str, int]  # an architecture in the notation of its space -> number of its row
+    columns: dict[str, np.ndarray]  # name of a column -> its figures [architectures]
 
     def of(self, texts: Sequence[str], column: str) -> list[float]:
-        """The figures of architectures, in their order."""
+        """The figures in ``column`` of the architectures ``texts``, in the same order."""
         return [float(self.columns[column][self.rows[text]]) for text in texts]
 
     def random_search(
         self, draws: int, by: str, target: str, searches: int, rng: np.random.Generator
     ) -> np.ndarray:
-        """``target`` of what random searches find, each of which takes the best of ``draws``
-        architectures ``by`` a column.
+        """Simulates ``searches`` random searches and returns the ``target`` figure that each finds.
+
+        Each search draws ``draws`` architectures and takes the one that is best in the column
+        ``by``.
         """
         judged, truth = self.columns[by], self.columns[target]
         drawn = (
@@ -34,13 +36,15 @@ class Published:
 
 
 def read_published(setting: str, path: Path, *wanted: str) -> Published:
-    """The table in the npz file ``path``, of which the ``setting`` speaks: ``arch``, names in the
-    space's notation, and figures.
+    """Reads the table in the npz file ``path``.
 
-    A column with a figure a seed, ``[architectures, seeds]``, becomes its mean.
+    The array ``arch`` holds the architectures in the notation of the space. Every other array of
+    numbers is a column. A column with a figure for each seed, ``[architectures, seeds]``, is
+    averaged over the seeds. ``setting`` is the setting that holds the path, for messages.
 
     Raises:
-        UserError: it cannot be read, or has no ``arch``, or not the columns that are ``wanted``.
+        UserError: the file cannot be read, or it has no ``arch`` or lacks a column that is
+            ``wanted``.
     """
     try:
         with np.load(path) as file:

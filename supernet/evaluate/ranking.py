@@ -1,5 +1,5 @@
-"""How well a cheap judgement orders architectures: its rank correlation with a truth that costs
-more.
+"""Rank correlations: how well a cheap judgement orders architectures, compared with the truth (an
+expensive judgement, such as the accuracy after training from scratch).
 """
 
 from collections.abc import Callable, Sequence
@@ -10,20 +10,22 @@ import numpy as np
 
 from supernet.errors import UserError, require
 
-RESAMPLES = 1000  # of the bootstrap
-FEWEST = 3  # of which a correlation is taken
-FEWEST_BEST = 10  # the same for the best tenth: of fewer, the bootstrap tells nothing
+RESAMPLES = 1000  # number of resamples of the bootstrap
+FEWEST = 3  # architectures that a correlation needs
+FEWEST_BEST = 10  # the same for the best tenth: with fewer the bootstrap interval is meaningless
 
 
 @dataclass
 class RankSettings:
-    """What ``supernet rank`` compares: random architectures, judged with inherited weights and in
-    truth.
+    """What ``supernet rank`` compares.
 
-    The truth is the accuracy of the first ``scratch`` of them after training from scratch, and that
-    of a table of ``published`` ones: an npz file with ``arch``, in the space's notation, and
-    ``target``, a column of accuracies. Its other columns of numbers are compared as well, as other
-    people's predictions. ``beside`` names folders of runs whose supernets judge the same.
+    It judges ``architectures`` random architectures with the supernet's weights, and compares the
+    order with the truth. There are two truths. The first is the accuracy after training from
+    scratch, of the first ``scratch`` architectures. The second is the column ``target`` of a table
+    of ``published`` accuracies, an npz file that holds the architectures as ``arch``, in the
+    notation of the space. The other columns of that table are compared with the truth as well, as
+    predictions by others. ``beside`` lists folders of other runs, whose supernets judge the same
+    architectures.
     """
 
     architectures: int = 200
@@ -33,7 +35,7 @@ class RankSettings:
     beside: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        # no correlation of fewer says anything
+        # a correlation of fewer architectures is meaningless
         require("rank.architectures", self.architectures, least=FEWEST)
         require("rank.scratch", self.scratch, least=0)
         if self.scratch > self.architectures:
@@ -51,12 +53,12 @@ class RankSettings:
 def correlations(
     predicted: Sequence[float], truth: Sequence[float], rng: np.random.Generator
 ) -> dict[str, Any]:
-    """Kendall's tau (b) and Spearman's rho, overall (``all``) and among the tenth that is best in
-    truth (``best_tenth``).
+    """Kendall's tau (tau-b) and Spearman's rho: of all architectures (``all``), and of the tenth
+    that is best in truth (``best_tenth``).
 
-    Each has a 95% interval by the bootstrap over architectures. A best tenth of fewer than ten, and
-    a group in which all are equal, has none: ``None``. Ties in the truth at the edge of the best
-    tenth are in it.
+    Each has a 95% interval by the bootstrap over architectures. Coefficient and interval are
+    ``None`` if the best tenth has fewer than ten architectures, or if all values of a group are
+    equal. Architectures whose truth equals that of the last one of the best tenth belong to it too.
     """
     x, y = np.asarray(predicted, dtype=float), np.asarray(truth, dtype=float)
     best = y >= np.sort(y)[-max(1, round(len(y) / 10))]
@@ -69,12 +71,12 @@ def correlations(
 def correlation(
     x: np.ndarray, y: np.ndarray, rng: np.random.Generator, fewest: int = FEWEST
 ) -> dict[str, Any]:
-    """Tau and rho of one group with their percentile intervals; none if it has fewer than
-    ``fewest`` architectures.
+    """Tau and rho of one group of architectures, with their percentile intervals.
 
-    The intervals are those of ``scipy.stats.bootstrap`` with the same generator. That function is
-    not used, because it has no interval as soon as one resample has no correlation (all its values
-    are equal). Here such a resample is left out.
+    All are ``None`` if the group has fewer than ``fewest`` architectures. The intervals are those
+    of ``scipy.stats.bootstrap`` with the same generator. That function itself is not used, because
+    it gives no interval if a single resample has no correlation (all its values are equal). Here
+    such resamples are left out.
     """
     from scipy.stats import kendalltau, spearmanr  # scipy.stats takes a second to import
 
@@ -92,7 +94,7 @@ def correlation(
 
 
 def coefficient(function: Callable[..., Any], x: np.ndarray, y: np.ndarray) -> float:
-    """The coefficient by one of SciPy's functions; NaN where all values of ``x`` or ``y`` are
+    """The coefficient that a function of SciPy gives; NaN if all values of ``x`` or of ``y`` are
     equal.
     """
     return np.nan if np.ptp(x) == 0 or np.ptp(y) == 0 else function(x, y).statistic

@@ -1,3 +1,3 @@
-"""What acts on a search that is about to collapse. Off unless a method's paper has it, or somebody
-switches it on.
+"""Guards act on a search that is about to collapse. They are off unless a method's paper uses one
+or the user switches one on.
 """

@@ -1,4 +1,4 @@
-"""The search ends when the curvature in the logits grows, with the logits from before."""
+"""Ends the search when the curvature of the loss in the logits grows, with logits from before."""
 
 from dataclasses import dataclass
 from statistics import fmean
@@ -17,15 +17,16 @@ from supernet.spaces.space import Space
 @dataclass
 class EarlyStop(Guard):
     """DARTS-ES (Zela et al., ICLR 2020, section 4.3): the largest eigenvalue of the Hessian in the
-    logits predicts the collapse.
+    logits predicts the collapse of a search.
 
-    It is read every ``every`` epochs. With m(t) the mean of the last ``window`` readings, the
-    search ends at the first t with ``m(t - k) / m(t) < ratio``, and the logits are those of t - k.
-    The first reading that can end it is number window + k.
+    The guard reads the eigenvalue every ``every`` epochs; m(t) is the mean of the last ``window``
+    readings at reading t. The search ends at the first t with ``m(t - k) / m(t) < ratio``, and the
+    logits become those of reading t - k. The first reading that can end the search is number window
+    + k.
 
-    Departures: the authors' window lies around the epoch that it stands for, so that they go back
-    ``window // 2`` readings further than these; the weights stay those of t, for only the
-    derivation, not the retraining, reads them.
+    Departures: the authors' window lies around the epoch that it stands for, so they go back
+    ``window // 2`` readings further. The weights stay those of reading t, because only the
+    derivation reads them, and the retraining does not.
     """
 
     title, meaning, prefixes = Eigenvalue.title, Eigenvalue.meaning, Eigenvalue.prefixes

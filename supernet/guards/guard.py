@@ -1,4 +1,4 @@
-"""What a guard is."""
+"""The interface of a guard."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,13 +10,14 @@ from supernet.instruments.instrument import Snapshot
 from supernet.mixture import Logits
 from supernet.spaces.space import Space
 
+# the gradient of each of some weights; None for a weight that the loss does not depend on
 Gradients = Callable[[Sequence[nn.Parameter]], Sequence[Tensor | None]]
 
 
 @dataclass
 class Fired:
-    """What a guard has done, in words, and what it asks the search to do: to end (``stops``), or to
-    go back to earlier ``logits``.
+    """What a guard has done, in words (``what``), and what the search must do now: end (``stops``),
+    or go back to earlier ``logits``.
     """
 
     what: str
@@ -25,9 +26,9 @@ class Fired:
 
 
 class Guard:
-    """Watches a search and acts on it. A subclass is a dataclass whose fields are its settings.
+    """Watches a search and acts on it. A subclass is a dataclass; its fields are its settings.
 
-    What it says of its figures is what an instrument says
+    A guard describes its figures for the report as an instrument does
     (:class:`~supernet.instruments.instrument.Instrument`).
     """
 
@@ -42,24 +43,25 @@ class Guard:
             UserError: the space has nothing to guard.
         """
         self.space, self.supernet = space, supernet
-        self.figures: dict[str, float] = {}  # what :meth:`end_of_epoch` has measured, for the log
+        self.figures: dict[str, float] = {}  # measured by :meth:`end_of_epoch`, for the log
 
     def step(self, validation: Gradients | None) -> None:
         """Called in every step, when the weights have their gradients and have not moved yet. Here
-        a guard can keep some from moving.
+        a guard can keep weights from moving.
 
-        ``validation`` gives the gradients of weights on the images of the architecture split that
-        the logits have just learnt from, if they did, in the same mixture.
+        ``validation`` gives the gradients of weights on the images of the architecture split from
+        which the logits have just learnt, in the same mixture. It is ``None`` if the logits did not
+        learn.
         """
 
     def end_of_epoch(self, snapshot: Snapshot) -> Fired | None:
-        """Called at the end of every epoch. Returns what the guard did, if it did anything since
-        the last time.
+        """Called at the end of every epoch. Returns what the guard has done since the last call, or
+        ``None`` if it has done nothing.
         """
 
     def state_dict(self) -> dict[str, Any]:
-        """What must be in a checkpoint so that the guard can go on."""
+        """The state that the guard needs to go on from a checkpoint."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes what :meth:`state_dict` gave."""
+        """Restores what :meth:`state_dict` returned."""

@@ -18,23 +18,23 @@ from supernet.spaces.space import Space
 class OLES(Guard):
     """Operation-level early stopping (Jiang et al., NeurIPS 2023, algorithm 1).
 
-    Skips win because operations with weights overfit the images that train them, while the logits
-    learn from others. For every operation of every cell the cosine between the gradients of its
-    weights on training and on validation images is taken; where its mean over ``window`` looks
-    falls below ``threshold``, its weights never move again. The defaults are those of the authors'
-    code.
+    Skip connections win because operations with weights overfit the images on which the weights
+    train, while the logits learn from other images. For every operation of every cell, the guard
+    computes the cosine between the gradients of its weights on training images and on validation
+    images. Such a look takes place every ``every`` steps. If the mean of the cosine over ``window``
+    looks is below ``threshold``, the operation is frozen: its weights never move again. The
+    defaults are those of the authors' code.
 
-    Departures: both gradients are of one step and the same weights, where the authors' code
-    compares the validation gradient with the training gradient of the step before; the cosine is
-    that of all weights of the operation as one vector, as in the paper, where the code averages
-    over slices. The authors get the validation gradient for nothing from the step of the logits. In
-    that step the weights do not require grad here, so that a look costs one more forward and
+    Departures: both gradients are of one step and the same weights, whereas the authors' code
+    compares the validation gradient with the training gradient of the step before. The cosine is
+    that of all weights of the operation as one vector, as in the paper, whereas the code averages
+    over slices. The authors get the validation gradient at no extra cost from the step of the
+    logits. Here the weights do not require grad in that step, so a look costs one more forward and
     backward pass.
-    ``every`` says how many steps lie between two looks.
     """
 
-    title = "share of operations that are frozen"
-    meaning = "these overfit, and no longer learn (OLES)"
+    title = "share of frozen operations"
+    meaning = "frozen operations overfit and no longer learn (OLES)"
     prefixes = ("share/frozen",)
 
     window: int = 20
@@ -71,9 +71,12 @@ class OLES(Guard):
             self.steps += 1
         for name in self.frozen:
             for weight in self.weights[name]:
-                weight.grad = None  # neither its gradient nor momentum nor weight decay moves it
+                weight.grad = None  # torch's SGD then applies neither momentum nor weight decay
 
     def look(self, validation: Gradients) -> None:
+        """Computes the cosine of each operation that still learns, and freezes those that
+        overfit.
+        """
         learning = [
             name
             for name in self.weights
@@ -105,7 +108,7 @@ class OLES(Guard):
             return None
         names = ", ".join(new[:3]) + (f" and {len(new) - 3} more" if len(new) > 3 else "")
         return Fired(
-            f"{names} overfit and learn no more ({len(self.frozen)} of {len(self.weights)} "
+            f"{names} overfit and no longer learn ({len(self.frozen)} of {len(self.weights)} "
             "operations in all)"
         )
 
@@ -119,19 +122,20 @@ class OLES(Guard):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.totals, self.looks, self.frozen = (
-            dict(state["totals"]),
-            dict(state["looks"]),
-            list(state["frozen"]),
-        )
+        self.totals, self.looks = dict(state["totals"]), dict(state["looks"])
+        self.frozen = list(state["frozen"])
         self.reported, self.steps = state["reported"], state["steps"]
 
 
 def cosine(pairs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
-    """The cosine between two vectors that are given in pieces; 0 where one of the vectors is 0."""
+    """The cosine between two vectors, which are given as ``pairs`` of their pieces; 0 if one of the
+    vectors is 0.
+    """
     if not pairs:
         return torch.zeros(())
     zero = pairs[0][0].new_zeros(())
     product = sum(((one * other).sum() for one, other in pairs), zero)
-    squares = [sum((p.square().sum() for p in pieces), zero) for pieces in zip(*pairs, strict=True)]
+    squares = [
+        sum((piece.square().sum() for piece in pieces), zero) for pieces in zip(*pairs, strict=True)
+    ]
     return product / (squares[0] * squares[1]).sqrt().clamp_min(torch.finfo(product.dtype).tiny)

@@ -1,3 +1,3 @@
-"""What is measured of a search while it runs, so that a collapse shows before it is over. Nothing
-here changes the search.
+"""Instruments measure a search while it runs, so that a collapse shows before the search is over.
+They do not change the search.
 """

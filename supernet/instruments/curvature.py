@@ -1,5 +1,5 @@
-"""The largest eigenvalue of the Hessian of the validation loss in the logits: how sharp the place
-is that a search has come to.
+"""The largest eigenvalue of the Hessian of the validation loss in the logits: how sharp the loss is
+at the point that a search has reached.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,12 +23,13 @@ def dominant_eigenvalue(
     """The largest eigenvalue of the Hessian in the logits of the mean ``loss`` over ``batches``
     (Zela et al., ICLR 2020).
 
-    By Lanczos's iteration from a random vector of ``start``, on products of the Hessian with a
-    vector: the gradient is kept as a graph, each product is one backward pass through it. BatchNorm
-    takes the statistics of the batch, as in a step of the search, and leaves no trace. The largest,
-    not the largest in size, as in the authors' code: a shift of all logits of a slot changes
-    nothing, so that a Hessian in the logits has zeros, and a negative one has the largest
-    eigenvalue 0.
+    The method is Lanczos's iteration. It begins with a random vector that the generator ``start``
+    draws, and needs only products of the Hessian with a vector. The gradient is kept as a graph,
+    and each product is one backward pass through it. BatchNorm uses the statistics of the batch, as
+    in a step of the search, and its running statistics do not change. As in the authors' code, the
+    result is the largest eigenvalue, not the one with the largest absolute value. A shift of all
+    logits of a slot changes nothing, so a Hessian in the logits has eigenvalues of 0; if all others
+    are negative, the largest eigenvalue is 0.
 
     Departure: the authors take the whole Hessian of one random batch; here the batches are always
     the same.
@@ -64,37 +65,40 @@ def dominant_eigenvalue(
 def largest_eigenvalue(
     product: Callable[[Tensor], Tensor], start: Tensor, tolerance: float
 ) -> float:
-    """The largest eigenvalue of the symmetric matrix whose ``product`` with a vector is known, by
-    Lanczos's iteration.
+    """The largest eigenvalue of a symmetric matrix, by Lanczos's iteration. ``product`` multiplies
+    the matrix by a vector.
 
-    It ends when the residual is below ``tolerance`` times the matrix's size; the error is about the
-    square of that. The vectors are made orthogonal to all before them, twice, so that rounding
-    finds no eigenvalue a second time; SciPy's solver would do as much, but draws from a generator
-    of its own where a start breaks down, and refuses a matrix of zeros.
+    The iteration ends when the residual is below ``tolerance`` times the size of the matrix; the
+    error of the eigenvalue is about the square of that. Each vector is made orthogonal to all
+    vectors before it, twice, so that rounding errors do not give an eigenvalue a second time.
+    SciPy's solver would do the same, but it draws from a generator of its own where a start vector
+    breaks down, and it refuses a matrix of zeros.
     """
     basis = (start / start.norm())[None]
     diagonal: list[Tensor] = []
-    beside: list[Tensor] = []
+    off_diagonal: list[Tensor] = []
     while True:
-        image = product(basis[-1])
-        diagonal.append(image @ basis[-1])
+        residual = product(basis[-1])
+        diagonal.append(residual @ basis[-1])
         for _ in range(2):
-            image = image - basis.T @ (basis @ image)
-        rest = image.norm()
-        small = torch.diag(torch.stack(diagonal))
-        if beside:
-            small = small + torch.diag(torch.stack(beside), 1) + torch.diag(torch.stack(beside), -1)
-        values, vectors = torch.linalg.eigh(small)
-        size = max(float(values.abs().max()), float(rest), torch.finfo(torch.float64).tiny)
+            residual = residual - basis.T @ (basis @ residual)
+        norm = residual.norm()
+        tridiagonal = torch.diag(torch.stack(diagonal))
+        if off_diagonal:
+            beside = torch.stack(off_diagonal)
+            tridiagonal = tridiagonal + torch.diag(beside, 1) + torch.diag(beside, -1)
+        values, vectors = torch.linalg.eigh(tridiagonal)
+        size = max(float(values.abs().max()), float(norm), torch.finfo(torch.float64).tiny)
         if (
-            float(rest * vectors[-1, -1].abs()) <= tolerance * size
+            float(norm * vectors[-1, -1].abs()) <= tolerance * size
             or len(basis) == len(start)
-            or float(rest) <= 1e-12 * size
+            or float(norm) <= 1e-12 * size
         ):
             return float(values[-1])
-        beside.append(rest)
-        basis = torch.cat([basis, (image / rest)[None]])
+        off_diagonal.append(norm)
+        basis = torch.cat([basis, (residual / norm)[None]])
 
 
 def flat(tensors: Sequence[Tensor]) -> Tensor:
+    """All elements of the ``tensors`` as one vector."""
     return torch.cat([tensor.flatten() for tensor in tensors])

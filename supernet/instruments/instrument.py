@@ -1,4 +1,4 @@
-"""What an instrument is, and what it sees of a search."""
+"""The interface of an instrument, and what an instrument sees of a search."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,11 +19,11 @@ Batch = tuple[Tensor, Tensor]  # images [B, C, H, W] and labels [B]
 
 @dataclass
 class Snapshot:
-    """A search at the end of an epoch. What is expensive is computed when somebody asks for it, and
-    only once.
+    """A search at the end of an epoch. Expensive results are computed when they are first needed,
+    and only once.
 
-    ``mixture`` is the one without chance (:meth:`~supernet.samplers.sampler.Sampler.mean`),
-    differentiable in the logits. The images are always the same: ``validation`` are some of the
+    ``mixture`` is the one without random draws (:meth:`~supernet.samplers.sampler.Sampler.mean`),
+    differentiable in the logits. The images are always the same: ``validation`` holds some of the
     architecture split, ``calibration`` some of the weight split.
     """
 
@@ -36,12 +36,12 @@ class Snapshot:
     loss: Callable[[Tensor, Tensor], Tensor]  # of outputs and labels
     validation: Sequence[Batch]
     calibration: Sequence[Tensor]
-    epoch: int  # so many epochs are over
-    start: torch.Generator  # always in the same state: draws the first vector of the iteration
+    epoch: int  # how many epochs are over
+    start: torch.Generator  # draws the first vector of the iteration; always in the same state
 
     @cached_property
     def derived(self) -> Architecture:
-        """What would be derived now."""
+        """The architecture that would be derived now."""
         return self.budget.best(self.scores)
 
     @cached_property
@@ -54,7 +54,9 @@ class Snapshot:
         )
 
     def judged(self, mixture: Mixture) -> Judgement:
-        """A mixture by the weights of now, with BatchNorm statistics of its own."""
+        """The accuracy of a mixture with the current weights and BatchNorm statistics of
+        its own.
+        """
         return inherited_accuracy(
             self.supernet,
             detached(mixture),
@@ -65,37 +67,43 @@ class Snapshot:
 
 
 class Instrument:
-    """Measures something of a search and leaves the search as it was. A subclass is a dataclass
-    whose fields are its settings.
+    """Measures a search and does not change it. A subclass is a dataclass; its fields are its
+    settings.
 
-    It says what a report needs to know of its figures: the :attr:`title` above their curves, their
-    :attr:`meaning` (what to look for), and the :attr:`prefixes` with which their names begin.
+    Three class attributes describe its figures for the report: the :attr:`title` above their
+    curves, their :attr:`meaning` (what to look for), and the :attr:`prefixes` with which their
+    names begin.
     """
 
     title: ClassVar[str]
     meaning: ClassVar[str]
     prefixes: ClassVar[tuple[str, ...]]
-    # whether a reading takes longer than a step or two: it is then taken every ``measure.every``
-    # epochs
+    # whether a reading takes longer than a step or two; if so, it is taken only every
+    # ``measure.every`` epochs
     expensive: ClassVar[bool] = False
 
     def begin(self, space: Space, supernet: nn.Module) -> None:
-        """Called with the supernet of each phase of the search, before the first step of it."""
+        """Called with the supernet of each phase of the search, before the first step of this
+        phase.
+        """
         self.space, self.supernet = space, supernet
 
     def step(self, gradient: Logits | None) -> None:
         """Called in every step, when the weights have their gradients and have not moved yet.
 
-        ``gradient`` is the one that the logits have just followed, if they did.
+        ``gradient`` is the one that the logits have just followed, or ``None`` if they have not
+        moved.
         """
 
     def read(self, snapshot: Snapshot) -> dict[str, float]:
-        """The figures to log at the end of an epoch. A mean over the steps begins again."""
+        """The figures to log at the end of an epoch. After each call, a mean over steps begins
+        anew.
+        """
         raise NotImplementedError
 
     def state_dict(self) -> dict[str, Any]:
-        """What must be in a checkpoint so that the instrument can go on."""
+        """The state that the instrument needs to go on from a checkpoint."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes what :meth:`state_dict` gave."""
+        """Restores what :meth:`state_dict` returned."""

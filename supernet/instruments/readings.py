@@ -1,4 +1,4 @@
-"""The instruments, each a few lines."""
+"""The instruments that the package has, each a few lines."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -16,8 +16,9 @@ from supernet.spaces.space import Space
 
 @dataclass
 class Shares(Instrument):
-    """Of the decisions of the architecture that would be derived now, the share of skips and of
-    options without weights, where a space has such options.
+    """Two shares of the decisions of the architecture that would be derived now: the share of
+    skips, and the share of options without weights. A share is missing if the space has no such
+    options.
     """
 
     title = "share of the derivation"
@@ -26,9 +27,12 @@ class Shares(Instrument):
 
     def begin(self, space: Space, supernet: nn.Module) -> None:
         super().begin(space, supernet)
-        skips = {g.name: (g.skip,) for g in space.groups if g.skip is not None}
-        free = {g.name: g.parameter_free for g in space.groups if g.parameter_free}
-        self.counted = {"skip": skips, "parameter_free": free}
+        self.counted: dict[str, dict[str, tuple[str, ...]]] = {
+            "skip": {group.name: (group.skip,) for group in space.groups if group.skip is not None},
+            "parameter_free": {
+                group.name: group.parameter_free for group in space.groups if group.parameter_free
+            },
+        }
 
     def read(self, snapshot: Snapshot) -> dict[str, float]:
         return {
@@ -40,12 +44,12 @@ class Shares(Instrument):
 
 @dataclass
 class Gap(Instrument):
-    """The accuracy of the whole mixture and that of the architecture derived from it, on the same
-    weights and images.
+    """The accuracy of the whole mixture, and the accuracy of the architecture derived from it, with
+    the same weights and on the same images.
     """
 
     title = "accuracy, mixture and derived"
-    meaning = "far apart: the mixture is not what is derived from it"
+    meaning = "far apart: the derived architecture does not do what the mixture does"
     prefixes = ("gap/",)
     expensive = True
 
@@ -60,7 +64,7 @@ class Eigenvalue(Instrument):
     """The largest eigenvalue of the validation loss's Hessian in the logits."""
 
     title = "dominant eigenvalue"
-    meaning = "growth: the search has come to a sharp place, and what is derived there is poor"
+    meaning = "growth: the search has reached a sharp point, where derived architectures are poor"
     prefixes = ("eigenvalue",)
     expensive = True
 
@@ -70,8 +74,8 @@ class Eigenvalue(Instrument):
 
 @dataclass
 class GradientCosine(Instrument):
-    """The cosine between the gradients that the logits followed in successive steps, its mean over
-    the epoch.
+    """The cosine between the gradients that the logits followed in two successive steps; the mean
+    over an epoch.
     """
 
     title = "cosine of logit gradients"
@@ -109,8 +113,8 @@ class GradientCosine(Instrument):
 
 @dataclass
 class GradientNorms(Instrument):
-    """The norm of the gradient in all weights of an option, over all slots, its mean over the steps
-    that it ran in; nothing where options share their weights.
+    """The norm of the gradient in all weights of an option, over all slots; the mean over the steps
+    in which the option ran. There is no figure where options share their weights.
     """
 
     title = "gradient norm of an option's weights"
@@ -123,14 +127,14 @@ class GradientNorms(Instrument):
         modules = dict(supernet.named_modules())
         places = space.candidates(supernet) if isinstance(space, Itemised) else {}
         for name, (group, _, option) in places.items():
-            options = next(g.options for g in space.groups if g.name == group)
-            self.weights.setdefault(f"{group}/{options[option]}", []).extend(
-                modules[name].parameters()
-            )
+            options = next(one.options for one in space.groups if one.name == group)
+            weights = self.weights.setdefault(f"{group}/{options[option]}", [])
+            weights.extend(modules[name].parameters())
         self.weights = {name: weights for name, weights in self.weights.items() if weights}
         self.totals, self.counts = self.nothing()
 
     def nothing(self) -> tuple[dict[str, Tensor], dict[str, int]]:
+        """Sums and counts that begin at zero."""
         return {name: torch.zeros(()) for name in self.weights}, dict.fromkeys(self.weights, 0)
 
     def step(self, gradient: Logits | None) -> None:
@@ -142,8 +146,8 @@ class GradientNorms(Instrument):
 
     def read(self, snapshot: Snapshot) -> dict[str, float]:
         means = {
-            f"gradient_norm/{n}": float(self.totals[n]) / count
-            for n, count in self.counts.items()
+            f"gradient_norm/{name}": float(self.totals[name]) / count
+            for name, count in self.counts.items()
             if count
         }
         self.totals, self.counts = self.nothing()

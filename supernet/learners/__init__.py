@@ -1,1 +1,1 @@
-"""Learners: how the architecture parameters learn. One file each."""
+"""Learners move the architecture parameters. One file each."""

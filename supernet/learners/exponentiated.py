@@ -1,4 +1,4 @@
-"""The mixture's weights themselves learn, on the simplex, by exponentiated gradients (GAEA)."""
+"""Exponentiated gradients (GAEA): the weights of the mixture themselves learn, on the simplex."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,14 +15,15 @@ from supernet.learners.learner import Bilevel, Learner, fixed, require_warmups
 class Exponentiated(Learner):
     """GAEA, geometry-aware exponentiated algorithms (Li et al., ICLR 2021, section 3, algorithm 1).
 
-    What learns is theta, a distribution a slot, of which the logits are the logarithm. A step is
-    ``theta <- theta * exp(-lr * gradient) / norm`` with the gradient in theta, not in the logits:
-    mirror descent with the entropy. ``lr`` is the authors' for both spaces; no entry of theta falls
-    below 1e-5, as in their code. Any sampler that reads logits may relax theta; the gradient is of
-    first order.
+    The architecture parameters are theta, one distribution per slot; the logits hold the logarithm
+    of theta. A step is ``theta <- theta * exp(-lr * gradient) / norm``, where the gradient is the
+    one in theta, not the one in the logits: mirror descent with the entropy. The default of ``lr``
+    is the authors' value for both spaces. As in their code, no entry of theta falls below 1e-5. Any
+    sampler that reads logits may relax theta. The gradient is of first order.
 
-    The softmax of log theta is theta over its sum, so that the gradient here is the one in theta
-    less its mean under theta: a constant a slot, which the norm takes away.
+    The softmax of log theta is theta divided by its sum. The gradient here is therefore the
+    gradient in theta minus its mean under theta. This mean is one constant per slot, and dividing
+    by the norm cancels it.
     """
 
     lr: float = 0.1
@@ -35,20 +36,20 @@ class Exponentiated(Learner):
         require_warmups(self.warmups)
 
     def step(self, problem: Bilevel) -> dict[str, Tensor]:
-        theta = {
+        thetas = {
             name: torch.softmax(table.detach(), dim=-1).requires_grad_()
             for name, table in problem.logits.items()
         }
         with fixed(problem.supernet):
             loss = outer_loss(problem, self.cost_weight)(
-                {}, {name: share.log() for name, share in theta.items()}
+                {}, {name: theta.log() for name, theta in thetas.items()}
             )
-        gradient = torch.autograd.grad(loss, list(theta.values()), materialize_grads=True)
-        self.followed = dict(zip(problem.logits, gradient, strict=True))
+        gradients = torch.autograd.grad(loss, list(thetas.values()), materialize_grads=True)
+        self.followed = dict(zip(problem.logits, gradients, strict=True))
         with torch.no_grad():
-            for table, share, slope in zip(
-                problem.logits.values(), theta.values(), gradient, strict=True
+            for table, theta, gradient in zip(
+                problem.logits.values(), thetas.values(), gradients, strict=True
             ):
-                moved = torch.softmax(share.log() - self.lr * slope, dim=-1).clamp_min(1e-5)
+                moved = torch.softmax(theta.log() - self.lr * gradient, dim=-1).clamp_min(1e-5)
                 table.copy_((moved / moved.sum(dim=-1, keepdim=True)).log())
         return {"architecture_loss": loss.detach()}

@@ -1,4 +1,4 @@
-"""The logits do not learn."""
+"""A learner that moves nothing."""
 
 from dataclasses import dataclass
 
@@ -7,6 +7,8 @@ from supernet.learners.learner import Learner
 
 @dataclass
 class Fixed(Learner):
-    """For methods that train weights only and leave the choice to a searcher (SPOS, FairNAS)."""
+    """For methods that train only the weights and leave the choice to a searcher (SPOS,
+    FairNAS).
+    """
 
     moves = ""

@@ -31,14 +31,17 @@ ORDERS = ("first", "second", "second_finite_difference")
 
 @dataclass
 class Gradient(Learner):
-    """Adam on the logits with DARTS's settings (section 3.1.1).
+    """Adam on the logits, with the settings of DARTS (section 3.1.1).
 
-    ``order`` "first" takes the weights as they are (xi = 0); "second" differentiates through one
-    step of the weights' SGD, exactly, by a Hessian-vector product (eq. 7);
-    "second_finite_difference" is the paper's approximation of it (eq. 8), whose step is
-    ``difference`` over the norm of the vector. Under a budget the outer loss has ``cost_weight``
-    times the share by which the expected cost passes the limits, and in any case what the sampler
-    adds. In the shares ``warmups`` of the search, pairs of start and end, the weights learn alone.
+    The ``order`` "first" treats the weights as constants (xi = 0). The ``order`` "second"
+    differentiates through one step of the weights' SGD, exactly, by a Hessian-vector product (eq.
+    7). The ``order`` "second_finite_difference" approximates this product as the paper does (eq.
+    8), with a step of ``difference`` divided by the norm of the vector.
+
+    The loss of the logits is the validation loss plus the sampler's penalty. Under a budget,
+    ``cost_weight`` times the share by which the expected cost exceeds the limits is added.
+    ``warmups`` are pairs [start, end) of shares of the search, between which only the weights
+    learn.
     """
 
     order: str = "first"
@@ -71,10 +74,10 @@ class Gradient(Learner):
 
     def step(self, problem: Bilevel) -> dict[str, Tensor]:
         if self.order == "first":
-            own_weights: Weights = {}  # none in place of those that the supernet has
+            own_weights: Weights = {}  # empty: the supernet's own weights
             with fixed(problem.supernet):
                 loss = outer_loss(problem, self.cost_weight)(own_weights, problem.logits)
-            # without autocast: each operation's gradient is of the operation's own type
+            # without autocast, so that each gradient has the type of its operation
             with torch.autocast(loss.device.type, enabled=False):
                 gradient = gradients(loss, problem.logits)
         else:
@@ -87,6 +90,9 @@ class Gradient(Learner):
         return {"architecture_loss": loss.detach()}
 
     def _second_order(self, problem: Bilevel) -> tuple[Tensor, list[Tensor]]:
+        """The validation loss after one step of the weights' SGD, and its gradient in the
+        logits.
+        """
         weights: Weights = dict(problem.supernet.named_parameters())
         (group,) = problem.optimizer.param_groups
         velocity = {
@@ -125,15 +131,17 @@ class Gradient(Learner):
 
 
 def gradients(loss: Tensor, inputs: Mapping[str, Tensor]) -> list[Tensor]:
-    """The gradient of ``loss`` in each of ``inputs``; zeros where it does not depend on one."""
+    """The gradient of ``loss`` in each of ``inputs``; zeros for an input that the loss does not
+    depend on.
+    """
     return list(torch.autograd.grad(loss, list(inputs.values()), materialize_grads=True))
 
 
 def functional_loss(problem: Bilevel, batch: Batch) -> Loss:
-    """The loss on one batch as a function of weights and logits.
+    """The loss on one ``batch`` as a function of weights and logits.
 
-    The supernet itself, its BatchNorm statistics included, stays as it is. Without weights ({})
-    its own are used.
+    The supernet, including the running statistics of its BatchNorms, does not change. If the
+    weights are empty ({}), the function uses the supernet's own weights.
     """
     images, labels = batch
 
@@ -151,15 +159,15 @@ def functional_loss(problem: Bilevel, batch: Batch) -> Loss:
 
 
 def outer_loss(problem: Bilevel, cost_weight: float) -> Loss:
-    """What the logits are to minimise: the validation loss, the cost beyond the budget and the
-    sampler's penalty.
+    """The loss that the logits minimise: the validation loss, plus ``cost_weight`` times the excess
+    of the expected cost over the budget, plus the sampler's penalty.
     """
     validation = functional_loss(problem, problem.architecture_batch)
 
     def loss(weights: Weights, logits: Logits) -> Tensor:
         loss = validation(weights, logits) + cost_weight * problem.excess(logits)
-        # The last term is zero. A path of options that output zeros depends on no logit, and
-        # torch would refuse to differentiate it.
+        # The last term is zero. Without it, torch would refuse to differentiate the loss of a path
+        # of options that output zeros, because this loss depends on no logit.
         return loss + problem.penalty(logits) + 0.0 * sum(t.sum() for t in logits.values())
 
     return loss
@@ -174,12 +182,13 @@ def unrolled_gradient(
     lr: float,
     product: Callable[[Loss, Weights, Logits, Weights], list[Tensor]],
 ) -> tuple[Tensor, list[Tensor]]:
-    """The gradient in the logits a of ``L_val(w'(a), a)`` with ``w'(a) = inner_step(w, grad_w
-    L_train(w, a))`` (eqs. 6 and 7).
+    """The gradient in the logits a of ``L_val(w'(a), a)`` with
+    ``w'(a) = inner_step(w, grad_w L_train(w, a))`` (eqs. 6 and 7).
 
-    It is ``grad_a L_val(w', a) - lr * grad_a <grad_w L_train(w, a), v>`` with ``v = grad_w'
-    L_val(w', a)``; the second term is ``product``'s work. Returns the validation loss at ``w'`` and
-    one gradient a group.
+    It is ``grad_a L_val(w', a) - lr * grad_a <grad_w L_train(w, a), v>`` with
+    ``v = grad_w' L_val(w', a)``. The function ``product`` computes
+    ``grad_a <grad_w L_train(w, a), v>``. Returns the validation loss at ``w'`` and one gradient per
+    group.
     """
     weights = {name: w.detach().requires_grad_() for name, w in weights.items()}
     gradient = gradients(training_loss(weights, logits), weights)
@@ -209,11 +218,11 @@ def hessian_vector_product(
 def finite_difference_product(
     loss: Loss, weights: Weights, logits: Logits, vector: Weights, scale: float = 0.01
 ) -> list[Tensor]:
-    """The same by a central difference of ``grad_a loss`` along ``vector``, with a step of ``scale
-    / ||vector||`` (eq. 8).
+    """An approximation of :func:`hessian_vector_product`: a central difference of ``grad_a loss``
+    along ``vector``, with the step ``scale / ||vector||`` (eq. 8).
 
-    The paper's scale of 0.01 is a coarse step where the loss is curved: a smaller one comes closer,
-    down to rounding.
+    The paper's scale of 0.01 is a coarse step where the loss is curved. A smaller scale is more
+    exact, until rounding errors dominate.
     """
     norm = torch.linalg.vector_norm(
         torch.stack([torch.linalg.vector_norm(v) for v in vector.values()])

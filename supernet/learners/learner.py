@@ -1,4 +1,4 @@
-"""What a learner is."""
+"""The interface of a learner."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,55 +27,60 @@ class Bilevel:
     optimizer: optim.SGD  # of the weights: the inner problem
     weight_batch: Batch  # the inner problem's data
     architecture_batch: Batch  # the outer problem's data
-    excess: Callable[[Logits], Tensor]  # by what share the expected costs pass the budget
-    penalty: Callable[[Logits], Tensor] = lambda logits: torch.zeros(
-        ()
-    )  # what the sampler adds to the outer problem's loss
+    excess: Callable[[Logits], Tensor]  # the share by which the expected costs exceed the budget
+    # the term that the sampler adds to the outer problem's loss
+    penalty: Callable[[Logits], Tensor] = lambda logits: torch.zeros(())
 
 
 class Learner:
-    """Moves architecture parameters, once a step, before the weights move. A subclass is a
-    dataclass; its fields are settings.
+    """Moves the architecture parameters, once per step, before the weights move. A subclass is a
+    dataclass; its fields are its settings.
     """
 
-    moves = "logits"  # or "policy": that of the sampler; or "", nothing
-    warmups: Sequence[
-        Sequence[float]
-    ] = ()  # shares of the search, [start, end), in which the weights learn alone
-    followed: Logits | None = None  # the gradient that the last step of the logits followed
+    moves = "logits"  # or "policy", the policy of the sampler; or "", nothing
+    # pairs [start, end) of shares of the search, between which only the weights learn
+    warmups: Sequence[Sequence[float]] = ()
+    followed: Logits | None = None  # the gradient that the logits followed in their last step
 
     @property
     def learns(self) -> bool:
-        """Whether there is anything to learn: only then is :meth:`step` called."""
+        """Whether the learner moves anything. Otherwise :meth:`step` is never called."""
         return bool(self.moves)
 
     def rests(self, progress: float) -> bool:
-        """Whether the weights learn alone at this share of the search."""
+        """Whether only the weights learn at ``progress``, the share of the search that is over."""
         return any(start <= progress + 1e-9 < end for start, end in self.warmups)
 
     def begin(self, logits: Logits, sampler: Sampler) -> None:
-        """Called once before the first step; a learner of a policy finds it in the ``sampler``."""
+        """Called once before the first step. A learner of a policy gets the policy from the
+        ``sampler``.
+        """
 
     def step(self, problem: Bilevel) -> dict[str, Tensor]:
-        """Updates in place what the learner :attr:`moves` and leaves everything else as it was;
-        returns figures for the log.
+        """Updates in place what the learner :attr:`moves`, and changes nothing else. Returns
+        figures for the log.
         """
         raise NotImplementedError
 
     def state_dict(self) -> dict[str, Any]:
+        """The state for the checkpoint."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes what :meth:`state_dict` gave."""
+        """Restores what :meth:`state_dict` returned."""
 
 
 def require_warmups(warmups: Sequence[Any]) -> None:
-    """Raises a UserError unless ``warmups``, the setting of that name, are shares of the search."""
+    """Raises a UserError unless ``warmups``, the setting ``learner.warmups``, are pairs of rising
+    shares of the search.
+    """
     for warmup in warmups:
-        pair = isinstance(warmup, list | tuple) and [
-            isinstance(n, int | float) for n in warmup
-        ] == [True, True]
-        if not (pair and 0 <= warmup[0] < warmup[1] <= 1):
+        is_pair = (
+            isinstance(warmup, list | tuple)
+            and len(warmup) == 2
+            and all(isinstance(share, int | float) for share in warmup)
+        )
+        if not (is_pair and 0 <= warmup[0] < warmup[1] <= 1):
             raise UserError(
                 f"learner.warmups: {warmup}: must be a pair of rising shares of the search, as in "
                 "[[0,0.3]]"
@@ -83,8 +88,8 @@ def require_warmups(warmups: Sequence[Any]) -> None:
 
 
 class Parts(NamedTuple):
-    """What a step asks a network for again and again: to walk through its thousands of modules
-    takes a twentieth of a step.
+    """The parts of a network that every step needs. They are listed once, because a walk through
+    the thousands of modules of a network takes a twentieth of a step.
     """
 
     parameters: list[nn.Parameter]
@@ -95,7 +100,9 @@ _parts: WeakKeyDictionary[nn.Module, Parts] = WeakKeyDictionary()
 
 
 def trained_parts(network: nn.Module) -> Parts:
-    """Its parts, listed once: a network never changes which it has."""
+    """The parts of ``network``, listed on the first call; a network never gets or loses
+    such parts.
+    """
     if network not in _parts:
         norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
         _parts[network] = Parts(list(network.parameters()), norms)
@@ -104,8 +111,8 @@ def trained_parts(network: nn.Module) -> Parts:
 
 @contextmanager
 def statistics_kept(network: nn.Module) -> Iterator[None]:
-    """Inside, the forward passes of training leave no trace of their images in the running
-    statistics of the BatchNorms.
+    """A context in which forward passes in training mode do not change the running statistics of
+    the BatchNorms.
     """
     norms = trained_parts(network).norms
     for norm in norms:
@@ -119,8 +126,8 @@ def statistics_kept(network: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def fixed(network: nn.Module) -> Iterator[None]:
-    """Inside, nothing is kept for gradients of the weights, which then cost neither time nor
-    memory.
+    """A context in which the weights of ``network`` do not require grad, so that their gradients
+    cost neither time nor memory.
     """
     moving = [
         parameter for parameter in trained_parts(network).parameters if parameter.requires_grad

@@ -1,5 +1,5 @@
-"""The policy follows the gradient of the expected reward: what it draws, judged with the shared
-weights.
+"""A policy that follows the gradient of its expected reward. The reward of an architecture is its
+accuracy with the shared weights.
 """
 
 from dataclasses import dataclass
@@ -17,22 +17,26 @@ from supernet.samplers.sampler import Sampler
 
 @dataclass
 class ReinforceLearner(Learner):
-    """ENAS's learning of its controller (Pham et al., ICML 2018, sections 2.2 and 3.2): REINFORCE
+    """ENAS's training of its controller (Pham et al., ICML 2018, sections 2.2 and 3.2): REINFORCE
     (Williams, 1992) with Adam.
 
     The reward R of an architecture is its accuracy on the batch of the architecture split, with the
-    statistics of that batch. With H the entropy of the policy's decisions on the way to it, each of
-    ``samples`` draws gives one estimate of the gradient of E[R + ``entropy_weight`` H]: ``(R + w H
-    - b) grad log p + w grad H``. The baseline b is the moving average of R + w H over earlier
-    steps, which starts from zero and keeps ``baseline_decay`` of itself a step; as it does not
-    depend on this step's draws, it leaves the mean as it is.
+    BatchNorm statistics of that batch. p is the probability of the architecture, and H is the sum
+    of the entropies of the decisions that lead to it. Each of ``samples`` draws gives one estimate
+    of the gradient of E[R + w H], where w is ``entropy_weight``:
+    ``(R + w H - b) grad log p + w grad H``. The baseline b is the moving average of R + w H over
+    earlier steps; it starts at zero and keeps the share ``baseline_decay`` of its value in each
+    step. The baseline does not depend on the draws of this step, so it does not change the mean of
+    the estimate.
 
-    The defaults are those of the authors' search of CNN cells on CIFAR-10 (melodyguan/enas,
-    scripts/cifar10_micro_search.sh and src/cifar10/main.py). Departures: the controller moves once
-    a step beside the weights, by one draw; theirs 30 times after each epoch of 281 steps, by 10
-    draws each, so about as many draws in all. The baseline is that of earlier steps; theirs has
-    taken in the reward that it is subtracted from. The term w grad H, which their code drops, makes
-    the mean of the estimates that very gradient.
+    The defaults are those of the authors' search for CNN cells on CIFAR-10 (melodyguan/enas,
+    scripts/cifar10_micro_search.sh and src/cifar10/main.py).
+
+    Departures: here the controller moves once in each step of the weights, by one draw. The
+    authors' controller moves 30 times after each epoch of 281 steps, by 10 draws each time, which
+    is about as many draws in all. Here the baseline is that of earlier steps; the authors' baseline
+    already includes the reward from which it is subtracted. The authors' code leaves out the term w
+    grad H; with it, the mean of the estimates is exactly the gradient above.
     """
 
     samples: int = 1
@@ -80,7 +84,7 @@ class ReinforceLearner(Learner):
 
 
 def accuracy(problem: Bilevel, mixture: Mixture) -> Tensor:
-    """The accuracy of a mixture on the architecture batch, in [0, 1]; the supernet does not
+    """The accuracy of a mixture on the architecture batch, in [0, 1]. The supernet does not
     change.
     """
     images, labels = problem.architecture_batch

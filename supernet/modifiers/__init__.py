@@ -1,1 +1,1 @@
-"""Modifiers: what may be added to the mixtures of any sampler. One file each."""
+"""Modifiers change the mixtures of any sampler. One file each."""

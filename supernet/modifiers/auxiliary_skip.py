@@ -1,4 +1,4 @@
-"""A skip connection beside the options of every slot, which fades."""
+"""An auxiliary skip connection beside the options of every slot; its weight falls to zero."""
 
 import math
 from dataclasses import dataclass
@@ -19,13 +19,15 @@ class AuxiliarySkip(Modifier):
     """The auxiliary skip connection of DARTS- (Chu et al., ICLR 2021, section 3.2, eq. 4), whose
     weight beta falls to zero.
 
-    A skip steadies the training of whatever stands beside it, and is credited for it; a second one,
-    outside the competition, takes over that service. Its weight falls from ``start`` to 0 over the
-    search, on a line or half a cosine.
+    A skip connection stabilises the training of the options beside it, and the search gives the
+    skip option credit for that. A second skip connection, which does not compete with the options,
+    takes over this effect. Its weight beta falls from ``start`` to 0 over the search, on a line or
+    on half a cosine (``decay``).
 
-    Where the skip option is an identity, a second one with the weight beta is the same as beta
-    added to the weight of the first: this is what is done, in every mixture. Where it is none, at
-    stride 2, the paper's second skip has a convolution of its own; here both use the same.
+    Where the skip option is an identity, a second skip with the weight beta is the same as beta
+    added to the weight of the first: the modifier adds beta in every mixture. Where the skip option
+    is not an identity, at stride 2, the paper's second skip has a convolution of its own; here both
+    skips use the same one.
     """
 
     start: float = 1.0
@@ -41,6 +43,7 @@ class AuxiliarySkip(Modifier):
         self.skips = skips(space, "auxiliary_skip")
 
     def beta(self, progress: float) -> float:
+        """The weight of the auxiliary skip at ``progress``."""
         return self.start * (
             1 - progress if self.decay == "linear" else (1 + math.cos(math.pi * progress)) / 2
         )

@@ -1,4 +1,4 @@
-"""The logits are held small, the more the longer the search goes on."""
+"""A penalty that keeps the logits small, and grows during the search."""
 
 from dataclasses import dataclass
 
@@ -12,14 +12,14 @@ from supernet.modifiers.modifier import Modifier
 
 @dataclass
 class BetaDecay(Modifier):
-    """The regularisation of beta-DARTS (Ye et al., CVPR 2022), of the softmax's values in place of
-    the logits'.
+    """The regularisation of beta-DARTS (Ye et al., CVPR 2022). It acts on the values of the softmax
+    instead of the values of the logits.
 
-    The loss of the logits gets ``weight`` times the mean over all slots of ``logsumexp(logits)``,
-    whose gradient is the softmax: an option pays in proportion to its own share, so that no option
-    runs ahead for having been of use first, and what decides is the gradient at nearly equal shares
-    when the weights have learnt. The factor grows on a line from zero to ``weight``, as in the
-    authors' code, which has 50.
+    It adds to the loss of the logits ``weight`` times the mean over all slots of
+    ``logsumexp(logits)``. The gradient of this term is the softmax: each option pays in proportion
+    to its own share. Therefore no option gets far ahead only because it was useful first. The
+    decision is left to the gradient at nearly equal shares, when the weights have learnt. The
+    factor grows on a line from zero to ``weight``, as in the authors' code, whose weight is 50.
     """
 
     weight: float = 50.0

@@ -1,4 +1,4 @@
-"""Options are left out by chance, so that the supernet leans on none of them."""
+"""Options are left out at random, so that the supernet does not depend on any single option."""
 
 from dataclasses import dataclass
 
@@ -14,12 +14,13 @@ class OptionDropout(Modifier):
     """Drop-path in the supernet, a regularisation of the inner problem (Zela et al., ICLR 2020,
     section 5.1).
 
-    Every option but a skip is left out with a probability that grows on a line to ``probability``
-    at the end of the search, and scaled up to the same mean where it stays; what is left out is not
-    computed. The paper tries 0 to 0.6.
+    Every option except a skip and the option that gives nothing is left out with a probability that
+    grows on a line from zero to ``probability`` at the end of the search. An option that stays is
+    scaled up, so that its mean does not change. An option that is left out is not computed. The
+    paper tries probabilities from 0 to 0.6.
 
     Departure: an option is left out for all images of a step and in all cells that read its slot,
-    not image by image.
+    not for each image separately.
     """
 
     probability: float = 0.2

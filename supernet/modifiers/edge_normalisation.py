@@ -1,4 +1,4 @@
-"""The edges into a node share one distribution of their own."""
+"""The edges into a node get a distribution of their own."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,12 +16,13 @@ from supernet.spaces.space import Space
 class EdgeNormalisation(Modifier):
     """Edge normalisation of PC-DARTS (Xu et al., ICLR 2020, section 3.3, eq. 3).
 
-    Each node has logits beta for its in-edges; the weights of an edge's options are multiplied by
-    its share, the softmax of beta over the edges into its node. The derivation maximises the
-    products alpha * beta, so that in the DARTS space the shares decide with which two edges a node
-    keeps. A node of one in-edge has none: its share is one.
+    Each node has one logit beta for each of its in-edges. The share of an edge is the softmax of
+    beta over the edges into the node; the weights of all options of the edge are multiplied by this
+    share. The derivation maximises the products alpha * beta, so that in the DARTS space the shares
+    have an influence on which two edges a node keeps. A node with one in-edge has no logits: the
+    share of this edge is one.
 
-    The betas are architecture parameters as the others: the learner moves them with the same
+    The betas are architecture parameters like the others: the learner moves them with the same
     settings.
     """
 
@@ -30,11 +31,13 @@ class EdgeNormalisation(Modifier):
         if not any(len(slots) > 1 for group in space.groups for slots in space.sums(group.name)):
             raise UserError(
                 f"modifier=edge_normalisation: no node of the space {space.name} has several "
-                "in-edges; leave it out"
+                "in-edges; leave this modifier out"
             )
 
     def nodes(self, group: str) -> Iterator[tuple[str, list[int]]]:
-        """The name of the logits of each node of several in-edges, and the slots of these."""
+        """For each node with several in-edges: the name of its logits, and the slots of its
+        in-edges.
+        """
         for node, slots in enumerate(self.space.sums(group)):
             if len(slots) > 1:
                 yield f"{group}/edges/{node}", slots
@@ -47,7 +50,7 @@ class EdgeNormalisation(Modifier):
         }
 
     def shares(self, group: str, slots: int, logits: Logits) -> torch.Tensor:
-        """The share of each slot in its node ``[slots, 1]``."""
+        """The share of each slot's edge in its node [slots, 1]."""
         shares: list[torch.Tensor | None] = [None] * slots
         for name, members in self.nodes(group):
             for slot, share in zip(

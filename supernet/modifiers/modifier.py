@@ -1,4 +1,4 @@
-"""What a modifier is, and a sampler whose mixtures are modified."""
+"""The interface of a modifier, and the sampler that applies modifiers to another sampler."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,12 +16,12 @@ from supernet.spaces.space import Space
 
 
 class Modifier:
-    """Changes what any sampler gives. A subclass is a dataclass whose fields are its settings; it
-    overrides what it changes.
+    """Changes the results of any sampler. A subclass is a dataclass; its fields are its settings.
+    It overrides the methods for the results that it changes.
     """
 
-    # whether :meth:`applied` is a matter of chance: the mixture by which a search is measured goes
-    # without
+    # whether :meth:`applied` draws random numbers; :meth:`Modified.mean`, which has none, then
+    # leaves it out
     draws = False
 
     def begin(self, space: Space, streams: Streams) -> None:
@@ -33,7 +33,9 @@ class Modifier:
         self.space, self.streams = space, streams
 
     def tables(self) -> dict[str, tuple[int, int]]:
-        """Architecture parameters of its own: name -> shape; a row is one distribution."""
+        """The architecture parameters that the modifier needs: name -> shape. Each row is one
+        distribution.
+        """
         return {}
 
     def advance(self, logits: Logits, progress: float) -> None:
@@ -46,32 +48,37 @@ class Modifier:
     def applied(
         self, mixture: Mixture, logits: Logits, progress: float, noise: torch.Generator
     ) -> Mixture:
-        """A mixture changed for both steps, that of the logits and that of the weights;
-        differentiable.
+        """The mixture, changed for both the step of the logits and the step of the weights.
+        Differentiable.
         """
         return mixture
 
     def trained(self, mixture: Mixture, progress: float, loss: Loss) -> Mixture:
-        """A mixture changed for the step of the weights alone."""
+        """The mixture, changed for the step of the weights alone."""
         return mixture
 
     def penalty(self, logits: Logits, progress: float) -> Tensor:
-        """What a gradient learner adds to the validation loss beside the sampler's own penalty."""
+        """The term that a gradient learner adds to the validation loss and the sampler's own
+        penalty.
+        """
         return torch.zeros(())
 
     def scored(self, scores: Logits, logits: Logits) -> Logits:
-        """What the derivation maximises."""
+        """The scores that the derivation maximises, made from the sampler's ``scores``."""
         return scores
 
     def state_dict(self) -> dict[str, Any]:
+        """The state for the checkpoint, besides the streams and the logits."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes what :meth:`state_dict` gave."""
+        """Restores what :meth:`state_dict` returned."""
 
 
 class Modified(Wrapper):
-    """``sampler``, with everything that it gives changed by ``modifiers``, the first one first."""
+    """A sampler that contains ``sampler``, and changes its results by ``modifiers``, in
+    this order.
+    """
 
     def __init__(self, sampler: Sampler, modifiers: Sequence[Modifier]):
         self.samplers, self.modifiers = [sampler], list(modifiers)
@@ -95,7 +102,7 @@ class Modified(Wrapper):
     def applied(
         self, mixture: Mixture, logits: Logits, progress: float, noise: torch.Generator
     ) -> Mixture:
-        """The mixture as all modifiers change it for both steps."""
+        """The mixture after all modifiers have changed it for both steps."""
         for modifier in self.modifiers:
             mixture = modifier.applied(mixture, logits, progress, noise)
         return mixture
@@ -148,8 +155,9 @@ class Modified(Wrapper):
 
 
 def weights_of(choice: Choice, group: ChoiceGroup, like: Tensor | None = None) -> Tensor:
-    """The weights of a choice ``[slots, options]``, zero for what does not run: those of a path are
-    ones.
+    """The weights of a choice [slots, options]; the weight of an option that does not run is zero.
+
+    A path has no weights: its options get the weight one, as a tensor like ``like``.
     """
     runs = torch.tensor(
         [[option in slot for option in range(len(group.options))] for slot in choice.active]
@@ -160,10 +168,10 @@ def weights_of(choice: Choice, group: ChoiceGroup, like: Tensor | None = None) -
 
 
 def skips(space: Space, modifier: str) -> dict[str, int]:
-    """Group -> index of its skip option.
+    """Group -> index of its skip option, for each group that has one.
 
     Raises:
-        UserError: no group has one.
+        UserError: no group has a skip option.
     """
     found = {
         group.name: group.options.index(group.skip)
@@ -172,7 +180,7 @@ def skips(space: Space, modifier: str) -> dict[str, int]:
     }
     if not found:
         raise UserError(
-            f"modifier={modifier}: the space {space.name} has no option that is a skip; leave this "
-            "modifier out"
+            f"modifier={modifier}: the space {space.name} has no skip option; leave this modifier "
+            "out"
         )
     return found

@@ -1,4 +1,4 @@
-"""Options of low logits are given up on the way."""
+"""Options with low logits are pruned during the search."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,15 +17,16 @@ class Pruning(Modifier):
     """Search-space approximation of P-DARTS (Chen et al., ICCV 2019, section 3.2) and DrNAS (Chen
     et al., ICLR 2021, section 3.3).
 
-    ``stages`` are pairs [share of the search, options]: from that share on, each slot has only so
-    many options left, those of the highest logits at that moment. The others are not computed any
-    more, and cost nothing; the sampler sees their logits as minus infinity. At least two must be
-    left, so that no slot has the option that gives nothing alone.
+    ``stages`` are pairs [share of the search, number of options]. From this share on, each slot
+    keeps only this number of options: those with the highest logits at that moment. The other
+    options are pruned: they are not computed and cost nothing, and the sampler sees minus infinity
+    as their logits. At least two options must be left, so that no slot is left with only the option
+    that gives nothing.
 
-    Departure: P-DARTS's weights and logits then start anew, with more cells, which here is
-    ``search.depths``; without it, they go on. DrNAS then widens partial channels, which here is
-    ``search.widths``. A sampler that does not look at logits goes on drawing what was given up, and
-    then runs nothing in that slot.
+    Departures: P-DARTS's weights and logits then begin again, with more cells; here the setting
+    ``search.depths`` does that, and without it they go on. DrNAS then widens partial channels; here
+    the setting ``search.widths`` does that. A sampler that does not read logits still draws pruned
+    options; in a slot where it does, nothing runs.
     """
 
     stages: list[Any] = field(default_factory=lambda: [[0.333, 5], [0.667, 3]])
@@ -50,20 +51,16 @@ class Pruning(Modifier):
         while self.passed < len(self.stages) and progress + 1e-9 >= self.stages[self.passed][0]:
             for name, kept in self.kept.items():
                 seen = logits[name].detach().cpu().masked_fill(~kept, -torch.inf)
-                best = seen.topk(
-                    min(int(self.stages[self.passed][1]), int(kept[0].sum())), dim=-1
-                ).indices
+                count = min(int(self.stages[self.passed][1]), int(kept[0].sum()))
+                best = seen.topk(count, dim=-1).indices
                 self.kept[name] = torch.zeros_like(kept).scatter_(-1, best, True)
             self.passed += 1
 
     def seen(self, logits: Logits) -> Logits:
-        given_up = {
-            name: ~kept.to(logits[name].device)
+        return logits | {
+            name: logits[name].masked_fill(~kept.to(logits[name].device), -torch.inf)
             for name, kept in self.kept.items()
             if name in logits
-        }
-        return logits | {
-            name: logits[name].masked_fill(mask, -torch.inf) for name, mask in given_up.items()
         }
 
     def applied(

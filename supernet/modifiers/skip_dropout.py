@@ -1,4 +1,4 @@
-"""Skip connections are left out by chance."""
+"""Skip connections are left out at random."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,15 +14,15 @@ from supernet.spaces.space import Space
 
 @dataclass
 class SkipDropout(Modifier):
-    """Search-space regularisation of P-DARTS (Chen et al., ICCV 2019, section 3.3): dropout behind
+    """Search-space regularisation of P-DARTS (Chen et al., ICCV 2019, section 3.3): dropout after
     each skip option.
 
-    ``stages`` are pairs [share of the search, probability]: from that share on a skip is left out
-    with this probability, which falls on a line to zero at the end of the stage; those that stay
-    are scaled up to the same mean. A skip that is left out is not computed.
+    ``stages`` are pairs [share of the search, probability]. From this share on, a skip is left out
+    with this probability, which falls on a line to zero at the end of the stage. A skip that stays
+    is scaled up, so that its mean does not change. A skip that is left out is not computed.
 
     Departures: a whole skip is left out for one step, in all cells that read its slot, not single
-    numbers of its output; the authors' code lets the probability fall exponentially once the logits
+    numbers of its output. In the authors' code, the probability falls exponentially once the logits
     learn.
     """
 
@@ -40,6 +40,7 @@ class SkipDropout(Modifier):
         self.skips = skips(space, "skip_dropout")
 
     def probability(self, progress: float) -> float:
+        """The probability at ``progress`` with which a skip is left out."""
         ends = [start for start, _ in self.stages[1:]] + [1.0]
         for (start, probability), end in zip(self.stages, ends, strict=True):
             if start <= progress + 1e-9 < end:

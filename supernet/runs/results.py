@@ -33,7 +33,7 @@ def results(setup: Setup, state: State) -> dict[str, Any]:
         value["search"] = together(searched)
     value |= stages.get("derive", {})
     if (found := trained(stages, "retrain")) is not None:
-        first = stages["retrain/0"]
+        first: dict[str, Any] = numbered(stages, "retrain")[0]
         value["retrain"] = found | {
             "epochs": config.retrain.epochs,
             "init": config.retrain.init,

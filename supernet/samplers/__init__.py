@@ -1,1 +1,1 @@
-"""Samplers: which mixtures the shared weights train on in a step. One file each."""
+"""Samplers choose the mixtures on which the shared weights train in each step. One file each."""

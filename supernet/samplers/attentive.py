@@ -1,4 +1,4 @@
-"""Of several random architectures of about the same cost, the best or the worst."""
+"""Random architectures of about the same cost: the best or the worst of them is trained."""
 
 from dataclasses import dataclass
 
@@ -13,18 +13,21 @@ from supernet.samplers.sampler import Loss, Sampler, require_metric
 
 @dataclass
 class Attentive(Sampler):
-    """AttentiveNAS (Wang et al., CVPR 2021, section 3 and eqs. 5 to 7): attention to the best or to
-    the worst of each cost.
+    """AttentiveNAS (Wang et al., CVPR 2021, section 3 and eqs. 5 to 7): of several architectures of
+    about the same cost, the best or the worst is trained.
 
-    For each of ``paths`` a cost is drawn as it is distributed among the architectures within the
-    budget, ``candidates`` are drawn that cost about as much, and the one of the lowest
-    (``mode="best"``) or highest (``mode="worst"``) loss on the step's images is trained. Costs
-    count as about the same in one of ``buckets`` intervals of equal width from the cheapest to the
-    most expensive.
+    Each step trains ``paths`` architectures. For each of them, a first random architecture within
+    the budget sets the cost, so that costs are as frequent as they are among the architectures
+    within the budget. More random architectures are drawn until ``candidates`` of them have about
+    this cost. The step trains the candidate with the lowest loss on the step's images
+    (``mode="best"``) or the one with the highest loss (``mode="worst"``). The range from the lowest
+    to the highest cost is divided into ``buckets`` intervals of equal width; costs in the same
+    interval count as about the same. ``metric`` names the cost: "params" or "madds".
 
-    Departures: the paper trains these paths beside the largest and the smallest, with distillation,
-    and besides the loss on a minibatch knows a trained predictor of the accuracy; of a bucket so
-    rare that ten thousand draws hold too few candidates, those that were found compete.
+    Departures: the paper trains these paths beside the largest and the smallest architecture, with
+    distillation. Besides the loss on a minibatch, the paper also uses a trained predictor of the
+    accuracy. If a bucket is so rare that 10,000 draws give too few candidates, only the candidates
+    that were found compete.
     """
 
     mode: str = "worst"
@@ -58,14 +61,16 @@ class Attentive(Sampler):
         ]
 
     def bucket(self, architecture: Architecture) -> int:
+        """The index of the cost interval that the cost of ``architecture`` lies in."""
         width = (self.most - self.least) / self.buckets or 1.0
         return min(int((self.cost(architecture) - self.least) / width), self.buckets - 1)
 
     def alike(self) -> list[Architecture]:
-        """Candidates of about the same cost.
+        """Draws candidates of about the same cost: ``candidates`` of them, or fewer if the draws
+        give fewer.
 
-        The first one stands for the draw of the cost: given its bucket it is distributed as those
-        that are then drawn from there.
+        The first draw chooses the bucket. Given the bucket, the first architecture has the same
+        distribution as those that are then drawn from this bucket.
         """
         rng = self.streams.host("paths")
         found = [self.budget.random(rng)]

@@ -1,4 +1,4 @@
-"""All options, weighted by a sample of a Dirichlet distribution that the logits shape."""
+"""All options, weighted by a draw from a Dirichlet distribution that the logits define."""
 
 from dataclasses import dataclass
 
@@ -15,19 +15,21 @@ DISTANCES = ("l2", "kl")
 
 @dataclass
 class DrNAS(Sampler):
-    """DrNAS (Chen et al., ICLR 2021, sections 3.1 and 3.2): a slot's weights are drawn from
+    """DrNAS (Chen et al., ICLR 2021, sections 3.1 and 3.2): the weights of a slot are drawn from
     ``Dirichlet(elu(logits) + 1)``.
 
-    The gradient is pathwise (eq. 5), exact for the expected loss: a Dirichlet variable is a vector
-    of gamma variables over their sum, each of which moves with its concentration so that it keeps
-    its quantile. ``distance_weight`` weighs the distance from the uniform Dirichlet(1) in the loss
-    of the logits (eq. 4): "l2", half the squared norm of the logits, which under Adam is the
-    authors' default, the weight decay of 1e-3; or "kl", the divergence of the distribution from the
+    The gradient is pathwise (eq. 5) and exact for the expected loss: a Dirichlet variable is a
+    vector of gamma variables divided by their sum, and each gamma variable moves with its
+    concentration such that it keeps its quantile. ``distance_weight`` times the distance from the
+    uniform distribution, Dirichlet(1), is added to the loss of the logits (eq. 4). The distance
+    "l2" is half the squared norm of the logits; with Adam it is the authors' default, a weight
+    decay of 1e-3. The distance "kl" is the Kullback-Leibler divergence of the distribution from the
     uniform one.
 
-    Derived is by the mean of the distribution. Progressive learning (section 3.3) prunes options
-    and widens partial channels half way: the first is the modifier ``pruning``, the second
-    ``search.widths`` (:mod:`supernet.train.widening`).
+    The architecture is derived from the mean of the distribution. The paper's progressive learning
+    (section 3.3) prunes options and widens partial channels half way through the search. Here the
+    modifier ``pruning`` prunes options, and the setting ``search.widths`` widens partial channels
+    (:mod:`supernet.train.widening`).
     """
 
     distance: str = "l2"
@@ -52,7 +54,9 @@ class DrNAS(Sampler):
         return self.distance_weight * sum(distances, torch.zeros(()))
 
     def distance_of(self, table: Tensor) -> Tensor:
-        """From the uniform distribution; pruned options have none."""
+        """The distance of one group's distributions from the uniform one. Pruned options do not
+        count.
+        """
         if self.distance == "l2":
             return torch.where(table > -torch.inf, table, 0.0).square().sum() / 2
         rows = [row[row > 0] for row in concentration(table)]
@@ -71,18 +75,20 @@ class DrNAS(Sampler):
 
 
 def concentration(table: Tensor) -> Tensor:
-    """``elu(table) + 1``, without the rounding of small values to zero: that of a pruned option
-    alone, minus infinity, is zero.
+    """The concentration ``elu(table) + 1``, computed such that small values are not rounded to
+    zero.
+
+    It is zero for pruned options only, whose logits are minus infinity.
     """
     return torch.where(table > 0, table + 1, table.clamp(max=0).exp())
 
 
 def dirichlet(concentrations: Tensor, noise: torch.Generator) -> Tensor:
-    """A differentiable draw from a Dirichlet distribution a row; an option of concentration zero
-    has weight zero.
+    """Draws one vector per row from a Dirichlet distribution, differentiable in the
+    ``concentrations`` [rows, options]. An option whose concentration is zero has weight zero.
 
-    Torch's own Dirichlet takes no generator. The draw is made on the host and in float64, where
-    small concentrations do not underflow.
+    torch's own Dirichlet takes no generator. The draw is made on the CPU in float64, where small
+    concentrations do not underflow; the result stays there.
     """
     possible = concentrations > 0
     gammas = torch._standard_gamma(torch.where(possible, concentrations, 1.0).cpu().double(), noise)

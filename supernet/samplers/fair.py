@@ -1,4 +1,4 @@
-"""Paths that train every option of every slot equally often in each single step."""
+"""Paths that train every option of every slot equally often in each step."""
 
 import math
 from dataclasses import dataclass
@@ -12,29 +12,34 @@ from supernet.mixture import Choice, Logits, Mixture
 from supernet.randomness import Streams
 from supernet.samplers.sampler import Loss, Sampler
 
-AT_ONCE = 256  # sets of paths drawn in one call where a budget may refuse many
+AT_ONCE = 256  # sets of paths that are drawn in one call under a budget, which may reject many
 
 
 @dataclass
 class Fair(Sampler):
     """FairNAS's strict fairness (Chu et al., ICCV 2021, algorithm 1).
 
-    For every slot one random permutation of its options is drawn; path k takes the k-th of each, so
-    that a step of as many paths as options trains each option exactly once before the weights move.
-    (Where groups have different numbers of options there are as many paths as their least common
-    multiple, and each option of a slot is trained equally often.)
+    For every slot, one random permutation of its options is drawn; path k takes the k-th option of
+    each permutation. A step with as many paths as options therefore trains each option exactly once
+    before the weights move. Where groups have different numbers of options, the number of paths is
+    the least common multiple of these numbers, and each option of a slot is trained equally often.
 
-    Departures: the paper sums the gradients of the paths and here, as for every sampler, they are
-    averaged, so that the paper's learning rate corresponds to one that is larger by the number of
-    paths. Where a space keeps only some of its edges (DARTS: two in-edges of a node), fair paths
-    still run one option on every edge and need not be valid architectures. Within a budget the
-    paths are drawn anew, all together, until each of them keeps it; the cost of a path is the sum
-    over all that it runs.
+    Departures: the paper sums the gradients of the paths. Here they are averaged, as for every
+    sampler, so the paper's learning rate corresponds to a rate here that is larger by a factor of
+    the number of paths. In a space that keeps only some of its edges (DARTS: two in-edges of each
+    node), fair paths still run one option on every edge, and need not be valid architectures. Under
+    a budget, all paths of a step are drawn again together until each of them is within the budget;
+    the cost of a path is the sum of the costs of everything that it runs.
     """
 
     def begin(self, budget: Budget, streams: Streams, device: torch.device) -> None:
-        """Raises a UserError where no fair paths keep the budget. Where each option has a cost of
-        its own, the mean cost of the paths is that over all options, however they are drawn.
+        """Called once before the first step.
+
+        If each option has a cost of its own, the mean cost of the paths is the mean over all
+        options, however the paths are drawn. A budget below this mean is impossible.
+
+        Raises:
+            UserError: no fair paths are within the budget.
         """
         super().begin(budget, streams, device)
         for metric, limit in budget.limits.items():
@@ -45,34 +50,40 @@ class Fair(Sampler):
             if mean > limit and not table.joint:
                 raise UserError(
                     f"budget.{metric}={limit:,.0f} with sampler=fair: its paths cost {mean:,.0f} "
-                    "in the mean, so some pass it; "
-                    "raise it, or choose sampler=uniform"
+                    "in the mean, so some of them exceed the budget; raise the budget, or choose "
+                    "sampler=uniform"
                 )
         if budget.limits and not self.within(self.permutations(streams.host("fair"), TRIES)).any():
             raise UserError(
-                f"budget {budget.limits} with sampler=fair: in {TRIES:,} draws there was always a "
-                "path that passes it; "
-                "raise it, or choose sampler=uniform"
+                f"budget {budget.limits} with sampler=fair: in each of {TRIES:,} draws, at "
+                "least one path exceeded the budget; raise the budget, or choose sampler=uniform"
             )
 
     def mixtures(self, logits: Logits, progress: float, loss: Loss) -> list[Mixture]:
-        rng, found = self.streams.host("paths"), np.flatnonzero([])
-        while not found.size:
+        rng = self.streams.host("paths")
+        while True:
             sets = self.permutations(rng, AT_ONCE if self.budget.limits else 1)
-            found = np.flatnonzero(self.within(sets))
-        chosen = {name: table[found[0]] for name, table in sets.items()}
+            allowed = np.flatnonzero(self.within(sets))
+            if allowed.size:
+                break
+        chosen = {name: options[allowed[0]] for name, options in sets.items()}
         return [
-            {name: Choice.path(table[:, path].tolist()) for name, table in chosen.items()}
+            {name: Choice.path(options[:, path].tolist()) for name, options in chosen.items()}
             for path in range(self.paths)
         ]
 
     @property
     def paths(self) -> int:
+        """The number of paths in a step: the least common multiple of the groups' numbers of
+        options.
+        """
         return math.lcm(*(len(group.options) for group in self.space.groups))
 
     def permutations(self, rng: np.random.Generator, count: int) -> dict[str, np.ndarray]:
-        """``count`` sets of paths: group -> [count, slots, paths], whose rows hold every option
-        equally often, in random order.
+        """Draws ``count`` sets of paths: group -> option indices [count, slots, paths].
+
+        Each row (the options of one slot, path by path) holds every option equally often, in random
+        order.
         """
         return {
             group.name: rng.permuted(
@@ -86,7 +97,9 @@ class Fair(Sampler):
         }
 
     def within(self, sets: dict[str, np.ndarray]) -> np.ndarray:
-        """For each set, whether all of its paths keep the budget."""
+        """For each of the ``sets`` of paths, whether all of its paths are within the budget
+        [count].
+        """
         keeps = np.ones(len(next(iter(sets.values()))), dtype=bool)
         for metric, limit in self.budget.limits.items():
             table = self.budget.tables[metric]

@@ -12,17 +12,18 @@ from supernet.samplers.sampler import Loss, Sampler
 
 @dataclass
 class FairDARTS(Sampler):
-    """FairDARTS (Chu et al., ECCV 2020, section 4): options do not compete, and a loss pulls their
-    weights to zero or one.
+    """FairDARTS (Chu et al., ECCV 2020, section 4): the options do not compete, and a loss pulls
+    their weights to zero or one.
 
-    The zero-one loss is ``-mean((sigmoid(logits) - 1/2)^2)`` (eq. 4), weighted by
+    The zero-one loss is ``-mean((sigmoid(logits) - 1/2)^2)`` (eq. 4), multiplied by
     ``zero_one_weight``, which is 10 in the authors' code. The scores are the sigmoids.
 
-    Departures: the paper keeps the options whose sigmoid passes a threshold (0.85), at most two
-    edges a node, and has no option that gives nothing; here the space's rule derives one option a
-    slot. Where a group has an option that gives nothing, no loss but the zero-one loss would move its logit, whichever
-    way it happened to start; it is left out of that, stays at one half, and is derived where all
-    others fall below. The cost term counts options by the softmax of the logits.
+    Departures: the paper keeps the options whose sigmoid exceeds a threshold (0.85), on at most two
+    edges per node, and has no option that gives nothing. Here the space's own rule derives one
+    option per slot. The zero-one loss leaves out an option that gives nothing: no other loss moves
+    the logit of such an option, so the zero-one loss would push it to the side on which it happened
+    to start. Its sigmoid stays at one half, and the option is derived where the sigmoids of all
+    others are below one half. The cost term weights the options by the softmax of the logits.
     """
 
     zero_one_weight: float = 10.0

@@ -1,4 +1,6 @@
-"""One path a step, drawn by the logits, through which gradients pass as through its relaxation."""
+"""One path per step, drawn from the softmax of the logits; gradients pass through its
+relaxation.
+"""
 
 from dataclasses import dataclass
 
@@ -17,21 +19,23 @@ class GDAS(Sampler):
     """GDAS (Dong & Yang, CVPR 2019, section 3.2, eqs. 3 to 7): the hard Gumbel-softmax with the
     straight-through estimator.
 
-    In each slot the option of the largest ``log p + Gumbel noise`` runs, which is a draw from the
-    softmax p of the logits, and no other: a step costs what a path costs. It is weighted by ``one +
-    (s - s)``, where the second s does not require grad and ``s = softmax((log p + noise) /
-    temperature)``; the temperature falls linearly from ``start`` to ``end``.
+    In each slot, only the option with the largest ``log p + Gumbel noise`` runs, so a step costs
+    what a path costs. This option is a draw from p, the softmax of the logits. Its output is
+    multiplied by ``1 + (s - s.detach())`` with ``s = softmax((log p + noise) / temperature)``: a
+    factor of one whose gradient is that of s. The temperature falls linearly from ``start`` to
+    ``end``.
 
-    The straight-through gradient is biased: it is that of the loss linearised at the drawn path,
-    with s in place of the path, and of the options that did not run as if they gave nothing. It is
-    unbiased for none but a loss that is linear in the weights of all options and a temperature that
-    goes to zero.
+    The straight-through gradient is biased. It is the gradient of the loss linearised at the drawn
+    path, with s in place of the path, and it treats the options that did not run as if they gave
+    nothing. It is unbiased only for a loss that is linear in the weights of all options, and only
+    in the limit of a temperature of zero.
 
     Departures: the authors' code adds the weights of the options that do not run to the output, as
     numbers; here they do not appear. In the DARTS space each of the 14 edges runs an option, and
-    the reduction cell is searched as well. Such draws are no architectures of that space, so that a
-    budget acts through the learner's cost term and the derivation, not through the draws. On an
-    accelerator a step waits for the logits, for the host has to know what to run.
+    the reduction cell is searched as well. Such draws are not valid architectures of that space.
+    Therefore a budget acts through the learner's cost term and through the derivation, not through
+    the draws. On an accelerator, each step waits for the logits, because the host must know which
+    options run.
     """
 
     start: float = 10.0
@@ -46,6 +50,7 @@ class GDAS(Sampler):
         return {name: self.choice(table, temperature, noise) for name, table in logits.items()}
 
     def choice(self, table: Tensor, temperature: float, noise: torch.Generator) -> Choice:
+        """Draws one option per slot of a group whose logits are ``table`` [slots, options]."""
         soft = concrete(table, temperature, noise)
         drawn = soft.argmax(dim=-1)
         hard = F.one_hot(drawn, table.shape[-1]).to(soft)

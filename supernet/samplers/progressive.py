@@ -1,4 +1,6 @@
-"""The largest architecture at first, then ever more values of every gene, in the end all."""
+"""First the largest architecture, then more and more values of every gene, at the end all
+values.
+"""
 
 import bisect
 import math
@@ -17,18 +19,20 @@ from supernet.samplers.sampler import Loss, Sampler, require_metric
 class Progressive(Sampler):
     """Progressive shrinking, after once-for-all (Cai et al., ICLR 2020, section 3.3).
 
-    The values of every gene are ordered: first the one in the largest architecture within the
-    budget, then the others by what that architecture would cost with them (``metric``), the most
-    expensive first; where they cost the same, as the space lists them. Those with which it would
-    cost more, which there are only if the budget forbids a larger one, come last, the cheapest
-    first: until they join, little that is drawn passes the budget. At first only the first values
-    are drawn; whenever the progress passes one of ``phases``, an equal share of the others joins
-    them, so that after the last one the draw is that of
+    The values of every gene are put in an order. The first value is the one in the largest
+    architecture within the budget. The others are ordered by the cost (``metric``) of that
+    architecture with only this gene changed, the most expensive first; values of the same cost keep
+    the order in which the space lists them. Values that make that architecture more expensive exist
+    only if the budget forbids a larger architecture. They come last, the cheapest first: until they
+    join, few draws exceed the budget.
+
+    At first only the first values are drawn. Whenever the progress passes one of ``phases``, an
+    equal share of the other values joins them. After the last phase the draw is that of
     :class:`~supernet.samplers.uniform.Uniform`.
 
     Departures: the paper widens one dimension after another (kernel, depth, width), derives small
     kernels from large ones by a learned transformation, and distils from the trained largest
-    network; here all genes widen together and nothing is distilled.
+    network. Here all genes widen together, and nothing is distilled.
     """
 
     phases: list[float] = field(default_factory=lambda: [0.25, 0.5, 0.75])
@@ -38,8 +42,8 @@ class Progressive(Sampler):
         rising = all(a < b for a, b in zip([0.0, *self.phases], [*self.phases, 1.0], strict=True))
         if not (self.phases and rising):
             raise UserError(
-                f"sampler.phases={self.phases}: must be rising shares of the search between 0 and "
-                "1, and at least one"
+                f"sampler.phases={self.phases}: must be one or more rising shares of the search, "
+                "between 0 and 1"
             )
 
     def begin(self, budget: Budget, streams: Streams, device: torch.device) -> None:
@@ -66,10 +70,11 @@ class Progressive(Sampler):
         return [self.space.path(self.draw(bisect.bisect_right(self.phases, progress)))]
 
     def draw(self, passed: int) -> Architecture:
-        """An architecture drawn uniformly from those within the budget whose values have joined
-        when so many phases are passed.
+        """An architecture drawn uniformly from those that are within the budget and contain only
+        values that have joined after ``passed`` phases.
 
-        Where chance finds none in ten thousand draws, the largest, which is always among them.
+        If 10,000 draws find none within the budget, it is the largest architecture, whose values
+        have all joined.
         """
         rng, share = self.streams.host("paths"), passed / len(self.phases)
         if share == 1:

@@ -1,4 +1,6 @@
-"""Binary gates: one path for the weights, two options a slot for the logits."""
+"""Binary gates: one path for the step of the weights, two options per slot for that of the
+logits.
+"""
 
 from dataclasses import dataclass
 
@@ -13,22 +15,22 @@ from supernet.samplers.sampler import Loss, Sampler
 class Proxyless(Sampler):
     """ProxylessNAS (Cai, Zhu & Han, ICLR 2019, sections 3.1 and 3.2).
 
-    The weights train on one path, drawn from the softmax of the logits (eq. 2). For the logits two
-    options of every slot are drawn from it, without replacement; one of the two is drawn in turn,
-    by the softmax of their two logits, and has the gate 1, the other 0. Both run, so that the loss
-    has a gradient in either gate, and these stand for the gradients in the two probabilities (eq.
-    4). Afterwards the two logits are shifted together, so that what was not drawn keeps its
-    probability.
+    The weights train on one path, drawn from the softmax of the logits (eq. 2). For the step of the
+    logits, two options of every slot are drawn from this softmax, without replacement. Then one of
+    the two is drawn, by the softmax of their two logits: its gate is 1, and the gate of the other
+    is 0. Both options run, so that the loss has a gradient in both gates; these gradients stand for
+    the gradients in the two probabilities (eq. 4). After the step, both logits are shifted by the
+    same amount, so that the options that were not drawn keep their probabilities.
 
-    The gradient is biased as every straight-through one: it is that of the loss linearised at the
-    drawn path. For a loss that is linear in the gates its mean is that of the expected loss under
-    the choice between the two, over the pairs.
+    The gradient is biased, as every straight-through gradient is: it is the gradient of the loss
+    linearised at the drawn path. For a loss that is linear in the gates, its mean over the pairs is
+    the gradient of the expected loss under the choice between the two options.
 
-    Departures: the authors move the logits every fifth step of the weights and leave those of a
-    slot alone in which ``none`` is drawn; the budget's term is added, as the expected cost's
-    excess, where the paper multiplies or adds latency. As the draws of
-    :class:`~supernet.samplers.gdas.GDAS`, paths of the DARTS space are no architectures, and
-    budgets do not bind them.
+    Departures: the authors move the logits in every fifth step of the weights, and leave the logits
+    of a slot unchanged if ``none`` is drawn there. Here the budget's term is the excess of the
+    expected cost and is added to the loss; the paper multiplies the loss by a latency term or adds
+    one. Like the draws of :class:`~supernet.samplers.gdas.GDAS`, paths of the DARTS space are not
+    valid architectures, and a budget does not restrict them.
     """
 
     def relaxation(self, logits: Logits, progress: float, noise: torch.Generator) -> Mixture:
@@ -53,10 +55,10 @@ class Proxyless(Sampler):
 
 
 def gates(table: Tensor, noise: torch.Generator) -> Choice:
-    """The two options of every slot, and their binary gates ``[slots, options]``, through which
-    gradients reach the two logits.
+    """Draws two options of every slot, and their binary gates [slots, options]. Gradients pass
+    through the gates to the two logits.
 
-    Where pruning has left a slot a single option, that one runs alone.
+    In a slot with a single option left after pruning, this option runs alone.
     """
     probabilities = torch.softmax(table.detach(), dim=-1).cpu()
     pairs = []

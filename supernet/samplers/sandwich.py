@@ -1,4 +1,4 @@
-"""The largest architecture, the smallest and random ones; the largest teaches the others."""
+"""The largest, the smallest and some random architectures; the largest one teaches the others."""
 
 from dataclasses import dataclass
 
@@ -16,12 +16,13 @@ class Sandwich(Sampler):
     """The sandwich rule with in-place distillation (BigNAS, Yu et al., ECCV 2020, section 3.1; Yu &
     Huang, ICCV 2019).
 
-    A step trains the largest architecture within the budget on the labels, and the smallest and
-    ``paths`` random ones on the largest one's softmax alone. Large and small is by ``metric``, for
-    a space need not have another order of size.
+    Each step trains the largest architecture within the budget on the labels. It trains the
+    smallest one and ``paths`` random ones on the softmax of the largest one's outputs, without
+    labels. ``metric`` defines which architecture is the largest and which is the smallest, because
+    a space need not have any other order of size.
 
-    Departures: the gradients are averaged, not summed; all architectures see images of one size,
-    and drop nothing.
+    Departures: the gradients are averaged, not summed; all architectures see images of the same
+    size; there is no dropout.
     """
 
     paths: int = 2

@@ -1,4 +1,4 @@
-"""Several samplers in one search: one after the other, or for each step one that is drawn."""
+"""Several samplers in one search: one after another, or one drawn for each step."""
 
 import bisect
 import itertools
@@ -19,12 +19,13 @@ from supernet.samplers.wrapper import Wrapper
 
 @dataclass
 class Schedule(Wrapper):
-    """``phases`` are pairs [sampler, share]: each sampler leads that share of the search.
+    """``phases`` are pairs [sampler, share]: each sampler leads this share of the search.
 
-    One follows the other. Each is given the progress of its own phase, and the logits are scored by
-    the last one. If ``mixed``, the sampler that leads a step is drawn, with the shares as
-    probabilities. All are given the progress of the whole search then, and the logits are scored by
-    the most probable one (the first, if several are), by whose mean the search is measured as well.
+    By default the samplers follow one another. Each of them gets the progress of its own phase, and
+    the last one gives the scores. If ``mixed`` is true, the leader of each step is drawn, with the
+    shares as probabilities. All samplers then get the progress of the whole search. The most
+    probable sampler (the first, if several are) gives the scores, and the mean mixture that stands
+    for the search where the search is measured.
     """
 
     phases: list[Any] = field(default_factory=lambda: [[Uniform(), 0.5], [Softmax(), 0.5]])
@@ -45,7 +46,7 @@ class Schedule(Wrapper):
             name = type(phase[0]).__name__
             if phase[0].scores_from != "logits":
                 raise UserError(
-                    f"sampler.phases: {name} has a policy, which its learner does not find in a "
+                    f"sampler.phases: {name} has a policy, which no learner finds inside a "
                     "schedule; choose sampler=policy alone"
                 )
             require(f"sampler.phases: the share of {name}", phase[1], above=0)
@@ -55,14 +56,16 @@ class Schedule(Wrapper):
             raise UserError(f"sampler.phases: the shares {self.shares} must add up to 1")
         self.starts = [0.0, *itertools.accumulate(self.shares[:-1])]
         self.leads: int = 0  # the index of the leader
-        self.progress: float | None = None  # for which a leader was drawn last
+        self.progress: float | None = None  # the one for which the last leader was drawn
 
     def begin(self, budget: Budget, streams: Streams, device: torch.device) -> None:
         super().begin(budget, streams, device)
         self.leads, self.progress = 0, None
 
     def led(self, progress: float) -> tuple[Sampler, float]:
-        """See :meth:`Wrapper.led`; for each progress a leader is drawn only once."""
+        """See :meth:`Wrapper.led`. If ``mixed`` is true, one leader is drawn for each value of
+        ``progress``.
+        """
         if not self.mixed:
             self.leads, given = self.phase_at(progress)
             return self.leader, given
@@ -74,7 +77,7 @@ class Schedule(Wrapper):
 
     def phase_at(self, progress: float) -> tuple[int, float]:
         """The index of the phase at ``progress``, and the share of this phase that is over."""
-        rounded = progress + 1e-9  # 0.1 + 0.2 is more than 3 steps of 10
+        rounded = progress + 1e-9  # because 0.1 + 0.2, a start, is more than 3 / 10, a progress
         phase = bisect.bisect_right(self.starts, rounded) - 1
         return phase, min(max((progress - self.starts[phase]) / self.shares[phase], 0.0), 1.0)
 

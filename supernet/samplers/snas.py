@@ -1,4 +1,4 @@
-"""All options, weighted by a concrete sample of the logits' distribution."""
+"""All options, weighted by a draw from the concrete distribution of the logits."""
 
 from dataclasses import dataclass
 
@@ -12,16 +12,18 @@ from supernet.samplers.sampler import Loss, Sampler
 
 @dataclass
 class SNAS(Sampler):
-    """SNAS (Xie et al., ICLR 2019, section 2.2, eq. 4): ``softmax((log p + Gumbel noise) /
-    temperature)``, a concrete variable.
+    """SNAS (Xie et al., ICLR 2019, section 2.2, eq. 4): the weights of a slot are a concrete
+    variable, ``softmax((log p + Gumbel noise) / temperature)``, where p is the softmax of the
+    logits.
 
-    Its gradient in the logits is pathwise: exact for the expected loss of the relaxed draws, which
-    at a temperature above zero is not that of one-hot draws. The temperature falls exponentially
-    from ``start`` to ``end``, those of the authors' code.
+    Its gradient in the logits is pathwise. It is exact for the expected loss of the relaxed draws,
+    which differs from the expected loss of one-hot draws at every temperature above zero. The
+    temperature falls exponentially from ``start`` to ``end``; the defaults are those of the
+    authors' code.
 
-    Departures: the paper trains weights and logits together on one loss over all training images;
-    here, as everywhere, the logits learn on images of their own, and each of the two steps has a
-    draw of its own.
+    Departures: the paper trains weights and logits together, on one loss over all training images.
+    Here, as with every sampler, the logits learn on images of their own, and each of the two steps
+    has a draw of its own.
     """
 
     start: float = 1.0

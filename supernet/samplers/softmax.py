@@ -8,7 +8,9 @@ from supernet.samplers.sampler import Loss, Sampler
 
 @dataclass
 class Softmax(Sampler):
-    """DARTS (Liu et al., ICLR 2019, eq. 2): the weights train on the same relaxation as the logits."""
+    """DARTS (Liu et al., ICLR 2019, eq. 2): the weights train on the same relaxation as the
+    logits.
+    """
 
     def mixtures(self, logits: Logits, progress: float, loss: Loss) -> list[Mixture]:
         return [softmax_mixture(logits)]

@@ -11,7 +11,7 @@ from supernet.samplers.sampler import Loss, Sampler
 class Uniform(Sampler):
     """SPOS, single path one-shot (Guo et al., ECCV 2020, section 3.2).
 
-    ``paths`` architectures are drawn a step (the paper's is 1) and their gradients averaged.
+    Each step draws ``paths`` architectures (1 in the paper) and averages their gradients.
     """
 
     paths: int = 1

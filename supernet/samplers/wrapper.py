@@ -1,4 +1,4 @@
-"""What samplers that ask other samplers have in common."""
+"""What samplers that contain other samplers have in common."""
 
 from typing import Any
 
@@ -12,17 +12,18 @@ from supernet.samplers.sampler import Loss, Sampler
 
 
 class Wrapper(Sampler):
-    """A sampler around other :attr:`samplers`: it forwards every question to one of them.
+    """A sampler that contains other :attr:`samplers` and forwards every call to one of them.
 
-    As it stands, the first one answers everything. A subclass says who answers else, and changes
-    the answers that it wants to change. All samplers begin, and the states of all are saved.
+    In this class the first sampler answers all calls. A subclass chooses the sampler that answers,
+    and changes those answers that it wants to change. All samplers begin, and the states of all
+    samplers are saved.
     """
 
     samplers: list[Sampler]
 
     def led(self, progress: float) -> tuple[Sampler, float]:
-        """Finds the sampler that leads the step at ``progress`` (the share of the search that is
-        over), which is the :attr:`leader` from then on, and the progress to give it.
+        """The sampler that leads the step at ``progress`` (the share of the search that is over),
+        and the progress to give to it. From then on, this sampler is the :attr:`leader`.
         """
         return self.leader, progress
 
@@ -33,22 +34,24 @@ class Wrapper(Sampler):
 
     def measured(self, progress: float) -> tuple[Sampler, float]:
         """The sampler whose mean mixture stands for the search at ``progress``, and the progress to
-        give it. This depends on no draw and changes nothing.
+        give to it. This depends on no random draw and changes no state.
         """
         return self.leader, progress
 
     @property
     def scorer(self) -> Sampler:
-        """The sampler whose scores the derivation goes by."""
+        """The sampler that gives the scores for the derivation."""
         return self.leader
 
     def own(self, logits: Logits, sampler: Sampler) -> Logits:
-        """Those tables of the logits that ``sampler`` knows: the space's groups and its own."""
+        """The tables of ``logits`` that ``sampler`` knows: those of the space's groups and
+        its own.
+        """
         known = [*(group.name for group in self.space.groups), *sampler.tables()]
         return {name: logits[name] for name in known if name in logits}
 
     def seen(self, logits: Logits, sampler: Sampler) -> Logits:
-        """The logits as ``sampler`` is to see them, differentiable."""
+        """The logits as ``sampler`` sees them, differentiable."""
         return self.own(logits, sampler)
 
     @property

@@ -1,1 +1,3 @@
-"""Searchers: which architecture, judged with inherited weights, is the best. One file each."""
+"""Searchers look for the best architecture; each one that they propose is judged with inherited
+weights. One file each.
+"""

@@ -1,4 +1,4 @@
-"""Regularised evolution: the young replace the old, whatever these were worth."""
+"""Regularised evolution: each child replaces the oldest member of the population."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -14,16 +14,19 @@ from supernet.searchers.searcher import Judged, Searcher, order
 
 @dataclass
 class Evolution(Searcher):
-    """``candidates`` in all, of which ``population`` live at a time; of ``sample`` of them the best
-    has a child (Real et al., AAAI 2019, algorithm 1). Departures: a child has one gene mutated,
-    drawn again until it is within the budget; equal accuracies are ranked by loss.
+    """Regularised evolution (Real et al., AAAI 2019, algorithm 1): ``candidates`` architectures in
+    all, of which the last ``population`` form the population. For each child, ``sample`` members
+    are drawn, and the best of them is the parent.
+
+    Departures: a child differs from its parent by the mutation of one gene, which is drawn again
+    until the child is within the budget. Architectures of equal accuracy are ranked by loss.
     """
 
     candidates: int = 100
     population: int = 20
     sample: int = 5
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         require("searcher.candidates", self.candidates, least=1)
         require("searcher.population", self.population, least=1)
         require("searcher.sample", self.sample, least=1)
@@ -31,9 +34,8 @@ class Evolution(Searcher):
     def begin(self, budget: Budget, scores: Logits, rng: np.random.Generator) -> None:
         super().begin(budget, scores, rng)
         self.left = self.candidates
-        self.living: deque[Judged] = deque(
-            maxlen=self.population
-        )  # ageing: whoever is born pushes out the oldest
+        # when it is full, each new member removes the oldest one
+        self.living: deque[Judged] = deque(maxlen=self.population)
 
     def ask(self) -> Sequence[Architecture]:
         if self.living:

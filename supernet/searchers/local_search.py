@@ -1,4 +1,4 @@
-"""Local search: from a random start to the best neighbour, until none is better."""
+"""Local search: from a random start to the best neighbour, until no neighbour is better."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,14 +14,16 @@ from supernet.searchers.searcher import Judged, Searcher, order
 
 @dataclass
 class LocalSearch(Searcher):
-    """Hill climbing by steepest ascent over all architectures that differ in one gene (White et
-    al., UAI 2021; Den Ottelander et al., EMO 2021), begun anew at random until there were
-    ``candidates``. What was judged on the way is not asked for again.
+    """Hill climbing by steepest ascent (White et al., UAI 2021; Den Ottelander et al., EMO 2021).
+    The neighbours of an architecture are all that differ from it in one gene.
+
+    When no neighbour is better, the search starts again from a random architecture, until it has
+    proposed ``candidates`` architectures. It proposes no neighbour that is already judged.
     """
 
     candidates: int = 100
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         require("searcher.candidates", self.candidates, least=1)
 
     def begin(self, budget: Budget, scores: Logits, rng: np.random.Generator) -> None:
@@ -34,8 +36,8 @@ class LocalSearch(Searcher):
         while self.left and self.here is not None:
             around = [one for one in self.space.neighbours(self.here) if self.budget.allows(one)]
             if unknown := [one for one in around if one not in self.judged]:
-                # In random order: where the search ends among them, the first genes are not
-                # preferred.
+                # In random order, because the search may end among them, and would prefer the first
+                # genes.
                 return self._take([unknown[i] for i in self.rng.permutation(len(unknown))])
             best = min([self.here, *around], key=lambda one: order(self.judged[one]))
             self.here = None if best == self.here else best

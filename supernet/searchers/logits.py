@@ -1,4 +1,4 @@
-"""The architecture that the logits themselves name."""
+"""The architecture that is derived from the logits."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,13 +9,13 @@ from supernet.searchers.searcher import Searcher
 
 @dataclass
 class ByLogits(Searcher):
-    """One candidate: the space's derivation from the scores (DARTS, section 2.4), within the
-    budget.
+    """One candidate: the architecture that the space derives from the scores (DARTS, section 2.4),
+    within the budget.
     """
 
     needs_scores = True
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self.done = False
 
     def ask(self) -> Sequence[Architecture]:

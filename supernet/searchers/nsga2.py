@@ -1,7 +1,7 @@
-"""NSGA-II: a population that spreads along the front of accuracy and cost."""
+"""NSGA-II: a population that spreads along the Pareto front of accuracy and cost."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
@@ -17,17 +17,19 @@ if TYPE_CHECKING:
 
 @dataclass
 class NSGA2(ThroughOptuna):
-    """The most accuracy for the least ``cost`` ("params", "madds" or "latency_ms"), by generations
-    of ``population`` (Deb et al., 2002), as Optuna has it: uniform crossover, and each gene of a
+    """NSGA-II (Deb et al., 2002) in Optuna's implementation: the highest accuracy for the lowest
+    ``cost`` ("params", "madds" or "latency_ms").
+
+    A generation has ``population`` architectures. The crossover is uniform, and each gene of a
     child mutates with probability 1/genes.
     """
 
     population: int = 20
     cost: str = "params"
 
-    directions: ClassVar[tuple[str, ...]] = ("maximize", "minimize")
+    directions: ClassVar[tuple[Literal["maximize", "minimize"], ...]] = ("maximize", "minimize")
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         require("searcher.population", self.population, least=2)
         if self.cost not in METRICS:

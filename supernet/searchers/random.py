@@ -1,4 +1,6 @@
-"""The best of some architectures drawn uniformly: the baseline that every searcher has to beat."""
+"""The best of several architectures drawn uniformly: the baseline that every searcher has
+to beat.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,11 +12,11 @@ from supernet.searchers.searcher import Searcher
 
 @dataclass
 class Random(Searcher):
-    """``candidates`` draws with replacement (Li & Talwalkar, UAI 2019)."""
+    """Random search (Li & Talwalkar, UAI 2019): ``candidates`` draws with replacement."""
 
     candidates: int = 100
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         require("searcher.candidates", self.candidates, least=1)
         self.left = self.candidates
 

@@ -1,4 +1,4 @@
-"""A policy that is rewarded with the accuracy of what it draws."""
+"""A policy whose reward is the accuracy of the architectures that it draws."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,20 +15,21 @@ from supernet.searchers.searcher import Judged, Searcher
 
 @dataclass
 class ReinforceSearcher(Searcher):
-    """``candidates`` draws of a policy that follows the gradient (r - b) ∇ log p(a) of its expected
-    reward r, the accuracy (Williams 1992), with Adam at ``lr``; the baseline b is the moving
-    average of earlier rewards (Zoph & Le, ICLR 2017).
+    """``candidates`` draws from a policy that follows the gradient of its expected reward,
+    ``(r - b) ∇ log p(a)`` (Williams 1992), with Adam at the learning rate ``lr``. The reward r of
+    an architecture a is its accuracy. The baseline b is the moving average of earlier rewards (Zoph
+    & Le, ICLR 2017).
 
-    Departures: genes are drawn independently of each other, by logits and not by a recurrent
-    network; what is not within the budget is drawn again, and the gradient is that of the policy as
-    if it were not.
+    Departures: the genes are drawn independently of each other, from logits and not from a
+    recurrent network. An architecture over the budget is drawn again, and the gradient does not
+    take this into account.
     """
 
     candidates: int = 100
     lr: float = 0.1
     decay: float = 0.9  # of the moving average
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         require("searcher.candidates", self.candidates, least=1)
         require("searcher.lr", self.lr, above=0)
         require("searcher.decay", self.decay, least=0, below=1)
@@ -48,13 +49,13 @@ class ReinforceSearcher(Searcher):
         if self.left == 0:
             return []
         self.left -= 1
-        shares = [torch.softmax(logits.detach(), dim=0).numpy() for logits in self.policy]
+        probabilities = [torch.softmax(logits.detach(), dim=0).numpy() for logits in self.policy]
 
         def draw() -> Architecture:
             return self.space.express(
                 [
-                    gene.values[self.rng.choice(len(share), p=share)]
-                    for gene, share in zip(self.genes, shares, strict=True)
+                    gene.values[self.rng.choice(len(p), p=p)]
+                    for gene, p in zip(self.genes, probabilities, strict=True)
                 ]
             )
 
@@ -66,10 +67,11 @@ class ReinforceSearcher(Searcher):
             baseline = reward if self.baseline is None else self.baseline
             self.baseline = self.decay * baseline + (1 - self.decay) * reward
             chosen = zip(self.policy, self.genes, self.space.values(architecture), strict=True)
-            log_p = sum(
+            terms = (
                 F.log_softmax(logits, dim=0)[gene.values.index(value)]
                 for logits, gene, value in chosen
             )
+            log_p = sum(terms, torch.zeros((), dtype=torch.float64))
             self.optimizer.zero_grad()
             ((baseline - reward) * log_p).backward()
             self.optimizer.step()

@@ -1,4 +1,4 @@
-"""The best of some architectures drawn as the scores would have it."""
+"""The best of several architectures drawn from the scores."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,28 +11,29 @@ from supernet.errors import require
 from supernet.mixture import Architecture, Logits
 from supernet.searchers.searcher import Searcher
 
-LEAST = 1e-6  # of a score, before its logarithm: no option is out of reach
+LEAST = 1e-6  # a lower score counts as this one, so that every option can be drawn
 
 
 @dataclass
 class Sampled(Searcher):
-    """``candidates`` draws, as ENAS derives: some architectures from what the search learnt,
-    judged, of which the best is taken (Pham et al., ICML 2018, section 2.2; their code,
-    melodyguan/enas, looks at 10).
+    """The derivation of ENAS (Pham et al., ICML 2018, section 2.2): ``candidates`` architectures
+    are drawn from what the search has learnt, all of them are judged, and the best one is taken.
+    The authors' code (melodyguan/enas) draws 10.
 
-    A draw is the derivation from the logarithms of the scores with Gumbel noise. Where every slot
-    is free, that draws each slot's option with its score as probability (Gumbel, 1954); elsewhere
-    it keeps the space's rules, and always the budget.
+    A draw is the derivation from the logarithms of the scores plus Gumbel noise. If every slot may
+    have any option, this draws the options of each slot with their scores as probabilities (Gumbel,
+    1954). In other spaces a draw keeps the space's rules. It always keeps the budget.
 
-    Departures: the scores of a policy are the frequencies of its options, so that slots are drawn
-    independently of each other; all are judged on the same validation images, not on a batch.
+    Departures: the scores of a policy are the frequencies of its options, so the slots are drawn
+    independently of each other. All architectures are judged on the same validation images, not on
+    one batch.
     """
 
     candidates: int = 10
 
     needs_scores = True
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         require("searcher.candidates", self.candidates, least=1)
 
     def begin(self, budget: Budget, scores: Logits, rng: np.random.Generator) -> None:

@@ -1,4 +1,4 @@
-"""What a searcher is, and the loop that asks it and tells it."""
+"""The interface of a searcher, and the loop that runs it."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,28 +13,30 @@ Judged = tuple[Architecture, Judgement]
 
 
 class Searcher:
-    """Proposes architectures and learns how good they are. A subclass is a dataclass whose fields
-    are its settings.
+    """Proposes architectures, and gets their judgements. A subclass is a dataclass; its fields are
+    its settings.
 
-    It must decide from its generator and from what it is told alone: a stopped search is resumed by
-    asking anew, with the judgements that are there already. All that it asks for must be within the
-    budget.
+    Its decisions may depend on nothing but its generator and these judgements: to resume a search
+    that was stopped, :func:`search` runs it from the start again, with the judgements that exist
+    already. All architectures that it proposes must be within the budget.
     """
 
-    # whether it reads the logits, so that a search without a learner has nothing to say to it
+    # whether it reads the scores, which mean nothing after a search without a learner
     needs_scores = False
-    cost: str | None = None  # the metric that it weighs accuracy against, if any
-    share = 1.0  # of the validation images, on which what is asked for next is to be judged
+    cost: str | None = None  # a metric that it minimises, while it maximises the accuracy
+    share = 1.0  # of the validation images, on which to judge the next architectures
 
     @property
     def total(self) -> int:
-        """How many architectures it asks for at most, repeated ones included: its ``candidates``,
-        or one where it has no such.
+        """The greatest number of architectures that it proposes, repeated ones included: the
+        setting ``candidates``, or one if it has no such setting.
         """
         return getattr(self, "candidates", 1)
 
     def begin(self, budget: Budget, scores: Logits, rng: np.random.Generator) -> None:
-        """Called once before the first :meth:`ask`; ``scores`` are the sampler's, higher is better."""
+        """Called once before the first :meth:`ask`. ``scores`` are the sampler's; higher is
+        better.
+        """
         self.budget, self.space, self.scores, self.rng = budget, budget.space, scores, rng
 
     def ask(self) -> Sequence[Architecture]:
@@ -42,14 +44,15 @@ class Searcher:
         raise NotImplementedError
 
     def tell(self, judged: Sequence[Judged]) -> None:
-        """What was last asked for, with its judgements."""
+        """Called with the architectures of the last :meth:`ask` and their judgements."""
 
 
 @dataclass(frozen=True)
 class SearchResult:
-    """The best architecture, all that were judged on the whole of the validation images, and every
-    judgement that was asked for, by architecture and share of the images, both in the order of
-    asking.
+    """The ``best`` architecture and its ``judgement``; in ``judged``, all architectures that were
+    judged on all validation images; in ``told``, every judgement that the searcher got, by
+    architecture and share of the images. Both are in the order in which the architectures were
+    proposed.
     """
 
     best: Architecture
@@ -59,12 +62,12 @@ class SearchResult:
 
     @property
     def images(self) -> int:
-        """How many validation images all judgements together looked at."""
+        """The number of validation images that all judgements together used."""
         return sum(judgement.images for judgement in self.told.values())
 
     def front(self, cost: Callable[[Architecture], float]) -> list[Judged]:
-        """The Pareto front, cheapest first: whatever is judged and is not beaten in accuracy by
-        something as cheap.
+        """The Pareto front of ``judged``, the cheapest first: each architecture of it is more
+        accurate than all others that cost no more.
         """
         front: list[Judged] = []
         for one in sorted(self.judged.items(), key=lambda one: (cost(one[0]), *order(one[1]))):
@@ -74,7 +77,9 @@ class SearchResult:
 
 
 def order(judgement: Judgement) -> tuple[float, float]:
-    """The order of judgements, best first: by accuracy, and of equals by loss."""
+    """A key that sorts judgements, the best first: by accuracy, and by loss where the accuracy is
+    equal.
+    """
     return -judgement.accuracy, judgement.loss
 
 
@@ -85,16 +90,16 @@ def search(
     update: Callable[[int, Judgement], None] = lambda count, judgement: None,
     same: Callable[[Architecture], Architecture] = lambda architecture: architecture,
 ) -> SearchResult:
-    """Runs ``searcher`` to its end; ``judge`` takes an architecture and the share of the validation
-    images to judge it on.
+    """Runs ``searcher`` to its end. ``judge`` gets an architecture and the share of the validation
+    images on which to judge it.
 
-    No architecture is judged twice on the same share, and none that is in ``known``, which is added
-    to. ``update`` is called after every architecture asked for, with how many these were and the
-    judgement.
+    No architecture is judged twice on the same share, and none whose judgement is already in
+    ``known``; new judgements are added to ``known``. ``update`` is called after every proposed
+    architecture, with the number of proposals so far and the judgement.
 
     ``same`` gives the architecture that stands for all that count as the same, such as
-    :meth:`~supernet.spaces.space.Space.canonical`: it is judged for all of them, and the result has
-    it in their place. By default each architecture stands for itself.
+    :meth:`~supernet.spaces.space.Space.canonical`. Only this architecture is judged, and the result
+    contains it instead of the others. By default each architecture stands for itself.
     """
     known = {} if known is None else known
     told: dict[tuple[Architecture, float], Judgement] = {}

@@ -1,4 +1,4 @@
-"""Successive halving: many are judged on few images, the best of them on more."""
+"""Successive halving: many architectures are judged on few images, the best of them on more."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,17 +13,20 @@ from supernet.searchers.searcher import Judged, Searcher, order
 
 @dataclass
 class SuccessiveHalving(Searcher):
-    """``candidates`` random architectures; in each of the ``rounds`` the best 1/``eta`` go on to
-    ``growth`` times more of the validation images, in the last to all of them (Karnin et al., ICML
-    2013; Jamieson & Talwalkar, AISTATS 2016, where ``growth`` is ``eta``, so that every round costs
-    the same; so it is here unless it is set).
+    """Successive halving (Karnin et al., ICML 2013; Jamieson & Talwalkar, AISTATS 2016) from
+    ``candidates`` random architectures.
 
-    Random search with weight sharing (Li & Talwalkar, UAI 2019, section 4) is two rounds of it: in
-    the authors' code (liamcli/randomNAS_release, searchers/random_weight_share.py) 1,000 random
-    architectures are judged on 10 batches of 64 of the 25,000 validation images, which is 1/39, and
-    the best 10 of them on all. Departures: all are judged on the same images; theirs go through
-    this some five times in a search on CIFAR-10, and leave the BatchNorm statistics as training
-    left them (``judge.recalibration_batches=0``).
+    After each of the ``rounds`` except the last one, the best 1/``eta`` of the architectures go on,
+    and are judged on ``growth`` times more of the validation images; the last round uses all of
+    them. By default ``growth`` is ``eta``, as in Jamieson & Talwalkar, so that every round costs
+    the same.
+
+    Random search with weight sharing (Li & Talwalkar, UAI 2019, section 4) is this method with two
+    rounds. In the authors' code (liamcli/randomNAS_release, searchers/random_weight_share.py),
+    1,000 random architectures are judged on 10 batches of 64 of the 25,000 validation images, which
+    is 1/39 of them, and the best 10 on all of them. Departures: here all architectures of a round
+    are judged on the same images. The authors do all this about five times in a search on CIFAR-10,
+    and leave the BatchNorm statistics as training left them (``judge.recalibration_batches=0``).
     """
 
     candidates: int = 100
@@ -31,7 +34,7 @@ class SuccessiveHalving(Searcher):
     rounds: int = 4
     growth: float | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         require("searcher.candidates", self.candidates, least=1)
         require("searcher.eta", self.eta, least=2)
         require("searcher.rounds", self.rounds, least=1)
@@ -40,7 +43,7 @@ class SuccessiveHalving(Searcher):
 
     @property
     def counts(self) -> list[int]:
-        """How many architectures each round judges."""
+        """The number of architectures that each round judges."""
         return [max(1, self.candidates // self.eta**round) for round in range(self.rounds)]
 
     @property

@@ -1,9 +1,9 @@
-"""What the searchers that Optuna carries out have in common."""
+"""What the searchers that use Optuna have in common."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
@@ -14,37 +14,42 @@ from supernet.mixture import Architecture, Logits
 from supernet.searchers.searcher import Judged, Searcher
 
 if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
     from optuna.samplers import BaseSampler
     from optuna.trial import Trial
 
 
 @dataclass
 class ThroughOptuna(Searcher, ABC):
-    """``candidates`` trials of a study that lives in memory; its parameters are the genes, as
-    indices of their values.
+    """``candidates`` trials of an Optuna study that is kept in memory. The parameters of the study
+    are the genes, as indices of their values.
 
-    A trial outside the budget fails, and the nearest architecture within takes its place: neither
-    judges nor sampler see it.
+    A trial outside the budget fails, and the nearest architecture within the budget takes its
+    place: the failed trial is not judged, and Optuna's sampler does not use it.
     """
 
     candidates: int = 100
 
-    directions: ClassVar[tuple[str, ...]] = ("maximize",)  # of the objectives
-    batch: ClassVar[int] = 1  # trials that are asked for at once
+    directions: ClassVar[tuple[Literal["maximize", "minimize"], ...]] = ("maximize",)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         require("searcher.candidates", self.candidates, least=1)
+
+    @property
+    def batch(self) -> int:
+        """The number of trials that the study proposes at once."""
+        return 1
 
     @abstractmethod
     def sampler(self, seed: int) -> "BaseSampler":
-        """Optuna's sampler."""
+        """The Optuna sampler that proposes the trials."""
 
     def objectives(self, architecture: Architecture, judgement: Judgement) -> list[float]:
-        """What the study is told."""
+        """The values that the study optimises, each in its direction of :attr:`directions`."""
         return [judgement.accuracy]
 
     def begin(self, budget: Budget, scores: Logits, rng: np.random.Generator) -> None:
-        import optuna  # half a second to import
+        import optuna  # here, because this takes half a second
 
         super().begin(budget, scores, rng)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -52,7 +57,7 @@ class ThroughOptuna(Searcher, ABC):
             sampler=self.sampler(int(rng.integers(2**31))), directions=self.directions
         )
         self.genes = self.space.genes
-        self.parameters = {
+        self.parameters: dict[str, BaseDistribution] = {
             gene.name: optuna.distributions.CategoricalDistribution(range(len(gene.values)))
             for gene in self.genes
         }

@@ -1,5 +1,5 @@
-"""The tree-structured Parzen estimator: values that good architectures have more often than bad
-ones.
+"""The tree-structured Parzen estimator, which prefers values that are more frequent in good
+architectures than in bad ones.
 """
 
 from dataclasses import dataclass
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 @dataclass
 class TPE(ThroughOptuna):
-    """Bergstra et al., NeurIPS 2011, as Optuna has it; the first ``random`` candidates are drawn
-    uniformly.
+    """The tree-structured Parzen estimator (Bergstra et al., NeurIPS 2011) in Optuna's
+    implementation. The first ``random`` candidates are drawn uniformly.
     """
 
     random: int = 10
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         require("searcher.random", self.random, least=0)
 

@@ -1,5 +1,7 @@
-"""Where the figures of a run go: JSON lines always, Weights & Biases by default, and the console
-for a person watching.
+"""Trackers and the console: they take the figures of a run.
+
+Every run writes them as JSON lines, by default also to Weights & Biases, and shows them on the
+console.
 """
 
 from supernet.track.interface import NoTracker, Tracker, Trackers

@@ -1,6 +1,4 @@
-"""What a person sees while a stage runs: a bar in a terminal, a line now and then where there is
-none.
-"""
+"""Shows a person how far a stage has got: as a progress bar in a terminal, otherwise as lines."""
 
 import os
 import sys
@@ -18,24 +16,24 @@ Update = Callable[[int, Mapping[str, float]], None]
 
 
 class Progress:
-    """Stages with rate, time left, loss, accuracy and peak memory; messages pass above the bar
-    without breaking it.
+    """Shows the stages that run, each with its rate, the time left, loss, accuracy and peak memory.
 
-    Where ``file`` (standard output) is no terminal, and under ``TERM=dumb`` or ``CI``, there are
-    plain lines instead: one at the end of a stage and at most one every ``every`` seconds before.
+    In a terminal there is a progress bar, and messages are printed above it. If ``file`` (default:
+    standard output) is not a terminal, or under ``TERM=dumb`` or ``CI``, there are plain lines: one
+    at the end of a stage, and before that at most one in ``every`` seconds.
     """
 
     def __init__(self, *, quiet: bool = False, file: TextIO | None = None, every: float = 5.0):
         self.quiet, self.every = quiet, every
-        self.bar: Bar | None = None  # of the stages that run now
-        self.running = 0
+        self.bar: Bar | None = None  # shared by all stages that run now
+        self.running = 0  # how many stages have a line in the bar
         self.console = Console(file=file or sys.stdout, highlight=False, emoji=False)
         self.live = (
             self.console.is_terminal
             and not self.console.is_dumb_terminal
             and not os.environ.get("CI")
         )
-        if not self.live:  # nobody's window says how wide a log may be; a table needs some room
+        if not self.live:  # there is no window that says how wide a line may be
             self.console = Console(
                 file=self.console.file,
                 highlight=False,
@@ -45,8 +43,8 @@ class Progress:
             )
 
     def message(self, content: Any) -> None:
-        """Prints text, as it is and in one line however long, or something that rich renders, such
-        as a table.
+        """Prints a message. Text is printed unchanged, in one line of any length. Anything else,
+        such as a table, is rendered by rich.
         """
         if self.quiet:
             return
@@ -57,8 +55,9 @@ class Progress:
 
     @contextmanager
     def stage(self, name: str, total: int, start: int = 0) -> Iterator[Update]:
-        """Shows ``total`` steps of a stage, of which ``start`` are done; yields the function to
-        call with (step, metrics).
+        """Shows a stage of ``total`` steps, of which ``start`` are done already.
+
+        Yields a function; call it with the number of steps done and the metrics.
         """
         if self.quiet:
             yield lambda step, metrics: None
@@ -71,7 +70,9 @@ class Progress:
 
     @contextmanager
     def _bar(self, name: str, total: int, start: int) -> Iterator[Update]:
-        """A bar; those of stages that run at once stand below each other until all have ended."""
+        """Shows a progress bar. The bars of stages that run at once stand below each other until
+        all these stages have ended.
+        """
         rate, bar = Rate(start), self.bar or self._new_bar()
         if self.bar is None:
             self.bar = bar
@@ -107,6 +108,7 @@ class Progress:
 
     @contextmanager
     def _lines(self, name: str, total: int, start: int) -> Iterator[Update]:
+        """Prints plain lines."""
         rate = Rate(start)
         printed = time.monotonic()
         if start:
@@ -135,7 +137,7 @@ class Progress:
 
 
 class Labelled(Progress):
-    """Another display, in which every stage and message begins with a ``label``."""
+    """Shows on another :class:`Progress`; every stage and message there begins with ``label``."""
 
     def __init__(self, progress: Progress, label: str):
         super().__init__(quiet=True)
@@ -152,7 +154,7 @@ class Labelled(Progress):
 
 
 class Rate:
-    """Steps a second since the stage began in this session."""
+    """Steps per second since the stage began in this session."""
 
     def __init__(self, start: int):
         self.start, self.began = start, time.monotonic()
@@ -162,7 +164,7 @@ class Rate:
 
 
 def short_texts(metrics: Mapping[str, float]) -> list[str]:
-    """The figures that a person watches, as short texts."""
+    """Loss, accuracy and peak memory as short texts, if the metrics have them."""
     texts = []
     if "loss" in metrics:
         texts.append(f"loss {metrics['loss']:.4f}")
@@ -174,7 +176,7 @@ def short_texts(metrics: Mapping[str, float]) -> list[str]:
 
 
 def clock(seconds: float) -> str:
-    """``0:05``, ``1:02:03``."""
+    """A time as text, such as ``0:05`` or ``1:02:03``."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

@@ -1,5 +1,7 @@
-"""What a tracker is: it takes flat rows of scalars, a summary and artifacts, and can go on where a
-checkpoint was written.
+"""The interface of a tracker.
+
+A tracker takes rows of scalars, a summary and artifacts (files). It can continue from the place at
+which a checkpoint was written.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,49 +12,51 @@ from typing import Any
 
 
 class Tracker:
-    """A tracker that keeps nothing; the others override what they need."""
+    """A tracker that keeps nothing. Other trackers override the methods that they need."""
 
     def start(
         self, folder: Path, config: Mapping[str, Any], state: Mapping[str, Any] | None = None
     ) -> None:
-        """Begins, or goes on from ``state`` (an earlier :meth:`state_dict`), in a run's folder.
+        """Begins in the ``folder`` of a run, or continues from ``state``, an earlier
+        :meth:`state_dict`. It is called before any training.
 
         Raises:
-            UserError: it cannot; said before any training.
+            UserError: the tracker cannot start.
         """
 
     def log(self, stage: str, step: int, metrics: Mapping[str, float]) -> None:
-        """Takes one row: scalars after ``step`` steps of ``stage`` (``search``, ``retrain/0``,
+        """Takes one row: the metrics after ``step`` steps of ``stage`` (``search``, ``retrain/0``,
         ...).
         """
 
     def summary(self, values: Mapping[str, Any]) -> None:
-        """Takes the final figures of the run; may be nested."""
+        """Takes the final figures of the run. They may be nested."""
 
     def artifact(self, name: str, kind: str, paths: Sequence[Path]) -> None:
-        """Takes files that the run has made."""
+        """Takes files that the run has written; W&B calls such a group of files an artifact."""
 
     def state_dict(self) -> dict[str, Any]:
-        """The place reached so far; every row up to here is on disk when this returns."""
+        """The place that has been reached. Every row so far is on disk when this returns."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes back to the place of :meth:`state_dict`: what was logged after it will be logged
-        again, and must not count twice.
+        """Goes back to the place of a :meth:`state_dict`. Rows that were logged after it will be
+        logged again and must not count twice.
         """
 
     def close(self, exit_code: int = 0) -> None:
-        """Ends; 0 means that all went well."""
+        """Ends the tracker. ``exit_code`` 0 means that the run succeeded."""
 
 
 @dataclass
 class NoTracker(Tracker):
-    """``tracker=none``: nothing beyond the files that are always written."""
+    """The tracker of ``tracker=none``. It adds nothing to the files that every run writes."""
 
 
 class Trackers(Tracker):
-    """Several trackers as one, asked in their order. The state is kept by class, so that a run can
-    go on with other trackers.
+    """Several trackers as one. Each call goes to all of them, in their order.
+
+    The state is stored by the name of the class, so that a resumed run can have other trackers.
     """
 
     def __init__(self, trackers: Sequence[Tracker]):
@@ -85,6 +89,6 @@ class Trackers(Tracker):
                 tracker.load_state_dict(state[type(tracker).__name__])
 
     def close(self, exit_code: int = 0) -> None:
-        with ExitStack() as stack:  # each is closed even if another one fails
+        with ExitStack() as stack:  # closes every tracker, even if closing another one fails
             for tracker in self.trackers:
                 stack.callback(tracker.close, exit_code)

@@ -1,5 +1,6 @@
-"""Rows as JSON lines: ``{"stage": "search", "step": 12, "loss": 1.5}``; what is not finite is null,
-for every reader.
+"""Rows as JSON lines, such as ``{"stage": "search", "step": 12, "loss": 1.5}``.
+
+A value that is not finite is written as null, because JSON has no NaN.
 """
 
 import json
@@ -15,11 +16,11 @@ from supernet.track.interface import Tracker
 
 
 class JsonLines(Tracker):
-    """Writes one line a row, and passes it to the system at once.
+    """Writes one line for each row and passes it to the operating system at once.
 
-    The state is the length in bytes. A file that is longer, because rows came after the checkpoint
-    that the run goes on from or because the last write was torn, is cut to that length, but only
-    when the next row is written: reading a run never changes it.
+    The state is the length of the file in bytes. A file is longer than its state if rows were
+    written after the checkpoint, or if the last write was incomplete. It is then cut to that
+    length, but only when the next row is written: reading a run never changes its files.
     """
 
     def __init__(self, path: str | os.PathLike[str]):
@@ -59,19 +60,23 @@ class JsonLines(Tracker):
 
     @contextmanager
     def _writing(self) -> Iterator[BinaryIO]:
+        """The open file, ready for the next row.
+
+        Raises:
+            UserError: the file cannot be written.
+        """
         try:
             if self._file is None:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 self._file = open(self.path, "a+b")  # noqa: SIM115 (open until close())
                 self._file.seek(0)
                 kept = self._file.read(self._length)
-                self._length = (
-                    kept.rfind(b"\n") + 1
-                )  # whole lines only, should the file have been shortened by someone else
+                # whole lines only: somebody else may have shortened the file
+                self._length = kept.rfind(b"\n") + 1
                 self._file.truncate(self._length)
             yield self._file
         except OSError as error:
-            with suppress(OSError):  # what could not be written is still in the buffer
+            with suppress(OSError):  # close() tries again to write what is still in the buffer
                 self.close()
             self._file = None
             raise UserError(
@@ -80,7 +85,7 @@ class JsonLines(Tracker):
 
 
 def number(value: Any) -> int | float | None:
-    """A plain number; ``None`` for NaN and the infinities."""
+    """``value`` as a plain number; ``None`` if it is NaN or infinite."""
     if isinstance(value, int):
         return value
     value = float(value)
@@ -88,16 +93,16 @@ def number(value: Any) -> int | float | None:
 
 
 def read_rows(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """The rows of a file; none if there is no file; a torn last line is left out.
+    """The rows of a file, without an incomplete last line. A missing file has no rows.
 
     Raises:
-        UserError: another line is not JSON.
+        UserError: a complete line is not JSON.
     """
     return rows_from(Path(path), 0)[0] if Path(path).exists() else []
 
 
 def rows_from(path: Path, start: int) -> tuple[list[dict[str, Any]], int]:
-    """The whole rows of a file from the byte ``start`` on, and the byte at which they end.
+    """The complete rows of a file from the byte ``start`` on, and the byte at which they end.
 
     Raises:
         UserError: a line is not JSON.
@@ -105,7 +110,7 @@ def rows_from(path: Path, start: int) -> tuple[list[dict[str, Any]], int]:
     with open(path, "rb") as file:
         file.seek(start)
         content = file.read()
-    whole = content[: content.rfind(b"\n") + 1]  # what follows is a torn line, or nothing
+    whole = content[: content.rfind(b"\n") + 1]  # without an incomplete last line
     try:
         return [json.loads(line) for line in whole.splitlines()], start + len(whole)
     except ValueError as error:

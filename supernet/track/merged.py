@@ -1,8 +1,8 @@
-"""The rows of several jobs as one sequence, each passed on once, in the order in which they come.
+"""Merges the rows of several jobs into one sequence, in the order in which they arrive.
 
-Each job writes its rows into a file of its own (``metrics/JOB.jsonl``), which it cuts when it goes
-on from a checkpoint. The rows that it then writes again are the same, to the last bit, so that what
-was passed on before still holds, and is not passed on again.
+Each job writes its rows to a file of its own (``metrics/JOB.jsonl``). When it resumes from a
+checkpoint, it cuts this file and writes some rows again. These have the same bits as before, so
+rows that were already passed on stay valid, and no row is passed on twice.
 """
 
 import math
@@ -15,26 +15,26 @@ from supernet.track.jsonlines import JsonLines, read_rows, rows_from
 
 
 class Merged:
-    """Follows the files of the jobs in ``folder`` and logs what is new to ``tracker``."""
+    """Reads the files of the jobs in ``folder`` and logs new rows to ``tracker``."""
 
     def __init__(self, folder: Path, tracker: Tracker):
         self.folder, self.tracker = folder, tracker
-        self.passed: Counter[str] = Counter()  # rows of each file that were passed on
-        self.read: dict[str, tuple[int, int]] = {}  # of each file, the bytes and rows read
+        self.passed: Counter[str] = Counter()  # file -> how many of its rows were passed on
+        self.read: dict[str, tuple[int, int]] = {}  # file -> how many bytes and rows were read
 
     def begin(self) -> dict[str, Any]:
-        """The state with which trackers start: ``metrics.jsonl`` is continued where it ends."""
+        """The state with which the trackers start: ``metrics.jsonl`` continues at its end."""
         path = self.folder / "metrics.jsonl"
         self.passed = Counter(file_of(row["stage"]) for row in read_rows(path))
         size = path.stat().st_size if path.exists() else 0
         return {JsonLines.__name__: {"bytes": size}}
 
     def follow(self) -> None:
-        """Passes on what is new."""
+        """Passes on the rows that the jobs have written since the last call."""
         for path in sorted((self.folder / "metrics").glob("*.jsonl")):
             start, number = self.read.get(path.name, (0, 0))
             size = path.stat().st_size
-            if size < start:  # the job has gone back to its checkpoint
+            if size < start:  # the job went back to its checkpoint and cut the file
                 start, number = 0, 0
             if size == start:
                 continue
@@ -48,10 +48,10 @@ class Merged:
 
 
 def numbers(row: dict[str, Any]) -> dict[str, float]:
-    """The figures of a row; what was not finite is null in a file, and not a number here."""
+    """The figures of a row. A file has null for a figure that is not finite; here it is NaN."""
     return {name: math.nan if value is None else value for name, value in row.items()}
 
 
 def file_of(stage: str) -> str:
-    """The name of the file in which a job of that name logs."""
+    """The name of the file that the rows of the job ``stage`` are written to."""
     return f"{stage.replace('/', '-')}.jsonl"

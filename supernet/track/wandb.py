@@ -1,5 +1,6 @@
-"""Weights & Biases: the one module that knows it, and the package is imported only when a run
-starts to use it.
+"""The tracker for Weights & Biases (W&B). No other module imports ``wandb``.
+
+The package is imported only when a run starts to use it.
 """
 
 import json
@@ -20,33 +21,35 @@ MODES = ("offline", "online", "disabled")
 
 @dataclass
 class WandB(Tracker):
-    """One W&B run per job, under the same id in every session of the job; its own files are in
-    ``FOLDER/wandb``.
+    """Sends the rows of a run to one W&B run, which has the same id in every session.
 
-    It follows ``FOLDER/metrics.jsonl`` (the tracker that writes it stands before this one): W&B's
-    step is the number of the row. So W&B holds exactly the rows of that file, however often the job
-    was stopped or killed. An online run gets those that it does not have yet. An offline run is
-    written anew from the first row, and then replaces what the sessions before it left, so that
-    there is one folder to upload: ``wandb sync FOLDER/wandb/offline-run-*``. Offline needs neither
-    account nor network.
+    The tracker reads ``FOLDER/metrics.jsonl``, which the tracker before it writes. The step in W&B
+    is the number of the row. W&B thus holds exactly the rows of that file, however often the run
+    was stopped or killed. In the mode "online", each session sends the rows that W&B does not have
+    yet. In the mode "offline", each session writes all rows from the first one on, and then deletes
+    the folders of earlier sessions. One folder remains to be uploaded:
+    ``wandb sync FOLDER/wandb/offline-run-*``. This mode needs neither an account nor a network.
+    W&B's own files are in ``FOLDER/wandb``.
     """
 
     mode: str = "offline"
     project: str = "supernet"
     entity: str | None = None
-    name: str | None = None  # None is the name of the job
+    name: str | None = None  # None: the setting ``name`` of the run
     tags: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
             raise UserError(f"tracker.mode: {unknown(self.mode, MODES)}")
-        self._run: Any = None  # W&B's, from the first row to the end
+        self._run: Any = None  # the wandb.Run, from the first row to the end
 
     def start(
         self, folder: Path, config: Mapping[str, Any], state: Mapping[str, Any] | None = None
     ) -> None:
-        """See :meth:`Tracker.start`. Online, the W&B run begins here: a missing login is said now.
-        Offline, with the first row.
+        """See :meth:`Tracker.start`.
+
+        In the mode "online" the W&B run begins here, so that a missing login raises at once. In the
+        mode "offline" it begins with the first row.
         """
         self._folder, self._config = Path(folder), dict(config)
         self._rows, self._offset = 0, 0  # how far metrics.jsonl has been read
@@ -55,9 +58,7 @@ class WandB(Tracker):
             self._begin()
 
     def log(self, stage: str, step: int, metrics: Mapping[str, float]) -> None:
-        """Passes on every row of ``metrics.jsonl`` that has not been yet; the last of them is this
-        one.
-        """
+        """Sends all new rows of ``metrics.jsonl``. The last of them is the one given here."""
         self._follow()
 
     def summary(self, values: Mapping[str, Any]) -> None:
@@ -86,15 +87,15 @@ class WandB(Tracker):
                     shutil.rmtree(earlier)
 
     def _begin(self) -> None:
-        """Starts this session's W&B run.
+        """Starts the W&B run of this session.
 
         Raises:
-            UserError: nobody is logged in, or W&B cannot be reached.
+            UserError: there is no W&B login, or W&B cannot be reached.
         """
         import wandb
 
         online = self.mode == "online"
-        # no banner and no hints among the lines of the run
+        # W&B prints no banner and no hints
         wandb.setup(wandb.Settings(silent=True))
         if online and not wandb.login(prompt=False, verify=False):
             raise UserError(
@@ -112,7 +113,7 @@ class WandB(Tracker):
                 tags=self.tags,
                 config=self._config,
                 dir=self._folder,
-                reinit="create_new",  # leaves alone a run that the caller has of their own
+                reinit="create_new",  # does not touch a W&B run that the caller may have
                 settings=wandb.Settings(
                     silent=True,
                     console="off",
@@ -120,18 +121,18 @@ class WandB(Tracker):
                     symlink=False,
                     allow_val_change=True,
                     init_timeout=30.0,  # seconds
-                    x_transaction_log_flush_interval=1.0,  # seconds; what a killed run may lack
+                    x_transaction_log_flush_interval=1.0,  # seconds; a killed run may lose these
                 ),
             )
-        except Exception as error:  # W&B has many: no login, no network, no project, no disk
+        except Exception as error:  # W&B raises many types: for the login, network, project, disk
             raise UserError(
-                f"W&B cannot start: {' '.join(str(error).split())}; mend it or choose "
+                f"W&B cannot start: {' '.join(str(error).split())}; solve this or choose "
                 "tracker.mode=offline"
             ) from error
-        # W&B would have processes that this one starts share its service, where a killed one leaves
-        # its run "in use".
+        # With this variable, processes that this one starts would share its W&B service. If one of
+        # them is killed, the service keeps its run "in use".
         os.environ.pop("WANDB_SERVICE", None)
-        self._had = self._run.step  # rows that an online run has from earlier sessions
+        self._had = self._run.step  # how many rows W&B has from earlier online sessions
 
     def _follow(self) -> None:
         if self.mode == "disabled":
@@ -165,12 +166,12 @@ class WandB(Tracker):
             artifact = wandb.Artifact(name, type=described["kind"])
             for path in map(self._folder.joinpath, described["paths"]):
                 if path.is_file():
-                    # immutable: W&B need not copy it to the user's home first
+                    # immutable: W&B need not first copy the file to the user's home
                     artifact.add_file(str(path), policy="immutable")
             self._run.log_artifact(artifact)
 
-    # job.json holds what every session of the job must know: the id, and what an offline run is to
-    # hold besides the rows.
+    # job.json holds what every session must know: the id of the W&B run, and the summary and the
+    # artifacts, which an offline run holds besides the rows.
 
     def _kept(self) -> dict[str, Any]:
         path = self._folder / "wandb" / "job.json"

@@ -1,1 +1,1 @@
-"""Training: the one loop, its checkpoints, and the two stages that it runs (search, retrain)."""
+"""Training: one loop, its checkpoints, and the stages that it runs (search, tuning, retraining)."""

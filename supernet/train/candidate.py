@@ -1,5 +1,7 @@
-"""Training the searcher's best architectures from scratch, to choose among them by more than
-inherited weights.
+"""The candidate stage: trains one of the searcher's best architectures from scratch.
+
+The searcher judges architectures with the weights of a supernet. Training its best ones from
+scratch (the *shortlist*) gives a better judgement, by which one of them is chosen.
 """
 
 import math
@@ -18,23 +20,26 @@ from supernet.train.retrain import RetrainStage
 
 @dataclass
 class ShortlistSettings:
-    """How many of the searcher's best are trained, by the recipe of ``retrain``, and when one of
-    them is ended early.
+    """How many of the searcher's best architectures are trained, and when a training ends early.
 
-    A share ``held_out`` of the training images judges them after each epoch; the test images are
-    never looked at. One is ended, from ``first_look`` (a share of the epochs) on, when the upper
-    end of what its curve may come to, at ``confidence``, lies under the best that one before it has
-    come to; ``first_look`` 1 ends none. Neither the final retraining of the chosen architecture, on
-    all images and with other seeds, nor that of a random one is ever ended: these are what is
-    compared.
+    The trainings follow the recipe of ``retrain``. After each epoch a network is judged on a share
+    ``held_out`` of the training images, on which it does not train. The test images are not used.
+
+    A training may end early from ``first_look`` on, a share of the epochs. It ends when it can no
+    longer become the best one: the upper end of the prediction interval of its final accuracy, at
+    ``confidence``, is below the final accuracy of an earlier training of the shortlist.
+    ``first_look`` 1 ends no training early.
+
+    The final retraining of the chosen architecture (on all images, with other seeds) and the
+    retraining of a random architecture never end early, because these are compared with each other.
     """
 
-    size: int = 1  # 1 trains none and takes the searcher's best
+    size: int = 1  # 1 trains no candidate and takes the searcher's best architecture
     held_out: float = 0.2
     first_look: float = 0.4
     confidence: float = 0.95
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         require("shortlist.size", self.size, least=1)
         require("shortlist.held_out", self.held_out, above=0, below=1)
         require("shortlist.confidence", self.confidence, above=0, below=1)
@@ -42,11 +47,12 @@ class ShortlistSettings:
 
 
 class CandidateStage(RetrainStage):
-    """A retraining that is judged on the training images ``held_out`` after each epoch, and ended
-    when it cannot be the best.
+    """A retraining that is judged after each epoch and ends when it cannot become the best one.
 
-    ``finished`` are the curves of those before it that were trained to the end. The curve is part
-    of the checkpoint, so that a training which was stopped is ended where it would have been.
+    ``held_out`` are the indices of the training images that judge it. ``finished`` are the learning
+    curves of the candidates that were trained before it to the last epoch. The learning curve is
+    part of the checkpoint, so that an interrupted and resumed training ends at the same epoch as an
+    uninterrupted one.
     """
 
     def __init__(
@@ -63,7 +69,7 @@ class CandidateStage(RetrainStage):
 
     @property
     def ended(self) -> bool:
-        """Whether it was ended before the last epoch."""
+        """Whether the training ended before the last epoch."""
         return self.steps < self.settings.epochs * self.steps_per_epoch
 
     def end_of_epoch(self) -> dict[str, float]:

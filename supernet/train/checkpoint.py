@@ -1,5 +1,7 @@
-"""Checkpoints of a stage: atomic, checked on reading, written at an interval and when asked to
-stop.
+"""The checkpoint files of the training stages.
+
+A checkpoint is written atomically, and its checksums are verified when it is read. The training
+loop decides when to write one.
 """
 
 import time
@@ -18,14 +20,15 @@ VERSION = 1
 
 @dataclass
 class Checkpoints:
-    """The checkpoint file of each stage in ``folder``; :meth:`due` says when ``every_seconds`` have
-    passed since the last.
+    """The checkpoint files in ``folder``, one for each stage.
+
+    :meth:`due` says whether ``every_seconds`` have passed since the last checkpoint was written.
     """
 
     folder: Path
     every_seconds: float = 60.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self.folder = Path(self.folder)
         self._last = time.monotonic()
 
@@ -40,29 +43,28 @@ class Checkpoints:
         with atomic(path) as temporary:
             try:
                 torch.save({"version": VERSION, "stage": stage, **state}, temporary)
-            except RuntimeError as error:  # what torch's writer raises where others raise OSError
+            except RuntimeError as error:  # torch raises this where other writers raise OSError
                 raise OSError("the disk seems to be full") from error
         self._last = time.monotonic()
         return path
 
     def load(self, stage: str, key: str) -> dict[str, Any] | None:
-        """The last checkpoint of ``stage``, on the CPU; ``None`` if there is none.
+        """The last checkpoint of ``stage``, with its tensors on the CPU; ``None`` if there is none.
 
         Raises:
-            UserError: the file is damaged, or belongs to another version, stage, or configuration
-            (``key``).
+            UserError: the file is damaged, or it was written by another version, for another stage,
+                or with another ``key`` (other settings).
         """
         path = self.path(stage)
         if not path.exists():
             return None
         try:
             with zipfile.ZipFile(path) as archive:
-                if (
-                    archive.testzip() is not None
-                ):  # torch does not look at the checksums that it writes
+                # torch writes checksums but does not verify them when it reads
+                if archive.testzip() is not None:
                     raise zipfile.BadZipFile
             state = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # a damaged file fails in as many ways as it has bytes
+        except Exception as error:  # a damaged file can raise almost any exception
             raise UserError(
                 f"checkpoint {path} is damaged ({type(error).__name__}); remove it to start the "
                 f"stage {stage} anew"
@@ -78,7 +80,6 @@ class Checkpoints:
         if state.get("key") != key:
             raise UserError(
                 f"checkpoint {path} was written with other settings (another space, method, data "
-                "or seed); "
-                f"remove it to start the stage {stage} anew, or start in a new folder"
+                f"or seed); remove it to start the stage {stage} anew, or start in a new folder"
             )
         return state

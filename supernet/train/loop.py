@@ -1,5 +1,7 @@
-"""The one training loop. A stage says what a step is; the loop counts, logs, checkpoints, resumes
-and stops.
+"""The training loop that all stages share.
+
+A stage says what one step does. The loop counts the steps, logs the figures, writes checkpoints,
+resumes from them, and stops when a signal arrives.
 """
 
 import math
@@ -21,27 +23,27 @@ from supernet.train.checkpoint import Checkpoints
 
 
 class Stage(Protocol):
-    """Something that trains in steps and whose state can be saved between any two of them.
+    """A training that proceeds in steps. Its state can be saved between any two steps.
 
-    It may end before its time by lowering :attr:`steps` at the end of an epoch. If it has
-    ``parts``, seconds by name, they are counted over all the sessions that the stage takes.
+    A stage may end early: it lowers :attr:`steps` at the end of an epoch. A stage may have an
+    attribute ``parts`` (name -> seconds): the loop keeps these times in the checkpoint, so that
+    they cover all sessions of an interrupted stage.
     """
 
     name: str
-    key: (
-        str  # names all settings that its result depends on; a checkpoint of another key is refused
-    )
+    key: str  # changes with every setting that the result depends on; see Checkpoints.load
     device: torch.device
-    steps: int  # until it ends; a stage may lower it at the end of an epoch
+    steps: int  # the number of steps of the whole stage
     steps_per_epoch: int
 
     def step(self, index: int) -> dict[str, Tensor]:
-        """Does step ``index``; returns figures for the log, as tensors so that nobody waits for the
-        device.
+        """Does step ``index`` and returns the figures for the log.
+
+        The figures are tensors, so that the host does not wait for the device in every step.
         """
 
     def end_of_epoch(self) -> dict[str, float]:
-        """Figures to log once an epoch."""
+        """Returns the figures that are logged once an epoch."""
 
     def state_dict(self) -> dict[str, Any]: ...
 
@@ -50,14 +52,16 @@ class Stage(Protocol):
 
 @dataclass
 class StageCost:
+    """The time and memory that a stage took, over all its sessions."""
+
     seconds: float
     steps: int
     peak_memory_bytes: int
-    parts: dict[str, float]  # seconds of these that single parts of the stage took, by name
+    parts: dict[str, float]  # name of a part of the stage -> how many of the seconds it took
 
 
 class Stopped(Exception):
-    """The run was asked to stop, and did, at a place from which it can go on."""
+    """A signal stopped the run. A checkpoint was written, from which the run can be resumed."""
 
     def __init__(self, signum: int):
         super().__init__(signal.Signals(signum).name)
@@ -65,11 +69,12 @@ class Stopped(Exception):
 
 
 class StopRequest:
-    """Remembers SIGINT and SIGTERM until a stage has come to a place where it can stop; a second
-    one interrupts at once.
+    """Remembers that SIGINT or SIGTERM arrived, until the stage can write a checkpoint and stop.
+
+    A second signal raises KeyboardInterrupt at once.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.signum: int | None = None
 
     def _receive(self, signum: int, frame: Any) -> None:
@@ -87,7 +92,7 @@ class StopRequest:
                 signal.signal(signum, handler)
 
     def check(self) -> None:
-        """Raises :class:`Stopped` if a signal has come."""
+        """Raises :class:`Stopped` if a signal has arrived."""
         if self.signum is not None:
             raise Stopped(self.signum)
 
@@ -100,15 +105,15 @@ def run_stage(
     stop: StopRequest | None = None,
     log_every: int = 10,
 ) -> StageCost:
-    """Runs ``stage`` to its end, from its last checkpoint if there is one.
+    """Runs ``stage`` to its end. If there is a checkpoint of it, the stage resumes from there.
 
-    Every ``log_every`` steps the means since the last time are logged. Time counts over all the
-    sessions that it took.
+    Every ``log_every`` steps, and at the end of each epoch, the mean of each figure since the last
+    row is logged. The returned cost covers all sessions of an interrupted stage.
 
     Raises:
-        UserError: the loss or a weight is not finite (the last checkpoint is from before); a
-        checkpoint cannot be read or written.
-        Stopped: ``stop`` was requested; a checkpoint has been written.
+        UserError: the loss or a weight is not finite (the last checkpoint was written before that);
+            or a checkpoint cannot be read or written.
+        Stopped: ``stop`` received a signal; a checkpoint has been written.
     """
     tracker, progress, stop = (
         tracker or Tracker(),
@@ -152,7 +157,7 @@ def run_stage(
         while step < stage.steps:
             figures = stage.step(step)
             step += 1
-            for name, value in figures.items():  # not every figure is one of every step
+            for name, value in figures.items():  # a step may leave out some figures
                 sums[name] = value + sums[name] if name in sums else value
                 counts[name] = counts.get(name, 0) + 1
             if step % log_every == 0 or step % stage.steps_per_epoch == 0 or step == stage.steps:
@@ -174,12 +179,14 @@ def run_stage(
 
 
 def require_finite(stage: Stage, step: int, figures: dict[str, Tensor]) -> None:
+    """Raises a UserError if one of the ``figures`` is not finite."""
     for name, value in figures.items():
         if not math.isfinite(float(value)):
             raise diverged(stage, step, f"{name} is {float(value)}")
 
 
 def diverged(stage: Stage, step: int, what: str) -> UserError:
+    """The error to raise when a training has diverged; ``what`` says which value is not finite."""
     return UserError(
         f"{stage.name}: {what} at step {step}; lower the learning rate or clip gradients more "
         "(a checkpoint from before, if there is one, is kept)"
@@ -187,7 +194,7 @@ def diverged(stage: Stage, step: int, what: str) -> UserError:
 
 
 def tensors(state: Any) -> Iterator[Tensor]:
-    """The tensors of a state, however deep."""
+    """Yields every tensor in a state, at any depth of nested mappings."""
     if isinstance(state, Tensor):
         yield state
     elif isinstance(state, Mapping):

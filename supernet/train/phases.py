@@ -1,7 +1,7 @@
-"""The phases of a search: parts of it in which the supernet has one geometry.
+"""The phases of a search. In each phase the size of the supernet stays the same.
 
-``search.depths`` and ``search.widths`` say how the geometry changes. :func:`phases_of` makes one
-list of phases of them, which is all that the search stage knows of either.
+The settings ``search.depths`` and ``search.widths`` say how the size changes during the search.
+:func:`phases_of` turns both into one list of phases. The search stage knows only that list.
 """
 
 import math
@@ -16,36 +16,39 @@ from supernet.spaces.space import Space
 
 @dataclass(frozen=True)
 class Phase:
-    """A part of a search with one geometry. ``start`` and ``rate_end`` are shares of the search.
+    """A part of a search in which the size of the supernet stays the same.
 
-    A ``fresh`` phase begins with new weights, logits, optimisers and learning rate, which falls on
-    one cosine until ``rate_end``: the start of the next fresh phase. A phase that is not fresh is
-    *widened*: operations read more channels, and everything that was learnt goes on.
+    ``start`` and ``rate_end`` are shares of the search, from 0 to 1. A ``fresh`` phase begins with
+    new weights, new logits, new optimisers and the first learning rate. The learning rate then
+    falls on one cosine until ``rate_end``, where the next fresh phase starts. A phase that is not
+    fresh is *widened*: its operations read more channels than before, and it keeps the weights,
+    logits, optimisers and learning rate of the phase before it.
     """
 
     start: float
     rate_end: float
     fresh: bool
-    cells: float = 1.0  # share of the cells that the space says
-    partial_channels: int | None = None  # None: as many parts as the space says
+    cells: float = 1.0  # as a share of the cells that the space's own supernet has
+    partial_channels: int | None = None  # operations read 1/K of the channels; None: the space's K
 
     def first_step(self, steps: int) -> int:
-        """The index of its first step in a search of so many ``steps``.
+        """The index of the first step of this phase, in a search of ``steps`` steps.
 
-        That is the last step at the latest: the search ends with the geometry of its last phase,
-        because whoever reads the weights afterwards builds a supernet of the space.
+        Every phase begins at the last step of the search or earlier. The search therefore ends with
+        the supernet of its last phase. This matters because later readers of the weights load them
+        into the space's own supernet.
         """
         return min(step_at(self.start, steps), steps - 1)
 
     def rate_steps(self, steps: int) -> int:
-        """Over how many steps the learning rate of a fresh phase falls."""
+        """The number of steps over which the learning rate falls, if the phase is fresh."""
         return step_at(self.rate_end, steps) - self.first_step(steps)
 
     def resized(self, space: Space) -> Space:
-        """The space whose supernet has the geometry of this phase.
+        """The space whose own supernet has the size of this phase.
 
         Raises:
-            UserError: the space cannot have it.
+            UserError: the space cannot make a supernet of that size.
         """
         if self.cells == 1.0 and self.partial_channels is None:
             return space
@@ -58,24 +61,25 @@ class Phase:
 
 
 def step_at(share: float, steps: int) -> int:
-    """The index of the first step before which ``share`` of a search of so many steps is over."""
+    """The index of the first step that begins after ``share`` of a search of ``steps`` steps."""
     return math.ceil((share - 1e-9) * steps)
 
 
 def phases_of(depths: Sequence[Any], widths: Sequence[Any]) -> list[Phase]:
-    """The phases of a search, by their start: one for each start of a depth or a width.
+    """The phases of a search, in the order of their starts.
 
-    Each pair of ``depths``, [start, share of the cells], begins a fresh phase; each pair of
-    ``widths``, [start, K], a widened one, in which operations read one of K parts of the channels.
-    Where both begin, the phase is fresh. Without any there is one phase, with the space's geometry.
+    A pair of ``depths`` is [start, share of the cells] and begins a fresh phase. A pair of
+    ``widths`` is [start, K] and begins a widened phase, whose operations read 1/K of the channels.
+    If a depth and a width begin at the same start, the phase is fresh. If both lists are empty,
+    there is one phase, with the space's own supernet.
     """
     depths, widths = depths or [[0.0, 1.0]], widths or [[0.0, None]]
-    anew = [start for start, _ in depths]
+    fresh_starts = [start for start, _ in depths]
     return [
         Phase(
             start,
-            min((later for later in anew if later > start), default=1.0),
-            start in anew,
+            min((later for later in fresh_starts if later > start), default=1.0),
+            start in fresh_starts,
             [cells for begins, cells in depths if begins <= start][-1],
             [parts for begins, parts in widths if begins <= start][-1],
         )
@@ -84,7 +88,7 @@ def phases_of(depths: Sequence[Any], widths: Sequence[Any]) -> list[Phase]:
 
 
 def require_depths(depths: Sequence[Any]) -> None:
-    """Raises a UserError unless ``depths``, the setting ``search.depths``, are right."""
+    """Raises a UserError if ``depths``, the setting ``search.depths``, is not valid."""
     require_stages("search.depths", depths)
     if depths and not (
         depths[0][0] == 0 and depths[-1][1] == 1 and all(0 < share <= 1 for _, share in depths)
@@ -96,7 +100,7 @@ def require_depths(depths: Sequence[Any]) -> None:
 
 
 def require_widths(widths: Sequence[Any]) -> None:
-    """Raises a UserError unless ``widths``, the setting ``search.widths``, are right."""
+    """Raises a UserError if ``widths``, the setting ``search.widths``, is not valid."""
     require_stages("search.widths", widths)
     parts = [k for _, k in widths]
     whole = all(k >= 1 and float(k).is_integer() for k in parts)
@@ -107,7 +111,10 @@ def require_widths(widths: Sequence[Any]) -> None:
 
 
 def require_one_phase(phases: Sequence[Phase], what: str) -> None:
-    """Raises a UserError if there are several phases: ``what`` needs one supernet all the time."""
+    """Raises a UserError if there are several phases.
+
+    ``what`` names, in the message, the setting that needs one supernet during the whole search.
+    """
     if len(phases) > 1:
         raise UserError(
             f"{what}: needs one supernet from the first step of the search to the last; leave it "
@@ -116,8 +123,10 @@ def require_one_phase(phases: Sequence[Phase], what: str) -> None:
 
 
 def require_fit(phases: Sequence[Phase], space: Space) -> None:
-    """Raises a UserError unless the space can have the geometry of every phase, and has that of the
-    last one: whoever reads the weights afterwards builds a supernet of the space.
+    """Raises a UserError if the space cannot make the supernet of every phase, or if the supernet
+    of the last phase is not the space's own.
+
+    Later readers of the weights load them into the space's own supernet.
     """
     last = [phase.resized(space) for phase in phases][-1]
     if last != space:

@@ -1,9 +1,7 @@
-"""The retrain stage: a standalone network, from scratch, by the recipe that its data set is used
-to.
-"""
+"""The retrain stage: trains the network of one architecture by the recipe of its data set."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn, optim
@@ -15,21 +13,26 @@ from supernet.ops import DropPath
 from supernet.randomness import Streams
 from supernet.train.schedule import SGDSettings, cosine
 
+if TYPE_CHECKING:
+    from timm.utils.model_ema import ModelEmaV3
+
 
 @dataclass
 class RetrainSettings(SGDSettings):
-    """How a derived network is trained; the defaults are DARTS's for CIFAR-10 (section 3.2).
+    """How the network of a derived architecture is trained.
 
-    ``init`` "scratch" draws new weights; "inherit" starts from the supernet's, in the supernet's
-    geometry, for comparison. ``warm_start`` names the folder of a run: whatever its retrained
-    network shares with the new one is taken over from there.
+    The defaults are those of DARTS for CIFAR-10 (section 3.2). With ``init`` "scratch" the training
+    starts from new random weights. With "inherit" it starts from the supernet's weights, and the
+    network has the size of the supernet; this serves for comparison. ``warm_start`` is the folder
+    of another run: the weights that its retrained network and the new one have in common are copied
+    from there.
     """
 
     epochs: int = 600
     batch_size: int = 96
-    drop_path: float = 0.2  # probability at the end, growing linearly from 0
-    auxiliary_weight: float = 0.4  # of the auxiliary head's loss, where the network has such a head
-    ema_decay: float = 0.0  # of an average of the weights (timm's ModelEmaV3); 0 keeps none
+    drop_path: float = 0.2  # probability at the last step; it grows linearly from 0
+    auxiliary_weight: float = 0.4  # of the auxiliary head's loss, if the network has such a head
+    ema_decay: float = 0.0  # of the average of the weights (timm's ModelEmaV3); 0: no average
     seeds: int = 3
     init: str = "scratch"
     warm_start: str | None = None
@@ -49,8 +52,10 @@ class RetrainSettings(SGDSettings):
 
 
 class RetrainStage:
-    """SGD with cosine schedule on all images of ``indices``; :meth:`trained` is the network that
-    counts, EMA if there is one.
+    """Trains ``network`` by SGD with a cosine schedule on the training images ``indices`` [N].
+
+    :meth:`trained` gives the network that is judged and exported: the exponential moving average of
+    the weights if ``settings.ema_decay`` is set, else ``network`` itself.
     """
 
     def __init__(
@@ -70,7 +75,7 @@ class RetrainStage:
         self.name, self.settings, self.streams, self.key = name, settings, streams, key
         self.data, self.task = data, data.task
         self.device, self.precision = torch.device(device), precision
-        self.network = network.to(self.device, memory_format=torch.channels_last)
+        self.network = network.to(self.device).to(memory_format=torch.channels_last)
         self.drop_paths = [module for module in network.modules() if isinstance(module, DropPath)]
         for drop_path in self.drop_paths:
             drop_path.generator = streams.tensor("drop_path", self.device)
@@ -131,6 +136,7 @@ class RetrainStage:
         return {}
 
     def trained(self) -> nn.Module:
+        """The network that is judged and exported."""
         return self.network if self.average is None else self.average.module
 
     def state_dict(self) -> dict[str, Any]:
@@ -150,17 +156,19 @@ class RetrainStage:
             self.average.module.load_state_dict(state["average"])
 
 
-def average_of(network: nn.Module, decay: float) -> nn.Module:
-    """timm's exponential moving average of the network's weights; timm takes seconds to import, so
-    only who averages does.
+def average_of(network: nn.Module, decay: float) -> "ModelEmaV3":
+    """timm's exponential moving average of the weights of ``network``.
+
+    timm takes seconds to import, so it is imported only when an average is needed.
     """
-    from timm.utils import ModelEmaV3
+    from timm.utils.model_ema import ModelEmaV3
 
     return ModelEmaV3(network, decay=decay, use_warmup=True, foreach=False)
 
 
 def forward(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor | None]:
-    """The network's logits, and those of its auxiliary head if it has one."""
+    """The outputs of the network, and those of its auxiliary head (``None`` if it has no head)."""
     if getattr(network, "auxiliary", None) is not None:
-        return network.forward_with_auxiliary(images)
+        outputs, second = cast(Any, network).forward_with_auxiliary(images)
+        return outputs, second
     return network(images), None

@@ -1,4 +1,4 @@
-"""How both stages move weights: the settings of SGD, and its learning rate over time."""
+"""The settings of SGD and its learning rate schedule, for the training of all weights."""
 
 from dataclasses import dataclass
 
@@ -10,8 +10,8 @@ from supernet.errors import UserError, require
 
 @dataclass
 class SGDSettings:
-    """SGD with momentum, its learning rate after a linear warm-up on half a cosine from ``lr`` to
-    ``lr_min``.
+    """SGD with momentum. The learning rate rises linearly during the warm-up, and then falls from
+    ``lr`` to ``lr_min`` on half a cosine.
     """
 
     epochs: int
@@ -21,17 +21,17 @@ class SGDSettings:
     momentum: float = 0.9
     weight_decay: float = 3e-4
     warmup_epochs: float = 0.0
-    clip: float = 5.0  # largest norm of the weights' gradient; 0 is no limit
+    clip: float = 5.0  # largest norm of the gradient of the weights; 0: no limit
     label_smoothing: float = 0.0
 
     def check(self, where: str) -> None:
-        """Raises a UserError that names the first setting that is out of range as
-        ``where.setting``.
+        """Raises a UserError if a setting is out of range.
+
+        The message names the setting as ``where.NAME``.
         """
         require(f"{where}.epochs", self.epochs, least=1)
-        require(
-            f"{where}.batch_size", self.batch_size, least=2
-        )  # BatchNorm has nothing to normalise by in a single image
+        # BatchNorm cannot normalise a batch of a single image
+        require(f"{where}.batch_size", self.batch_size, least=2)
         require(f"{where}.lr", self.lr, above=0)
         for name in ("lr_min", "weight_decay", "warmup_epochs", "clip"):
             require(f"{where}.{name}", getattr(self, name), least=0)
@@ -44,11 +44,11 @@ class SGDSettings:
 def cosine(
     optimizer: optim.Optimizer, steps: int, lr_min: float, warmup_steps: int = 0
 ) -> LRScheduler:
-    """Half a cosine from the optimiser's rate to ``lr_min`` over ``steps``, the first
-    ``warmup_steps`` of which rise linearly.
+    """A learning rate schedule of ``steps`` steps: a linear rise during the first ``warmup_steps``,
+    then half a cosine from the optimiser's learning rate down to ``lr_min``.
 
-    To be stepped once after each update of the weights (Loshchilov & Hutter, ICLR 2017, eq. 5, one
-    period).
+    Call its ``step`` once after each update of the weights. The cosine is that of Loshchilov &
+    Hutter (ICLR 2017, eq. 5), with one period and without restarts.
     """
     decay = CosineAnnealingLR(optimizer, max(1, steps - warmup_steps), lr_min)
     if not warmup_steps:

@@ -1,5 +1,5 @@
-"""The search stage: trains the shared weights of one supernet, and the logits if the method has
-any to learn.
+"""The search stage: trains the shared weights of one supernet, and the logits if the method learns
+them.
 """
 
 import math
@@ -39,24 +39,27 @@ from supernet.train.weights import SharedWeights
 
 @dataclass
 class SearchSettings(SGDSettings):
-    """How a supernet is trained; the defaults are those of DARTS (section 3.1.1). An epoch is one
-    pass over the weight split.
+    """How a supernet is trained. The defaults are those of DARTS (section 3.1.1).
+
+    An epoch is one pass over the weight split, the training images that the weights learn from.
     """
 
     epochs: int = 50
     batch_size: int = 64
     lr_min: float = 0.001
-    # only the logits learn, on the weights that the search starts from
+    # whether the weights stay as they are at the start of the search, so that only the logits learn
     freeze_weights: bool = False
-    # pairs [share of the search, share of the cells]: at each of these shares the supernet begins
-    # anew with so many cells (P-DARTS, section 3.2)
+    # pairs [share of the search, share of the cells]: at each of these points of the search the
+    # training starts again, with a supernet of that share of the cells (P-DARTS, section 3.2)
     depths: list[Any] = field(default_factory=list)
-    # pairs [share of the search, K]: from each of these shares on, operations read one of K parts
-    # of the channels (DrNAS, section 3.3)
+    # pairs [share of the search, K]: from each of these points of the search on, operations read
+    # 1/K of the channels (DrNAS, section 3.3)
     widths: list[Any] = field(default_factory=list)
-    # mixtures keep less for the backward pass, and compute it again to the same bits
+    # whether the supernet stores fewer activations for the backward pass and computes them again
+    # there; the results have the same bits
     recompute: bool = False
-    # so many searches of ``epochs`` each; the architecture is derived from their mean logits
+    # the number of searches, of ``epochs`` each; the architecture is derived from the mean of their
+    # logits
     supernets: int = 1
 
     def __post_init__(self) -> None:
@@ -69,21 +72,26 @@ class SearchSettings(SGDSettings):
 
     @property
     def phases(self) -> list[Phase]:
-        """The parts of a search in which the supernet has one geometry."""
+        """The phases of the search, in order; the size of the supernet is constant in each."""
         return phases_of(self.depths, self.widths)
 
 
 class SearchStage:
-    """Trains one supernet: its weights, and whatever the learner moves.
+    """Trains the weights of one supernet, and the logits or the policy that the learner learns.
 
-    In a step the learner first moves the logits on a batch of the architecture split. Then the
-    weights move on a batch of the weight split: their loss is the mean over the mixtures of the
-    sampler, which ``modifiers`` change. Without a ``budget`` every architecture is allowed.
+    In each step the learner first updates the logits (or its policy) on a batch of the architecture
+    split. Then the optimiser updates the weights on a batch of the weight split. The loss of the
+    weights is the mean of the losses of the mixtures that the sampler returns for this step.
+    ``modifiers`` change these mixtures. Without a ``budget`` every architecture is allowed.
 
-    A search has one or more phases (:mod:`supernet.train.phases`), each with a supernet of its own
-    size. ``start`` holds the weights to begin with: those of an earlier search on the same space,
-    of any method. A search that moves logits is measured and guarded by ``watch``. All random
-    numbers come from ``streams``; a search of several supernets gives each a scope of its own.
+    A search has one or more phases (:mod:`supernet.train.phases`), each with a supernet of another
+    size. ``start`` is the state of the supernet to begin with, from an earlier search on the same
+    space by any method. ``watch`` holds the instruments and guards; it is used only if the learner
+    learns logits. All random numbers come from ``streams``. If a run trains several supernets, each
+    has streams with a scope of its own.
+
+    Raises:
+        UserError: the settings, the space, the learner and the guards do not fit together.
     """
 
     name = "search"
@@ -136,7 +144,7 @@ class SearchStage:
         )
         self.steps_per_epoch = self.weight_batches.steps_per_epoch
         self.planned = settings.epochs * self.steps_per_epoch
-        self.steps = self.planned  # a guard may end the search before
+        self.steps = self.planned  # a guard may lower it, to end the search early
         self.done = 0
         self.weights = SharedWeights(settings, data.task, self.device, precision)
         self.phases, self.phase = settings.phases, -1
@@ -147,8 +155,10 @@ class SearchStage:
         self.begin_next_phase(start)
 
     def begin_next_phase(self, start: Mapping[str, Tensor] | None = None) -> None:
-        """Makes the supernet of the next phase: with fresh weights (or those of ``start``), logits
-        and optimisers, or widened from the supernet that there is.
+        """Makes the supernet of the next phase.
+
+        In a fresh phase the weights (or those of ``start``), the logits and the optimisers are new.
+        In a widened phase the weights come from the current supernet, and the rest goes on.
         """
         self.phase += 1
         phase = self.phases[self.phase]
@@ -200,8 +210,11 @@ class SearchStage:
         return figures
 
     def move_logits(self, progress: float, training: Batch, validation: Batch) -> dict[str, Tensor]:
-        """Lets the learner move the logits, or a policy, on the ``validation`` batch."""
-        # what is random in the relaxation is one draw a step, however often the learner asks
+        """Lets the learner update the logits or its policy, on the ``validation`` batch.
+
+        Returns the learner's figures for the log.
+        """
+        # the learner may relax the logits several times in a step: each time with the same noise
         draw = int(self.streams.host("relaxation").integers(2**63))
         before = {name: table.clone() for name, table in self.detached_logits.items()}
         problem = Bilevel(
@@ -233,27 +246,28 @@ class SearchStage:
         return {name: table.detach() for name, table in self.logits.items()}
 
     def scores(self) -> Logits:
-        """What a derivation from the logits maximises, on the CPU."""
+        """The score of each option, on the CPU. A derivation maximises the sum of the scores."""
         scores = self.sampler.scores(self.detached_logits)
         return {name: table.cpu() for name, table in scores.items()}
 
     @property
     def parts(self) -> dict[str, float]:
-        """The seconds that each instrument and guard has taken."""
+        """Name of each instrument and guard -> the seconds that it has taken."""
         return self.watch.seconds
 
     def end_of_epoch(self) -> dict[str, float]:
-        """The figures of the logits, if they move, and those of instruments and guards.
+        """Returns the figures of the logits, the instruments and the guards.
 
-        Guards act here: they may move the logits and end the search.
+        Guards act here: they may replace the logits and end the search. If the learner does not
+        learn logits, there are no figures and nothing happens.
         """
         if self.learner.moves != "logits":
             return {}
         figures = figures_of(self.space, self.detached_logits, self.sampler.tables())
         if self.watch.watchers:
-            measured, asked = self.watch.end_of_epoch(snapshot_of(self))
+            measured, actions = self.watch.end_of_epoch(snapshot_of(self))
             figures |= measured
-            for fired in asked:
+            for fired in actions:
                 with torch.no_grad():
                     for name, table in (fired.logits or {}).items():
                         self.logits[name].copy_(table)
@@ -283,26 +297,26 @@ class SearchStage:
         self.steps, self.done = state["steps"], state["done"]
 
 
-# parts of the stage that keep a state of their own
+# attributes of the stage whose own ``state_dict`` is part of the stage's
 STATEFUL = ("sampler", "learner", "weight_batches", "architecture_batches", "streams", "watch")
 
 
 def require_search(
     settings: SearchSettings, space: Space, learner: Learner, guards: Mapping[str, Guard]
 ) -> None:
-    """Raises a UserError unless a search can have these settings with these parts."""
+    """Raises a UserError if the settings do not fit the space, the learner or the guards."""
     require_fit(settings.phases, space)
     if guards:
         require_one_phase(settings.phases, f"guard=[{','.join(guards)}]")
     if settings.supernets > 1 and learner.moves != "logits":
         raise UserError(
-            f"search.supernets={settings.supernets}: of several supernets the logits are averaged, "
-            "and this learner learns none; set search.supernets=1"
+            f"search.supernets={settings.supernets}: the logits of several supernets are averaged, "
+            "but this learner learns no logits; set search.supernets=1"
         )
 
 
 def snapshot_of(search: SearchStage) -> Snapshot:
-    """The search as instruments and guards see it at the end of an epoch."""
+    """The state of the search that instruments and guards read at the end of an epoch."""
     progress = min(search.done, search.planned - 1) / search.planned
     data, few = search.data, search.watch.settings.images
     validation, calibration = (
@@ -334,8 +348,10 @@ def snapshot_of(search: SearchStage) -> Snapshot:
 
 
 def figures_of(space: Space, logits: Logits, tables: Mapping[str, Any]) -> dict[str, float]:
-    """The figures that the log has of logits: each logit of the space's groups, the mean entropy
-    (nats) of each group's softmax, and the softmax of the further ``tables``.
+    """The figures that are logged of the logits.
+
+    These are every logit of the space's groups, the entropy of the softmax of each group (in nats,
+    the mean over its slots), and the softmax of the sampler's further ``tables``.
     """
     on_host = {name: table.cpu().double() for name, table in logits.items()}
     figures = {}
@@ -353,5 +369,5 @@ def figures_of(space: Space, logits: Logits, tables: Mapping[str, Any]) -> dict[
 
 
 def mean_scores(each: Sequence[Logits]) -> Logits:
-    """What a derivation from several supernets maximises: the mean of the scores of each."""
+    """The mean of the scores of several supernets, from which one architecture is derived."""
     return {name: torch.stack([scores[name] for scores in each]).mean(dim=0) for name in each[0]}

@@ -1,4 +1,8 @@
-"""A trained supernet goes on training while decisions are taken about it, one after the other."""
+"""The tuning stage: trains a searched supernet further while its slots are decided one by one.
+
+The perturbation selection of DARTS-PT uses it: after each decision, the supernet is trained on the
+mixture that remains before the next slot is decided.
+"""
 
 from dataclasses import replace
 from typing import Any, Protocol
@@ -11,16 +15,17 @@ from supernet.train.weights import SharedWeights
 
 
 class Decisions(Protocol):
-    """So many ``questions``, of which :meth:`decide` answers the next; :meth:`mixture` is what the
-    supernet then runs.
-    """
+    """A sequence of decisions that reduce the mixture of a supernet step by step."""
 
     @property
-    def questions(self) -> int: ...
+    def questions(self) -> int:
+        """The number of decisions in all."""
 
-    def decide(self) -> None: ...
+    def decide(self) -> None:
+        """Takes the next decision."""
 
-    def mixture(self) -> Mixture: ...
+    def mixture(self) -> Mixture:
+        """The mixture that remains after the decisions so far."""
 
     def state_dict(self) -> dict[str, Any]: ...
 
@@ -28,11 +33,11 @@ class Decisions(Protocol):
 
 
 class TuningStage:
-    """After every decision the weights of ``search``'s supernet train for ``epochs`` on the mixture
-    that is left.
+    """Takes the ``decisions`` one by one; after each, trains the supernet of ``search`` further.
 
-    SGD with the settings of the search, begun anew at ``lr``, which falls to zero on a cosine. A
-    step is at least needed between two decisions. The supernet is changed in place.
+    Each training takes ``epochs`` (at least one step) on the mixture that remains. SGD has the
+    settings of the search, but a new momentum and a new learning rate, which falls from ``lr`` to
+    zero on one cosine over all these trainings. The weights of ``search`` are changed in place.
     """
 
     name = "tuning"
@@ -45,7 +50,9 @@ class TuningStage:
         self.between = max(1, round(epochs * self.steps_per_epoch))
         self.steps = self.between * decisions.questions
         settings = replace(search.settings, lr=lr, lr_min=0.0, warmup_epochs=0.0)
-        self.weights = SharedWeights(settings, search.device, search.weights.precision)
+        self.weights = SharedWeights(
+            settings, search.data.task, search.device, search.weights.precision
+        )
         self.weights.begin(search.supernet, self.steps, self.steps_per_epoch)
 
     def step(self, index: int) -> dict[str, Tensor]:
@@ -62,7 +69,7 @@ class TuningStage:
 
     def state_dict(self) -> dict[str, Any]:
         return {
-            "search": self.search.state_dict(),  # with the weights of the supernet
+            "search": self.search.state_dict(),  # includes the weights of the supernet
             "optimizer": self.weights.optimizer.state_dict(),
             "schedule": self.weights.schedule.state_dict(),
             "decisions": self.decisions.state_dict(),

@@ -1,4 +1,4 @@
-"""What is measured of a search while it runs, and what acts on it: its instruments and guards."""
+"""The instruments and guards of a search: instruments measure it, guards act on it."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -19,11 +19,11 @@ from supernet.spaces.space import Space
 class MeasureSettings:
     """When, and on how many images, a search is measured."""
 
-    # epochs between two readings of the instruments that take longer than a step (gap, eigenvalue);
-    # 0 leaves these instruments out
+    # The number of epochs between two readings of the expensive instruments (gap, eigenvalue), a
+    # reading of which takes longer than a step. 0 leaves these instruments out.
     every: int = 0
-    # images of the architecture split, always the same, on which these instruments and the guards
-    # measure; the eigenvalue reads the first batch alone
+    # The number of images of the architecture split, always the same ones, on which the expensive
+    # instruments and the guards measure. The eigenvalue uses only the first batch of them.
     images: int = 512
 
     def __post_init__(self) -> None:
@@ -34,10 +34,11 @@ class MeasureSettings:
 class Watch:
     """The instruments and guards of one search, by name.
 
-    Instruments measure the search and change nothing. Guards act on it: they may keep weights from
-    moving in a step, and at the end of an epoch give other logits or end the search. What they did
-    is kept in :attr:`fired`, and ``say`` is called with it. :attr:`seconds` says how long each has
-    taken.
+    An instrument measures the search and changes nothing. A guard acts on it: in a step it may
+    remove the gradients of some weights, so that these do not move, and at the end of an epoch it
+    may replace the logits or end the search. :attr:`fired` records what the guards did, and ``say``
+    is called with a line about each action. :attr:`seconds` holds the time that each instrument and
+    guard has taken.
     """
 
     def __init__(
@@ -55,17 +56,18 @@ class Watch:
         }
         self.guards = dict(guards or {})
         self.seconds = dict.fromkeys(self.watchers, 0.0)
-        self.fired: list[dict[str, Any]] = []  # guard, epoch and what it did, in order
+        self.fired: list[dict[str, Any]] = []  # {guard, epoch, what}, in the order of the actions
 
     @property
     def watchers(self) -> dict[str, Instrument | Guard]:
         return {**self.instruments, **self.guards}
 
     def described(self) -> dict[str, dict[str, Any]]:
-        """What the figures of each instrument and guard mean, as a JSON value: ``title``,
-        ``meaning`` and ``prefixes``, with one of which the name of each figure begins.
+        """What the figures of the instruments and guards mean, as a value that JSON can hold.
 
-        Where two log the same figures, the first one stands for both.
+        The value maps the name of each instrument and guard to its ``title``, its ``meaning`` and
+        its ``prefixes``: the name of each of its figures begins with one of these. If two log the
+        same figures, only the first one is listed.
         """
         found: dict[str, dict[str, Any]] = {}
         for name, part in self.watchers.items():
@@ -75,15 +77,17 @@ class Watch:
         return found
 
     def begin(self, space: Space, supernet: nn.Module) -> None:
-        """To be called with the supernet of every phase, before its first step."""
+        """Prepares for a new supernet. Call it once in every phase, before the first step."""
         for part in self.watchers.values():
             part.begin(space, supernet)
 
     def step(self, gradient: Logits | None, validation: Gradients | None) -> None:
-        """To be called in every step, when the weights have their gradients and have not moved yet.
+        """Measures, and lets the guards act on, one step of the search.
 
-        ``gradient`` is the one that the logits have just followed, if they did; ``validation``
-        gives gradients of weights on the images that they learnt from.
+        Call it in every step, after the backward pass of the weights and before their optimiser
+        moves them. ``gradient`` is the gradient that the logits followed in this step, or ``None``
+        if they did not move. ``validation`` computes the gradients of given weights on the
+        architecture batch, from which the logits learnt in this step.
         """
         for name, instrument in self.instruments.items():
             with self.timed(name):
@@ -93,13 +97,15 @@ class Watch:
                 guard.step(validation)
 
     def end_of_epoch(self, snapshot: Snapshot) -> tuple[dict[str, float], list[Fired]]:
-        """The figures to log at the end of an epoch, and what the guards ask the search to do."""
+        """The figures to log at the end of an epoch, and the actions that the search must take for
+        its guards.
+        """
         figures: dict[str, float] = {}
         for name, instrument in self.instruments.items():
             if not instrument.expensive or snapshot.epoch % self.settings.every == 0:
                 with self.timed(name):
                     figures |= instrument.read(snapshot)
-        asked = []
+        actions = []
         for name, guard in self.guards.items():
             with self.timed(name):
                 fired = guard.end_of_epoch(snapshot)
@@ -107,12 +113,12 @@ class Watch:
             if fired is not None:
                 self.fired.append({"guard": name, "epoch": snapshot.epoch, "what": fired.what})
                 self.say(f"guard {name}, epoch {snapshot.epoch}: {fired.what}")
-                asked.append(fired)
-        return figures, asked
+                actions.append(fired)
+        return figures, actions
 
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:
-        """Counts the time that is spent inside as that of the instrument or guard ``name``."""
+        """Adds the time that the block takes to the seconds of the instrument or guard ``name``."""
         started = time.perf_counter()
         yield
         self.seconds[name] += time.perf_counter() - started
@@ -124,7 +130,9 @@ class Watch:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes what :meth:`state_dict` gave; a search may go on with other instruments."""
+        """Restores a state of :meth:`state_dict`. A resumed search may have other instruments: the
+        state of those that it no longer has is ignored.
+        """
         for name, part in self.watchers.items():
             if name in state["watchers"]:
                 part.load_state_dict(state["watchers"][name])

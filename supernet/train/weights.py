@@ -1,4 +1,4 @@
-"""The shared weights of a supernet, and what moves them."""
+"""The shared weights of a supernet, with their optimiser and learning rate schedule."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -17,10 +17,10 @@ from supernet.train.widening import widen
 
 
 class SharedWeights:
-    """A supernet with the optimiser and the learning rate of its weights.
+    """A supernet with the optimiser and the learning rate schedule of its weights.
 
-    A step has two halves: :meth:`backward` gives the weights their gradients, :meth:`step` moves
-    them. Between the two, others may look at the gradients or take some away.
+    A step has two halves. :meth:`backward` computes the gradients of the weights, and :meth:`step`
+    updates the weights by them. Between the two calls a guard may read or remove gradients.
     """
 
     supernet: nn.Module
@@ -32,7 +32,7 @@ class SharedWeights:
         self.device, self.precision = device, precision
 
     def begin(self, supernet: nn.Module, steps: int, steps_per_epoch: int) -> None:
-        """Takes a supernet, with a new optimiser whose rate falls over so many ``steps``."""
+        """Takes a supernet and makes a new optimiser, whose learning rate falls over ``steps``."""
         settings = self.settings
         self.supernet = supernet
         self.optimizer = optim.SGD(
@@ -45,25 +45,28 @@ class SharedWeights:
         self.schedule = cosine(self.optimizer, steps, settings.lr_min, warmup)
 
     def widen(self, supernet: nn.Module, operations: Iterable[str], noise: torch.Generator) -> None:
-        """Goes on with a supernet whose ``operations`` (names of modules) read more channels: it
-        takes over what was learnt, with the optimiser and its rate.
+        """Continues with a new ``supernet`` whose ``operations`` read more channels.
+
+        ``operations`` are names of modules. The new supernet gets the weights of the current one,
+        and the optimiser and its learning rate schedule go on. ``noise`` says which channels are
+        copied.
         """
         widen(self.supernet, supernet, operations, self.optimizer, noise)
         self.supernet = supernet
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """The loss of the task. Labels are smoothed; the probabilities of a teacher are soft
-        already.
+        """The task's loss, with label smoothing if ``targets`` are classes. The probabilities of a
+        teacher are not smoothed.
         """
         return self.task.loss(outputs, targets, self.settings.label_smoothing)
 
     def backward(
         self, mixtures: Sequence[Mixture], batch: Batch, distils: bool = False
     ) -> dict[str, Tensor]:
-        """Gives the weights the gradient of the mean loss over the ``mixtures``; returns that loss
-        and the mean metric of the task.
+        """Computes the gradients of the weights: those of the mean loss over the ``mixtures``.
 
-        If the first one ``distils``, its outputs are the labels of the others.
+        With ``distils`` the first mixture is the teacher of the others: its softmax outputs are
+        their targets. Returns the mean loss and the mean metric of the task, for the log.
         """
         images, labels = batch
         targets = labels
@@ -81,7 +84,9 @@ class SharedWeights:
         return figures
 
     def step(self) -> None:
-        """Moves the weights by their gradients, of which none is left."""
+        """Updates the weights by their gradients, clears the gradients and advances the learning
+        rate schedule.
+        """
         if self.settings.clip:
             nn.utils.clip_grad_norm_(trained_parts(self.supernet).parameters, self.settings.clip)
         self.optimizer.step()
@@ -89,10 +94,10 @@ class SharedWeights:
         self.schedule.step()
 
     def judged(self, mixture: Mixture, batch: Batch) -> Tensor:
-        """The loss of a mixture on a batch. It leaves neither gradients nor BatchNorm statistics
-        behind.
+        """The loss of a mixture on a batch.
 
-        It is differentiable in those weights of the mixture that require grad.
+        The gradients and the BatchNorm statistics of the supernet stay unchanged. The loss is
+        differentiable with respect to those weights of the mixture that require grad.
         """
         images, labels = batch
         differentiable = any(
@@ -107,8 +112,10 @@ class SharedWeights:
             return self.loss(self.supernet(images, mixture), labels)
 
     def gradients(self, mixture: Mixture, batch: Batch) -> Gradients:
-        """A function of some weights: their gradients on a batch in a mixture. It leaves no
-        BatchNorm statistics behind.
+        """A function that takes some weights and returns the gradients of the loss with respect to
+        them, for this mixture and batch.
+
+        The BatchNorm statistics of the supernet stay unchanged.
         """
         images, labels = batch
 
@@ -124,6 +131,6 @@ class SharedWeights:
         return {name: part.state_dict() for name, part in parts.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes what :meth:`state_dict` gave, or a mapping with more in it."""
+        """Restores a state of :meth:`state_dict`; further keys are ignored."""
         for name in ("supernet", "optimizer", "schedule"):
             getattr(self, name).load_state_dict(state[name])

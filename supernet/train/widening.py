@@ -1,22 +1,29 @@
-"""Wider operations from narrow ones: how a search goes on when its partial channels read a larger
-part.
+"""Widening: copies the weights of a supernet into one whose operations read more channels.
 
-DrNAS (Chen et al., ICLR 2021, section 3.3) begins with operations on one K-th of the channels and
-later gives them more, keeping what they have learnt by the mapping of Net2WiderNet (Chen,
-Goodfellow & Shlens, ICLR 2016): the channels that there were keep their places, each new one copies
-one of them, drawn at random, and what reads a channel of which there are now several copies reads
-each with a share; the shares add up to one. An operation whose new inputs are copies as well then
-gives what it gave. In a supernet they are not: they are channels that passed the operation by
-before, so that what it computes changes, as in the paper.
+DrNAS (Chen et al., ICLR 2021, section 3.3) starts a search with operations that read 1/K of the
+channels, and lets them read more later. The weights are kept by the mapping of Net2WiderNet (Chen,
+Goodfellow & Shlens, ICLR 2016):
 
-Departures. Net2WiderNet's shares are equal. Here they differ, because equal ones give the copies
-inside an operation (a separable convolution) the same gradients, and they would stay copies for
-good. The authors of DrNAS do not scale what reads copies, but leave that to the BatchNorm behind;
-their code draws anew for the second depthwise convolution, which then reads copies of some channels
-by the kernels of others, and gives the outputs of a strided skip the statistics of others. Momentum
-is copied unscaled, as in that code. The learning rate goes on along its one cosine, as that code
-means it to; under releases of torch whose cosine goes by the optimiser's rate, its second stage
-begins with the first rate again.
+- The old channels keep their places. Each new channel is a copy of a random old channel.
+- A layer behind reads all copies of a channel. Its weights for them are its old weights for that
+  channel, each multiplied by a share. The shares of the copies of one channel add up to one.
+
+If the new input channels of an operation were copies too, its outputs would not change. In a
+supernet they are not copies: they are other channels, which bypassed the operation before. The
+outputs therefore change, as in the paper.
+
+Departures:
+
+- The shares of Net2WiderNet are equal. Here they differ. With equal shares the copies inside an
+  operation (a separable convolution) would get the same gradients and stay equal for ever.
+- The authors' code of DrNAS does not scale the weights that read copies; it leaves that to the
+  BatchNorm behind. It draws new random channels for the second depthwise convolution, which then
+  reads copies of some channels with the kernels of other channels. It also gives the outputs of a
+  strided skip connection the statistics of other channels. Here all layers use the right channels.
+
+As in the authors' code, momentum is copied without scaling. The learning rate continues on its one
+cosine, which the authors' code intends as well. There, however, the second stage starts again at
+the first learning rate under releases of torch whose cosine depends on the optimiser's rate.
 """
 
 from collections.abc import Iterable
@@ -29,8 +36,10 @@ from supernet.ops import FactorizedReduce
 
 
 class Copies(NamedTuple):
-    """Of ``m`` channels: which old one each copies [m], and what share of the reading of that one
-    it gets [m].
+    """The ``m`` channels of a wider tensor, as copies of the channels of a narrower one.
+
+    ``of`` [m] is the index of the old channel that each one copies. ``shares`` [m] is the factor
+    for the weights that read each one.
     """
 
     of: Tensor
@@ -38,8 +47,11 @@ class Copies(NamedTuple):
 
 
 class Source(NamedTuple):
-    """Where the values of a wider tensor come from: ``rows`` (axis 0), and ``columns`` (axis 1)
-    where it reads several channels.
+    """How a wider tensor is made from a narrower one.
+
+    ``rows`` are the old indices of axis 0, the channels that are written. ``columns`` are those of
+    axis 1, the channels that are read; ``None`` for a tensor that reads one channel for each one
+    that it writes.
     """
 
     rows: Tensor
@@ -50,7 +62,7 @@ class Source(NamedTuple):
         return tensor if self.columns is None else tensor[:, self.columns.of.to(tensor.device)]
 
     def shared(self, tensor: Tensor) -> Tensor:
-        """The same, with each column's share."""
+        """As :meth:`copied`, with each column multiplied by its share."""
         tensor = self.copied(tensor)
         return (
             tensor
@@ -66,8 +78,10 @@ def widen(
     optimizer: optim.SGD,
     noise: torch.Generator,
 ) -> None:
-    """Gives ``new`` what ``old`` has learnt, the ``operations`` (names of modules) widened; the
-    optimiser goes on with ``new``.
+    """Copies the weights and buffers of the supernet ``old`` into ``new``, and widens its
+    ``operations`` (names of modules).
+
+    ``optimizer`` then holds the parameters of ``new``, with the momentum of ``old``.
     """
     sources = {
         f"{name}.{key}": source
@@ -84,7 +98,7 @@ def widen(
     )
     for (name, before), after in zip(old.named_parameters(), new.parameters(), strict=True):
         momentum = optimizer.state.pop(before, {}).get("momentum_buffer")
-        if momentum is not None:  # what no path has run yet has none
+        if momentum is not None:  # a weight that no path has used yet has no momentum
             optimizer.state[after] = {
                 "momentum_buffer": sources[name].copied(momentum) if name in sources else momentum
             }
@@ -93,8 +107,8 @@ def widen(
 
 
 def sources_of(old: nn.Module, new: nn.Module, noise: torch.Generator) -> dict[str, Source]:
-    """Of each tensor of the operation ``new``, by its name, where in the narrower ``old`` it comes
-    from.
+    """Name of each tensor of the operation ``new`` -> how it is made from that of the narrower
+    ``old``.
     """
     layers: list[tuple[str, Any, Any]] = [  # name, the old layer, the new one
         (f"{name}.", layer, wider)
@@ -106,7 +120,7 @@ def sources_of(old: nn.Module, new: nn.Module, noise: torch.Generator) -> dict[s
     _, first, wider = layers[0]
     read = copies(channels_of(first), channels_of(wider), noise)
     if isinstance(old, FactorizedReduce):
-        # two convolutions side by side, their outputs one behind the other
+        # two convolutions that read the same channels, and whose outputs are concatenated
         (even, one, wide_one), (odd, other, wide_other), (norm, statistics, _) = layers
         left, right = (
             copies(a.out_channels, b.out_channels, noise)
@@ -120,7 +134,8 @@ def sources_of(old: nn.Module, new: nn.Module, noise: torch.Generator) -> dict[s
         return convolutions | each_channel(norm, statistics, joined)
     sources: dict[str, Source] = {}
     for name, layer, wider in layers:
-        # of one channel, the old one cannot tell whether it is depthwise: the new one can
+        # A depthwise convolution of one channel has groups == 1 too. The new layer always has
+        # several channels, so it tells whether the convolution is depthwise.
         if isinstance(layer, nn.Conv2d) and wider.groups == 1:
             written = copies(layer.out_channels, wider.out_channels, noise)
             sources[f"{name}weight"] = Source(written.of, read)
@@ -131,18 +146,21 @@ def sources_of(old: nn.Module, new: nn.Module, noise: torch.Generator) -> dict[s
 
 
 def each_channel(name: str, layer: nn.Module, of: Tensor) -> dict[str, Source]:
-    """Of a layer that has a channel out for each channel in."""
+    """The sources of a layer that writes one channel for each channel that it reads: a depthwise
+    convolution or BatchNorm. Channel i copies the old channel ``of[i]``.
+    """
     return {f"{name}{key}": Source(of) for key, value in layer.state_dict().items() if value.dim()}
 
 
 def channels_of(layer: nn.Conv2d | nn.BatchNorm2d) -> int:
-    """How many it reads."""
+    """The number of channels that the layer reads."""
     return layer.in_channels if isinstance(layer, nn.Conv2d) else layer.num_features
 
 
 def copies(old: int, new: int, noise: torch.Generator) -> Copies:
-    """``new`` channels for ``old`` ones: these first, then random ones of them; of two copies none
-    has less than a quarter.
+    """``new`` channels as copies of ``old`` ones: first each old channel once, then random ones.
+
+    Each share is drawn so that, of two copies of one channel, neither has a share below a quarter.
     """
     of = torch.cat([torch.arange(old), torch.randint(old, (new - old,), generator=noise)])
     parts = 0.5 + torch.rand(new, generator=noise, dtype=torch.float64)

@@ -1,5 +1,5 @@
-"""Augmentation against one image at a time through torchvision and numpy, over everything that
-chance may choose.
+"""Augmentation of batches is compared with torchvision and numpy, one image at a time, over all
+random choices.
 """
 
 from collections import Counter
@@ -16,7 +16,7 @@ from supernet.errors import UserError
 
 
 def moved_one_by_one(image, padding, flip):
-    """Every result that a random crop, and a flip, of one image may have."""
+    """Every result that a random crop, with or without a flip, of one image can have."""
     padded = F.pad(image, [padding] * 4)
     height, width = image.shape[1:]
     for top, left, mirrored in product(
@@ -49,9 +49,7 @@ def test_each_image_is_cropped_and_flipped_as_torchvision_would_with_all_draws_e
 
 
 def square_blanked(height, width, row, column, side):
-    """The mask of DeVries & Taylor: a square around a centre inside the image, clipped at the
-    border.
-    """
+    """The mask of DeVries & Taylor: a square with its centre in the image, cut at the border."""
     mask = np.ones((height, width))
     top, left = row - side // 2, column - side // 2
     mask[max(0, top) : max(0, top + side), max(0, left) : max(0, left + side)] = 0

@@ -1,5 +1,5 @@
-"""Batches: what they hold, what they visit, and that a stream stopped anywhere goes on bit for bit,
-for both kinds of images.
+"""Batches: their content, the images that they visit, and that a stream stopped anywhere continues
+with the same bits, for both kinds of images.
 """
 
 import io

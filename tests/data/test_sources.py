@@ -1,5 +1,5 @@
-"""Sources against the libraries and formats that they read, and every kind of bad file: one line
-that names the right thing.
+"""Sources are compared with the libraries and formats that they read. For every kind of bad file
+there is one line that names the problem.
 """
 
 import gzip
@@ -38,7 +38,7 @@ from supernet.errors import UserError
 
 
 def refused(source, *parts):
-    """Loads, and checks that the refusal is one line with all of ``parts``."""
+    """Loads the source, and checks that the error is one line which contains all of ``parts``."""
     with pytest.raises(UserError) as caught:
         source.load()
     line = str(caught.value)
@@ -55,8 +55,8 @@ def host():
 
 
 def test_averaging_down_takes_the_mean_of_each_area():
-    """By hand where areas divide the image; else each is torch's: from the pixel that it begins in
-    to the one it ends in.
+    """If areas divide the image, the means are computed by hand. Otherwise the areas are those of
+    torch: each reaches from the pixel in which it begins to the pixel in which it ends.
     """
     pixels = torch.tensor(
         [[0, 2, 10, 20], [4, 6, 30, 40], [1, 1, 255, 255], [1, 2, 255, 254]], dtype=torch.uint8
@@ -277,7 +277,7 @@ def test_the_shared_cifar10_has_the_published_statistics(shared, tmp_path):
 
 
 def painted(folder, classes=("ant", "bee"), count=5, size=(40, 30)):
-    """Smooth random pictures, losslessly, each class in its folder."""
+    """Smooth random pictures in lossless files, with one folder for each class."""
     random = host()
     for name in classes:
         (folder / name).mkdir(parents=True)
@@ -393,7 +393,7 @@ def test_bad_folders_are_named(tmp_path):
 
 
 class OldDtype:
-    """The published CIFAR files hold types as a numpy of 2009 pickled them; reading one must not
+    """The published CIFAR files contain dtypes as numpy pickled them in 2009. To read one must not
     warn.
     """
 
@@ -419,7 +419,7 @@ def cifar_files(folder, labels, **meta):
 
 
 def unlock(monkeypatch, kind):
-    """Takes torchvision's checksums away, which are those of the real files."""
+    """Removes torchvision's checksums, which are those of the real files."""
     for name in ("train_list", "test_list"):
         monkeypatch.setattr(kind, name, [[file, None] for file, _ in getattr(kind, name)])
     monkeypatch.setattr(kind, "meta", {**kind.meta, "md5": None})
@@ -452,7 +452,7 @@ def test_cifar_is_read_from_its_pickles(dataset, tmp_path, monkeypatch):
 
 
 def idx(values):
-    """The IDX format of MNIST's page: magic number, sizes, bytes."""
+    """The bytes of a file in the IDX format of MNIST: magic number, sizes, data."""
     return (
         struct.pack(">HBB", 0, 8, values.ndim)
         + struct.pack(f">{values.ndim}I", *values.shape)

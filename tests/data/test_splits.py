@@ -1,5 +1,5 @@
-"""Splits: disjoint, covering, seeded, and every class divided in the right proportion to within one
-image.
+"""Splits are disjoint, complete and seeded, and divide every class in the right proportion to
+within one image.
 """
 
 from fractions import Fraction
@@ -90,8 +90,8 @@ def test_a_seed_gives_one_split_and_another_seed_another_in_mixed_order():
         first.architecture, again.architecture
     )
     assert set(first.weights.tolist()) != set(other.weights.tolist())
-    # The first few stand for all of them (BatchNorm is recalibrated on them) even where the file is
-    # sorted by class.
+    # BatchNorm is recalibrated on the first few images, which must therefore represent all of them,
+    # even if the file is sorted by class.
     start = labels.sort().values[split(labels.sort().values, 0.5, host()).weights[:50]].bincount()
     assert start.min() > 10
 

@@ -1,5 +1,5 @@
-"""Judging against scikit-learn, and BatchNorm statistics against their definition and on real
-digits.
+"""Judging is compared with scikit-learn; BatchNorm statistics are compared with their definition
+and tried on real digits.
 """
 
 import math
@@ -35,7 +35,7 @@ def batches(count=11, size=4, seed=0):
 
 
 def snapshot(network: nn.Module):
-    """Everything that judging could change."""
+    """A copy of everything that judging could change."""
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     return {
         "state": {name: value.clone() for name, value in network.state_dict().items()},
@@ -51,7 +51,7 @@ def uniform(space):
 
 @pytest.fixture
 def supernet(space):
-    """One whose BatchNorms have seen other images before."""
+    """A supernet whose BatchNorms have seen other images before."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         supernet = space.supernet(task_of(3, 1))
@@ -80,15 +80,15 @@ def test_accuracy_and_loss_are_scikit_learns(noise):
 
 
 def test_the_standard_error_is_that_of_a_share():
-    """Against the deviation of the mean of so many images, each right or wrong."""
+    """It is compared with the deviation of the mean of as many images, each right or wrong."""
     right = np.array([1] * 30 + [0] * 10)
     assert Judgement(0.75, 1.0, 40).standard_error == pytest.approx(right.std() / math.sqrt(40))
     assert Judgement(1.0, 0.0, 40).standard_error == 0.0
 
 
 def test_recalibrated_statistics_are_the_mean_over_the_batches(space, supernet, path):
-    """Of each batch's own mean and unbiased variance; of what the path does not run, nothing
-    changes.
+    """They are the means of each batch's own mean and unbiased variance. Statistics that the path
+    does not use stay unchanged.
     """
     before, inputs = snapshot(supernet), {}
     norms = {
@@ -161,7 +161,7 @@ def test_a_dense_mixture_is_judged_alike(space, supernet):
 @pytest.fixture(scope="module")
 def trained():
     """A small supernet, trained on digits by uniform paths, and the batches to calibrate and to
-    judge by.
+    judge with.
     """
     data = Digits().load()
     splits = split(data.train.labels, 0.5, np.random.default_rng(0))
@@ -193,9 +193,7 @@ PATHS = [
 def test_on_digits_the_statistics_of_many_paths_fit_no_single_one_and_recalibration_mends_it(
     trained, text
 ):
-    """Guo et al. 2020, section 3.3: what the shared weights have learnt shows only with a path's
-    own statistics.
-    """
+    """Guo et al. 2020, section 3.3: a path is accurate only with its own statistics."""
     space, supernet, calibration, images = trained
     path = space.path(space.decode(text))
     shared, own = (

@@ -1,4 +1,4 @@
-"""Extrapolated curves against the laws that made them."""
+"""Predictions for curves that were made from known laws."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,9 @@ def test_a_power_law_without_noise_is_continued(law, parameters):
 
 
 def noisy(rng, noise, finals=(0.6, 0.95), quieting=0.0):
-    """A curve of a random pow4 law, and what is seen of it; ``noise`` is that at the end."""
+    """A curve of a random pow4 law with noise; ``noise`` is the standard deviation at the last
+    epoch.
+    """
     t, c, alpha = np.arange(1, EPOCHS + 1), rng.uniform(*finals), rng.uniform(0.4, 2)
     shift, start = rng.uniform(0, 5), rng.uniform(0.2, 0.5)
     law = c - (c - start) * ((t + shift) / (1 + shift)) ** -alpha
@@ -35,7 +37,7 @@ def noisy(rng, noise, finals=(0.6, 0.95), quieting=0.0):
 @pytest.mark.parametrize("seen", [8, 16])
 @pytest.mark.parametrize(("confidence", "quieting"), [(0.8, 0), (0.95, 0), (0.95, 1)])
 def test_intervals_hold_as_often_as_they_say(seen, confidence, quieting):
-    """Of noisy laws: at least the nominal share, to within three standard errors of counting."""
+    """On noisy laws the coverage is at least the nominal one, to within three standard errors."""
     rng, count = np.random.default_rng(seen), 200
     curves = [noisy(rng, 0.002 if quieting else 0.01, quieting=quieting) for _ in range(count)]
     intervals = [extrapolated(curve[:seen], EPOCHS, confidence) for curve in curves]
@@ -58,7 +60,7 @@ def test_more_confidence_and_fewer_epochs_say_less():
 
 
 def test_a_falling_curve_is_not_continued_downwards():
-    """It may be noise: the family only grows, and is then flat."""
+    """The fall may be noise: the laws only grow, so the prediction is flat."""
     falling = extrapolated([0.5, 0.45, 0.48, 0.43, 0.47, 0.42, 0.44], EPOCHS, 0.5)
     assert falling.low < falling.likely < falling.high and 0.42 < falling.likely < 0.48
     flat = extrapolated([0.3] * 8, EPOCHS, 0.95)
@@ -66,11 +68,11 @@ def test_a_falling_curve_is_not_continued_downwards():
 
 
 def test_the_best_is_never_ended_though_the_schedule_bends_its_curve():
-    """Curves as a cosine schedule makes them: a power law, and a rise in the last third that no law
-    foresees.
+    """The curves are those of a cosine schedule: a power law, and a rise in the last third that no
+    law predicts.
 
-    What the first, which is never ended, gained is added to the bounds of the others; without that,
-    the best is ended here.
+    The first training is never ended. What it gained by the rise is added to the bounds of the
+    others. Without that, the best training would be ended here.
     """
     rng, blind = np.random.default_rng(1), 0
     t = np.arange(1, EPOCHS + 1)

@@ -30,8 +30,8 @@ def test_a_table_of_published_figures(tmp_path):
 
 
 def test_random_search_in_a_table():
-    """Of all four architectures the best by the one column is taken, of one any: the mean of the
-    other.
+    """A search that draws all four architectures takes the best one by the first column. A search
+    that draws one takes any, so that the result is the mean of the other column.
     """
     table = Published({}, {"short": np.array([1.0, 2, 3, 4]), "long": np.array([10.0, 30, 20, 0])})
     rng = np.random.default_rng(0)
@@ -41,7 +41,7 @@ def test_random_search_in_a_table():
 
 
 def test_random_search_in_the_published_table(shared):
-    """93.74 +- 0.34: what Dong & Yang's figures give for the best of 100 by twelve epochs of
+    """93.74 +- 0.34 is what the figures of Dong & Yang give for the best of 100 by twelve epochs of
     training.
     """
     table = read_published("study.published", shared / "nb201_cifar10.npz", "test_200", "test_12")

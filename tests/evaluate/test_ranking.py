@@ -1,5 +1,5 @@
-"""Rank correlations: against counting pairs by hand, and the coverage of their intervals on data
-whose correlation is known.
+"""Rank correlations are compared with pairs counted by hand; the coverage of their intervals is
+measured on data with a known correlation.
 """
 
 import itertools
@@ -14,8 +14,8 @@ from supernet.evaluate.ranking import RESAMPLES, RankSettings, correlation, corr
 
 
 def tau_by_counting(x, y):
-    """Kendall's tau-b as it is defined: concordant less discordant pairs, over the pairs that are
-    no ties.
+    """Kendall's tau-b by its definition: concordant minus discordant pairs, divided by the pairs
+    that are no ties.
     """
     pairs = list(itertools.combinations(range(len(x)), 2))
     signs = [(np.sign(x[i] - x[j]), np.sign(y[i] - y[j])) for i, j in pairs]
@@ -42,7 +42,7 @@ def test_tau_by_counting_pairs_and_rho_by_ranks():
 
 
 def test_the_interval_covers_the_truth_as_often_as_it_says(monkeypatch):
-    """Of two normal variables with correlation r, tau is 2/pi arcsin(r) (Greiner's relation)."""
+    """For two normal variables with correlation r, tau is 2/pi arcsin(r) (Greiner's relation)."""
     monkeypatch.setattr("supernet.evaluate.ranking.RESAMPLES", 200)
     rng, r, inside = np.random.default_rng(1), 0.6, 0
     for _ in range(60):
@@ -70,7 +70,9 @@ def test_the_interval_is_that_of_scipys_bootstrap(name, function):
 
 
 def test_a_resample_in_which_all_are_equal_is_left_out():
-    """Of three values a ninth of the resamples are; SciPy's bootstrap has no interval then."""
+    """With three values, a ninth of the resamples have equal values only. SciPy's bootstrap then
+    has no interval.
+    """
     found = correlation(np.arange(3.0), np.array([0.0, 2.0, 1.0]), np.random.default_rng(5))
     assert found["tau"] == pytest.approx(1 / 3) and found["tau_ci95"] == pytest.approx([-1, 1])
 

@@ -1,4 +1,4 @@
-"""Means and intervals against SciPy."""
+"""Means and intervals are compared with SciPy."""
 
 import numpy as np
 import pytest

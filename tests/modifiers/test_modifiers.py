@@ -466,7 +466,7 @@ def test_nothing_to_modify_is_one_line(search_stage):
     space.groups = (ChoiceGroup("edges", 6, ("none", "a", "b", "c", "d")),)
     for modifier in (AuxiliarySkip(), SkipDropout()):
         with pytest.raises(
-            UserError, match="the space nb201 has no option skip_connect; leave this modifier out"
+            UserError, match="the space nb201 has no skip option; leave this modifier out"
         ):
             modifier.begin(space, None)
     space.sums = lambda group: []

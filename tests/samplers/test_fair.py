@@ -107,7 +107,7 @@ def test_within_a_budget_they_stay_fair_and_one_that_cannot_be_kept_is_one_line(
                 assert sorted(path[group.name].active[slot] for path in mixtures) == [
                     (o,) for o in range(len(group.options))
                 ]
-    for limit, words in ((mean - 1, "in the mean"), (mean, "always a path that passes it")):
+    for limit, words in ((mean - 1, "in the mean"), (mean, "one path exceeded the budget")):
         with pytest.raises(UserError, match=words) as caught:
             begun(Fair(), space, params=limit)
         assert "\n" not in str(caught.value) and "sampler=uniform" in str(caught.value)

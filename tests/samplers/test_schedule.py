@@ -173,7 +173,7 @@ def test_stopped_before_at_and_after_the_switch_it_ends_in_the_same_bits(
         ([[Uniform(), "half"]], "a phase is a pair"),
         (
             [[Uniform(), 0.5], [Policy(hidden=8), 0.5]],
-            "Policy has a policy, which its learner does not find in a schedule; choose",
+            "Policy has a policy, which no learner finds inside a schedule; choose",
         ),
     ],
 )

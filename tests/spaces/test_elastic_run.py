@@ -64,7 +64,7 @@ def test_a_latency_table_and_what_the_space_cannot_do(tmp_path):
     for setting, words in {
         "guard=[oles]": "guard=[oles]: the space elastic does not hold each option as a module",
         "search.depths=[[0,0.5],[0.5,1]]": "search.depths: the space elastic cannot change the size",
-        "modifier=auxiliary_skip": "the space elastic has no option that is a skip",
+        "modifier=auxiliary_skip": "the space elastic has no skip option",
     }.items():
         outcome = supernet(*OWN, *QUICK, "method=darts", setting, cwd=tmp_path)
         assert (outcome.code, outcome.err.count("\n")) == (2, 1) and words in outcome.err

@@ -9,10 +9,10 @@ from torch.nn import functional as F
 
 from supernet.errors import UserError
 from supernet.learners.gradient import Gradient
-from supernet.mixture import Choice, ChoiceGroup
+from supernet.mixture import Choice
 from supernet.modifiers.edge_normalisation import EdgeNormalisation
 from supernet.samplers.softmax import Softmax
-from supernet.spaces.cells import Geometry, MixedCell
+from supernet.spaces.cells import Geometry, MixedCell, choices_of_edges
 from supernet.spaces.darts import EDGES, OPTIONS, Darts
 from supernet.spaces.nb201 import NB201
 from tests.spaces.test_spaces import assert_same, one_hot
@@ -55,7 +55,7 @@ def textbook(cell, states, weights, shares):
 
 @pytest.mark.parametrize("strides", [[1] * 5, [2, 2, 1, 1, 1]], ids=["normal", "reduction"])
 def test_a_cell_is_that_of_the_paper(strides, noise):
-    group = ChoiceGroup("normal", 14, OPTIONS)
+    group = choices_of_edges("normal", 14, OPTIONS)
     cell = MixedCell(EDGES, 6, 4, strides, 8, False, True, group, partial_channels=4).double()
     states = [torch.randn(3, 8, 6, 6, generator=noise, dtype=torch.float64) for _ in range(2)]
     alphas = torch.randn(14, 8, generator=noise, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""What a person sees, in a terminal and without one."""
+"""What a user sees, in a terminal and without one."""
 
 import io
 
@@ -11,7 +11,7 @@ from supernet.track.console import Progress, clock
 
 @pytest.fixture
 def time(monkeypatch):
-    """A clock that moves when told to."""
+    """A clock that moves only when the test moves it."""
 
     class Clock:
         now = 100.0

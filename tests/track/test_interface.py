@@ -6,7 +6,7 @@ from supernet.track.interface import NoTracker, Tracker, Trackers
 
 
 class Memory(Tracker):
-    """Remembers every call, in the order over all trackers."""
+    """Records every call, in the order over all trackers."""
 
     calls: list
 

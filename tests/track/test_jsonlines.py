@@ -1,4 +1,4 @@
-"""JSON lines: every row once, whatever stops the run."""
+"""JSON lines: every row is there once, wherever the run is stopped."""
 
 import json
 import os
@@ -58,10 +58,10 @@ def test_rows_after_the_checkpoint_and_a_torn_line_are_cut(tmp_path):
 
     second = JsonLines(path)
     before = path.read_bytes()
-    second.start(
-        tmp_path, {}, committed
-    )  # as a run does: the state of the last finished stage, ...
-    second.load_state_dict(checkpoint)  # ... then that of the checkpoint, which is later
+    # As a run does: first the state of the last finished stage, then the later state of the
+    # checkpoint.
+    second.start(tmp_path, {}, committed)
+    second.load_state_dict(checkpoint)
     assert path.read_bytes() == before  # reading changes nothing
     assert second.state_dict() == checkpoint
     log(second, range(6, 10))

@@ -1,4 +1,6 @@
-"""The rows of several jobs as one file: each once, whatever is stopped, cut and written again."""
+"""The rows of several jobs in one file: every row is there once, whatever is stopped, cut and
+written again.
+"""
 
 import json
 import random
@@ -43,8 +45,8 @@ def test_rows_of_several_jobs_are_passed_on_in_the_order_in_which_they_come(tmp_
 
 @pytest.mark.parametrize("seed", range(20))
 def test_however_it_is_stopped_every_row_is_there_once(tmp_path, seed):
-    """Two jobs write 30 rows each. At random moments one goes back to its checkpoint, or the whole
-    run is killed, in the middle of a line, and goes on with what is in the files.
+    """Two jobs write 30 rows each. At random moments one job goes back to its checkpoint, or the
+    whole run is killed in the middle of a line and continues with what is in the files.
     """
     rng, names = random.Random(seed), ("search/0", "search/1")
     done, checkpoints = dict.fromkeys(names, 0), dict.fromkeys(names, (0, {"bytes": 0}))

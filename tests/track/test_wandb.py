@@ -1,6 +1,4 @@
-"""Weights & Biases, checked with the package's own reader of its run files (``wandb leet
-inspect``).
-"""
+"""Weights & Biases, checked with its own reader of run files (``wandb leet inspect``)."""
 
 import dataclasses
 import importlib
@@ -21,7 +19,7 @@ from supernet.track.wandb import WandB
 
 
 def rows(count: int) -> list[tuple[str, int, dict[str, float]]]:
-    """What a small job logs, stage after stage."""
+    """The rows that a small job logs, stage after stage."""
     search = [
         ("search", 10 * i, {"loss": 1 / i, "logits/edges/0/skip_connect": 0.1 * i})
         for i in range(1, 6)
@@ -34,8 +32,8 @@ def rows(count: int) -> list[tuple[str, int, dict[str, float]]]:
 
 
 def session(folder: Path, first: int, last: int, state=None) -> dict:
-    """Logs the rows from ``first`` to before ``last``; returns the state at the end, as a
-    checkpoint would hold it.
+    """Logs the rows from ``first`` to before ``last``. Returns the state at the end, as a
+    checkpoint holds it.
     """
     trackers = Trackers([JsonLines(folder / "metrics.jsonl"), WandB()])
     trackers.start(folder, {"name": "test", "search": {"epochs": 3}}, state)
@@ -62,7 +60,7 @@ def history(records: list[dict]) -> list[dict]:
 
 
 def expected(folder: Path) -> list[dict]:
-    """Every row of metrics.jsonl in W&B's words."""
+    """Every row of metrics.jsonl as W&B stores it."""
     return [
         {"_step": i}
         | {f"{row['stage']}/{k}": v for k, v in row.items() if k != "stage" and v is not None}
@@ -179,7 +177,7 @@ def test_online_without_a_login_is_one_line_at_once(tmp_path):
 
 
 def test_settings():
-    """The YAML beside its class: the same settings with the same values."""
+    """The YAML file has the same settings with the same values as its class."""
     for path in (Path(__file__).parents[2] / "conf" / "tracker").glob("*.yaml"):
         settings = OmegaConf.to_container(OmegaConf.load(path))
         module, _, name = settings.pop("_target_").rpartition(".")

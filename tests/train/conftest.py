@@ -1,4 +1,4 @@
-"""A whole run in this process, on data that costs next to nothing."""
+"""A whole run in this process, on very small data."""
 
 from contextlib import ExitStack
 
@@ -18,8 +18,8 @@ PARTS = {
 
 @pytest.fixture
 def make_run(data, tmp_path):
-    """Makes and starts a run of SPOS, in ``tmp_path`` and on ``data`` unless told otherwise, with
-    other settings by group.
+    """A function that makes and starts a run of SPOS. By default it runs in ``tmp_path`` on
+    ``data``; other settings are given by group.
     """
     runs = ExitStack()
 

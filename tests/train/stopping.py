@@ -1,4 +1,4 @@
-"""What tests of training share: a tracker that can be looked into, and stages that are stopped or
+"""Helpers for tests of training: a tracker whose rows can be read, and stages that are stopped or
 crash.
 """
 
@@ -13,7 +13,9 @@ NEVER = 1e9  # seconds between checkpoints
 
 
 class Rows(Tracker):
-    """Keeps rows in a list that outlives it, as a file outlives a process."""
+    """A tracker that keeps its rows in a list. The list outlives the tracker, as a file outlives a
+    process.
+    """
 
     def __init__(self, rows: list):
         self.rows = rows
@@ -29,7 +31,7 @@ class Rows(Tracker):
 
 
 def after(stage: Stage, steps: int, do: Callable[[], None]) -> Stage:
-    """``stage``, which calls ``do`` at the end of its step number ``steps``."""
+    """``stage``, changed so that it calls ``do`` at the end of its step number ``steps``."""
     step = stage.step
 
     def counted(index):
@@ -50,8 +52,8 @@ def straight(stage: Stage) -> list:
 
 
 def stopped_and_resumed(make: Callable[[], Stage], steps: int, folder) -> tuple[Stage, list]:
-    """Asks a stage to stop after ``steps``, goes on with a fresh one; returns that one when it is
-    done, and the rows.
+    """Stops a stage after ``steps`` and resumes with a new stage. Returns the new stage when it is
+    finished, and the rows.
     """
     rows, stop = [], StopRequest()
     stage = after(make(), steps, lambda: stop._receive(signal.SIGTERM, None))

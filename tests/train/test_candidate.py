@@ -1,4 +1,4 @@
-"""Candidates: judged on held-out images alone, ended only when that is safe to say, and resumed to
+"""Candidates: judged only on held-out images, ended early only when that is safe, and resumed to
 the same bits.
 """
 
@@ -29,8 +29,8 @@ PERFECT = [1.0] * EPOCHS
 
 @pytest.fixture
 def candidate(data):
-    """Makes a candidate of few weights and a small rate: ten epochs of two steps on 16 images, 8
-    held out.
+    """A function that makes a candidate with few weights and a small learning rate: ten epochs of
+    two steps on 16 images, and 8 held-out images.
     """
 
     def make(finished=(), ema_decay=0.9, **shortlist) -> CandidateStage:
@@ -57,7 +57,9 @@ def candidate(data):
 
 
 def test_the_curve_is_the_accuracy_on_the_held_out_images(candidate, data):
-    """Of the network that counts, after each epoch; looking leaves no trace in the training."""
+    """The accuracy is that of the network ``trained()``, after each epoch. Judging does not change
+    the training.
+    """
     stage, unseen = candidate(), candidate()
     rows = straight(stage)
     accuracies = []
@@ -121,8 +123,8 @@ SETTINGS = {
 
 @pytest.fixture
 def make(make_run, data, monkeypatch):
-    """Makes a run whose searcher finds CELLS, in this order of their inherited accuracy, on data
-    that can be learnt.
+    """A function that makes a run on data from which networks can learn. Its searcher finds CELLS,
+    in this order of inherited accuracy.
     """
     noise = torch.Generator().manual_seed(0)
     labels = torch.arange(30) % 3
@@ -183,9 +185,8 @@ def test_the_best_candidate_is_derived_and_what_was_ended_is_on_record(make):
         name: stage["result"]["steps"] for name, stage in run.state.stages.items() if "/" in name
     }
     assert steps["candidate/0"] == 10 * 3 and steps["candidate/1"] == dead["epochs"] * 3
-    assert (
-        steps["retrain/0"] == steps["random/0"] == 10 * 4
-    )  # all images, all epochs: nothing that is compared is ended
+    # trainings that are compared use all images and all epochs
+    assert steps["retrain/0"] == steps["random/0"] == 10 * 4
     assert results["derive"]["evaluated"] == 3
     seconds = [
         results[part]["seconds"]
@@ -221,7 +222,7 @@ def test_candidates_never_train_on_what_judges_them_nor_see_a_test_image(make, t
 
 
 def test_a_run_that_is_stopped_among_its_candidates_ends_as_if_it_had_not_been(make, tmp_path):
-    """In the middle of the one that is to be ended."""
+    """It is stopped during the candidate that ends early."""
     run = make()
     train, training = run.work.train, []
 
@@ -261,8 +262,8 @@ def test_a_run_that_is_stopped_among_its_candidates_ends_as_if_it_had_not_been(m
 
 
 def test_a_child_takes_the_candidates_over(make, tmp_path):
-    """Other seeds of the same retraining: nothing of the shortlist is trained again; another recipe
-    trains it anew.
+    """With other seeds of the same retraining, no candidate is trained again. With another recipe,
+    all are trained again.
     """
     trained, parent = [], make()
     parent.derive()

@@ -1,4 +1,4 @@
-"""The loop and its checkpoints, on a stage so small that every bit of it can be written down."""
+"""The loop and its checkpoints, on a stage so small that every value of it can be written down."""
 
 import math
 import os
@@ -16,8 +16,8 @@ from tests.train.stopping import NEVER, Rows, after, stopped_and_resumed
 
 
 class Counter:
-    """Its loss in step k (from 0) is k squared, its accuracy 0.5; its weight is the number of steps
-    done.
+    """The loss in step k (from 0) is k squared, and the accuracy is 0.5. The weight is the number
+    of steps done.
     """
 
     name, key, device, steps, steps_per_epoch = "retrain/1", "k", torch.device("cpu"), 11, 4
@@ -91,9 +91,8 @@ def test_after_a_crash_it_goes_on_from_the_last_checkpoint_and_no_row_is_there_t
     def not_due():
         checkpoints.every_seconds = NEVER
 
-    stage = after(
-        after(after(Counter(), 9, crash), 6, not_due), 5, due
-    )  # checkpoint at 5, rows up to 8, crash at 9
+    # checkpoint at 5, rows up to 8, crash at 9
+    stage = after(after(after(Counter(), 9, crash), 6, not_due), 5, due)
     with pytest.raises(ZeroDivisionError):
         run_stage(stage, checkpoints, Rows(rows), log_every=3)
     assert [step for _, step, _ in rows] == [3, 4, 6, 8]
@@ -135,7 +134,7 @@ def test_a_second_signal_interrupts_at_once():
 
 
 def broken(stage, step, weight=None, loss=None):
-    """``stage``, which from ``step`` on has that weight or loss."""
+    """``stage``, changed so that from ``step`` on it has this weight or loss."""
     do = stage.step
 
     def breaking(index):

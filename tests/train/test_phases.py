@@ -1,13 +1,13 @@
-"""The parts of a search with one geometry each: how settings expand into them, and what follows."""
+"""The phases of a search: how settings expand into them, and what the search does with them."""
 
 import pytest
+from supernet.spaces.cell import MixedCell
 
 from supernet.errors import UserError
 from supernet.guards.early_stop import EarlyStop
 from supernet.guards.oles import OLES
 from supernet.learners.gradient import Gradient
 from supernet.samplers.softmax import Softmax
-from supernet.spaces.cell import MixedCell
 from supernet.spaces.darts import Darts
 from supernet.spaces.nb201 import NB201
 from supernet.spaces.space import Geometry
@@ -52,8 +52,8 @@ def test_depths_begin_anew_and_widths_go_on_and_both_at_once_are_fresh():
     "shares", [[0.0, 0.333, 0.667], [0.0, 0.1, 0.30000000000000004], [0.0, 0.98, 0.99], [0.0]]
 )
 def test_a_phase_begins_when_its_share_is_over_and_its_rates_fill_the_search(shares, steps):
-    """By the definition, step by step: the first step before which that share is over, or else the
-    last step.
+    """By definition, a phase begins with the first step before which its share is over, but at the
+    last step at the latest.
     """
     phases = phases_of([[share, 1.0] for share in shares], [])
     for phase in phases:
@@ -66,8 +66,9 @@ def test_a_phase_begins_when_its_share_is_over_and_its_rates_fill_the_search(sha
 
 @pytest.mark.parametrize("name", SPACES)
 def test_depths_and_widths_go_together(name, search_stage, tmp_path):
-    """Cells and parts of the channels at every step; the rate begins again with the depth alone;
-    the last supernet is that of the space; and a stop anywhere changes no bit.
+    """At every step the cells and the parts of the channels are the expected ones. Only a depth
+    restarts the learning rate. The last supernet is that of the space. A stop at any step does not
+    change a bit.
     """
 
     def make():
@@ -109,7 +110,7 @@ def test_depths_and_widths_go_together(name, search_stage, tmp_path):
 
 
 def test_even_a_search_of_few_steps_ends_with_the_geometry_of_its_last_phase(search_stage):
-    """However late its phases begin, and if several begin with the same step."""
+    """This holds however late the phases begin, and if several begin with the same step."""
     depths = [[0.0, 0.3], [0.9, 0.6], [0.95, 1.0]]
     stage = search_stage(
         NB201(Geometry(4, 3), Geometry(4, 3)), Softmax(), Gradient(), depths=depths, epochs=1
@@ -140,7 +141,7 @@ def test_what_needs_one_supernet_all_the_time_is_refused_in_one_line(phases, sea
 
 
 def test_one_depth_and_one_width_are_one_phase(search_stage):
-    """Which goes with all of these."""
+    """All features that need a single phase work with these settings."""
     space = SPACES["nb201"]()
     search_stage(
         space,

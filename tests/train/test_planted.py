@@ -1,4 +1,5 @@
-"""Problems whose answer is known: every method finds it; and the one on which plain DARTS fails.
+"""Problems whose answer is known. Every method finds it, except one problem on which plain DARTS
+fails.
 
 ``python -m tests.train.test_planted`` tries ten seeds of every method, which takes minutes.
 """
@@ -17,7 +18,7 @@ def test_every_method_finds_the_one_option_that_is_of_use(method, seed):
 
 
 def test_plain_darts_falls_for_the_skip():
-    """Which is worse: see tests/planted.py."""
+    """The skip is worse in the end: see tests/planted.py."""
     space = Tempting()
     _, scores = searched(space, "darts", epochs=8)
     assert (
@@ -28,8 +29,8 @@ def test_plain_darts_falls_for_the_skip():
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_the_beta_decay_resists(seed):
-    """Where plain DARTS falls for the skip, given as long and the same steps; with a weight for
-    this problem.
+    """Plain DARTS derives the skip with as many epochs and the same steps. The weight of the beta
+    decay is chosen for this problem.
     """
     assert "skip_connect" in resisted("plain", seed)
     assert resisted("held", seed) == ("conv_a", "conv_a")
@@ -37,14 +38,14 @@ def test_the_beta_decay_resists(seed):
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_warm_up_and_perturbation_resist(seed):
-    """Where plain DARTS falls for the skip in both slots, given as long."""
+    """Plain DARTS derives the skip in both slots with as many epochs."""
     assert resisted("darts", seed, epochs=12) == ("skip_connect", "skip_connect")
     assert resisted("warm-up and perturbation", seed, epochs=12) == ("conv_a", "conv_a")
 
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_default_resists(seed):
-    """Where plain DARTS falls for the skip, given as long as each of its supernets."""
+    """Plain DARTS derives the skip with as many epochs as each supernet of the default has."""
     assert "skip_connect" in resisted("darts", seed, epochs=12)
     assert resisted("default", seed, epochs=12) == ("conv_a", "conv_a")
 

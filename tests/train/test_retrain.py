@@ -1,5 +1,5 @@
-"""The retrain stage against hand-written training in plain PyTorch, and its chance against its own
-seed.
+"""The retrain stage is the same as a training written by hand in plain PyTorch, and its random
+numbers depend only on its seed.
 """
 
 import copy
@@ -13,6 +13,8 @@ import torch
 
 from supernet.data import Augment
 from supernet.ops import DropPath
+from supernet.runs.search import trained_supernet
+from supernet.runs.training import Train, stage_of
 from supernet.spaces.cells import Geometry
 from supernet.spaces.darts import Darts
 from tests.compare import identical
@@ -33,8 +35,8 @@ def space(request):
 def test_stopped_anywhere_and_resumed_it_ends_in_the_same_bits(
     space, retrain_stage, everything_varied, tmp_path, precision, request
 ):
-    """Invariant 4; and that a second run of a seed is the first, to the bit, whatever else draws
-    from torch's generator.
+    """Invariant 4. A second run with the same seed also has the same bits as the first, whatever
+    else draws from torch's generator.
     """
     elsewhere = itertools.count()
 
@@ -69,8 +71,8 @@ def test_in_bf16_products_are_short_and_weights_are_not(space, retrain_stage):
 
 
 def test_training_is_the_textbooks(space, retrain_stage):
-    """SGD on the smoothed cross-entropy and 0.4 of the auxiliary head's, clipped by norm; the
-    average as timm documents it.
+    """SGD on the smoothed cross-entropy plus 0.4 times that of the auxiliary head, clipped by norm;
+    the average is that of timm's documentation.
     """
     settings = dict(
         clip=0.5, label_smoothing=0.2, ema_decay=0.5, auxiliary_weight=0.4, weight_decay=0.01
@@ -160,8 +162,8 @@ def test_drop_path_zeroes_whole_samples_and_keeps_the_mean(noise):
 
 
 def test_training_images_are_augmented_as_told(retrain_stage):
-    """A square of 4 by 4, or what the border leaves of it, is blank in each image (0 is the mean
-    colour); the rest is as it was.
+    """In each image a square of 4 by 4 pixels, or the part of it inside the image, is 0, the mean
+    colour. The rest is unchanged.
     """
     space = SPACES["nb201"]()
     stage, plain, seen = retrain_stage(space, augment=Augment(cutout=4)), retrain_stage(space), []
@@ -183,32 +185,31 @@ def test_all_training_images_are_used_and_no_others(retrain_stage, data):
 
 @pytest.mark.parametrize("name", SPACES)
 def test_inheriting_starts_at_the_supernets_own_subnet(name, make_run, noise):
-    """The same function, to rounding: weights and BatchNorm statistics are those that the search
-    left.
+    """Both compute the same function up to rounding: weights and BatchNorm statistics are those at
+    the end of the search.
     """
     space = SPACES[name]()
     run = make_run(space)
     run.search()
-    supernet = run.trained_supernet().supernet.eval()
+    supernet = trained_supernet(run.work).supernet.eval()
     architecture = space.random(np.random.default_rng(0))
-    stage = run.retrain_stage("retrain/0", architecture, 0, "inherit")
+    stage = stage_of(run.work, Train("retrain", 0, architecture, "inherit"))
     images = torch.randn(5, 1, 8, 8, generator=noise)
     with torch.no_grad():
         outputs = supernet(images, space.path(architecture))
         torch.testing.assert_close(stage.network.eval()(images), outputs, rtol=1e-4, atol=1e-5)
-        fresh = run.retrain_stage("retrain/0", architecture, 0, "scratch").network.eval()(images)
+        fresh = stage_of(run.work, Train("retrain", 0, architecture)).network.eval()(images)
     assert not torch.allclose(fresh, outputs, atol=1e-2)
 
 
 def test_networks_of_one_index_start_alike_and_of_another_do_not(make_run):
-    """Random architectures are compared under the chance that the derived one had."""
+    """Random architectures are trained with the same random numbers as the derived one, so that the
+    comparison is fair.
+    """
     run = make_run(SPACES["nb201"]())
-    first, second = (run.space.random(np.random.default_rng(seed)) for seed in (0, 1))
-    stages = [
-        run.retrain_stage(*arguments, "scratch")
-        for arguments in (("retrain/0", first, 0), ("random/0", second, 0))
-    ]
-    stages.append(run.retrain_stage("retrain/1", first, 1, "scratch"))
+    first, second = (run.work.space.random(np.random.default_rng(seed)) for seed in (0, 1))
+    jobs = Train("retrain", 0, first), Train("random", 0, second), Train("retrain", 1, first)
+    stages = [stage_of(run.work, job) for job in jobs]
     stems = [copy.deepcopy(stage.network.stem[0].weight) for stage in stages]
     batches = [next(stage.batches)[0] for stage in stages]
     assert torch.equal(stems[0], stems[1]) and not torch.equal(stems[0], stems[2])

@@ -1,4 +1,4 @@
-"""The learning rate against the papers' closed forms."""
+"""The learning rate equals the closed forms of the papers."""
 
 import math
 
@@ -11,8 +11,8 @@ from supernet.train.schedule import cosine
 @pytest.mark.parametrize(("steps", "warmup"), [(10, 0), (10, 4), (7, 1), (1, 0), (5, 5), (3, 6)])
 @pytest.mark.parametrize("lr_min", [0.0, 0.01])
 def test_linear_warm_up_then_half_a_cosine(steps, warmup, lr_min):
-    """Loshchilov & Hutter 2017, eq. 5, over what the warm-up leaves; no step has a rate of zero but
-    by ``lr_min``.
+    """The cosine of Loshchilov & Hutter 2017, eq. 5, takes the steps after the warm-up. Without
+    ``lr_min`` only the rate after the last step is zero.
     """
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.5)
     schedule = cosine(optimizer, steps, lr_min, warmup)

@@ -1,5 +1,5 @@
-"""The search stage, for every space, sampler and learner, and against hand-written steps in plain
-PyTorch.
+"""The search stage, for every space, sampler and learner, and compared with steps written by hand
+in plain PyTorch.
 """
 
 import copy
@@ -41,7 +41,7 @@ def clones(tensors) -> dict[str, torch.Tensor]:
 
 
 def recorded(method, calls: list):
-    """``method``, whose results are appended to ``calls``."""
+    """``method``, changed so that its results are appended to ``calls``."""
 
     def call(*arguments):
         calls.append(method(*arguments))
@@ -53,7 +53,7 @@ def recorded(method, calls: list):
 def test_stopped_anywhere_and_resumed_it_ends_in_the_same_bits(
     space, sampler, learner, search_stage, everything_varied, tmp_path, request
 ):
-    """Invariant 4; and that a second run of a seed is the first, to the bit."""
+    """Invariant 4. A second run with the same seed also has the same bits as the first."""
 
     def make():
         return search_stage(
@@ -127,11 +127,11 @@ def test_several_paths_a_step_average_their_gradients(space, search_stage):
 
 
 def check_weight_gradients(stage, twin) -> list:
-    """Does the first step of ``stage``: its weights must get the mean gradient over the mixtures,
-    which are returned, and no other.
+    """Does the first step of ``stage`` and checks that its weights get the mean gradient over the
+    mixtures and no other. Returns the mixtures.
 
-    What is expected is computed on ``twin``, which is as ``stage`` was; where the first mixture
-    teaches the others, their loss is the cross entropy with its softmax.
+    The expected gradients are computed on ``twin``, an equal stage that has not moved. If the first
+    mixture teaches the others, their loss is the cross-entropy with its softmax.
     """
     images, labels = next(twin.weight_batches)
     mixtures, seen = [], {}
@@ -159,8 +159,8 @@ def check_weight_gradients(stage, twin) -> list:
 
 
 def test_a_step_of_first_order_darts_is_the_textbooks(space, search_stage):
-    """Liu et al. 2019, algorithm 1 with xi = 0, in plain PyTorch, on the same batches from the same
-    start.
+    """Liu et al. 2019, algorithm 1 with xi = 0, in plain PyTorch, with the same batches and the
+    same initial weights.
     """
     stage, twin = (
         search_stage(space, Softmax(), Gradient(lr=0.1), clip=0.5, weight_decay=0.01)
@@ -203,8 +203,8 @@ def test_a_step_of_first_order_darts_is_the_textbooks(space, search_stage):
 
 
 def test_a_step_of_spos_is_a_step_of_the_paths_own_network(space, search_stage):
-    """And nothing else moves: neither by momentum nor by weight decay. Guo et al. 2020, section
-    3.2.
+    """No other weight moves, neither by momentum nor by weight decay (Guo et al. 2020, section
+    3.2).
     """
     stage = search_stage(
         space, Uniform(), Fixed(), epochs=2, lr=0.1, lr_min=0.1, clip=0.5, weight_decay=0.1
@@ -240,7 +240,7 @@ def test_a_step_of_spos_is_a_step_of_the_paths_own_network(space, search_stage):
 def test_every_architecture_step_sees_other_images_none_of_which_trains_weights(
     space, sampler, learner, search_stage, data, splits
 ):
-    """Invariant 5. The level of an image says which one it is."""
+    """Invariant 5. The level of an image identifies it."""
     stage = search_stage(space, sampler, learner)
 
     def which(images):
@@ -273,7 +273,9 @@ DARTS, SPOS = (Softmax(), Gradient()), (Uniform(), Fixed())
     ("method", "other"), [(DARTS, SPOS), (SPOS, DARTS)], ids=["darts from spos", "spos from darts"]
 )
 def test_the_starting_weights_are_those_given(space, method, other, search_stage):
-    """A warm start: the weights of all methods are the same tensors. Nothing else is taken over."""
+    """This is a warm start: the supernets of all methods have the same tensors. Nothing but weights
+    is taken over.
+    """
     before = search_stage(space, *other, seed=5)
     before.step(0)
     start = before.supernet.state_dict()
@@ -294,9 +296,8 @@ def test_the_end_of_an_epoch_reports_the_logits_and_their_entropy(space, search_
             table[0, 1] = 100.0
     figures = stage.end_of_epoch()
     for group in space.groups:
-        certain = (
-            math.log(len(group.options)) * (group.slots - 1) / group.slots
-        )  # nats; one slot of all has none
+        # in nats; one of the slots has no entropy
+        certain = math.log(len(group.options)) * (group.slots - 1) / group.slots
         assert figures[f"entropy/{group.name}"] == pytest.approx(certain)
         assert figures[f"logits/{group.name}/0/{group.options[1]}"] == 100.0
     assert len(figures) == sum(1 + group.slots * len(group.options) for group in space.groups)
@@ -306,15 +307,16 @@ def test_the_end_of_an_epoch_reports_the_logits_and_their_entropy(space, search_
 def test_a_learner_of_a_policy_reports_its_reward_and_entropy_and_no_logits(space, search_stage):
     stage = search_stage(space, Policy(hidden=8), ReinforceLearner())
     figures = stage.step(0)
-    most = sum(
-        math.log(len(gene.values)) for gene in space.genes
-    )  # nats; a fresh policy is all but uniform
+    # in nats; a new policy is nearly uniform
+    most = sum(math.log(len(gene.values)) for gene in space.genes)
     assert 0.99 * most < float(figures["entropy/policy"]) <= 1.0001 * most
     assert 0 <= float(figures["reward"]) <= 1 and stage.end_of_epoch() == {}
 
 
 class Sealed:
-    """Test images that nobody may look at; how often somebody did is counted once they are open."""
+    """Test images that nothing may read while they are sealed. After that, it counts how often they
+    are read.
+    """
 
     def __init__(self, images):
         self.images, self.open, self.streams = images, False, 0
@@ -381,8 +383,8 @@ def test_a_run_derives_by_perturbation_and_says_how(make_run):
 def test_supernets_of_other_scopes_are_searches_of_their_own_whose_mean_scores_decide(
     space, search_stage, tmp_path
 ):
-    """Each begins like the first, with other weights, images and draws; one without a scope is the
-    search of a single supernet, to the bit.
+    """They have the same settings, but other weights, images and random draws. A supernet without a
+    scope has the same bits as the search of a single supernet.
     """
 
     def make(scope=""):
@@ -439,10 +441,10 @@ def test_supernets_of_other_scopes_are_searches_of_their_own_whose_mean_scores_d
 
 
 def test_without_a_scope_a_search_has_the_random_numbers_of_its_seed(space, search_stage):
-    """As a run of one supernet has them: its weights are those that the seed gives."""
+    """The weights of a run with one supernet are those that the seed gives."""
     stage = search_stage(space, Softmax(), Gradient())
     with Streams(0).initialising("supernet"):
-        supernet = space.supernet(3, 1)
+        supernet = space.supernet(task_of(3, 1))
     assert identical(dict(stage.supernet.state_dict()), dict(supernet.state_dict()))
 
 
@@ -452,9 +454,7 @@ def test_the_mean_of_one_supernets_scores_is_its_scores(space, search_stage):
 
 
 def test_several_supernets_need_logits_to_average(search_stage):
-    message = (
-        r"^search\.supernets=2: of several supernets the logits are averaged, and this learner"
-    )
+    message = r"^search\.supernets=2: the logits of several supernets are averaged, but this"
     with pytest.raises(UserError, match=message):
         search_stage(SPACES["nb201"](), Uniform(), Fixed(), supernets=2)
     for settings in ({"depths": [[0.0, 0.5], [0.5, 1.0]]}, {"freeze_weights": True}):

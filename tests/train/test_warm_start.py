@@ -1,6 +1,4 @@
-"""Weights taken over from an earlier network: of what is the same operation in the same place, and
-of nothing else.
-"""
+"""Weights are taken over from an earlier network only for the same operation in the same place."""
 
 import shutil
 
@@ -29,7 +27,9 @@ def network(text, space=None, classes=3, form="evaluation"):
 
 
 def taken_over(state, of, new, text):
-    """What the network ``new`` of ``text`` takes over from the ``state`` of one of ``of``."""
+    """What the network ``new`` of the architecture ``text`` takes over from ``state``, a state of
+    the architecture ``of``.
+    """
     space = SPACES["nb201"]()
     return space.taken_over(state, space.decode(of), new, space.decode(text))
 
@@ -68,14 +68,13 @@ def test_shared_edges_are_equal_and_others_are_left_alone():
             assert name in shared and torch.equal(value, theirs[name])
         else:
             assert name not in shared and torch.equal(value, fresh[name])
-    assert any(
-        "from_0_to_2" in name and name in theirs for name in fresh
-    )  # BatchNorms of both convolutions: same name and shape
+    # both convolutions have a BatchNorm with the same name and shape
+    assert any("from_0_to_2" in name and name in theirs for name in fresh)
 
 
 def test_what_has_another_shape_is_drawn_fresh():
-    """Of other classes all but the last layer is shared; of twice the width nothing is; none is an
-    error.
+    """A network of other classes shares all but the last layer. A network of twice the width shares
+    nothing, which is no error.
     """
     origin, wide = network(ONE), NB201(Geometry(8, 1), Geometry(8, 1))
     shared = taken_over(origin.state_dict(), ONE, network(ONE, classes=5), ONE)
@@ -85,7 +84,7 @@ def test_what_has_another_shape_is_drawn_fresh():
 
 
 def test_operations_are_those_of_the_architecture():
-    """Of every edge that has tensors of its own, in each of the three cells."""
+    """This holds for every edge that has tensors, in each of the three cells."""
     space = SPACES["nb201"]()
     found = space.operations(network(ONE).state_dict(), space.decode(ONE))
     expected = {
@@ -99,8 +98,8 @@ def test_operations_are_those_of_the_architecture():
 
 @pytest.mark.parametrize(("before", "after"), [(5, 5), (5, 6), (6, 5)])
 def test_the_cells_of_darts_read_their_own_group_at_any_depth(before, after):
-    """In networks of 5 and of 6 cells layer 2 is of the same width, and reduces in the second only:
-    what the layers run is compared, not the groups.
+    """In networks of 5 and of 6 cells, layer 2 has the same width, but is a reduction cell only in
+    the second. The operations of the layers are compared, not their groups.
     """
     make = {cells: Darts(Geometry(4, cells), Geometry(4, cells)) for cells in (before, after)}
     rng = np.random.default_rng(0)
@@ -145,9 +144,8 @@ def test_a_run_starts_from_another_runs_network_and_says_how_much_of_it(make_run
         trained[stage.name] = {
             name: value.clone() for name, value in stage.network.state_dict().items()
         }
-        assert identical(
-            trained[stage.name], dict(stage.trained().state_dict())
-        )  # the average starts there as well
+        # the average starts from the same weights
+        assert identical(trained[stage.name], dict(stage.trained().state_dict()))
         return train(stage, rows)
 
     run.work.train = watched
@@ -167,8 +165,8 @@ def test_a_run_starts_from_another_runs_network_and_says_how_much_of_it(make_run
         start == {"from": str(first), "weights": taken, "of": everything} and 0 < taken < everything
     )
     assert f"retrain/0: {taken:,} of {everything:,} weights are taken over from {first}" in said
-    # the key names the origin: another one is another training, and one that is finished outlives
-    # it
+    # The key depends on the origin: another origin is another training. A finished training does
+    # not need its origin any more.
     key = run.state.stages["retrain/0"]["key"]
     architecture = Architecture.from_dict(run.results()["architecture"])
     warm, scratch = (Train("retrain", 0, architecture, init) for init in ("warm", "scratch"))

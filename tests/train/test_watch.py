@@ -1,4 +1,4 @@
-"""When instruments and guards are asked, how long they take, and what is kept of them."""
+"""When instruments and guards are called, how long they take, and what is recorded of them."""
 
 from types import SimpleNamespace
 
@@ -58,7 +58,7 @@ class Alarm(Guard):
 
 
 def epochs(watch, count, first=1):
-    """Two steps and the end of an epoch, so many times; what each end gave."""
+    """Runs epochs of two steps each. Returns the result of the end of each epoch."""
     found = []
     for epoch in range(first, first + count):
         for _ in range(2):
@@ -109,7 +109,7 @@ def test_what_a_guard_does_is_kept_said_and_handed_on():
 
 
 def test_the_seconds_of_each_are_counted_apart(monkeypatch):
-    """By a clock that goes on by a second whenever somebody looks."""
+    """The clock advances by a second each time it is read."""
     ticks = iter(range(1000))
     monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: float(next(ticks))))
     watch = begun({"counter": Counter()}, {"alarm": Alarm(9)})

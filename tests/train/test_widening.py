@@ -1,5 +1,5 @@
-"""Partial channels that grow: what an operation gave it gives on, and the search goes on where it
-was.
+"""Partial channels that grow: a widened operation keeps its function, and the search continues
+where it was.
 """
 
 import pytest
@@ -27,8 +27,8 @@ SPACES = {
 
 
 def widened(name, narrow, wide, stride, affine, noise):
-    """An operation that has learnt something, the wider one made of it, where the channels that
-    they read and give come from.
+    """An operation with random weights, the wider one made from it, and the old channel of each
+    channel that the wider one reads and writes.
     """
     old, new = (
         OPERATIONS[name](channels, stride, affine, True).double() for channels in (narrow, wide)
@@ -53,8 +53,8 @@ def widened(name, narrow, wide, stride, affine, noise):
 def test_on_copied_channels_a_wider_operation_gives_copies_of_what_it_gave(
     name, narrow, wide, stride, affine, noise
 ):
-    """In evaluation and in training, whose statistics are those of the batch: every operation is a
-    chain of these layers.
+    """This holds in evaluation and in training, where BatchNorm uses the statistics of the batch.
+    Every operation is a chain of these layers.
     """
     if (name, stride, narrow) == ("skip_connect", 2, 1):
         pytest.skip("a strided skip has two halves, and no space one of a single channel")
@@ -84,8 +84,8 @@ def test_shares_add_up_to_one_and_none_is_small(noise):
 
 
 def test_copies_inside_an_operation_do_not_stay_copies(noise):
-    """Equal shares would give the two depthwise kernels that read copies the same gradient for
-    ever.
+    """With equal shares, the two depthwise kernels that read copies would always get the same
+    gradient.
     """
     _, new, _, _ = widened("sep_conv_3x3", 1, 2, 1, False, noise)
     kernels = new.body[4].weight
@@ -97,8 +97,8 @@ def test_copies_inside_an_operation_do_not_stay_copies(noise):
 
 @pytest.mark.parametrize("name", SPACES)
 def test_the_search_goes_on_with_wider_operations(name, search_stage, tmp_path):
-    """Logits, their optimiser, what was pruned, weights of the same shape, momentum and learning
-    rate go on; and it resumes.
+    """Logits, their optimiser, pruned options, weights of the same shape, momentum and learning
+    rate continue. A stopped search resumes.
     """
 
     def make(widths=WIDTHS, parts=2):
@@ -110,9 +110,8 @@ def test_the_search_goes_on_with_wider_operations(name, search_stage, tmp_path):
     for index in range(3):
         stage.step(index)
         plain.step(index)
-    assert identical(
-        stage.supernet.state_dict(), plain.supernet.state_dict()
-    )  # until then it is the narrow one
+    # until then it is the narrow supernet
+    assert identical(stage.supernet.state_dict(), plain.supernet.state_dict())
     logits, old = {k: v.clone() for k, v in stage.detached_logits.items()}, stage.supernet
     momenta = {
         name: dict(stage.weights.optimizer.state[w])
@@ -142,10 +141,11 @@ def test_the_search_goes_on_with_wider_operations(name, search_stage, tmp_path):
         figures = stage.step(index)
         if index > 2:
             plain.step(index)
+            # there is one cosine for both phases
             assert (
                 stage.weights.optimizer.param_groups[0]["lr"]
                 == plain.weights.optimizer.param_groups[0]["lr"]
-            )  # one cosine
+            )
         assert all(value.isfinite() for value in figures.values())
         assert parts_of(stage) == {4 if index < 3 else 2}
     relaxed = stage.sampler.relaxation(stage.logits, 0.9, torch.Generator())
@@ -168,8 +168,8 @@ def test_the_search_goes_on_with_wider_operations(name, search_stage, tmp_path):
 
 
 def test_the_last_step_is_as_wide_as_the_space_says(search_stage):
-    """However late the widths begin: whoever reads the weights afterwards builds a supernet of the
-    space.
+    """This holds however late the widths begin, because later readers of the weights load them into
+    the space's own supernet.
     """
     stage = search_stage(
         SPACES["nb201"](1), DrNAS(), Gradient(), widths=[[0.0, 4], [0.98, 2], [0.99, 1]]
@@ -206,11 +206,11 @@ def parts_of(stage):
         ({"widths": [4, 2]}, r"search\.widths=.*: must be pairs"),
         (
             {"widths": [[0.0, 4], [0.5, 1]]},
-            r"search\.widths: must end with space\.search\.partial_channels=2, not 1; change one",
+            r"search\.widths: must end with the space's own space\.search\.partial_channels; ",
         ),
         (
             {"widths": [[0.0, 3], [0.5, 2]]},
-            r"search\.widths: 3 must divide space\.search\.channels=4; choose another",
+            r"search\.widths: space\.search\.partial_channels=3: must divide .*channels=4",
         ),
     ],
 )
@@ -220,13 +220,13 @@ def test_what_makes_no_sense_is_one_line(search_stage, settings, message):
 
 
 def test_a_search_runs_without_the_modifiers_of_its_recipe(tmp_path):
-    """Whose settings the recipe leaves behind."""
+    """Their settings remain from the recipe and are ignored."""
     finished("search", *TINY, "method=drnas", "modifier=[]", "search.epochs=1", cwd=tmp_path)
 
 
 def test_the_recipe_runs_on_both_spaces_and_others_start_from_its_weights(tmp_path):
-    """Its supernet ends as wide as the space says; to start from such a one would be to start too
-    wide.
+    """Its supernet ends with the width of the space. A search with widths cannot start from such
+    weights, because it starts narrower.
     """
     finished("search", *TINY, "method=drnas", "space=darts", "search.epochs=2", cwd=tmp_path)
     parent = finished("search", *TINY, "method=drnas", "search.epochs=2", cwd=tmp_path)

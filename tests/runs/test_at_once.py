@@ -1,0 +1,106 @@
+"""A run whose jobs run at once: the same bits as one after the other, also when it is killed or
+stopped in the middle.
+"""
+
+import json
+import os
+import random
+import shlex
+import signal
+import time
+
+import pytest
+import torch
+
+from supernet.track.jsonlines import read_rows
+from tests.commands import TINY, process, waited
+from tests.compare import identical
+
+RUN = [*TINY, "tracker=none", "search.supernets=2", "checkpoint.every_seconds=0.02"]
+CLOCK = {"seconds", "total_seconds", "peak_memory_bytes", "parts", "git_commit"}
+NAMES = ["search/0", "search/1", "random/0", "random/1", "retrain/0", "retrain/1"]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The folder of a run whose jobs ran one after the other, and that was never stopped."""
+    cwd = tmp_path_factory.mktemp("whole")
+    outcome = waited(process("retrain", *RUN, "jobs=1", f"hydra.run.dir={cwd}/run", cwd=cwd))
+    assert (outcome.code, outcome.err) == (0, "")
+    return cwd / "run"
+
+
+def without_clock(value):
+    if isinstance(value, dict):
+        return {k: without_clock(v) for k, v in value.items() if k not in CLOCK}
+    return [without_clock(v) for v in value] if isinstance(value, list) else value
+
+
+def assert_same(folder, whole):
+    """All that was computed is the same, in whatever order the jobs ended."""
+    results, expected = (json.loads((run / "results.json").read_text()) for run in (folder, whole))
+    assert without_clock(results) == without_clock(expected)
+    names = sorted(path.name for path in (whole / "checkpoints").iterdir())
+    assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == names
+    for path in (whole / "checkpoints").glob("*.pt"):
+        ours, theirs = (torch.load(run / "checkpoints" / path.name) for run in (folder, whole))
+        assert identical(ours["state"], theirs["state"])
+    ours, theirs = (read_rows(run / "metrics.jsonl") for run in (folder, whole))
+    for stage in (*NAMES, "derive"):
+        assert [row for row in ours if row["stage"] == stage] == [
+            row for row in theirs if row["stage"] == stage
+        ]
+    assert len(ours) == len(theirs)
+
+
+def finished_jobs(folder):
+    try:
+        return set(json.loads((folder / "state.json").read_text())["stages"])
+    except FileNotFoundError:
+        return set()
+
+
+def test_the_same_bits_as_one_after_the_other(whole, tmp_path):
+    folder = tmp_path / "run"
+    outcome = waited(process("retrain", *RUN, "jobs=2", f"hydra.run.dir={folder}", cwd=tmp_path))
+    assert (outcome.code, outcome.err) == (0, "")
+    assert_same(folder, whole)
+    for name in NAMES:
+        assert f"{name}: step " in outcome.out
+
+
+def test_killed_with_several_at_once_it_goes_on_to_the_same_bits(whole, tmp_path):
+    """Killed once in each of the first jobs; a resume does only what is missing."""
+    folder, rng = tmp_path / "run", random.Random(0)
+    line = ["retrain", *RUN, "jobs=2", f"hydra.run.dir={folder}"]
+    for wanted in (0, 2, 5):
+        child = process(*line, cwd=tmp_path)
+        while len(finished_jobs(folder)) < wanted or not (folder / "state.json").exists():
+            assert child.poll() is None, child.communicate()
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0, 0.5))
+        os.kill(child.pid, signal.SIGKILL)
+        child.communicate()
+        line = ["retrain", f"from={folder}"]
+    before = finished_jobs(folder)
+    outcome = waited(process(*line, cwd=tmp_path))
+    assert (outcome.code, outcome.err) == (0, "")
+    assert not [name for name in before if f"{name}: step" in outcome.out]
+    assert_same(folder, whole)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_stopped_with_several_at_once_it_says_how_to_go_on(whole, tmp_path, number):
+    """SIGTERM reaches the main process alone, Ctrl-C every process of the terminal."""
+    folder = tmp_path / "run"
+    child = process("retrain", *RUN, "jobs=2", f"hydra.run.dir={folder}", cwd=tmp_path)
+    while not list((folder / "checkpoints").glob("*.pt")):
+        assert child.poll() is None
+        time.sleep(0.01)
+    os.killpg(child.pid, number) if number == signal.SIGINT else os.kill(child.pid, number)
+    outcome = waited(child)
+    assert (outcome.code, outcome.err) == (128 + number, "")
+    command = outcome.out.partition("go on with: supernet ")[2].splitlines()[0]
+    outcome = waited(process(*shlex.split(command), cwd=tmp_path))
+    assert (outcome.code, outcome.err) == (0, "")
+    assert_same(folder, whole)
