@@ -19,9 +19,8 @@ from torch import Tensor
 
 from supernet.errors import UserError
 
-Logits = dict[
-    str, Tensor
-]  # the architecture parameters (alpha in papers): group name -> [slots, options]
+# The architecture parameters (alpha in papers): group name -> [slots, options]
+Logits = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -116,7 +115,8 @@ class Architecture:
             return cls.of(space, **choices)
         except (KeyError, TypeError, AttributeError) as error:
             raise UserError(
-                f'not an architecture: expected {{"space": NAME, "choices": {{GROUP: [OPTION, ...]}}}}, got {str(value)[:80]!r}'
+                'not an architecture: expected {"space": NAME, "choices": {GROUP: [OPTION, ...]}}, '
+                f"got {str(value)[:80]!r}"
             ) from error
 
     @classmethod
