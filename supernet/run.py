@@ -22,8 +22,8 @@ from supernet.runs.judge import Judge
 from supernet.runs.latency import Latency
 from supernet.runs.memory import as_planned, fitted
 from supernet.runs.rank import ranking
-from supernet.runs.results import results
-from supernet.runs.search import Search, searches
+from supernet.runs.results import results, search_of
+from supernet.runs.search import searches
 from supernet.runs.setup import Setup
 from supernet.runs.training import finished_retrainings, random_trainings, retrainings
 from supernet.runs.work import Work
@@ -65,8 +65,7 @@ class Run:
         before, state, warm = None, self.state, setup.config.retrain.warm_start
         if parent is not None:
             before, state.parent = State.read(parent), str(parent)
-            if (found := before.stages.get(Search().name)) is not None:
-                state.origin = {"key": found["key"]} | found["result"]
+            state.origin = search_of(before)
         if warm is not None:  # now, for later the retrainings there may be gone
             state.warm_start = [stage["key"] for stage in finished_retrainings(Path(warm))]
         setup, state.memory = fitted(setup, state, before, self.progress)

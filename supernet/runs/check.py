@@ -52,7 +52,7 @@ def checked(setup: Setup) -> Iterator[str]:
             stage = search_stage(setup, work.budget)
         else:
             plan.require_fit()
-        available = available_memory_bytes(setup.device)
+        available = available_memory_bytes(setup.device) // setup.workers
         retraining = planned_retraining(setup.settings, len(setup.images), available)
         what = "it" if setup.given else "the largest network"
         yield f"memory of retraining {what}: {retraining}"

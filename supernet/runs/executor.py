@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Protocol, Self
 
 from supernet.config import Config, typed
-from supernet.device import cores, reproducible
+from supernet.device import reproducible
 from supernet.errors import UserError
 from supernet.runs.folder import State
 from supernet.runs.job import Job
@@ -72,18 +72,8 @@ class Here:
 
 
 def executor_of(setup: Setup) -> "Here | Processes":
-    """The executor that ``jobs`` asks for.
-
-    ``auto`` is one job for each core that the threads of a job leave, and one on an accelerator,
-    which jobs would have to share.
-    """
-    asked = setup.config.jobs
-    if asked == "auto":
-        threads = setup.config.threads or cores()
-        count = max(1, cores() // threads) if setup.device.type == "cpu" else 1
-    else:
-        count = int(asked)
-    return Here() if count == 1 else Processes(count)
+    """The executor that the setting ``jobs`` asks for."""
+    return Here() if setup.workers == 1 else Processes(setup.workers)
 
 
 # --- several processes

@@ -13,10 +13,12 @@ from supernet.track.console import Progress
 def memory_plan(setup: Setup) -> MemoryPlan:
     """What the search will take of the memory that there is, predicted by trials of some seconds.
 
+    Jobs that run at once share the memory.
+
     Raises:
         UserError: a trial failed.
     """
-    available = available_memory_bytes(setup.device)
+    available = available_memory_bytes(setup.device) // setup.workers
     return planned(setup.settings, len(setup.splits.weights), available)
 
 

@@ -74,6 +74,15 @@ def together(searched: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
+def search_of(state: State) -> dict[str, Any] | None:
+    """The search of a run as a whole, with the key of its first supernet; ``None`` before it ends."""
+    searched = numbered({name: one["result"] for name, one in state.stages.items()}, "search")
+    if not searched:
+        return None
+    first = state.stages["search/0"]
+    return together(searched) | {"key": first["key"], "keys": first["result"]["keys"]}
+
+
 def trained(stages: Mapping[str, Any], kind: str) -> dict[str, Any] | None:
     """The results of the trainings ``kind/0``, ``kind/1``, ... taken together."""
     runs = numbered(stages, kind)

@@ -13,7 +13,7 @@ import torch
 
 from supernet.config import Config, build
 from supernet.data import ImageData, Splits, split
-from supernet.device import choose_device
+from supernet.device import choose_device, cores
 from supernet.errors import UserError
 from supernet.files import read_json
 from supernet.mixture import Architecture
@@ -120,6 +120,19 @@ class Setup:
     def device(self) -> torch.device:
         return choose_device(self.config.device)
 
+    @property
+    def workers(self) -> int:
+        """How many jobs run at once: as many as the setting ``jobs`` says.
+
+        ``auto`` is one for each core that the threads of a job leave. On an accelerator it is one,
+        because jobs would have to share the accelerator.
+        """
+        if self.config.jobs != "auto":
+            return int(self.config.jobs)
+        if self.device.type != "cpu":
+            return 1
+        return max(1, cores() // (self.config.threads or cores()))
+
     @cached_property
     def data(self) -> ImageData:
         data, side = self.source.load(), self.config.data.image_size
@@ -158,6 +171,8 @@ class Setup:
         """All settings that a result may depend on."""
         chosen = {k: v for k, v in self.settings.items() if k not in CHANGE_NOTHING}
         search = {k: v for k, v in chosen["search"].items() if k != "recompute"}
+        if self.given is not None:  # the same architecture, however it is written
+            chosen["architecture"] = self.given.to_dict()
         watched = {"watched": self.settings["measure"]["images"]} if self.guards else {}
         return chosen | {"search": search} | watched
 

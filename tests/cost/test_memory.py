@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from supernet import run as run_module
+from supernet import trial
 from supernet.cli.composition import composed
 from supernet.config import Config, typed
 from supernet.cost import memory
@@ -29,8 +29,10 @@ from supernet.cost.memory import (
 )
 from supernet.errors import UserError
 from supernet.files import read_json
-from supernet.run import Run
-from supernet.trial import peak_of_retraining
+from supernet.runs import check as check_module
+from supernet.runs import memory as memory_module
+from supernet.runs.setup import Setup
+from supernet.runs.work import budget_of
 from tests.commands import ROOT, TINY, finished, supernet
 
 FIVE_STEPS = [*TINY, "tracker=none", "method=darts", "search.epochs=1"]
@@ -181,11 +183,11 @@ def test_what_is_retrained_is_what_is_foretold(monkeypatch):
     assert planned_retraining(settings, 100, 2**40).peak == 2**30 * 32
     assert {stage for _, stage in tried} == {"retrain"}
     forms = []
-    monkeypatch.setattr(
-        Run, "retrain_stage", lambda *_, form, **__: forms.append(form) or SimpleNamespace(steps=0)
-    )
+    monkeypatch.setattr(trial, "fresh_network", lambda *given: forms.append(given[-1]))
+    monkeypatch.setattr(trial, "retrain_stage", lambda *_: SimpleNamespace(steps=0))
     for one, _ in tried:
-        peak_of_retraining(Run(typed(Config, one, ""), Path(os.devnull)))
+        setup = Setup(typed(Config, one, ""))
+        trial.peak_of_retraining(setup, budget_of(setup, {}))
     assert forms == ["search"] * 2
 
 
@@ -294,7 +296,10 @@ def tight(monkeypatch):
 
     monkeypatch.setattr(memory, "tried", trial)
     monkeypatch.setattr(memory, "TELLING", 20)
-    monkeypatch.setattr(run_module, "available_memory_bytes", lambda device: machine["available"])
+    for module in (memory_module, check_module):
+        monkeypatch.setattr(
+            module, "available_memory_bytes", lambda device: machine["available"]
+        )
     return machine
 
 

@@ -170,7 +170,7 @@ def runs(pid):
     ],
 )
 def test_jobs_is_how_many_run_at_once(settings, workers, monkeypatch):
-    monkeypatch.setattr("supernet.runs.executor.cores", lambda: 8)
+    monkeypatch.setattr("supernet.runs.setup.cores", lambda: 8)
     assert executor_of(Setup(composed(["size=tiny", *settings]))).workers == workers
 
 
