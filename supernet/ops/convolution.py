@@ -16,6 +16,8 @@ from torch.nn import functional as F
 class Rectified(nn.Module):
     """``body(relu(x))``."""
 
+    body: nn.Module
+
     def forward(self, x: Tensor) -> Tensor:
         return self.body(F.relu(x))
 
@@ -45,6 +47,7 @@ class ReLUConvBN(Rectified):
         self, inputs: int, outputs: int, kernel_size: int = 1, stride: int = 1, affine: bool = True
     ):
         super().__init__()
+        convolution: nn.Conv2d
         if kernel_size == 1 and stride > 1:
             convolution = StridedPointwise(inputs, outputs, stride)
         else:

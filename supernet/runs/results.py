@@ -34,11 +34,9 @@ def results(setup: Setup, state: State) -> dict[str, Any]:
     value |= stages.get("derive", {})
     if (found := trained(stages, "retrain")) is not None:
         first: dict[str, Any] = numbered(stages, "retrain")[0]
-        value["retrain"] = found | {
-            "epochs": config.retrain.epochs,
-            "init": config.retrain.init,
-            **{name: first[name] for name in ("fidelity", "warm_start") if name in first},
-        }
+        settings = {"epochs": config.retrain.epochs, "init": config.retrain.init}
+        about = {name: first[name] for name in ("fidelity", "warm_start") if name in first}
+        value["retrain"] = found | settings | about
     if (chance := trained(stages, "random")) is not None:
         value["random_baseline"] = chance
     if "rank" in stages:
