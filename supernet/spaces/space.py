@@ -130,10 +130,10 @@ class Space(ABC):
         return dataclasses.asdict(cast(Any, self))
 
     def sizes(self, form: Form) -> Sequence[Size]:
-        """How large the networks of a form are. The report compares these sizes with the paper's."""
+        """How large the networks of a form are. The report compares these with the paper."""
         return ()
 
-    # --- the space as a set: independent genes, any combination of whose values is valid
+    # --- the space as a set: genes are independent, and all combinations of values are valid
 
     @property
     def genes(self) -> tuple[Gene, ...]:

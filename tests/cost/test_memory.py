@@ -293,7 +293,7 @@ def tight(monkeypatch):
         return 1000 + (10 - machine["saves"] * settings["search"]["recompute"]) * batch
 
     monkeypatch.setattr(memory, "tried", trial)
-    monkeypatch.setattr(memory, "TELLING", 20)
+    monkeypatch.setattr(memory, "LEAST_DIFFERENCE", 20)
     monkeypatch.setattr(run_module, "available_memory_bytes", lambda device: machine["available"])
     return machine
 
