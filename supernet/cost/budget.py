@@ -2,7 +2,7 @@
 cheapest and random architectures.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from supernet.cost.count import count
-from supernet.cost.program import maximised
+from supernet.cost.program import Limit, maximised
 from supernet.cost.table import CostTable, counted, nothing
 from supernet.errors import UserError, unknown
 from supernet.mixture import Architecture, Mixture
@@ -119,14 +119,8 @@ class Budget:
                     "is that cheap; the cheapest, "
                     f"{space.encode(least)}, needs {figure(self.tables[metric].of(least))}"
                 )
-        if (
-            len(self.limits) > 1
-            and self._best_within(CostTable(space, 0.0, nothing(space))) is None
-        ):
-            raise UserError(
-                f"budget: no architecture of the space {space.name} meets all of {self.limits} at "
-                "once; raise one of them"
-            )
+        if len(self.limits) > 1:
+            self._best_within(CostTable(space, 0.0, nothing(space)))
 
     @cached_property
     def tables(self) -> dict[str, CostTable]:
@@ -219,15 +213,15 @@ class Budget:
 
     def cheapest(self, metric: str = "params") -> Architecture:
         """The architecture that costs the least by one metric. It may break the other limits."""
-        return existing(maximised(-self._table(metric), []))
+        return self._solved(-self._table(metric), [])
 
     def largest(self, metric: str = "params") -> Architecture:
         """The architecture within the limits that costs the most by one metric."""
-        return existing(self._best_within(self._table(metric)))
+        return self._best_within(self._table(metric))
 
     def smallest(self, metric: str = "params") -> Architecture:
         """The architecture within the limits that costs the least by one metric."""
-        return existing(self._best_within(-self._table(metric)))
+        return self._best_within(-self._table(metric))
 
     def best(self, scores: Mapping[str, Tensor]) -> Architecture:
         """The valid architecture with the highest total score within the limits. It is proven to be
@@ -239,11 +233,26 @@ class Budget:
         derived = self.space.derive(scores)
         if self.allows(derived):
             return derived
-        return existing(self._best_within(CostTable(self.space, 0.0, self.space.gains(scores))))
+        return self._best_within(CostTable(self.space, 0.0, self.space.gains(scores)))
 
-    def _best_within(self, value: CostTable) -> Architecture | None:
-        """The architecture with the highest value within the limits; ``None`` if there is none."""
-        return maximised(value, [(self.tables[m], limit) for m, limit in self.limits.items()])
+    def _best_within(self, value: CostTable) -> Architecture:
+        """The architecture with the highest value within the limits."""
+        limits = [(self.tables[metric], limit) for metric, limit in self.limits.items()]
+        return self._solved(value, limits)
+
+    def _solved(self, value: CostTable, limits: Sequence[Limit]) -> Architecture:
+        """The architecture with the highest value within ``limits``.
+
+        Raises:
+            UserError: there is none.
+        """
+        found = maximised(value, limits)
+        if found is None:
+            raise UserError(
+                f"budget: no architecture of the space {self.space.name} meets all of "
+                f"{self.limits} at once; raise one of them"
+            )
+        return found
 
     def _table(self, metric: str) -> CostTable:
         return self.require_table(
@@ -251,12 +260,6 @@ class Budget:
             f"the architecture of most or least {metric}",
             "leave out the setting that needs it",
         )
-
-
-def existing(architecture: Architecture | None) -> Architecture:
-    """The architecture that an integer program found; the limits are such that there is one."""
-    assert architecture is not None
-    return architecture
 
 
 def figure(cost: float) -> str:
