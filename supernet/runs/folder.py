@@ -34,9 +34,8 @@ class State:
     # moved or deleted.
     origin: dict[str, Any] | None = None
     warm_start: list[str] | None = None  # keys of the retrainings that retrain.warm_start names
-    memory: dict[str, Any] | None = (
-        None  # the predicted memory, and the batch that was chosen for it
-    )
+    # the predicted memory, and the batch that was chosen for it
+    memory: dict[str, Any] | None = None
 
     @classmethod
     def read(cls, folder: Path) -> "State":
