@@ -40,15 +40,18 @@ def choices_of_edges(name: str, slots: int, options: tuple[str, ...]) -> ChoiceG
     return ChoiceGroup(name, slots, options, SKIP, NOTHING, free)
 
 
+# What an exported network is made of has builtin types only, so that its file imports torch alone.
+
+
 class Cell(nn.Module):
     """A cell with one operation for each edge: ``edges`` lists (source, target, operation)."""
 
     def __init__(
         self,
-        edges: Sequence[tuple[int, int, str]],
+        edges: list[tuple[int, int, str]],
         nodes: int,
         outputs: int,
-        strides: Sequence[int],
+        strides: list[int],
         channels: int,
         affine: bool,
         pool_norm: bool,

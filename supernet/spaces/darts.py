@@ -73,7 +73,7 @@ class Layer(nn.Module):
         self.preprocess1 = ReLUConvBN(last, channels, affine=affine)
         self.cell = cell
 
-    def forward(self, before: Tensor, last: Tensor, **arguments: Any) -> Tensor:
+    def forward(self, before: Tensor, last: Tensor, **arguments: object) -> Tensor:
         return self.cell(self.preprocess0(before), self.preprocess1(last), **arguments)
 
 
@@ -112,8 +112,8 @@ class DartsNetwork(nn.Module):
 
     def __init__(
         self,
-        normal: Any,
-        reduce: Any,
+        normal: list[tuple[int, int, str]],
+        reduce: list[tuple[int, int, str]],
         channels: int,
         cells: int,
         classes: int,
@@ -156,7 +156,12 @@ class DartsNetwork(nn.Module):
         self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(last, classes))
 
     def cell(
-        self, edges: Any, strides: Sequence[int], channels: int, affine: bool, pool_norm: bool
+        self,
+        edges: list[tuple[int, int, str]],
+        strides: list[int],
+        channels: int,
+        affine: bool,
+        pool_norm: bool,
     ) -> nn.Module:
         return Cell(edges, 2 + self.nodes, self.nodes, strides, channels, affine, pool_norm)
 
@@ -185,10 +190,10 @@ class DartsSupernet(DartsNetwork):
         self.partial_channels = partial_channels
         super().__init__(*arguments, **settings)
 
-    def cell(
+    def cell(  # type: ignore[override]
         self,
         group: ChoiceGroup,
-        strides: Sequence[int],
+        strides: list[int],
         channels: int,
         affine: bool,
         pool_norm: bool,

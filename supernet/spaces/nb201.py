@@ -57,7 +57,13 @@ class NB201Network(nn.Module):
     """
 
     def __init__(
-        self, edges: Any, channels: int, cells: int, classes: int, in_channels: int, affine: bool
+        self,
+        edges: list[tuple[int, int, str]],
+        channels: int,
+        cells: int,
+        classes: int,
+        in_channels: int,
+        affine: bool,
     ):
         super().__init__()
         self.settings = dict(
@@ -84,7 +90,7 @@ class NB201Network(nn.Module):
             nn.Linear(4 * channels, classes),
         )
 
-    def cell(self, edges: Any, channels: int, affine: bool) -> nn.Module:
+    def cell(self, edges: list[tuple[int, int, str]], channels: int, affine: bool) -> nn.Module:
         return Cell(edges, 4, 1, [1, 1, 1], channels, affine, pool_norm=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -105,7 +111,9 @@ class NB201Supernet(NB201Network):
         self.partial_channels = partial_channels
         super().__init__(*arguments, **settings)
 
-    def cell(self, group: ChoiceGroup, channels: int, affine: bool) -> nn.Module:
+    def cell(  # type: ignore[override]
+        self, group: ChoiceGroup, channels: int, affine: bool
+    ) -> nn.Module:
         return MixedCell(
             EDGES, 4, 1, [1, 1, 1], channels, affine, False, group, self.partial_channels
         )
@@ -276,7 +284,7 @@ class NB201(CellSpace):
 
     def canonical(self, architecture: Architecture) -> Architecture:
         """The cheapest cell that computes the same function (:func:`function_of`). It never has
-        more convolutions of either kind than the given cell. Of the 15,625 cells 5,653 are
+        more convolutions of either kind than the given cell. The 15,625 cells compute 5,653
         different functions.
 
         That is fewer than the 6,466 of the benchmark's own rule (:func:`benchmark_name`). The

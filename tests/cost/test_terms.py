@@ -208,14 +208,14 @@ def test_random_near_and_fair_architectures_keep_the_budget(budget, costs):
     wide = limited(budget, params=float(np.quantile(costs["params"], 0.9)))
     sampler = Fair()
     sampler.begin(wide, Streams(0), torch.device("cpu"))
-    dearest = 0.0
+    largest = 0.0
     for step in range(20):
         for mixture in sampler.mixtures({}, step / 20, lambda mixture: torch.zeros(())):
             one = SPACE.express(
                 [g.options[option] for g in SPACE.groups for (option,) in mixture[g.name].active]
             )
-            dearest = max(dearest, wide.tables["params"].of(one))
-    assert costs["params"].min() < dearest <= wide.limits["params"]
+            largest = max(largest, wide.tables["params"].of(one))
+    assert costs["params"].min() < largest <= wide.limits["params"]
 
 
 def test_a_latency_table_is_read_off_whole_networks_and_survives_its_file(

@@ -77,7 +77,7 @@ class Case:
     make: Callable[[Sampler, Sampler], Wrapper]
     progress: float
     leader: str
-    told: float
+    received: float  # the progress that the leader gets
     others: dict[str, str] = field(default_factory=dict)  # hook -> who answers it, not the leader
 
 
@@ -179,7 +179,7 @@ def test_every_hook_is_forwarded_with_the_right_arguments_and_its_answer_comes_b
         expected = given | {
             "logits": {table: given["logits"][table] for table in known},
             "before": {table: given["before"][table] for table in known},
-            "progress": case.told,
+            "progress": case.received,
             "state": sampler.answer("state_dict"),
         }
         for arguments in calls:

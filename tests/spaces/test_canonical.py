@@ -94,7 +94,7 @@ def test_a_pooling_of_a_sum_is_the_sum_of_poolings(noise):
     assert not torch.allclose(convolution(one + other), convolution(one) + convolution(other))
 
 
-def test_the_benchmark_tells_6466_cells_apart_by_a_rule_that_is_not_exact(functions):
+def test_the_benchmark_distinguishes_6466_cells_by_a_rule_that_is_not_exact(functions):
     names = {cell: benchmark_name(cell) for cell in CELLS}
     assert len(set(names.values())) == 6466
     of_name, of_function = defaultdict(set), defaultdict(set)

@@ -73,9 +73,9 @@ def test_loss_gradients_and_statistics_are_the_textbooks(space, mixture, size, d
         torch.arange(6) % 3,
     )
     logits = logits_of(space, noise, dtype)
-    told = MIXTURES[mixture](space, logits)
-    asked = [table for name, table in logits.items() if told[name].weights is not None]
-    ours = F.cross_entropy(supernet(images, told), labels)
+    chosen = MIXTURES[mixture](space, logits)
+    asked = [table for name, table in logits.items() if chosen[name].weights is not None]
+    ours = F.cross_entropy(supernet(images, chosen), labels)
     theirs = F.cross_entropy(run(reference, images, MIXTURES[mixture](space, logits)), labels)
 
     def gradients(loss, network):
@@ -113,8 +113,10 @@ def curve(kind: str, dtype: torch.dtype, order: int = 0) -> np.ndarray:
     for _ in range(100):
         some = torch.randperm(12, generator=draw)[:6]
         some = some[torch.randperm(6, generator=shuffle)] if order else some
-        told = softmax_mixture(logits)
-        out = network(images[some], told) if kind == "ours" else run(network, images[some], told)
+        chosen = softmax_mixture(logits)
+        out = (
+            network(images[some], chosen) if kind == "ours" else run(network, images[some], chosen)
+        )
         loss = F.cross_entropy(out, labels[some])
         optimizer.zero_grad()
         loss.backward()
