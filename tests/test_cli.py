@@ -108,7 +108,7 @@ MISTAKES = {
     ),
     "several supernets without logits": (
         ["method=spos", "search.supernets=2"],
-        ["search.supernets=2", "this learner learns none", "set search.supernets=1"],
+        ["search.supernets=2", "this learner learns no logits", "set search.supernets=1"],
     ),
     "settings of no modifier": (
         ["modifier.pruning.stages=[[0.5,3]]"],

@@ -3,20 +3,19 @@ batch is chosen by it.
 """
 
 import dataclasses
-import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from supernet import run as run_module
+from supernet import trial as trial_module
 from supernet.cli.composition import composed
 from supernet.config import Config, typed
 from supernet.cost import memory
+from supernet.cost.budget import Budget
 from supernet.cost.memory import (
     MARGIN,
     Line,
@@ -29,8 +28,8 @@ from supernet.cost.memory import (
 )
 from supernet.errors import UserError
 from supernet.files import read_json
-from supernet.run import Run
-from supernet.trial import peak_of_retraining
+from supernet.runs import check, setup
+from supernet.runs import memory as memory_of_runs
 from tests.commands import ROOT, TINY, finished, supernet
 
 FIVE_STEPS = [*TINY, "tracker=none", "method=darts", "search.epochs=1"]
@@ -39,7 +38,6 @@ FIVE_STEPS = [*TINY, "tracker=none", "method=darts", "search.epochs=1"]
 # counts them. It uses nothing of the planner.
 SEARCH = """
 import sys
-from pathlib import Path
 from supernet.cli.composition import composed
 from supernet.runs.search import search_stage
 from supernet.runs.setup import Setup
@@ -60,7 +58,6 @@ print(before, held("VmHWM"))
 
 RETRAINING = """
 import sys
-from pathlib import Path
 from supernet.cli.composition import composed
 from supernet.randomness import Streams
 from supernet.runs.setup import Setup
@@ -183,11 +180,11 @@ def test_the_prediction_is_for_the_network_that_is_retrained(monkeypatch):
     assert planned_retraining(settings, 100, 2**40).peak == 2**30 * 32
     assert {stage for _, stage in tried} == {"retrain"}
     forms = []
-    monkeypatch.setattr(
-        Run, "retrain_stage", lambda *_, form, **__: forms.append(form) or SimpleNamespace(steps=0)
-    )
+    monkeypatch.setattr(trial_module, "fresh_network", lambda *given: forms.append(given[-1]))
+    monkeypatch.setattr(trial_module, "retrain_stage", lambda *_: SimpleNamespace(steps=0))
     for one, _ in tried:
-        peak_of_retraining(Run(typed(Config, one, ""), Path(os.devnull)))
+        parts = setup.Setup(typed(Config, one, ""))
+        trial_module.peak_of_retraining(parts, Budget(parts.space, parts.task))
     assert forms == ["search"] * 2
 
 
@@ -298,7 +295,8 @@ def tight(monkeypatch):
 
     monkeypatch.setattr(memory, "tried", trial)
     monkeypatch.setattr(memory, "LEAST_DIFFERENCE", 20)
-    monkeypatch.setattr(run_module, "available_memory_bytes", lambda device: machine["available"])
+    for module in (memory_of_runs, check):
+        monkeypatch.setattr(module, "available_memory_bytes", lambda device: machine["available"])
     return machine
 
 
