@@ -1,8 +1,8 @@
-"""The story of a run: search, derive, retrain, export, report, in one folder.
+"""The steps of a run in one folder: search, derive, retrain, export, report.
 
-A run can be left at any moment and gone on with. Each step is one or more jobs
-(:mod:`supernet.runs.job`). A job whose key is found in the folder, or in that of the parent run, is
-not run again; the others go to the executor.
+A run can be stopped at any moment and continued later. Each step is one or more jobs
+(:mod:`supernet.runs.job`). If the key of a job is found in the folder, or in the folder of the
+parent run, the job is not run again. The executor runs the other jobs.
 """
 
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ from supernet.train.loop import StopRequest
 
 
 class Run:
-    """One configuration in one folder. Each method does its step, and what that needs."""
+    """One configuration in one folder. Each method does one step, and first the steps it needs."""
 
     def __init__(
         self,
@@ -61,12 +61,14 @@ class Run:
         self.work = Work(self.setup, self.state, self.progress, self.stop, self.merged.follow)
 
     def begin(self, setup: Setup, parent: Path | None) -> Setup:
-        """What a new run remembers of others, and the setup that fits into memory."""
+        """Records what a new run must remember of other runs. Returns the setup that fits into
+        memory.
+        """
         before, state, warm = None, self.state, setup.config.retrain.warm_start
         if parent is not None:
             before, state.parent = State.read(parent), str(parent)
             state.origin = search_of(before)
-        if warm is not None:  # now, for later the retrainings there may be gone
+        if warm is not None:  # now, because the retrainings may be deleted later
             state.warm_start = [stage["key"] for stage in finished_retrainings(Path(warm))]
         setup, state.memory = fitted(setup, state, before, self.progress)
         return setup
@@ -90,7 +92,7 @@ class Run:
     # --- the steps
 
     def run(self) -> None:
-        """The main job: everything."""
+        """The main command: all steps."""
         self.retrain()
         self.export(again=False)
         self.report()
@@ -111,7 +113,7 @@ class Run:
             self.latency()
 
     def derive(self) -> Architecture:
-        """Finds the architecture: the one that was given, or the searcher's best."""
+        """Finds the architecture: the given one, or the best one of the searcher."""
         self.prepare()
         if self.setup.given is None:
             self.search()
@@ -122,9 +124,11 @@ class Run:
         return write_architectures(self.work, derived)
 
     def retrain(self) -> None:
-        """Trains the derived network from scratch, once a seed, and random ones beside it.
+        """Trains the derived network from scratch, once for each seed, and random networks for
+        comparison.
 
-        With several workers the random networks, which need no search, do not wait for it.
+        Random networks do not need the search. With several workers they are trained at the same
+        time.
         """
         self.prepare()
         chance = random_trainings(self.work)
@@ -133,7 +137,7 @@ class Run:
         self.perform([*retrainings(self.work, self.derive()), *chance])
 
     def export(self, again: bool = True) -> Path:
-        """Writes the trained network in every form; if it is there already, only if ``again``."""
+        """Writes the trained network in every form. If it is there already, only if ``again``."""
         job, folder = Export(self.derive()), self.state.folder / "export"
         self.perform([job.network(self.work)])
         again = again or not (folder / "bundle.json").exists()
@@ -146,7 +150,8 @@ class Run:
         return folder
 
     def rank(self, others: Sequence[Work]) -> dict[str, Any]:
-        """Says whether the supernet puts architectures in the right order, and those of ``others``.
+        """Measures whether the supernet puts architectures in the right order, and the supernets of
+        ``others``.
 
         Raises:
             UserError: the other runs, or the published table, do not fit.
@@ -171,7 +176,8 @@ class Run:
     # --- jobs
 
     def perform(self, jobs: Sequence[Job], again: bool = False) -> list[Any]:
-        """The results of jobs that do not need each other; what is finished is not run ``again``.
+        """The results of jobs that do not need each other. A finished job is not run again, unless
+        ``again``.
 
         Raises:
             UserError: a job failed.
@@ -183,8 +189,8 @@ class Run:
         return [self.work.result(job) for job in jobs]
 
     def finished(self, job: Job) -> Any | None:
-        """The result of a job that this run or its parent has finished; the parent's is taken over
-        with its checkpoint and rows.
+        """The result of a job that this run or its parent has finished; else ``None``. If the
+        parent has finished it, its checkpoint and its rows are copied.
         """
         result, key = self.work.result(job), self.work.key(job)
         if result is None and self.parent is not None:
@@ -197,18 +203,18 @@ class Run:
         return result
 
     def commit(self, job: Job, result: Any) -> None:
-        """Records that a job is finished: from here on it is not run again."""
+        """Records that a job is finished. After this it is not run again."""
         self.state.stages[job.name] = {"key": self.work.key(job), "result": result}
         self.state.write()
         write_json(self.state.folder / "results.json", self.results())
 
 
 def plan_of(setup: Setup) -> str:
-    """Names what a configuration computes; a folder goes on with one of the same plan only."""
+    """A key of what a configuration computes. A folder is only continued with the same key."""
     return key_of(setup.result_settings)
 
 
 def same_computation(setup: Setup, folder: Path) -> bool:
-    """Whether ``folder`` can go on with a configuration: it computes what the folder's own does."""
+    """Whether a configuration computes the same as the run in ``folder``, so that it can go on."""
     state = State.read(folder)
     return plan_of(as_planned(setup, state.memory)) == state.plan

@@ -1,4 +1,4 @@
-"""A study: several methods with several seeds under one recipe, compared in one table."""
+"""A study: several methods with several seeds and one recipe, compared in one table."""
 
 import dataclasses
 from collections.abc import Callable
@@ -27,26 +27,26 @@ from supernet.train.loop import StopRequest
 
 Row = dict[str, Any]
 
-SEARCHES = 1000  # random searches in a published table
+SEARCHES = 1000  # random searches that are simulated in a published table
 
 
 @dataclass(frozen=True, eq=False)
 class Cell(Job):
-    """A whole run of a study: one method with one seed, in a folder of its own.
+    """One run of a study: one method with one seed, in a folder of its own.
 
-    Its jobs run one after the other, because its siblings use the other cores.
+    Its jobs run one after the other, because the other runs of the study use the other cores.
     """
 
-    name: str  # of the folder in that of the study
+    name: str  # the name of its subfolder
     settings: Row
     parent: str | None
-    executor: Executor | None = None  # of the study, where cells do not run at once
+    executor: Executor | None = None  # the study's executor, if cells do not run at once
 
     def inputs(self, work: Work) -> Row:
         return self.settings
 
     def compute(self, work: Work) -> Row:
-        """The run's results; with a published table, what it derived as well."""
+        """The results of the run. With a published table, also the derived architecture."""
         setup = Setup(typed(Config, self.settings, ""))
         with Run(
             setup,
@@ -75,14 +75,14 @@ def run(
     stop: StopRequest,
     parent: Path | None = None,
 ) -> None:
-    """Runs each cell in the subfolder of its name; ``results.json`` gets the comparison.
+    """Runs each cell in the subfolder of its name, and writes the comparison to ``results.json``.
 
-    What is finished costs nothing. ``parent`` is the folder of another study, from whose runs of
-    the same names these reuse what still holds. With a published table each run ends with its
-    derivation.
+    Finished runs are not repeated. ``parent`` is the folder of another study. A run of this study
+    reuses what is still valid of the run with the same name there. With a published table, each run
+    ends with its derivation.
 
     Raises:
-        UserError: the table is not one of the space; a run failed.
+        UserError: the table does not belong to the space, or a run failed.
     """
     remove_leftovers(folder)
     first = Setup(next(iter(cells.values())))
@@ -91,7 +91,7 @@ def run(
         columns = (settings.target, settings.ranked_by)
         published = read_published("study.published", Path(settings.published), *columns)
         biggest = budget_of(first, {}).largest("params")
-        largest = in_table(first, biggest, published)  # fails at once if not of this space
+        largest = in_table(first, biggest, published)  # an early error if it is another space's
     at_once = executor.workers > 1 and len(cells) > 1
     jobs = [
         Cell(
@@ -122,20 +122,19 @@ def run(
 
 
 def parent_of(parent: Path | None, name: str) -> str | None:
-    """The folder of the same cell in another study, if there is one."""
+    """The folder of the same cell in another study, if it exists."""
     if parent is None or not (parent / name / "state.json").exists():
         return None
     return str(parent / name)
 
 
 def compare(results: list[Row]) -> list[Row]:
-    """A row a method, the random architectures of all its runs as the last: mean accuracy over
-    seeds, and the whole cost.
+    """One row for each method: the mean accuracy over the seeds, and the whole cost. The last row
+    is the random architectures of all runs.
     """
     rows = rows_of([{"accuracy": result["retrain"]["mean"]} for result in results], results)
-    by_seed = {
-        result["seed"]: result for result in results if "random_baseline" in result
-    }  # every method has the same
+    # the random architectures depend on the seed only, and not on the method
+    by_seed = {result["seed"]: result for result in results if "random_baseline" in result}
     chance = [
         accuracy
         for result in by_seed.values()
@@ -158,7 +157,7 @@ def row(name: str, accuracies: list[float], seconds: float = 0.0) -> Row:
 
 
 def rows_of(found: list[Row], results: list[Row]) -> list[Row]:
-    """A row a method, with the mean of what is known of its architectures."""
+    """One row for each method, with the means over its architectures."""
     rows = []
     for method in dict.fromkeys(result["method"] for result in results):
         mine = [
@@ -176,10 +175,10 @@ def rows_of(found: list[Row], results: list[Row]) -> list[Row]:
 
 
 def in_table(setup: Setup, architecture: Architecture, published: Published) -> str:
-    """The text of an architecture, which is one of the table.
+    """The text of an architecture, which must be in the table.
 
     Raises:
-        UserError: it is not.
+        UserError: it is not in the table.
     """
     text = setup.space.encode(architecture)
     if text not in published.rows:
@@ -191,7 +190,7 @@ def in_table(setup: Setup, architecture: Architecture, published: Published) -> 
 
 
 def looked_up(setup: Setup, done: Row, published: Published) -> Row:
-    """What a run derived, and its published accuracy."""
+    """The derived architecture of a run, and its published accuracy."""
     results, found = done["results"], done["found"]
     text = in_table(setup, setup.space.decode(found["text"]), published)
     return {
@@ -204,14 +203,14 @@ def looked_up(setup: Setup, done: Row, published: Published) -> Row:
 
 
 def free(setup: Setup, architecture: Architecture) -> float:
-    """The share of the architecture's decisions that fell on options without parameters."""
+    """The share of an architecture's decisions that chose an option without parameters."""
     groups = setup.space.groups
     return setup.space.share(architecture, {group.name: group.parameter_free for group in groups})
 
 
 def rivals(published: Published, settings: StudySettings, largest: str) -> list[Row]:
-    """What a search must beat, from the same table: random search, the architecture of the most
-    parameters, and the median.
+    """Comparisons from the same table: random search, the architecture with the most parameters,
+    and the median.
     """
     accuracies = published.columns[settings.target]
     rng = Streams(0).host("rivals")

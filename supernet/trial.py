@@ -1,9 +1,9 @@
-"""A process of its own that tries the search of a run, or its retraining, and says how much memory
-that took at most.
+"""A process of its own that tries the search of a run, or its retraining, and prints the peak of
+its memory.
 
     python -m supernet.trial search|retrain < SETTINGS.json
 
-It serves :mod:`supernet.cost.memory`, which says why.
+:mod:`supernet.cost.memory` starts it, and says why it is needed.
 """
 
 import json
@@ -20,19 +20,19 @@ from supernet.runs.setup import Setup
 from supernet.runs.training import fresh_network, retrain_stage
 from supernet.spaces.space import Form
 
-# Paths differ in what they take: the most of so many comes within some percent of the most of a
-# whole search.
+# Paths need different amounts of memory. The peak of this many steps is within some percent of the
+# peak of a whole search.
 STEPS = 12
-# The steps of one network are all alike; the second one has the optimiser's state from the start.
+# All steps of one network are alike; from the second one on, the optimiser has its state.
 STEPS_OF_NETWORK = 3
 
 
 def main() -> None:
-    """Reads the settings of a run as JSON, prints the bytes of the peak."""
+    """Reads the settings of a run as JSON, and prints the peak in bytes."""
     with suppress(OSError):  # if memory runs out, the kernel should end this process, not the other
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
     setup = Setup(typed(Config, json.load(sys.stdin), ""))
-    # To measure latencies takes longer than the trial, and does not change what it takes.
+    # Measuring latencies would take longer than the trial, and does not change the peak.
     limits = {m: v for m, v in setup.config.budget.limits().items() if m != "latency_ms"}
     budget = Budget(setup.space, setup.task, limits)
     with reproducible(setup.config.threads):
@@ -40,10 +40,10 @@ def main() -> None:
 
 
 def peak_of_search(setup: Setup, budget: Budget) -> int:
-    """The most memory that the search holds, in bytes, once everything is loaded.
+    """The largest amount of memory that the search holds, in bytes, after everything is loaded.
 
-    Its steps are taken from all over the search, because warm-ups, phases and schedules change what
-    a step does; then comes the end of an epoch, with what instruments and guards compute there.
+    The steps are spread over the whole search, because warm-ups, phases and schedules change what a
+    step does. The end of an epoch follows, with the computations of instruments and guards.
     """
     stage = search_stage(setup, budget)
     reset_peak_memory(setup.device)
@@ -54,10 +54,10 @@ def peak_of_search(setup: Setup, budget: Budget) -> int:
 
 
 def peak_of_retraining(setup: Setup, budget: Budget) -> int:
-    """The same for the training of a network: the given one, or the one with most parameters."""
+    """The same for the training of a network: the given one, or the largest in parameters."""
     streams = Streams(setup.config.seed * 1000)
     architecture = setup.given or budget.largest("params")
-    # A network with the supernet's weights has its form; other weights take as much memory.
+    # A network that inherits has the form of the supernet. Its other weights take as much memory.
     form: Form = "search" if setup.config.retrain.init == "inherit" else "evaluation"
     network = fresh_network(setup, architecture, streams, form)
     stage = retrain_stage(setup, "trial", network, setup.images, streams)

@@ -1,5 +1,5 @@
-"""The command line as a new user meets it: help, and one line for every mistake before anything is
-written.
+"""The command line as a new user sees it: the help, and one line for every mistake, before anything
+is written.
 """
 
 import os

@@ -1,8 +1,9 @@
 """The command line, ``supernet [COMMAND] [from=RUN_DIR] [KEY=VALUE ...]``.
 
-:mod:`~supernet.cli.line` takes apart what was typed. :mod:`~supernet.cli.composition` asks Hydra
-for the configuration. :mod:`~supernet.cli.recorded` reads and writes what a folder was started
-with. :mod:`~supernet.cli.commands` does it. :mod:`~supernet.cli.messages` has the words.
+:mod:`~supernet.cli.line` parses the words that were typed. :mod:`~supernet.cli.composition` lets
+Hydra compose the configuration. :mod:`~supernet.cli.recorded` reads and writes the settings with
+which a folder was started. :mod:`~supernet.cli.commands` runs the command.
+:mod:`~supernet.cli.messages` holds the texts.
 """
 
 from supernet.cli.commands import main

@@ -31,12 +31,12 @@ from supernet.runs.work import Work
 from supernet.track.console import Progress
 from supernet.train.loop import Stopped, StopRequest
 
-LEAVES = ("report.html", "export", "architecture.json", "latency.csv")  # worth a look afterwards
+LEAVES = ("report.html", "export", "architecture.json", "latency.csv")  # named when a command ends
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """The entry point. Exits with 0; with 2 for what the user can mend; with 130 or 143 when
-    stopped.
+    """The entry point. The exit code is 0; 2 for an error that the user can correct; 130 or 143 if
+    it was stopped.
     """
     with one_line_errors():
         line = with_parent(parse(argv))
@@ -46,8 +46,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             launch(line)
         elif line.command == "check":
             for overrides in each(line):
-                for said in check(Setup(composed(overrides, line.folders))):
-                    Progress().message(said)
+                for message in check(Setup(composed(overrides, line.folders))):
+                    Progress().message(message)
         elif line.command == "evaluate":
             assert line.parent is not None
             for overrides in each(line):
@@ -58,10 +58,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def with_parent(line: CommandLine) -> CommandLine:
-    """The line with what the folder of ``from=`` was started with, but for what is given anew.
+    """The line, with the overrides that the folder of ``from=`` was started with. Overrides that
+    the line itself has replace them.
 
     Raises:
-        UserError: the command needs such a folder, or it is none.
+        UserError: the command needs such a folder, or the folder is not one of a run.
     """
     if line.parent is None:
         if line.command in ("evaluate", "report", "export"):
@@ -76,9 +77,10 @@ def with_parent(line: CommandLine) -> CommandLine:
 
 
 def each(line: CommandLine) -> list[list[str]]:
-    """The overrides of each run that is to be looked at before the first one begins.
+    """The overrides of each run that is checked before the first one begins.
 
-    Of a sweep that is one for each value of each swept key, of a study every one.
+    For a sweep, there is one run for each value of each swept key. For a study, all of its runs are
+    checked.
     """
     found = [line.overrides]
     if line.sweeps:
@@ -90,7 +92,7 @@ def each(line: CommandLine) -> list[list[str]]:
 
 
 def swept_by_a_file(line: CommandLine) -> list[str]:
-    """The sweep that an experiment's file asks for (``hydra.sweeper.params``), as overrides."""
+    """The sweep that the file of an experiment defines (``hydra.sweeper.params``), as overrides."""
     with composition(single_jobs(line.overrides)[0], line.folders) as cfg:
         params = cfg.hydra.sweeper.params or {}
     given = {key(override) for override in line.overrides}
@@ -98,7 +100,7 @@ def swept_by_a_file(line: CommandLine) -> list[str]:
 
 
 def cells_of(overrides: Sequence[str], folders: Folders) -> dict[str, list[str]]:
-    """Every method with every seed: the name of the subfolder and the overrides."""
+    """The runs of a study, every method with every seed: name of the subfolder -> overrides."""
     config = composed(overrides, folders)
     if config.architecture is not None:
         raise UserError("a study compares what methods find: leave out architecture=")
@@ -116,14 +118,14 @@ def cells_of(overrides: Sequence[str], folders: Folders) -> dict[str, list[str]]
     }
 
 
-# --- where a run is kept
+# --- the folder of a run
 
 
 def prepared(line: CommandLine) -> CommandLine:
-    """The line as Hydra is to see it: everything checked, and the folder chosen.
+    """The line for Hydra: everything is checked, and the folder is chosen.
 
-    That of ``from=`` goes on if it computes the same; else a new one is made, which no other run
-    gets.
+    If the run in the folder of ``from=`` computes the same, it is continued there. Otherwise a new
+    folder is made, which no other run uses.
     """
     setting = "hydra.sweep.dir" if line.sweeps else "hydra.run.dir"
     chosen = setting in map(key, line.overrides)
@@ -140,7 +142,7 @@ def prepared(line: CommandLine) -> CommandLine:
 
 
 def goes_on(line: CommandLine, folder: Path) -> bool:
-    """Whether the run, or every run of the study, in ``folder`` computes what the line asks for."""
+    """Whether the run in ``folder``, or every run of the study, computes the same as the line."""
     if line.command != "study":
         return same_computation(Setup(composed(line.overrides, line.folders)), folder)
     cells = cells_of(line.overrides, line.folders)
@@ -152,7 +154,7 @@ def goes_on(line: CommandLine, folder: Path) -> bool:
 
 
 def made(folder: Path, shared: bool = False) -> Path:
-    """Makes ``folder``; unless it may be ``shared``, and another run was faster, ``folder-2``,
+    """Makes ``folder``. If it exists and may not be ``shared``, it makes ``folder-2``,
     ``folder-3``, ...
     """
     try:
@@ -169,11 +171,11 @@ def made(folder: Path, shared: bool = False) -> Path:
     raise AssertionError("there is always another number")
 
 
-# --- what is done
+# --- running a command
 
 
 def launch(line: CommandLine) -> None:
-    """Hands over to Hydra, which calls back, once a run."""
+    """Starts Hydra, which calls ``job`` once for each run."""
     register()
 
     @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
@@ -228,7 +230,7 @@ def execute(line: CommandLine, config: Config, folder: Path, overrides: list[str
 
 
 def done(run: Run, command: str) -> None:
-    """Does one command with a run that has begun."""
+    """Runs one command on a run that has begun."""
     if command == "rank":
         others = [beside(Path(other)) for other in run.setup.config.rank.beside]
         run.progress.message(rank_tables(run.rank(others)))
@@ -238,7 +240,7 @@ def done(run: Run, command: str) -> None:
 
 
 def beside(folder: Path) -> Work:
-    """The run in ``folder``, to look at only."""
+    """The run in ``folder``, for reading only."""
     overrides = overrides_of(folder, "rank", "rank.beside")
     return Work(Setup(composed(overrides, folders_of(folder))), State.read(folder))
 
@@ -246,7 +248,7 @@ def beside(folder: Path) -> Work:
 def recorded_cells(
     cells: dict[str, list[str]], folder: Path, folders: Folders
 ) -> dict[str, Config]:
-    """The configurations of a study's cells, each on record in its subfolder as if it had been
+    """The configurations of a study's runs. Each is recorded in its subfolder, as if it had been
     started alone.
     """
     for name, overrides in cells.items():

@@ -1,8 +1,8 @@
-"""From overrides to a checked configuration, by Hydra."""
+"""Composes a checked configuration from overrides, with Hydra."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
@@ -21,16 +21,16 @@ from supernet.runs.setup import SEVERAL
 
 
 def register() -> None:
-    """Tells Hydra the types and defaults of all settings."""
+    """Registers the types and defaults of all settings with Hydra."""
     ConfigStore.instance().store("schema", Config)
 
 
 @contextlib.contextmanager
 def composition(overrides: Sequence[str], folders: Folders | None = None) -> Iterator[DictConfig]:
-    """What Hydra makes of these overrides, with its own node, as long as what that refers to can be
-    resolved.
+    """The configuration that Hydra composes from these overrides, together with Hydra's own node.
+    Inside the block, its references can be resolved.
 
-    It may be used inside a running job, of which Hydra knows again afterwards.
+    It may be used while Hydra runs a job. Hydra's state is restored afterwards.
 
     Raises:
         UserError: a key, a value or a name is wrong.
@@ -54,24 +54,27 @@ def composition(overrides: Sequence[str], folders: Folders | None = None) -> Ite
 
 
 def composed(overrides: Sequence[str], folders: Folders | None = None) -> Config:
-    """The configuration of these overrides, checked."""
+    """The configuration that these overrides give, checked."""
     with composition(overrides, folders) as cfg:
         return to_config(cfg, folders)
 
 
 def to_config(cfg: DictConfig, folders: Folders | None = None) -> Config:
-    """The typed configuration; Hydra's own node is left out."""
+    """The typed configuration, without Hydra's own node."""
     folders = folders or Folders()
-    tree = OmegaConf.to_container(settings(cfg), resolve=True, throw_on_missing=True)
+    tree = cast(
+        dict[str, Any],
+        OmegaConf.to_container(settings(cfg), resolve=True, throw_on_missing=True),
+    )
     tree["sampler"] = with_named_phases(tree["sampler"], lambda name: phase(name, folders))
     return typed(Config, tree, "")
 
 
 def phase(name: str, folders: Folders) -> Any:
-    """The node of the sampler of that name, as the phase of a schedule.
+    """The node of the sampler with that name, as a phase of a schedule.
 
     Raises:
-        UserError: there is none.
+        UserError: there is no such sampler.
     """
     if name not in folders.options("sampler"):
         raise UserError(f"sampler.phases: {unknown(name, folders.options('sampler'))}")
@@ -79,10 +82,11 @@ def phase(name: str, folders: Folders) -> Any:
 
 
 def settings(cfg: DictConfig) -> DictConfig:
-    """The settings without Hydra's own node, and without what was said of parts that are gone.
+    """The settings without Hydra's own node, and without settings of parts that are not chosen.
 
-    A recipe may have settings of modifiers that the line replaced by others. A class of one's own
-    (``space._target_=my.Space``) has no settings but those of the line.
+    A recipe may have settings of modifiers, and the command line may choose other modifiers. A
+    class of the user's own (``space._target_=my.Space``) has only the settings that the command
+    line gives it.
     """
     own = OmegaConf.masked_copy(cfg, [str(name) for name in cfg if name != "hydra"])
     line = list(HydraConfig.get().overrides.task)
@@ -97,16 +101,16 @@ def settings(cfg: DictConfig) -> DictConfig:
 
 
 def keep_typed(cfg: DictConfig, node: str, line: Sequence[str]) -> None:
-    """Leaves in a node what the line says of it, and no more."""
-    said = [key(o).removeprefix(f"{node}.") for o in line if key(o).startswith(f"{node}.")]
+    """Keeps only those settings of a node that the command line gives."""
+    given = [key(o).removeprefix(f"{node}.") for o in line if key(o).startswith(f"{node}.")]
     kept: DictConfig = OmegaConf.create({})
-    for name in said:
+    for name in given:
         OmegaConf.update(kept, name, OmegaConf.select(cfg, f"{node}.{name}"))
     OmegaConf.update(cfg, node, kept, merge=False)
 
 
 def known_keys(overrides: Sequence[str], folders: Folders) -> list[str]:
-    """Every key and group of the configuration that has these overrides' options."""
+    """Every key and group of the configuration, with the options that these overrides choose."""
     groups = folders.groups()
     with composition([o for o in overrides if key(o) in groups], folders) as cfg:
         tree = OmegaConf.to_container(settings(cfg), resolve=False)

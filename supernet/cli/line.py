@@ -1,4 +1,4 @@
-"""What was typed, taken apart: command, ``from=``, Hydra's flags, overrides."""
+"""Parses what was typed: the command, ``from=``, Hydra's flags, and the overrides."""
 
 import argparse
 import contextlib
@@ -16,13 +16,13 @@ from supernet.cli.options import Folders
 from supernet.errors import UserError, unknown
 from supernet.runs.setup import SEVERAL
 
-PARTS = ("sampler", "learner", "modifier", "guard", "searcher")  # what a method chooses
+PARTS = ("sampler", "learner", "modifier", "guard", "searcher")  # the groups that a method chooses
 
 
 @dataclass
 class CommandLine:
-    """A command line in its parts: the command, the folder of ``from=``, flags that are Hydra's
-    own, the overrides, and the folders of options.
+    """The parts of a command line: the command, the folder of ``from=``, the flags of Hydra, the
+    overrides, and the folders of options.
     """
 
     command: str = "run"
@@ -37,7 +37,7 @@ class CommandLine:
 
 
 class Flags(argparse.ArgumentParser):
-    """The flags, most of which are Hydra's; what else was typed is left to :func:`parse`."""
+    """The flags, most of which are Hydra's. :func:`parse` reads all other words."""
 
     def __init__(self) -> None:
         super().__init__("supernet", add_help=False, allow_abbrev=False)
@@ -58,12 +58,10 @@ class Flags(argparse.ArgumentParser):
 
 
 def parse(arguments: Sequence[str] | None) -> CommandLine:
-    """Splits a command line; whatever is neither command, flag nor KEY=VALUE is an error.
-
-    It prints the help and exits where it is asked for it.
+    """Parses a command line. If it asks for the help, it prints the help and exits.
 
     Raises:
-        UserError: the line is wrong.
+        UserError: a word is not a command, a flag or KEY=VALUE, or a value is wrong.
     """
     given = vars(Flags().parse_intermixed_args(arguments))
     line, words = CommandLine(), given.pop("words")
@@ -95,8 +93,8 @@ def parse(arguments: Sequence[str] | None) -> CommandLine:
 
 
 def spelled_out(word: str) -> list[str]:
-    """The overrides that a word stands for: a list of samplers with their shares is a schedule of
-    them.
+    """The overrides that a word stands for. A list of samplers with their shares stands for a
+    schedule of these samplers.
     """
     if word.startswith("sampler=["):
         return ["sampler=schedule", word.replace("sampler=", "sampler.phases=", 1)]
@@ -104,11 +102,11 @@ def spelled_out(word: str) -> list[str]:
 
 
 def readable(override: str, folders: Folders) -> str:
-    """The override, with its value quoted where Hydra's grammar would stumble over it, as over an
-    architecture.
+    """The override, with quotes around its value if Hydra's grammar cannot read it otherwise. An
+    architecture, for example, needs quotes.
 
     Raises:
-        UserError: it is no override, or it takes away a whole group.
+        UserError: it is not an override, or it removes a whole group.
     """
     name, _, value = override.partition("=")
     for text in (override, f"{name}={quoted(value)}"):
@@ -128,8 +126,8 @@ def readable(override: str, folders: Folders) -> str:
 
 
 def added(overrides: Sequence[str]) -> list[str]:
-    """The overrides, where the settings of a class of one's own, ``space._target_=my.Space
-    space.width=8``, are new keys: Hydra wants a ``++`` before these.
+    """The overrides. A class of the user's own (``space._target_=my.Space space.width=8``) has
+    settings that are new keys; Hydra needs a ``++`` before these.
     """
     own = [node for node in map(owner_of_target, overrides) if node]
     return [
@@ -139,7 +137,7 @@ def added(overrides: Sequence[str]) -> list[str]:
 
 
 def owner_of_target(override: str) -> str:
-    """The node whose class an override names, as ``space`` of ``space._target_=my.Space``."""
+    """The node whose class an override sets: ``space`` for ``space._target_=my.Space``."""
     name = key(override)
     return name.removesuffix("._target_") if name.endswith("._target_") else ""
 
@@ -149,13 +147,13 @@ def quoted(text: str) -> str:
 
 
 def key(override: str) -> str:
-    """What an override is about: ``+a.b=1`` -> ``a.b``."""
+    """The key of an override: ``+a.b=1`` -> ``a.b``."""
     return override.partition("=")[0].lstrip("+~")
 
 
 def given_anew(override: str, overrides: Sequence[str]) -> bool:
-    """Whether one of ``overrides`` is about the same, or chooses the part that ``override`` is
-    about.
+    """Whether one of ``overrides`` has the same key, or chooses the part that ``override`` belongs
+    to.
     """
     new = {key(other) for other in overrides}
     if "method" in new:
@@ -164,7 +162,9 @@ def given_anew(override: str, overrides: Sequence[str]) -> bool:
 
 
 def single_jobs(overrides: Sequence[str]) -> list[list[str]]:
-    """One job of a sweep for each value of each swept key."""
+    """The overrides of some jobs of a sweep, so that each value of each swept key is in one of
+    them.
+    """
     parsed = OverridesParser.create().parse_overrides(list(overrides))
     swept = {
         o.input_line: [f"{o.key_or_group}={v}" for v in o.sweep_string_iterator()]

@@ -1,4 +1,4 @@
-"""What people read: the help, and Hydra's messages in one line each."""
+"""The texts that people read: the help, and Hydra's errors in one line each."""
 
 import contextlib
 import difflib
@@ -31,8 +31,8 @@ WHOLE = ("experiment", "debug")  # groups of settings for a whole run; a run nee
 
 @contextlib.contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Turns what the user can mend into one line and exit code 2; HYDRA_FULL_ERROR=1 shows the
-    whole traceback.
+    """Turns an error that the user can correct into one line and exit code 2. HYDRA_FULL_ERROR=1
+    shows the whole traceback.
     """
     try:
         yield
@@ -49,7 +49,7 @@ def one_line_errors() -> Iterator[None]:
 def explained(error: Exception, folders: Folders, known: Callable[[], Sequence[str]]) -> str:
     """One line for an error of Hydra: the key, what was expected, and the nearest valid name.
 
-    ``known`` gives every key of the configuration; it is only called if it is needed.
+    ``known`` returns every key of the configuration. It is called only if it is needed.
     """
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, name = error.missing_cfg_file.rpartition("/")

@@ -1,4 +1,4 @@
-"""The folders of YAML that options come from: the package's own, and one's own."""
+"""The folders of YAML files that hold the options: the package's own, and the user's own."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parents[1]
 
 
 def conf_dir() -> Path:
-    """The YAML: inside the package when installed, beside it in a checkout."""
+    """The package's YAML files: inside the package if it is installed, beside it in a checkout."""
     inside = PACKAGE / "conf"
     return inside if inside.is_dir() else PACKAGE.parent / "conf"
 
@@ -23,10 +23,10 @@ class Folders:
 
     @classmethod
     def of(cls, folders: Iterable[Path]) -> "Folders":
-        """The package's folder and these.
+        """The package's folder together with these.
 
         Raises:
-            UserError: there is no such folder.
+            UserError: a folder does not exist.
         """
         found = tuple(folder.expanduser().resolve() for folder in folders)
         for folder in found:
@@ -55,7 +55,7 @@ class Folders:
         return next(path for path in files if path.is_file())
 
     def override(self) -> list[str]:
-        """The override by which Hydra finds one's own folders."""
+        """The override that adds the user's own folders to Hydra's search path."""
         if not self.own:
             return []
         places = ",".join(f"'file://{folder}'" for folder in self.own)

@@ -1,6 +1,7 @@
-"""What a folder was started with: the files in ``.hydra``.
+"""The settings with which a folder was started: the files in ``.hydra``.
 
-``supernet/cli`` writes them itself, once and atomically; Hydra would write them anew each time.
+``supernet/cli`` writes these files itself, once and atomically. Hydra would write them again each
+time.
 """
 
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from supernet.files import write_text
 
 
 def record(folder: Path, cfg: DictConfig, overrides: Sequence[str], folders: Folders) -> None:
-    """Writes down what was asked for, before anything else is done."""
+    """Records the settings, before anything else is done."""
     if not (folder / ".hydra" / "overrides.yaml").exists():
         text = OmegaConf.to_yaml(settings(cfg), resolve=True)
         write_text(folder / ".hydra" / "config.yaml", text)
@@ -27,10 +28,10 @@ def record(folder: Path, cfg: DictConfig, overrides: Sequence[str], folders: Fol
 
 
 def folders_of(folder: Path) -> Folders:
-    """The folders of options with which the run in ``folder`` was started.
+    """The folders of options that the run in ``folder`` was started with.
 
     Raises:
-        UserError: one of them is gone.
+        UserError: one of them does not exist any more.
     """
     path = folder / ".hydra" / "folders.yaml"
     if not path.is_file():
@@ -40,10 +41,12 @@ def folders_of(folder: Path) -> Folders:
 
 
 def overrides_of(folder: Path, command: str, setting: str = "from") -> list[str]:
-    """What the run in ``folder`` was started with, or for the command ``study`` the study.
+    """The overrides that the run in ``folder`` was started with; for the command ``study``, those
+    of the study.
 
     Raises:
-        UserError: it is not the folder of a run, or of a study; ``setting`` is what named it.
+        UserError: it is not the folder of a run, or of a study. The message names ``setting``,
+            which gave the folder.
     """
     record, is_run = folder / ".hydra" / "overrides.yaml", (folder / "state.json").is_file()
     if command == "study" and is_run:

@@ -1,8 +1,8 @@
-"""Hard limits on what an architecture may cost, and the best, the cheapest and random architectures
-within them.
+"""Hard limits on what an architecture may cost. Within them, this module finds the best, the
+cheapest and random architectures.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from supernet.cost.count import count
-from supernet.cost.program import maximised
+from supernet.cost.program import Limit, maximised
 from supernet.cost.table import CostTable, counted, nothing
 from supernet.errors import UserError, unknown
 from supernet.mixture import Architecture, Mixture
@@ -21,29 +21,28 @@ from supernet.spaces.capabilities import Costed, capable
 from supernet.spaces.space import Space
 from supernet.task import Task
 
-COUNTED = ("params", "madds")  # the costs that every budget has, whatever it limits
+COUNTED = ("params", "madds")  # the costs that every budget counts, even if they have no limit
 METRICS = (*COUNTED, "latency_ms")
-TRIES = 10_000  # draws before a budget counts as too narrow to hit by chance
+TRIES = 10_000  # if this many random draws find no architecture within the budget, chance will not
 
 
 @dataclass
 class BudgetSettings:
-    """Upper limits of a derived network, in the evaluation geometry; ``None`` is no limit."""
+    """Upper limits of a derived network, in the evaluation geometry. ``None`` means no limit."""
 
     params: float | None = None
     madds: float | None = None  # multiply-adds of one input
     latency_ms: float | None = None  # of one forward pass, by the latency table
-    latency_table: str | None = (
-        None  # a CSV file of one's own, as supernet latency writes it; None measures on this device
-    )
+    # a CSV file as ``supernet latency`` writes it; None measures on this device
+    latency_table: str | None = None
     latency_batch: int = 1  # images in that pass
-    # skip connections of each group, or of those that are named: {normal: 2}; below 1, a share of
-    # its edges
+    # the most skip connections of each group, or of the named groups: {normal: 2}; below 1, a share
+    # of the edges
     skips: Any = None
 
     def limits(self) -> dict[str, float]:
-        """Metric -> limit, of those that are set; ``skips/GROUP`` is a metric, and ``skips`` stands
-        for all groups.
+        """The limits that are set: metric -> limit. The metric ``skips/GROUP`` is one group's skip
+        connections, ``skips`` those of every group.
         """
         limits = {"params": self.params, "madds": self.madds, "latency_ms": self.latency_ms}
         if isinstance(self.skips, Mapping):
@@ -54,13 +53,11 @@ class BudgetSettings:
 
     @property
     def measures(self) -> bool:
-        """Whether there is to be a latency table: for a limit, or because one is given."""
+        """Whether a latency table is needed: a limit on the latency or a table is given."""
         return self.latency_ms is not None or self.latency_table is not None
 
     def require_cost(self, key: str, metric: str) -> None:
-        """Raises a UserError unless ``metric``, the setting ``key``, is one that there is a table
-        of.
-        """
+        """Raises a UserError if ``metric``, the value of the setting ``key``, has no table."""
         if metric not in METRICS:
             raise UserError(f"{key}: {unknown(metric, METRICS)}")
         if metric not in COUNTED and not self.measures:
@@ -72,19 +69,21 @@ class BudgetSettings:
 
 
 class Budget:
-    """The limits on a space's architectures; ``tables`` gives the cost of each metric, ``limits``
-    bounds some of them.
+    """The limits on the architectures of a space. ``tables`` holds a table of costs for each
+    metric; ``limits`` holds a limit for some of them.
 
-    Parameters and multiply-adds are counted here; the tables of other metrics are ``measured``.
-    Skip connections can be limited too, as P-DARTS does (Chen et al., ICCV 2019, section 3.3: two
-    of the normal cell's eight edges): ``skips/GROUP`` bounds their number in a group, ``skips`` in
-    each; a limit between 0 and 1 is a share, rounded down, of the edges that an architecture has
-    there. As in that paper the limit is one of architectures, not of mixtures: it adds nothing to
-    the :meth:`excess`. (A penalty on the logits of skips put the option that gives nothing in
-    their place.)
+    Parameters and multiply-adds are counted here. The tables of other metrics are given as
+    ``measured``.
+
+    Skip connections can be limited too, as in P-DARTS (Chen et al., ICCV 2019, section 3.3: two of
+    the eight edges of the normal cell). ``skips/GROUP`` limits their number in one group, ``skips``
+    in each group. A limit between 0 and 1 is a share of the edges that an architecture has there,
+    rounded down. As in that paper, the limit applies to architectures and not to mixtures: it adds
+    nothing to :meth:`excess`. (A penalty on the logits of skips put the option that returns zeros
+    in their place.)
 
     A space that is not :class:`~supernet.spaces.capabilities.Costed` has no tables, so that its
-    costs cannot be limited; they are counted, network by network.
+    costs cannot be limited. Its costs are counted, one network at a time.
     """
 
     def __init__(
@@ -120,14 +119,8 @@ class Budget:
                     "is that cheap; the cheapest, "
                     f"{space.encode(least)}, needs {figure(self.tables[metric].of(least))}"
                 )
-        if (
-            len(self.limits) > 1
-            and self._best_within(CostTable(space, 0.0, nothing(space))) is None
-        ):
-            raise UserError(
-                f"budget: no architecture of the space {space.name} meets all of {self.limits} at "
-                "once; raise one of them"
-            )
+        if len(self.limits) > 1:
+            self._best_within(CostTable(space, 0.0, nothing(space)))
 
     @cached_property
     def tables(self) -> dict[str, CostTable]:
@@ -143,29 +136,29 @@ class Budget:
 
         Raises:
             UserError: there is none, because the space is not
-                :class:`~supernet.spaces.capabilities.Costed`; the line names ``needed_by`` (the
-                setting that needs it) and what to do ``instead``.
+                :class:`~supernet.spaces.capabilities.Costed`. The message names ``needed_by`` (the
+                setting that needs the table) and says what to do ``instead``.
         """
         if metric not in self.tables:
             capable(self.space, Costed, needed_by, instead)
         return self.tables[metric]
 
     def costs(self, architecture: Architecture) -> dict[str, float]:
-        """Every metric of an architecture. Where the space has no tables its network is counted."""
+        """Every metric of an architecture. If the space has no tables, its network is counted."""
         found = {}
         if not isinstance(self.space, Costed):
             found = vars(count(self.space.standalone(architecture, self.task), self.task))
         return found | {metric: table.of(architecture) for metric, table in self.tables.items()}
 
     def allows(self, architecture: Architecture) -> bool:
-        """Whether an architecture keeps all limits."""
+        """Whether an architecture is within all limits."""
         return all(
             self.tables[metric].of(architecture) <= limit for metric, limit in self.limits.items()
         )
 
     def excess(self, mixture: Mixture) -> Tensor:
-        """By what share the expected costs of a dense mixture pass the limits; 0 within them.
-        Differentiable in the weights.
+        """The share by which the expected costs of a dense mixture are above the limits, summed
+        over the metrics; 0 within the limits. It is differentiable in the weights.
         """
         shares = [
             (self.tables[metric].expected(mixture) - limit) / limit
@@ -175,10 +168,10 @@ class Budget:
         return torch.stack(shares).clamp(min=0).sum() if shares else torch.zeros(())
 
     def random(self, rng: np.random.Generator) -> Architecture:
-        """An architecture drawn uniformly from those within the limits.
+        """A random architecture within the limits, drawn uniformly.
 
-        Where chance finds none in ten thousand draws, the best one for random scores: within the
-        limits, no longer uniform.
+        If ten thousand draws find none, it is the best architecture for random scores. Then it is
+        within the limits, but not drawn uniformly.
         """
         for _ in range(TRIES if self.common else 0):
             architecture = self.space.random(rng)
@@ -190,15 +183,15 @@ class Budget:
 
     @cached_property
     def common(self) -> bool:
-        """Whether ten thousand draws find an architecture within the limits: always the same ones,
-        so that a resumed run agrees.
+        """Whether ten thousand draws find an architecture within the limits. The draws are always
+        the same, so that a resumed run gets the same answer.
         """
         rng = np.random.default_rng(0)
         return any(self.allows(self.space.random(rng)) for _ in range(TRIES))
 
     def within(self, draw: Callable[[], Architecture], tries: int = 1000) -> Architecture:
-        """The first architecture of ``draw`` within the limits; where none of ``tries`` is, the
-        nearest to the last.
+        """The first architecture of ``draw`` that is within the limits. If none of ``tries`` draws
+        is, it is the architecture within the limits that is nearest to the last draw.
         """
         for _ in range(tries):
             architecture = draw()
@@ -207,7 +200,9 @@ class Budget:
         return self.nearest(architecture)
 
     def nearest(self, architecture: Architecture) -> Architecture:
-        """The architecture within the limits that shares most choices with the given one."""
+        """The architecture within the limits that has the most choices in common with the given
+        one.
+        """
         path = self.space.path(architecture)
         return self.best(
             {
@@ -217,45 +212,63 @@ class Budget:
         )
 
     def cheapest(self, metric: str = "params") -> Architecture:
-        """The architecture that costs least by one metric, whatever the limits say of others."""
-        return maximised(-self._table(metric), [])
+        """The architecture that costs the least by one metric. It may break the other limits."""
+        return self._solved(-self._table(metric), [])
 
     def largest(self, metric: str = "params") -> Architecture:
-        """The architecture within the limits that costs most by one metric."""
+        """The architecture within the limits that costs the most by one metric."""
         return self._best_within(self._table(metric))
 
     def smallest(self, metric: str = "params") -> Architecture:
-        """The architecture within the limits that costs least by one metric."""
+        """The architecture within the limits that costs the least by one metric."""
         return self._best_within(-self._table(metric))
 
     def best(self, scores: Mapping[str, Tensor]) -> Architecture:
-        """The valid architecture of the highest total score within the limits, proven optimal.
+        """The valid architecture with the highest total score within the limits. It is proven to be
+        optimal.
 
-        Without limits, or if it keeps them anyway, it is the space's own derivation; else it is
-        found by an integer program (:mod:`supernet.cost.program`).
+        If the space's own derivation is within the limits, it is that one. Otherwise an integer
+        program finds it (:mod:`supernet.cost.program`).
         """
         derived = self.space.derive(scores)
         if self.allows(derived):
             return derived
         return self._best_within(CostTable(self.space, 0.0, self.space.gains(scores)))
 
-    def _best_within(self, value: CostTable) -> Architecture | None:
-        """The architecture of the highest value within the limits, or ``None`` if there is none."""
-        return maximised(value, [(self.tables[m], limit) for m, limit in self.limits.items()])
+    def _best_within(self, value: CostTable) -> Architecture:
+        """The architecture with the highest value within the limits."""
+        limits = [(self.tables[metric], limit) for metric, limit in self.limits.items()]
+        return self._solved(value, limits)
+
+    def _solved(self, value: CostTable, limits: Sequence[Limit]) -> Architecture:
+        """The architecture with the highest value within ``limits``.
+
+        Raises:
+            UserError: there is none.
+        """
+        found = maximised(value, limits)
+        if found is None:
+            raise UserError(
+                f"budget: no architecture of the space {self.space.name} meets all of "
+                f"{self.limits} at once; raise one of them"
+            )
+        return found
 
     def _table(self, metric: str) -> CostTable:
         return self.require_table(
-            metric, f"the architecture of most or least {metric}", "leave out what asks for it"
+            metric,
+            f"the architecture of most or least {metric}",
+            "leave out the setting that needs it",
         )
 
 
 def figure(cost: float) -> str:
-    """A cost for people: thousands of parameters, fractions of a millisecond."""
+    """A cost for people to read: whole numbers with separators above 1000, else six digits."""
     return f"{cost:,.0f}" if cost >= 1000 else f"{cost:.6g}"
 
 
 def skip_tables(space: Space) -> dict[str, CostTable]:
-    """Group -> the table that counts its skip connections, of the groups that have any."""
+    """The tables that count skip connections: group -> table, for the groups that have a skip."""
     found = {}
     for group in space.groups:
         if group.skip is not None:

@@ -1,5 +1,5 @@
-"""The two costs of a network that no machine changes: how many parameters it has, how many
-multiply-adds an input takes.
+"""The two costs of a network that do not depend on the machine: the number of its parameters, and
+the number of multiply-adds for one input.
 """
 
 import copy
@@ -11,14 +11,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from supernet.task import Task
 
-# what the parameters of an auxiliary head, which serves training alone, are called
+# the prefix of the names of an auxiliary head's parameters; this head is used in training only
 AUXILIARY = "auxiliary."
 
 
 @dataclass(frozen=True)
 class Cost:
-    """``params``: learnt numbers; ``madds``: multiply-adds of one input. Papers print both in
-    millions.
+    """``params``: the number of learnt numbers. ``madds``: the multiply-adds for one input. Papers
+    print both in millions.
     """
 
     params: int
@@ -28,11 +28,11 @@ class Cost:
 def count(network: nn.Module, task: Task) -> Cost:
     """The cost of a standalone ``network`` on one input of ``task``, as papers count it.
 
-    An auxiliary head counts for nothing: it is thrown away after training. Multiply-adds are those
-    of convolutions and linear layers in evaluation mode; one multiplication and the addition behind
-    it count as one. Normalisation, activation, pooling and sums are left out, as in the tables of
-    DARTS. Nothing is computed (PyTorch's meta device): it takes a moment at any size, whatever
-    device the network is on.
+    An auxiliary head is not counted, because it is thrown away after training. Multiply-adds are
+    those of convolutions and linear layers in evaluation mode. One multiplication and the addition
+    that follows it count as one. Normalisation, activation, pooling and sums are left out, as in
+    the tables of DARTS. The pass runs on PyTorch's meta device, which computes no values. Therefore
+    it takes only a moment for any network on any device.
     """
     params = sum(
         parameter.numel()
@@ -42,6 +42,5 @@ def count(network: nn.Module, task: Task) -> Cost:
     shell = copy.deepcopy(network).to("meta").eval()
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         shell(task.example(1, "meta"))
-    return Cost(
-        params, counter.get_total_flops() // 2
-    )  # a multiply-add is two floating-point operations
+    # a multiply-add is two floating-point operations
+    return Cost(params, counter.get_total_flops() // 2)

@@ -1,9 +1,9 @@
-"""Latency of architectures on one device: a table of measured operations, its error against whole
-networks, its form as CSV.
+"""The latency of architectures on one device: a table of measured operations, its error against
+whole networks, and its form as CSV.
 
-A forward pass is taken to last as long as its operations one after the other, and a fixed part that
-all networks of the space share. That is a model (Cai et al., ProxylessNAS, ICLR 2019, section 3.3):
-:func:`latency_error` says how good it is.
+The model is that a forward pass takes as long as its operations, one after the other, plus a fixed
+part that all networks of the space share (Cai et al., ProxylessNAS, ICLR 2019, section 3.3).
+:func:`latency_error` measures how good this model is.
 """
 
 import csv
@@ -16,6 +16,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -31,24 +32,30 @@ from supernet.spaces.capabilities import Costed, Itemised, Slot, capable
 from supernet.spaces.space import Space
 from supernet.task import Task
 
-ROUNDS = 15  # measurements of each thing, of which the median counts
-WARM_UP = 2  # rounds before them that do not count: caches, clocks and the choice of kernels settle
-# runs of an operation a measurement: it is too short for a clock, and a device is waited for once
+ROUNDS = 15  # measurements of each thing; the result is their median
+# rounds before these that are not counted: caches and clocks settle, kernels are chosen
+WARM_UP = 2
+# runs of an operation in one measurement: one run is too short for a clock,
+# and so the device is waited for only once
 REPEATS = 5
-REFERENCES = 5  # whole networks that the fixed part is taken from
+REFERENCES = 5  # whole networks from which the fixed part is measured
 COLUMNS = ("group", "slot", "option", "ms")
-FIXED = "fixed"  # the group, in a file, of the row that has no slot and no option
+FIXED = "fixed"  # the group, in a file, of the row without slot and option
+
+
+Key = TypeVar("Key", bound=Hashable)
+Place = tuple[str, str, str]  # group, slot and option as a file writes them
 
 
 @dataclass(frozen=True)
 class LatencyError:
-    """How a table's latencies relate to those measured on whole networks: Kendall's tau, mean of
-    ``|table / measured - 1|``.
+    """How the latencies of a table compare with those measured on whole networks: Kendall's tau,
+    and the mean of ``|table / measured - 1|``.
     """
 
     rank_correlation: float
     mean_relative_error: float
-    architectures: int  # random ones that were measured
+    architectures: int  # how many random architectures were measured
 
 
 # --- measuring
@@ -56,9 +63,9 @@ class LatencyError:
 
 @dataclass(frozen=True)
 class Bench:
-    """What is timed, on what: forward passes of ``batch_size`` inputs of ``task`` on ``device``.
+    """What is timed, and on which device: forward passes of ``batch_size`` inputs of ``task``.
 
-    ``streams`` gives weights, inputs and random architectures; ``clock`` counts seconds.
+    ``streams`` give weights, inputs and random architectures. ``clock`` returns seconds.
     """
 
     space: Space
@@ -69,11 +76,11 @@ class Bench:
     rounds: int = ROUNDS
     clock: Callable[[], float] = time.perf_counter
 
-    def timed(self, jobs: Mapping[Hashable, Callable[[], object]]) -> dict[Hashable, float]:
-        """The median milliseconds of each job, over rounds in which every job has its turn: a slow
-        moment meets all alike.
+    def timed(self, jobs: Mapping[Key, Callable[[], object]]) -> dict[Key, float]:
+        """The median milliseconds of each job. In every round each job runs once, so that a slow
+        moment affects all jobs alike.
         """
-        seconds: dict[Hashable, list[float]] = {name: [] for name in jobs}
+        seconds: dict[Key, list[float]] = {name: [] for name in jobs}
         with torch.no_grad():
             for number in range(WARM_UP + self.rounds):
                 for name, job in jobs.items():
@@ -89,7 +96,7 @@ class Bench:
     def networks(
         self, architectures: Iterable[Architecture]
     ) -> dict[Architecture, Callable[[], Tensor]]:
-        """A job for each distinct architecture: one pass through its standalone network."""
+        """One job for each different architecture: a pass through its standalone network."""
         with self.streams.initialising("latency"):
             inputs = self.task.example(self.batch_size).to(self.device)
             return {
@@ -101,7 +108,7 @@ class Bench:
 
 
 def measured(bench: Bench) -> CostTable:
-    """The table of milliseconds, in the evaluation form.
+    """The table of milliseconds, for networks in the evaluation form.
 
     Raises:
         UserError: the space has no costs that add up.
@@ -114,27 +121,24 @@ def measured(bench: Bench) -> CostTable:
 
 
 def measured_by_differences(bench: Bench, space: Costed) -> CostTable:
-    """The table from the times of whole networks that differ in the options of one term."""
+    """The table from the times of whole networks, which differ in the options of one term."""
     return decomposed(space, bench.timed(bench.networks(compared(space))))
 
 
 def measured_by_modules(bench: Bench, space: Itemised) -> CostTable:
     """The table from the times of single operations.
 
-    Every distinct candidate operation (kind, width, stride, image size) is timed alone, together
-    with the sum that its output goes into. The fixed part (stem, reductions, preprocessing, head
-    and all between) is what a few whole random networks take beyond their operations, their median.
+    Every different candidate operation (kind, width, stride, image size) is timed alone, together
+    with the sum that its output is added to. The fixed part (stem, reductions, preprocessing, head
+    and everything between) is the time that whole networks take beyond their operations: the median
+    over a few random networks.
     """
-    with torch.device(
-        "meta"
-    ):  # nothing is computed here: only the shapes that each operation meets are wanted
+    with torch.device("meta"):  # computes no values: only the shapes of the operations are needed
         network = space.supernet(bench.task, "evaluation").eval()
         shapes = _shapes(network, bench.task.example(bench.batch_size, "meta"), space)
     places = space.candidates(network)
-    kinds, jobs = (
-        {},
-        {},
-    )  # name of a candidate -> all that makes it another one; one job for each of these
+    kinds: dict[str, Hashable] = {}  # name of a candidate -> everything that its time depends on
+    jobs: dict[Hashable, Callable[[], object]] = {}  # one for each of these
     with bench.streams.initialising("latency"):
         for name in places:
             operation = network.get_submodule(name)
@@ -146,15 +150,14 @@ def measured_by_modules(bench: Bench, space: Itemised) -> CostTable:
                 )
     rng = bench.streams.host("latency")
     references = bench.networks(space.random(rng) for _ in range(REFERENCES))
-    times = bench.timed(jobs | references)
+    times = bench.timed({**jobs, **references})
     options = nothing(space)
     for name, (group, slot, option) in places.items():
         options[group][slot, option] += times[kinds[name]] / REPEATS
     alone = CostTable(space, 0.0, options)
     beyond = [times[reference] - alone.of(reference) for reference in references]
-    return CostTable(
-        space, max(0.0, statistics.median(beyond)), options
-    )  # noise can make the parts seem slower than the whole
+    # noise can make the sum of the parts larger than the whole
+    return CostTable(space, max(0.0, statistics.median(beyond)), options)
 
 
 def latency_error(table: CostTable, bench: Bench, architectures: int = 20) -> LatencyError:
@@ -173,12 +176,12 @@ def latency_error(table: CostTable, bench: Bench, architectures: int = 20) -> La
 def _shapes(
     network: nn.Module, inputs: Tensor, space: Itemised
 ) -> dict[str, tuple[torch.Size, torch.Size]]:
-    """The shapes of input and output of each candidate operation in a pass of ``inputs`` through
-    all of a supernet.
+    """The shapes of the input and the output of each candidate operation, when a supernet runs all
+    of them on ``inputs``.
     """
     shapes = {}
 
-    def noting(name: str) -> Callable:
+    def noting(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
         def note(module: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> None:
             shapes[name] = (given[0].shape, output.shape)
 
@@ -187,9 +190,8 @@ def _shapes(
     handles = []
     for name in space.candidates(network):
         operation = network.get_submodule(name)
-        inner = (
-            operation.body if isinstance(operation, Rectified) else operation
-        )  # a cell rectifies once for several
+        # A cell rectifies once for several operations, so that only the body is called.
+        inner = operation.body if isinstance(operation, Rectified) else operation
         handles.append(inner.register_forward_hook(noting(name)))
     network(inputs, everything(space))
     for handle in handles:
@@ -198,11 +200,12 @@ def _shapes(
 
 
 def _materialised(operation: nn.Module, device: torch.device) -> nn.Module:
-    """The meta module with weights, drawn anew by torch's global generator, on ``device``."""
+    """The meta module on ``device``, with new weights from torch's global generator."""
     real = operation.to_empty(device="cpu")
     for module in real.modules():
-        if hasattr(module, "reset_parameters"):
-            module.reset_parameters()
+        reset = getattr(module, "reset_parameters", None)
+        if reset is not None:
+            reset()
     return real.to(device)
 
 
@@ -214,13 +217,13 @@ def _repeated(operation: nn.Module, source: Tensor, total: Tensor) -> Callable[[
     return job
 
 
-# --- as a file that can be edited, or measured elsewhere
+# --- as a file, which can be edited, or measured on another machine
 
 
 def write_table(path: Path, table: CostTable) -> None:
-    """Writes a table of milliseconds as CSV: columns group, slot, option, ms; the row ``fixed`` has
-    no slot and no option. A row of several slots has their groups, slots and options with a plus
-    sign between them.
+    """Writes a table of milliseconds as CSV, with the columns group, slot, option, ms. The row
+    ``fixed`` has no slot and no option. A row of several slots has their groups, slots and options,
+    with a plus sign between them.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -237,18 +240,19 @@ def write_table(path: Path, table: CostTable) -> None:
     write_text(path, text.getvalue())
 
 
-def _places(space: Space) -> dict[tuple[str, str, str], tuple[tuple[Slot, ...], tuple[int, ...]]]:
-    """Group, slot and option of each row, as a file names them -> the slots and options (indices)
-    that it is about.
+def _places(space: Space) -> dict[Place, tuple[tuple[Slot, ...], tuple[int, ...]]]:
+    """The rows of a file: group, slot and option as the file writes them -> the slots and options
+    (indices) that the row is about.
     """
-    groups, places = {group.name: group for group in space.groups}, {}
+    groups = {group.name: group for group in space.groups}
+    places: dict[Place, tuple[tuple[Slot, ...], tuple[int, ...]]] = {}
     terms = capable(space, Costed, "latency", "leave out budget.latency_table").terms()
     for slots in terms:
         numbers = [range(len(groups[group].options)) for group, _ in slots]
         for options in itertools.product(*numbers):
             names = [groups[g].options[o] for (g, _), o in zip(slots, options, strict=True)]
-            place = [g for g, _ in slots], [str(slot) for _, slot in slots], names
-            places[tuple("+".join(words) for words in place)] = slots, options
+            where = "+".join(g for g, _ in slots), "+".join(str(slot) for _, slot in slots)
+            places[*where, "+".join(names)] = slots, options
     return places
 
 
@@ -256,8 +260,8 @@ def read_table(path: Path, space: Space) -> CostTable:
     """The inverse of :func:`write_table`.
 
     Raises:
-        UserError: the file is missing, or is not a whole table of this space; the line says where
-        and what is expected.
+        UserError: the file is missing, or is not a complete table of this space. The message says
+            where it is wrong and what is expected.
     """
     try:
         rows = list(
@@ -278,9 +282,9 @@ def read_table(path: Path, space: Space) -> CostTable:
         )
     about = _places(space)
     places = [(FIXED, "", ""), *about]
-    # what one option of several costs beyond another can be less than nothing
+    # The difference between two whole networks can be negative.
     least = 0 if isinstance(space, Itemised) else -math.inf
-    found: dict[tuple[str, ...], float] = {}
+    found: dict[Place, float] = {}
     for number, row in enumerate(rows[1:], start=2):
         if not row:
             continue
@@ -289,8 +293,8 @@ def read_table(path: Path, space: Space) -> CostTable:
             raise UserError(
                 f"{where}: {len(row)} values; expected {len(COLUMNS)}: {','.join(COLUMNS)}"
             )
-        *place, text = (word.strip() for word in row)
-        place = tuple(place)
+        group, slot, option, text = (word.strip() for word in row)
+        place = group, slot, option
         if place not in places:
             raise UserError(f"{where}: {_misplaced(space, *place)}")
         if place in found:
@@ -308,11 +312,12 @@ def read_table(path: Path, space: Space) -> CostTable:
             f"{path}: no row {','.join(missing[0])} ({len(missing)} of {len(places)} missing); "
             f"expected all of {space.name}"
         )
-    options, joint = nothing(space), {}
+    options = nothing(space)
+    joint: dict[tuple[Slot, ...], list[float]] = {}
     for place, (slots, chosen) in about.items():
         if len(slots) == 1:
-            ((group, slot),) = slots
-            options[group][slot, chosen[0]] = found[place]
+            ((name, index),) = slots
+            options[name][index, chosen[0]] = found[place]
         else:
             joint.setdefault(slots, []).append(found[place])
     width = {group.name: len(group.options) for group in space.groups}
@@ -324,7 +329,7 @@ def read_table(path: Path, space: Space) -> CostTable:
 
 
 def _misplaced(space: Space, group: str, slot: str, option: str) -> str:
-    """What is wrong with the name of a row."""
+    """The reason why there is no row with this name."""
     if group == FIXED:
         return f"{FIXED} has no slot and no option; expected {FIXED},,,MS"
     known = {g.name: g for g in space.groups}

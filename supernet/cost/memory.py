@@ -1,14 +1,15 @@
-"""How much memory a search will take, foretold from trials of it at two small batches.
+"""Predicts how much memory a search will take, from trials of it at two small batches.
 
-What a step keeps for its gradients grows with the batch, all else stays, so that a peak is a line
-in the batch and two points give it. They are measured, each in a fresh process that runs the
-configured search itself (:mod:`supernet.trial`): no formula knows what kernels of one's own keep,
-what an allocator cannot give back, or what the learner and the instruments add. To double the batch
-until memory runs out, as batch-size finders for accelerators do, would have the kernel kill the
-process on a CPU.
+The tensors that a step keeps for its gradients grow with the batch; everything else stays the same.
+So the peak is a line in the batch, and two points define the line. Each point is measured in a
+fresh process that runs the configured search itself (:mod:`supernet.trial`). A formula could not
+know what the project's own kernels keep, what an allocator cannot give back, or what the learner
+and the instruments add. Batch-size finders for accelerators double the batch until memory runs out.
+On a CPU, the operating system would then kill the process.
 
-What does not fit is tried with ``search.recompute`` as well, which computes the same in less memory
-and more time: it is preferred to a smaller batch, and goes with one where it does not suffice.
+If a search does not fit, it is also tried with ``search.recompute``, which computes the same in
+less memory and more time. Recomputation is preferred to a smaller batch. If it does not suffice,
+both are changed.
 """
 
 import dataclasses
@@ -25,31 +26,29 @@ from typing import Any
 from supernet.errors import UserError, unknown
 
 MODES = ("ignore", "check", "refuse", "fit")
-MARGIN = 0.15  # a forecast may be wrong by that share: what is said to fit, fits all the same
-TELLING = (
-    16 * 2**20
-    # bytes between two trials; below, the grain of the allocator shows, and a larger batch costs little
-    # time
-)
-LEAST = 2  # images in a batch: BatchNorm has nothing to normalise by in a single one
+MARGIN = 0.15  # a prediction may be too low by this share, and the search will still fit
+# The least difference, in bytes, between two trials. A smaller difference could come from the
+# allocator's rounding; and then a third, larger batch takes little time.
+LEAST_DIFFERENCE = 16 * 2**20
+LEAST = 2  # images in a batch: BatchNorm cannot normalise a single image
 
 
 def require_mode(mode: str) -> None:
-    """Raises a UserError unless ``mode``, the setting ``memory``, is one that there is."""
+    """Raises a UserError if ``mode``, the value of the setting ``memory``, does not exist."""
     if mode not in MODES:
         raise UserError(f"memory: {unknown(mode, MODES)}")
 
 
 @dataclass(frozen=True)
 class Line:
-    """Bytes at the peak of a search with a batch of so many images: ``fixed + per_image * batch``."""
+    """The peak of a search as a function of its batch, in bytes: ``fixed + per_image * batch``."""
 
     fixed: float
     per_image: float
 
     @classmethod
     def through(cls, peaks: Mapping[int, int]) -> "Line":
-        """The line through two points, batch -> bytes; it never falls."""
+        """The line through two points, batch -> bytes. Its slope is never negative."""
         (small, low), (large, high) = sorted(peaks.items())
         slope = max(0.0, (high - low) / (large - small))
         return cls(high - slope * large, slope)
@@ -58,8 +57,8 @@ class Line:
         return round(self.fixed + self.per_image * batch)
 
     def largest(self, limit: float, most: int) -> int:
-        """The largest batch, up to ``most``, whose peak is within ``limit`` bytes; 0 if not even
-        that of two images is.
+        """The largest batch, up to ``most``, whose peak is within ``limit`` bytes. It is 0 if even
+        the peak of two images is above the limit.
         """
         if self.at(LEAST) > limit:
             return 0
@@ -68,11 +67,11 @@ class Line:
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """What a ``stage``, search or retrain, takes at its peak with ``batch_size``, what there is
-    (bytes), and the ``largest`` batch that fits.
+    """The predicted ``peak`` of a ``stage`` (search or retrain) with ``batch_size``, the memory
+    that is ``available`` (both in bytes), and the ``largest`` batch that fits.
 
-    ``recomputed`` is the plan of the same search with search.recompute: of one that does not fit,
-    if it saves anything there.
+    If the search does not fit, ``recomputed`` is the plan of the same search with search.recompute;
+    ``None`` if recomputation saves nothing.
     """
 
     batch_size: int
@@ -88,18 +87,18 @@ class MemoryPlan:
 
     @property
     def suggested(self) -> int:
-        """The batch to take instead of one that does not fit: the largest, in whole eights from
-        eight on; 0 if there is none.
+        """The batch to use if the configured one does not fit: the largest that fits, from eight on
+        rounded down to a multiple of eight; 0 if there is none.
         """
         return self.largest if self.largest < 8 else self.largest - self.largest % 8
 
     @property
     def remedy(self) -> dict[str, Any]:
-        """The settings of ``search`` to change so that it fits; none if it does, or if nothing
-        helps.
+        """The settings of ``search`` to change so that it fits. Empty if it fits already, or if no
+        change helps.
 
-        That is recomputation if it is enough, else the suggested batch, with recomputation where
-        that allows a larger one.
+        Recomputation is preferred if it suffices. Otherwise it is the suggested batch, together
+        with recomputation if that allows a larger batch.
         """
         again = self.recomputed
         if self.fits:
@@ -121,7 +120,7 @@ class MemoryPlan:
         return f"about {need} at {self.stage}.batch_size={self.batch_size} of {have}; {ends}{other}"
 
     def require_fit(self) -> None:
-        """Raises a UserError unless the search fits."""
+        """Raises a UserError if the search does not fit."""
         if not self.fits:
             change = (
                 f"{overrides(self.remedy)}, which fits, or memory=fit"
@@ -135,7 +134,7 @@ class MemoryPlan:
 
 
 def overrides(remedy: Mapping[str, Any]) -> str:
-    """Settings of ``search`` as they stand on a command line."""
+    """Settings of ``search`` in the form of a command line."""
     return " ".join(f"search.{name}={str(value).lower()}" for name, value in remedy.items())
 
 
@@ -144,8 +143,8 @@ def gibibytes(count: float) -> str:
 
 
 def planned(settings: Mapping[str, Any], images: int, available: int) -> MemoryPlan:
-    """The plan for the search of a run's ``settings``, which trains its weights on so many
-    ``images``; takes some seconds.
+    """The plan for the search of a run's ``settings``, which trains the weights on ``images``
+    images. It takes some seconds.
 
     Raises:
         UserError: a trial failed.
@@ -156,14 +155,14 @@ def planned(settings: Mapping[str, Any], images: int, available: int) -> MemoryP
     again = plan_of(
         {**settings, "search": settings["search"] | {"recompute": True}}, images, available
     )
-    return (
-        dataclasses.replace(kept, recomputed=again) if kept.peak - again.peak >= TELLING else kept
-    )  # paths, say, save nothing
+    saves = kept.peak - again.peak >= LEAST_DIFFERENCE  # for paths, recomputation saves nothing
+    return dataclasses.replace(kept, recomputed=again) if saves else kept
 
 
 def planned_retraining(settings: Mapping[str, Any], images: int, available: int) -> MemoryPlan:
-    """The plan for the retraining on so many ``images`` of the network that a run is given, or of
-    that of most parameters which it may derive; it takes some seconds.
+    """The plan for the retraining on ``images`` images. It is for the network that the run is
+    given, or else for the network with the most parameters that the run may derive. It takes some
+    seconds.
 
     Raises:
         UserError: a trial failed.
@@ -174,7 +173,7 @@ def planned_retraining(settings: Mapping[str, Any], images: int, available: int)
 def plan_of(
     settings: Mapping[str, Any], images: int, available: int, stage: str = "search"
 ) -> MemoryPlan:
-    """The plan for a stage as the settings have it.
+    """The plan for a stage with these settings.
 
     Raises:
         UserError: a trial failed.
@@ -193,7 +192,8 @@ def plan_of(
 def line_of(
     settings: Mapping[str, Any], images: int, batch_size: int, stage: str = "search"
 ) -> Line:
-    """The line through the trials of a stage that is to have ``batch_size`` of so many ``images``.
+    """The line through the trials of a stage with ``batch_size``, which trains on ``images``
+    images.
 
     Raises:
         UserError: a trial failed.
@@ -201,31 +201,31 @@ def line_of(
     small, large = trial_batches(batch_size)
     with ThreadPoolExecutor() as pool:
         low, high = pool.map(lambda batch: tried(settings, batch, stage), (small, large))
-    if high - low < TELLING and large < images:
+    if high - low < LEAST_DIFFERENCE and large < images:
         small, low, large = large, high, min(4 * large, images)
         high = tried(settings, large, stage)
     return Line.through({small: low, large: high})
 
 
 def trial_batches(batch_size: int) -> tuple[int, int]:
-    """The two batches to try for one of ``batch_size``: an eighth and a quarter, within what is
-    quick and what is telling.
+    """The two batches of the trials, for a stage with ``batch_size``: an eighth and a quarter of
+    it. They are limited so that a trial is neither slow nor too small to show a difference.
     """
     large = max(2 * LEAST, min(batch_size, 64, max(16, batch_size // 4)))
     return large // 2, large
 
 
 def tried(settings: Mapping[str, Any], batch: int, stage: str = "search") -> int:
-    """The peak of a trial of the search or the retraining at that ``batch``, in bytes.
+    """The peak of a trial of the search or the retraining with that ``batch``, in bytes.
 
     Raises:
-        UserError: it failed; the text has its last line.
+        UserError: the trial failed. The message has the last line of its error.
     """
     measure = settings["measure"]
     trial = {
         **settings,
         stage: settings[stage] | {"batch_size": batch},
-        # the one epoch that a trial ends has all readings
+        # a trial has one epoch, at whose end all instruments are read
         "measure": measure | {"every": min(measure["every"], 1)},
     }
     done = subprocess.run(
@@ -234,7 +234,7 @@ def tried(settings: Mapping[str, Any], batch: int, stage: str = "search") -> int
         capture_output=True,
         text=True,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-        start_new_session=True,  # Ctrl-C is for the run, which knows what to do with it
+        start_new_session=True,  # so that Ctrl-C reaches only the run, which ends the trial itself
     )
     if done.returncode:
         killed = (

@@ -1,15 +1,16 @@
-"""The architecture of the highest value within limits, as an integer linear program.
+"""The architecture with the highest value within limits, found by an integer linear program.
 
-A variable in {0, 1} says for each slot and option whether it is chosen; the space's rules and the
-limits are rows over these. Where a table has terms over several slots, each combination of their
-options has a variable of its own in [0, 1]. For each slot and option of the term, the combinations
-with that option must add up to the option's variable. As exactly one option of a slot is chosen,
-that leaves one solution: the chosen combination has one, all others zero. So a term costs its exact
-value, and these variables need not be integers.
+For each slot and option, a variable in {0, 1} says whether the option is chosen. The space's rules
+and the limits are rows over these variables. If a table has terms over several slots, each
+combination of their options has a variable of its own in [0, 1]. For each slot and option of the
+term, the variables of the combinations with that option must add up to the option's variable.
+Exactly one option of a slot is chosen, so that only one solution remains: the variable of the
+chosen combination is one, and all others are zero. So each term has its exact cost, and these
+variables need not be integers.
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -22,14 +23,14 @@ Limit = tuple[CostTable, float]
 
 
 class Columns:
-    """Where each variable stands: first one for each slot and option, then one for each combination
-    of the slots in ``joint``.
+    """The column of each variable: first one for each slot and option, then one for each
+    combination of the slots in ``joint``.
     """
 
     def __init__(self, space: Space, joint: Sequence[tuple[Slot, ...]]):
         self.space, self.groups = space, {group.name: group for group in space.groups}
         self.start: dict[str, int] = {}
-        self.chosen = 0  # how many variables choose
+        self.chosen = 0  # the number of variables that choose an option
         for group in space.groups:
             self.start[group.name] = self.chosen
             self.chosen += group.slots * len(group.options)
@@ -39,8 +40,8 @@ class Columns:
             self.joint[slots] = self.total
             self.total += len(list(self.combinations(slots)))
 
-    def combinations(self, slots: tuple[Slot, ...]) -> itertools.product:
-        """The options (indices) that the slots can have together, the last running fastest."""
+    def combinations(self, slots: tuple[Slot, ...]) -> Iterator[tuple[int, ...]]:
+        """The combinations of options (indices) of the slots. The last slot changes fastest."""
         return itertools.product(*(range(len(self.groups[group].options)) for group, _ in slots))
 
     def of(self, group: str, slot: int, option: int) -> int:
@@ -48,7 +49,7 @@ class Columns:
         return self.start[group] + slot * len(self.groups[group].options) + option
 
     def row(self, table: CostTable) -> np.ndarray:
-        """The costs of a table, but for what is fixed."""
+        """The costs of a table without its fixed part."""
         row = np.zeros(self.total)
         row[: self.chosen] = np.concatenate(
             [np.asarray(table.options[name], dtype=np.float64).ravel() for name in self.groups]
@@ -60,7 +61,7 @@ class Columns:
         return row
 
     def rules(self) -> list[tuple[np.ndarray, int]]:
-        """What is valid: rows and what each must come to."""
+        """The space's rules: each row, and the value that its sum must have."""
         rows = []
         for rule in self.space.rules():
             row = np.zeros((1, self.total))
@@ -69,7 +70,7 @@ class Columns:
         return rows
 
     def marginals(self) -> list[np.ndarray]:
-        """The rows that tie combinations to choices; each must come to zero."""
+        """The rows that connect combinations with choices. Each sum must be zero."""
         rows = []
         for slots, start in self.joint.items():
             combinations = np.array(list(self.combinations(slots)))
@@ -82,7 +83,7 @@ class Columns:
         return rows
 
     def architecture(self, solution: np.ndarray) -> Architecture:
-        """What a solution chooses."""
+        """The architecture that a solution chooses."""
         choices = {}
         for name, group in self.groups.items():
             table = solution[self.start[name] :][: group.slots * len(group.options)]
@@ -92,8 +93,8 @@ class Columns:
 
 
 def maximised(value: CostTable, limits: Sequence[Limit]) -> Architecture | None:
-    """The valid architecture of the highest ``value`` whose cost by each table is within its limit,
-    proven optimal by branch and bound; ``None`` if there is none.
+    """The valid architecture with the highest ``value`` whose cost by each table is within its
+    limit; ``None`` if there is none. Branch and bound proves that it is optimal.
     """
     from scipy.optimize import Bounds, LinearConstraint, milp  # half a second to import
 
@@ -104,8 +105,8 @@ def maximised(value: CostTable, limits: Sequence[Limit]) -> Architecture | None:
     constraints += [LinearConstraint(row, 0, 0) for row in columns.marginals()]
     for table, limit in limits:
         row = columns.row(table)[None]
-        # the solver's tolerances are absolute, while metrics range from fractions to thousands of
-        # millions
+        # The tolerances of the solver are absolute, but metrics range from fractions to thousands
+        # of millions.
         unit = np.abs(row).max() or 1.0
         constraints.append(LinearConstraint(row / unit, -np.inf, (limit - table.fixed) / unit))
     integrality = np.zeros(columns.total)
@@ -123,8 +124,7 @@ def maximised(value: CostTable, limits: Sequence[Limit]) -> Architecture | None:
         architecture = columns.architecture(np.rint(found.x))
         if all(table.of(architecture) <= limit for table, limit in limits):
             return architecture
-        # The solver's tolerance let a hair's breadth through: forbid this one architecture and go
-        # on.
+        # The solver's tolerance allowed a tiny excess: exclude this architecture and solve again.
         cut = np.rint(found.x)
         cut[columns.chosen :] = 0
         constraints.append(LinearConstraint(cut[None], -np.inf, cut.sum() - 1))

@@ -1,11 +1,12 @@
-"""What an architecture costs, as a sum over its choices: exact for parameters and multiply-adds, a
-model for latency.
+"""The cost of an architecture as a sum over its choices. It is exact for parameters and
+multiply-adds, and a model for latency.
 """
 
 import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,12 +20,12 @@ from supernet.spaces.capabilities import Costed, Itemised, Slot
 from supernet.spaces.space import Space
 from supernet.task import Task
 
-CHECKED = 5  # random architectures on which the terms of a space are compared with whole networks
+CHECKED = 5  # random architectures: the terms of a space are compared with their whole networks
 
 
 @dataclass(frozen=True)
 class Term:
-    """What the options of several ``slots`` cost together: ``costs`` (float64) has one axis for
+    """What the options of several ``slots`` cost together. ``costs`` (float64) has one axis for
     each slot.
     """
 
@@ -32,12 +33,12 @@ class Term:
     costs: Tensor
 
     @cached_property
-    def _nested(self) -> list:
-        """The same numbers as ``costs``, which are looked up thirty times as fast."""
+    def _nested(self) -> Any:
+        """``costs`` as nested lists: a lookup is thirty times as fast as in a tensor."""
         return self.costs.tolist()
 
     def of(self, path: Mixture) -> float:
-        """The cost in a mixture of one option for each slot."""
+        """The cost of a mixture that runs one option in each slot."""
         found = self._nested
         for group, slot in self.slots:
             found = found[path[group].active[slot][0]]
@@ -48,9 +49,9 @@ class Term:
 class CostTable:
     """The costs of a space's architectures, as a sum of terms.
 
-    ``fixed`` is what every network of the space costs, ``options[group]`` (float64 [slots,
-    options]) what each choice adds by itself, and each of ``joint`` what several choices add
-    together.
+    ``fixed`` is the cost of the parts that every network of the space has. ``options[group]``
+    (float64 [slots, options]) is the cost that each choice adds by itself. Each of ``joint`` is the
+    cost that several choices add together.
     """
 
     space: Space
@@ -70,7 +71,7 @@ class CostTable:
         return total
 
     def __neg__(self) -> "CostTable":
-        """The table of the opposite costs."""
+        """The table with the negative of every cost."""
         return CostTable(
             self.space,
             -self.fixed,
@@ -80,39 +81,47 @@ class CostTable:
 
     @cached_property
     def _rows(self) -> dict[str, list[list[float]]]:
-        """The same numbers as ``options``, which are looked up thirty times as fast: budgets draw
-        thousands of architectures.
+        """``options`` as nested lists: a lookup is thirty times as fast as in a tensor, and budgets
+        draw thousands of architectures.
         """
         return {name: table.tolist() for name, table in self.options.items()}
 
     def expected(self, mixture: Mixture) -> Tensor:
-        """The mean cost of architectures drawn by a dense mixture, differentiable in its weights
-        (Cai et al., ICLR 2019, eq. 8).
+        """The mean cost of the architectures that a dense mixture draws, differentiable in its
+        weights (Cai et al., ICLR 2019, eq. 8).
 
-        Slots are drawn independently, so that a term over several slots has the mean over all
-        combinations, weighted by the products of their probabilities. A slot counts as often as the
-        space keeps it (:meth:`Space.presence`): in DARTS's cells 2 of a node's in-edges.
+        Slots are drawn independently. Therefore the mean of a term over several slots is the mean
+        over all combinations, weighted by the products of their probabilities. A slot is weighted
+        by the probability that the space keeps it (:meth:`Space.presence`): in the cells of DARTS,
+        two in-edges of a node are kept.
         """
         total = torch.zeros(())
         for name, choice in mixture.items():
             table = self.options[name] * self.space.presence(name)[:, None]
-            total = total + (choice.weights * table.to(choice.weights)).sum()
+            weights = weights_of(choice)
+            total = total + (weights * table.to(weights)).sum()
         for term in self.joint:
             mean = term.costs
             for group, slot in reversed(term.slots):  # one axis after the other, the last first
-                row = mixture[group].weights[slot] * self.space.presence(group)[slot]
+                row = weights_of(mixture[group])[slot] * self.space.presence(group)[slot]
                 mean = mean.to(row) @ row
             total = total + mean
         return total + self.fixed
 
 
+def weights_of(choice: Choice) -> Tensor:
+    """The weights of a choice of a dense mixture."""
+    assert choice.weights is not None
+    return choice.weights
+
+
 def counted(space: Space, task: Task) -> dict[str, CostTable]:
-    """The tables of ``params`` and ``madds`` (multiply-adds an input), as
-    :func:`supernet.cost.count.count` has them. There is none for a space that is not
-    :class:`~supernet.spaces.capabilities.Costed`.
+    """The tables of ``params`` and ``madds`` (multiply-adds for one input), as
+    :func:`supernet.cost.count.count` counts them. A space that is not
+    :class:`~supernet.spaces.capabilities.Costed` has none.
 
     Raises:
-        UserError: the terms of the space do not give the costs of its networks.
+        UserError: the terms of the space do not add up to the costs of its networks.
     """
     if isinstance(space, Itemised):
         return counted_by_modules(space, task)
@@ -121,11 +130,11 @@ def counted(space: Space, task: Task) -> dict[str, CostTable]:
     return {}
 
 
-# --- of a supernet that holds each option as a module of its own
+# --- for a supernet that holds each option as a module of its own
 
 
 def counted_by_modules(space: Itemised, task: Task) -> dict[str, CostTable]:
-    """The tables of a space from the modules of one supernet."""
+    """The tables of a space, counted from the modules of one supernet."""
     with torch.device("meta"):
         network = space.supernet(task, "evaluation").eval()
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
@@ -136,9 +145,8 @@ def counted_by_modules(space: Itemised, task: Task) -> dict[str, CostTable]:
     def params(name: str, module: nn.Module) -> int:
         return sum(parameter.numel() for parameter in module.parameters(recurse=False))
 
-    def madds(
-        name: str, module: nn.Module
-    ) -> int:  # of leaves: the counter books a module's flops with its parents too
+    def madds(name: str, module: nn.Module) -> int:
+        # Only leaves count: the counter adds the flops of a module to those of its parents too.
         leaf = not any(True for _ in module.children())
         return sum(flops.get(f"{root}.{name}", {}).values()) // 2 if leaf else 0
 
@@ -151,23 +159,21 @@ def everything(space: Space) -> Mixture:
 
 
 def nothing(space: Space) -> dict[str, Tensor]:
-    """A table of zeros for each group, for the costs of its options."""
+    """A table of zeros for each group: the costs of options that cost nothing."""
     return {group.name: torch.zeros(group.shape, dtype=torch.float64) for group in space.groups}
 
 
 def tabulated(
     space: Itemised, network: nn.Module, cost: Callable[[str, nn.Module], float]
 ) -> CostTable:
-    """A table from the cost of each single module of a supernet, its children not counted."""
+    """A table from the cost of each single module of a supernet, without its children."""
     options = nothing(space)
     places = space.candidates(network)
     fixed = 0.0
     for name, module in network.named_modules():
         parts = name.split(".")
-        place = next(
-            (places[p] for i in range(len(parts), 0, -1) if (p := ".".join(parts[:i])) in places),
-            None,
-        )
+        prefixes = (".".join(parts[:length]) for length in range(len(parts), 0, -1))
+        place = next((places[prefix] for prefix in prefixes if prefix in places), None)
         if place is None:
             fixed += cost(name, module)
         else:
@@ -176,15 +182,15 @@ def tabulated(
     return CostTable(space, fixed, options)
 
 
-# --- of any other space: from whole networks that differ in one term
+# --- for any other space: from whole networks that differ in one term
 
 
 def counted_by_differences(space: Costed, task: Task) -> dict[str, CostTable]:
-    """The tables of a space from the counts of whole standalone networks, checked on a few random
-    architectures.
+    """The tables of a space from the counts of whole standalone networks. They are checked on a few
+    random architectures.
 
     Raises:
-        UserError: the terms do not give the costs of these.
+        UserError: the terms do not add up to the costs of these architectures.
     """
     costs = {one: count(space.standalone(one, task), task) for one in compared(space)}
     tables = {
@@ -205,13 +211,13 @@ def counted_by_differences(space: Costed, task: Task) -> dict[str, CostTable]:
 
 
 def anchor(space: Space) -> Architecture:
-    """The architecture of the first value of every gene, from which others are told apart."""
+    """The architecture of the first value of every gene. Others are compared with it."""
     return space.express([gene.values[0] for gene in space.genes])
 
 
 def variants(space: Costed, slots: tuple[Slot, ...]) -> list[Architecture]:
-    """The architectures that have any options in ``slots`` and those of the anchor elsewhere, the
-    options of the last slot running fastest.
+    """The architectures that have any options in ``slots``, and the options of the anchor in all
+    other slots. The options of the last slot change fastest.
     """
     groups = {group.name: group for group in space.groups}
     found = []
@@ -230,12 +236,13 @@ def compared(space: Costed) -> list[Architecture]:
 
 
 def decomposed(space: Costed, costs: Mapping[Architecture, float]) -> CostTable:
-    """The table from the costs of whole networks: those of :func:`compared`.
+    """The table from the ``costs`` of whole networks: those of :func:`compared`.
 
-    What the anchor costs is fixed. Each term in turn gets what its variants cost beyond the sum of
-    the terms before it. This is the anchored decomposition of a function; it is exact if the costs
-    are a sum of functions of these terms, overlapping ones too: the rest is then such a sum as
-    well, and zero wherever only the slots of one term differ from the anchor, hence zero.
+    The cost of the anchor is fixed. Each term in turn gets the difference between the costs of its
+    variants and the sum of the terms before it. This is the anchored decomposition of a function.
+    It is exact if the costs are a sum of functions of these terms, even if the terms overlap. For
+    then the rest is such a sum as well. It is zero for every architecture that differs from the
+    anchor in the slots of one term only. Therefore it is zero everywhere.
     """
     shape = {group.name: len(group.options) for group in space.groups}
     table = CostTable(space, float(costs[anchor(space)]), nothing(space))

@@ -1,5 +1,5 @@
-"""What leaves the house: one folder with the network in every form, each proven equal to the
-original before it is called done.
+"""Export: writes one folder that holds the network in every form. Each form is compared with the
+original before the folder is put in place.
 """
 
 from supernet.export.bundle import export_network, load_bundle

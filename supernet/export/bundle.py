@@ -1,14 +1,16 @@
-"""The folder that is exported: written, checked form by form against the original, and only then
-put in place.
+"""The exported folder. It is written, each form is compared with the original, and only then is the
+folder put in place.
 
-| file | what | to load it |
+| file | what it holds | read by |
 |---|---|---|
-| ``architecture.json`` | the architecture, and all that is needed to build the network again | any JSON reader |
-| ``network.py`` | its source, which imports torch alone | Python |
-| ``model.safetensors`` | its weights | safetensors |
-| ``model.pt2`` | the network as a ``torch.export`` program, any batch size | ``torch.export.load`` |
-| ``model.onnx`` | the same as ONNX, input ``images``, output ``logits``, any batch size | onnxruntime and others |
-| ``bundle.json`` | checksums of these, versions, and how far each form was from the original | any JSON reader |
+| ``architecture.json`` | the architecture, and what is needed to build the network | JSON readers |
+| ``network.py`` | the source of the network, which imports torch only | Python |
+| ``model.safetensors`` | the weights | safetensors |
+| ``model.pt2`` | the network as a ``torch.export`` program | ``torch.export.load`` |
+| ``model.onnx`` | the same as ONNX, input ``images``, output ``logits`` | onnxruntime and others |
+| ``bundle.json`` | checksums, versions, and the difference of each form | JSON readers |
+
+``model.pt2`` and ``model.onnx`` accept any batch size.
 """
 
 import copy
@@ -37,8 +39,9 @@ from supernet.spaces.space import Space
 from supernet.task import Task
 
 SCHEMA = 1
-TOLERANCE = 1e-4  # largest difference from the original, relative to the largest output, in float32
-BATCHES = (1, 5)  # the batch sizes that every form is compared on
+# the largest allowed difference from the original, relative to the largest output, in float32
+TOLERANCE = 1e-4
+BATCHES = (1, 5)  # the batch sizes for which every form is compared
 PACKAGES = ("supernet", "torch", "safetensors", "onnx", "onnxruntime")
 
 
@@ -48,23 +51,25 @@ def export_network(
     space: Space,
     *,
     task: Task,
-    folder: str | os.PathLike,
+    folder: str | os.PathLike[str],
     metadata: dict[str, Any],
 ) -> dict[str, Any]:
-    """Writes the standalone ``network`` of ``architecture`` into ``folder`` in every form; returns
-    what ``bundle.json`` holds.
+    """Writes the standalone ``network`` of ``architecture`` into ``folder`` in every form. Returns
+    the content of ``bundle.json``.
 
-    Each form is loaded back from its file and gives the network's output in evaluation mode, on
-    batches of two sizes, before the folder is put in place; until then, and if anything fails, an
-    earlier export there stays as it was. Files there that no export writes are kept. An auxiliary
-    head is left behind. ``task`` is what the network was trained for. ``metadata`` holds JSON values;
-    of these, ``mean`` and ``std`` normalise the images (per channel, of pixels from 0 to 1; without
-    them: 0 and 1).
+    Each form is loaded back from its file. In evaluation mode, it must return the output of the
+    network, on batches of two sizes. Only then is the folder put in place. Until then, and if
+    anything fails, an earlier export in this folder stays unchanged. Files in the folder that an
+    export does not write are kept. An auxiliary head is left out.
+
+    ``task`` is what the network was trained for. ``metadata`` holds JSON values. Of these, ``mean``
+    and ``std`` normalise the images (per channel, of pixels from 0 to 1); without them they are 0
+    and 1.
 
     Raises:
-        UserError: the network's output is not finite, its source cannot stand alone, or the folder
+        UserError: the network's output is not finite, its source cannot be run alone, or the folder
             cannot be written.
-        RuntimeError: a form differs from the network; the text names it.
+        RuntimeError: a form differs from the network; the text names the form.
     """
     settings = settings_of(network)
     original = copy.deepcopy(network).cpu().eval()
@@ -124,8 +129,8 @@ def export_network(
 
 
 def _write_forms(folder: Path, samples: list[Tensor], expected: list[Tensor]) -> dict[str, float]:
-    """Writes the forms that are made of the source and the weights in ``folder``; how far each is
-    from what is ``expected`` of the samples.
+    """Writes into ``folder`` the forms that are made from the source and the weights. Returns the
+    difference of each form from the ``expected`` outputs of the samples.
     """
     try:
         plain = _rebuild(folder)
@@ -157,6 +162,7 @@ def _write_forms(folder: Path, samples: list[Tensor], expected: list[Tensor]) ->
         output_names=["logits"],
         dynamic_shapes=({0: "batch"},),
     )
+    assert onnx is not None
     _write(folder / "model.onnx", onnx.model_proto.SerializeToString())
     differences["model.onnx"] = _difference(
         "model.onnx", _onnx(folder / "model.onnx"), samples, expected
@@ -168,7 +174,7 @@ def settings_of(network: nn.Module) -> dict[str, Any]:
     """The arguments that build the network again, without an auxiliary head.
 
     Raises:
-        UserError: the network does not say.
+        UserError: the network has no attribute ``settings``.
     """
     settings = getattr(network, "settings", None)
     if not isinstance(settings, dict):
@@ -179,7 +185,7 @@ def settings_of(network: nn.Module) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if name != "auxiliary"}
 
 
-def load_bundle(folder: str | os.PathLike) -> nn.Module:
+def load_bundle(folder: str | os.PathLike[str]) -> nn.Module:
     """The exported network with its weights, in evaluation mode, from ``network.py`` and
     ``model.safetensors``.
 
@@ -242,8 +248,8 @@ def _onnx(path: Path) -> Callable[[Tensor], Tensor]:
 def _difference(
     form: str, run: Callable[[Tensor], Tensor], samples: list[Tensor], expected: list[Tensor]
 ) -> float:
-    """The largest difference of ``run`` from what is expected, relative to the largest output
-    expected of that batch.
+    """The largest difference of ``run`` from the expected outputs, relative to the largest expected
+    output of the same batch.
     """
     found = []
     with torch.no_grad():
@@ -256,9 +262,8 @@ def _difference(
                 )
             scale = wanted.abs().max().clamp_min(torch.finfo(wanted.dtype).tiny)
             found.append(float((output - wanted).abs().max() / scale))
-    if not all(
-        difference <= TOLERANCE for difference in found
-    ):  # a NaN is no small difference either
+    # written so that a NaN is an error too
+    if not all(difference <= TOLERANCE for difference in found):
         raise RuntimeError(
             f"export: {form} differs from the network by {max(found):.1e} of its output, above "
             f"{TOLERANCE:.0e}"
@@ -277,12 +282,12 @@ def _sha256(path: Path) -> str:
 
 @contextmanager
 def _replacing(folder: Path) -> Iterator[Path]:
-    """Yields a new folder beside ``folder`` that takes its place when the block ends well; else
-    ``folder`` is as it was.
+    """Yields a new folder beside ``folder``. When the block ends without an error, the new folder
+    replaces ``folder``. If it raises, ``folder`` stays unchanged.
 
-    What the new folder lacks of the old one's files is copied over. A stop at any moment leaves one
-    of the two complete: between the two renames the old one lies beside, and the next export puts
-    it back first.
+    Files of the old folder that the new one does not have are copied. After a stop at any moment,
+    one of the two folders is complete. Between the two renames the old folder has another name;
+    then the next export first renames it back.
     """
     folder = folder.resolve()
     new, old = folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")

@@ -1,12 +1,14 @@
-"""Writes the source of a network as one file that needs PyTorch alone, and runs such a file.
+"""Writes the source of a network as one file that needs PyTorch only, and runs such a file.
 
-The classes are those that trained the network, copied word for word. Starting from the network's
-class, the names that a definition uses are followed through the imports of its module, and whatever
-belongs to the network is taken over, each definition after those that it needs. What belongs to it
-is decided by one rule: a module does if it lies in this project, or in the same top-level package
-(or module) as the network's class. All else must be PyTorch or the standard library, and is
-imported. Of a table of functions (lambdas), such as that of the operations, only the entries stay
-whose names are among the arguments that the network is built with.
+The file holds the classes that trained the network, copied word for word. The search for them
+starts at the network's class. It follows the names that a definition uses through the imports of
+its module, and copies every definition that belongs to the network, after the definitions that it
+needs itself. One rule decides what belongs to the network: modules of this project, and modules of
+the same top-level package (or module) as the network's class. Everything else must be PyTorch or
+the standard library, and is imported.
+
+Some tables hold functions (lambdas), such as the table of the operations. Of such a table, only the
+entries are kept whose names are in the arguments that the network is built with.
 """
 
 import ast
@@ -29,16 +31,16 @@ CANNOT = "cannot export the network"
 
 
 class Definitions:
-    """What one class needs to stand in a file of its own: imports, and ``texts``, from name to
-    source, in order.
+    """Everything that one class needs in a file of its own: the imports, and ``texts`` (name ->
+    source, in order).
 
-    No module is imported for that: all that a class needs at run time is imported already.
+    No module is imported for this: everything that a class needs at run time is imported already.
     """
 
     def __init__(self, kind: type, keys: Collection[str]):
-        self.keys = keys  # of tables, the entries to keep
+        self.keys = keys  # the entries of tables of functions to keep
         self.own = {PROJECT, kind.__module__.partition(".")[0]}
-        self.modules: set[str] = set()  # imported whole
+        self.modules: set[str] = set()  # imported as a whole
         self.names: dict[str, set[str]] = {}  # module -> names imported from it
         self.texts: dict[str, str] = {}
         self._origin: dict[str, str] = {}  # name -> module that defines it
@@ -50,8 +52,8 @@ class Definitions:
         self._add(kind.__name__, kind.__module__)
 
     def _add(self, name: str, module: str) -> None:
-        """Adds what ``name`` means at the top level of ``module``, unless it means nothing there (a
-        local name, a builtin).
+        """Adds the definition of ``name`` at the top level of ``module``. If there is none (it is a
+        local name or a builtin), it adds nothing.
         """
         source, statements = _parsed(sys.modules[module])
         for statement in statements:
@@ -101,7 +103,11 @@ class Definitions:
             self._add(alias.name, source)
 
     def _belongs(self, source: str, module: str) -> bool:
-        """Whether what is imported from ``source`` is to be copied; if not, it may be imported."""
+        """Whether a definition of the module ``source`` is copied; if not, it is imported.
+
+        Raises:
+            UserError: it may not be imported either.
+        """
         root = source.partition(".")[0]
         if root in self.own:
             return True
@@ -131,21 +137,22 @@ class Definitions:
         self.texts[name] = text
 
     def _assigned(self, source: str, statement: ast.Assign | ast.AnnAssign) -> tuple[ast.AST, str]:
-        """What a statement assigns, and its text with the comment above it; of a table of functions
-        the entries in use alone.
+        """The expression that a statement assigns, and the text of the statement with the comment
+        above it. Of a table of functions, only the used entries are returned.
         """
         comment, lines = _with_comment(source, statement)
         table = statement.value
         if not (
             isinstance(table, ast.Dict)
             and isinstance(statement, ast.Assign)
+            and isinstance(statement.targets[0], ast.Name)
             and all(isinstance(value, ast.Lambda) for value in table.values)
         ):
             return statement, "\n".join(comment + lines)
         kept = [
             (k, v)
             for k, v in zip(table.keys, table.values, strict=True)
-            if ast.literal_eval(k) in self.keys
+            if k is not None and ast.literal_eval(k) in self.keys
         ]
         entries = [
             f"    {ast.get_source_segment(source, k)}: {ast.get_source_segment(source, v)},"
@@ -176,7 +183,7 @@ def _text(source: str, statement: ast.ClassDef | ast.FunctionDef) -> str:
 
 
 def _with_comment(source: str, statement: ast.stmt) -> tuple[list[str], list[str]]:
-    """The lines of the comment right above a statement, and those of the statement."""
+    """The lines of the comment directly above a statement, and the lines of the statement."""
     lines = source.splitlines()
     first = statement.lineno - 1
     while first and lines[first - 1].startswith("#"):
@@ -205,14 +212,14 @@ def network_source(
     mean: list[float],
     std: list[float],
 ) -> str:
-    """The text of ``network.py``: ``kind(**settings)`` with every definition that it needs, as a
-    person would lay it out.
+    """The text of ``network.py``: ``kind(**settings)``, with every definition that it needs, in a
+    readable layout.
 
-    ``architecture`` is the architecture in its papers' notation, ``task`` what it was trained for;
-    ``mean`` and ``std`` (per channel, of pixels from 0 to 1) normalise the images.
+    ``architecture`` is the architecture in the notation of its paper. ``task`` is what it was
+    trained for. ``mean`` and ``std`` (per channel, of pixels from 0 to 1) normalise the images.
 
     Raises:
-        UserError: some definition cannot be copied; the line says which and why.
+        UserError: a definition cannot be copied. The message says which one, and why.
     """
     definitions = Definitions(kind, set(_strings(settings)))
     wrapped = textwrap.fill(
@@ -224,7 +231,8 @@ def network_source(
         break_on_hyphens=False,
     )
     shape = ", ".join(str(size) for size in task.input_shape)
-    header = f'''"""A network that was found and trained by {PROJECT} {version}. This file needs PyTorch alone.
+    title = f"A network that was found and trained by {PROJECT} {version}."
+    header = f'''"""{title} This file needs PyTorch alone.
 
 {wrapped}
 
@@ -254,7 +262,7 @@ SETTINGS = {_literal(settings)}"""
 
 
 def _literal(settings: Mapping[str, Any]) -> str:
-    """A dictionary as Python, a line an entry; lists a line an item."""
+    """A dictionary as Python source: one line for each entry, and for each item of a list."""
     lines = ["{"]
     for name, value in settings.items():
         if isinstance(value, list) and value:
@@ -265,24 +273,24 @@ def _literal(settings: Mapping[str, Any]) -> str:
 
 
 def _value(value: Any) -> str:
-    """``repr`` with the quotes of the rest of the file."""
+    """The ``repr`` of a value, with double quotes as in the rest of the file."""
     if isinstance(value, tuple):
         return f"({', '.join(_value(item) for item in value)})"
     return f'"{value}"' if isinstance(value, str) else repr(value)
 
 
 def run_source(path: Path) -> ModuleType:
-    """Runs the file at ``path`` in a module of its own, which may import PyTorch and the standard
-    library but nothing else.
+    """Runs the file at ``path`` in a module of its own. The file may import PyTorch and the
+    standard library only.
 
-    So the file is proven to stand alone, even where this project can be imported. It is code: run
-    only files that you trust.
+    This proves that the file can be used alone, even if this project could be imported. The file is
+    code: run only files that you trust.
 
     Raises:
-        ImportError: the file imports something else.
+        ImportError: the file imports another module.
     """
 
-    def import_torch_alone(name, *rest):
+    def import_torch_alone(name: str, *rest: Any) -> ModuleType:
         root = name.partition(".")[0]
         if root != "torch" and root not in sys.stdlib_module_names:
             raise ImportError(f"{path.name} imports {name}, but may import torch alone")
@@ -290,7 +298,7 @@ def run_source(path: Path) -> ModuleType:
 
     module = ModuleType(path.stem)
     module.__dict__["__builtins__"] = vars(builtins) | {"__import__": import_torch_alone}
-    # The bare name, so that exported programs, which note where each operation came from, hold no
-    # path of this machine.
+    # Exported programs record the file of each operation. With the bare name, they hold no path of
+    # this machine.
     exec(compile(path.read_text(encoding="utf-8"), path.name, "exec"), module.__dict__)
     return module

@@ -11,21 +11,20 @@ from supernet.errors import UserError
 from supernet.export.bundle import load_bundle
 from supernet.files import read_json
 
-default_cfgs: dict[
-    str, Any
-] = {}  # where timm's register_model looks for the configurations of this module's models
+# timm's register_model looks here for the configurations of this module's models.
+default_cfgs: dict[str, Any] = {}
 
 
-def register_timm(folder: str | os.PathLike, name: str) -> None:
-    """Makes ``timm.create_model(name)`` give the network exported to ``folder``, always with its
-    trained weights.
+def register_timm(folder: str | os.PathLike[str], name: str) -> None:
+    """Registers the network that was exported to ``folder``, so that ``timm.create_model(name)``
+    returns it. It always has its trained weights.
 
-    Its ``pretrained_cfg`` says how to prepare images, for ``timm.data.resolve_model_data_config``
-    and what builds on it.
+    Its ``pretrained_cfg`` says how images must be prepared. ``timm.data.resolve_model_data_config``
+    and the functions that build on it read it.
 
     Raises:
-        UserError: the folder holds no sound export (also later, from ``create_model``, if it was
-            damaged since), or ``create_model`` is asked for another number of classes or input
+        UserError: the folder holds no valid export. ``create_model`` raises the same error if the
+            export was damaged later, or if it is called with another number of classes or input
             channels than the network has.
     """
     folder = Path(folder).resolve()
@@ -45,8 +44,7 @@ def register_timm(folder: str | os.PathLike, name: str) -> None:
         num_classes: int | None = None,
         in_chans: int | None = None,
         *,
-        # These are what timm itself hands over; there is one set of weights, so that they choose
-        # nothing.
+        # timm passes these itself. They have no effect, because there is only one set of weights.
         pretrained: Any = None,
         pretrained_cfg: Any = None,
         pretrained_cfg_overlay: Any = None,
@@ -62,8 +60,9 @@ def register_timm(folder: str | os.PathLike, name: str) -> None:
                     f"{what}={has}"
                 )
         network = load_bundle(folder)
-        network.pretrained_cfg = network.default_cfg = {"architecture": name} | settings
-        network.num_classes = about["classes"]
+        own: Any = network  # torch's modules have no such attributes of their own
+        own.pretrained_cfg = own.default_cfg = {"architecture": name} | settings
+        own.num_classes = about["classes"]
         return network
 
     create.__name__ = name

@@ -1,4 +1,4 @@
-"""The job that trains one of the searcher's best from scratch, to choose among them."""
+"""The job that trains one of the searcher's best architectures from scratch, to compare them."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -16,15 +16,15 @@ from supernet.train.candidate import CandidateStage
 if TYPE_CHECKING:
     from supernet.runs.work import Work
 
-SEED = 999  # of the run's thousand: the chance of no retraining, for it must not choose by that
+SEED = 999  # of the run's thousand seeds; no retraining has it, so that none is favoured
 
 
 @dataclass(frozen=True)
 class Candidate(Job):
-    """Trains the last of ``texts``, but for the held-out images that judge it.
+    """Trains the last of ``texts`` without the held-out images, which then judge it.
 
-    It is ended early when it cannot come to what one of those before it came to: candidates need
-    each other, and run one after the other.
+    The training ends early if the candidate cannot reach the accuracy of an earlier one. Therefore
+    candidates need each other, and run one after the other.
     """
 
     texts: tuple[str, ...]  # the architectures, best first, up to this one
@@ -62,7 +62,7 @@ class Candidate(Job):
 
 
 def candidate_stage(work: "Work", job: Candidate, complete: list[list[float]]) -> CandidateStage:
-    """The training of a candidate; ``complete`` are the curves of those that were not ended."""
+    """The training of a candidate. ``complete`` are the curves of those that ran to the end."""
     setup, streams = work.setup, Streams(work.config.seed * 1000 + SEED)
     parts = shortlist_splits(setup)
     network = fresh_network(setup, setup.space.decode(job.texts[-1]), streams)
@@ -84,7 +84,7 @@ def candidate_stage(work: "Work", job: Candidate, complete: list[list[float]]) -
 
 @cache
 def shortlist_splits(setup: Setup) -> Splits:
-    """The images that a candidate trains on, and those held out to judge it (``architecture``)."""
+    """The images that a candidate trains on, and those that judge it (``architecture``)."""
     parts = ("images that candidates train on", "images held out by shortlist.held_out")
     chance = Streams(setup.config.seed).host("shortlist")
     share, images = 1 - setup.config.shortlist.held_out, setup.images

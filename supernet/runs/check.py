@@ -1,4 +1,4 @@
-"""``supernet check``: tries one step of the search and of a retraining; writes nothing."""
+"""``supernet check``: tries one step of the search and one of a retraining. It writes nothing."""
 
 import os
 import time
@@ -18,7 +18,7 @@ from supernet.runs.work import Work
 
 
 def check(setup: Setup) -> Iterator[str]:
-    """Says line by line how large everything is.
+    """Returns lines that say how large everything is.
 
     Raises:
         UserError: something is wrong with the configuration, or the search does not fit.

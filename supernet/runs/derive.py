@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Derive(Job):
-    """Decides on the architecture, and says what it costs."""
+    """Decides on the architecture, and computes its costs."""
 
     name = "derive"
 
@@ -57,7 +57,7 @@ class Derive(Job):
 
 
 def shortlist(work: "Work") -> list[Candidate]:
-    """The jobs that train the searcher's best; each needs those before it."""
+    """The jobs that train the searcher's best architectures. Each needs those before it."""
     if work.setup.given is not None or work.config.shortlist.size == 1:
         return []
     best = tuple(work.result(Judge())["best"])
@@ -65,19 +65,19 @@ def shortlist(work: "Work") -> list[Candidate]:
 
 
 def outcome(work: "Work") -> dict[str, Any]:
-    """What came of the shortlist: the best of those that were trained to the end."""
+    """The result of the shortlist: the best candidate of those that were trained to the end."""
     candidates = [work.result(job) for job in shortlist(work)]
     winner = max((one for one in candidates if not one["ended"]), key=lambda one: one["curve"][-1])
-    told = ("text", "epochs", "ended", "held_out_accuracy", "upper_bound")
+    columns = ("text", "epochs", "ended", "held_out_accuracy", "upper_bound")
     return {
         "best": winner["text"],
         "seconds": sum(one["seconds"] for one in candidates),
-        "candidates": [{name: one[name] for name in told} for one in candidates],
+        "candidates": [{name: one[name] for name in columns} for one in candidates],
     }
 
 
 def described(work: "Work", architecture: Architecture) -> dict[str, Any]:
-    """An architecture as ``architecture.json`` has it."""
+    """An architecture in the form of ``architecture.json``."""
     found = architecture.to_dict() | {"text": work.space.encode(architecture)}
     if isinstance(work.space, Drawable):
         found["graph"] = work.space.graph(architecture)
@@ -85,7 +85,7 @@ def described(work: "Work", architecture: Architecture) -> dict[str, Any]:
 
 
 def write_architectures(work: "Work", derived: dict[str, Any]) -> Architecture:
-    """Writes ``architecture.json`` and the Pareto front, where they are missing."""
+    """Writes ``architecture.json`` and the Pareto front, if they are missing."""
     if not (path := work.folder / "architecture.json").exists():
         write_json(path, derived["architecture"])
     for number, point in enumerate(derived["derive"].get("pareto", []), start=1):

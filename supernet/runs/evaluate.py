@@ -14,14 +14,15 @@ from supernet.runs.work import Work
 
 
 def evaluate(setup: Setup, folder: Path) -> str:
-    """Judges the given architecture, or what the run in ``folder`` derived; writes nothing.
+    """Judges the given architecture, or else the one that the run in ``folder`` derived. It writes
+    nothing.
 
     Returns:
         One line for people.
 
     Raises:
         UserError: the folder has no trained supernet of these settings, or there is no
-        architecture.
+            architecture.
     """
     state = State.read(folder)
     work = Work(as_planned(setup, state.memory), state)
@@ -33,7 +34,7 @@ def evaluate(setup: Setup, folder: Path) -> str:
     if architecture is None:
         if "derive" not in state.stages:
             raise UserError(
-                f"{folder} has no derived architecture yet; say architecture=..., or run supernet "
+                f"{folder} has no derived architecture yet; give architecture=..., or run supernet "
                 "derive first"
             )
         architecture = Architecture.from_dict(state.stages["derive"]["result"]["architecture"])

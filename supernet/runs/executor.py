@@ -1,8 +1,9 @@
-"""Who runs jobs that do not need each other: this process, or several processes on this machine.
+"""Executors run jobs that do not need each other, in this process or in several processes of this
+machine.
 
-An executor is small: :meth:`Executor.run` takes jobs and calls ``finished`` with each result. The
-same bits come out of every executor, because each job draws from generators of its own and uses as
-many threads as the configuration says, however many jobs run at once.
+An executor is small: :meth:`Executor.run` takes jobs and calls ``finished`` with each result. Every
+executor computes the same bits. Each job draws from generators of its own and uses as many threads
+as the configuration says, independently of how many jobs run at once.
 """
 
 import multiprocessing
@@ -53,7 +54,7 @@ class Executor(Protocol):
 
 
 class Here:
-    """One job after the other, in this process."""
+    """Runs one job after the other, in this process."""
 
     workers = 1
 
@@ -80,9 +81,10 @@ def executor_of(setup: Setup) -> "Here | Processes":
 
 
 class Processes:
-    """So many jobs at once, each in a process of its own that is kept for the next job.
+    """Runs up to ``workers`` jobs at once, each in a process of its own. A process is kept for the
+    next job.
 
-    A pool of one process stands behind each: the death of a process breaks its own pool alone.
+    Each process has a pool of its own. If a process dies, only its own pool breaks.
     """
 
     def __init__(self, workers: int):
@@ -98,7 +100,7 @@ class Processes:
         self.slots = []
 
     def run(self, work: Work, jobs: Sequence[Job], finished: Finished) -> None:
-        if len(jobs) == 1:  # another process would only take time
+        if len(jobs) == 1:  # another process would only cost time
             Here().run(work, jobs, finished)
             return
         failures: list[Failure] = []
@@ -120,7 +122,7 @@ class Processes:
                 for slot in self.slots:
                     done = slot.future is not None and slot.future.done()
                     display.show(slot)
-                    work.told()
+                    work.on_row()
                     if done:
                         job, outcome = slot.take()
                         if isinstance(outcome, Failure):
@@ -135,7 +137,7 @@ class Processes:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a job failed; whether jobs that have not begun are left out (``ends``)."""
+    """Why a job failed, and whether jobs that have not begun are then left out (``ends``)."""
 
     line: str
     ends: bool
@@ -143,14 +145,14 @@ class Failure:
 
 @dataclass(frozen=True)
 class Interrupted:
-    """A job was asked to stop, and did."""
+    """A job stopped, because it was asked to stop."""
 
     signum: int
 
 
 @dataclass
 class Slot:
-    """One worker: a pool of one process, and the pipe through which it tells what it does."""
+    """One worker: a pool of one process, and the pipe through which it reports what it does."""
 
     pool: ProcessPoolExecutor | None = None
     reader: Connection = field(init=False)
@@ -173,7 +175,7 @@ class Slot:
         self.future = self.pool.submit(compute, work.setup.settings, str(work.folder), job)
 
     def messages(self) -> Iterator[tuple[Any, ...]]:
-        """What the worker has told since the last time."""
+        """The messages of the worker since the last call."""
         while self.reader.poll():
             message = self.reader.recv()
             if message[0] == "pid":
@@ -186,7 +188,7 @@ class Slot:
             os.kill(self.pid, signal.SIGTERM)
 
     def take(self) -> tuple[Job, Any]:
-        """The job that has ended and its outcome; a process that died is replaced."""
+        """The job that has ended, and its outcome. A process that died is replaced."""
         assert self.job is not None and self.future is not None
         job, future = self.job, self.future
         self.job = self.future = None
@@ -213,7 +215,7 @@ class Slot:
 
 
 class Display:
-    """Shows what the workers tell: the stages of several jobs side by side."""
+    """Shows what the workers report: the stages of several jobs side by side."""
 
     def __init__(self, progress: Progress):
         self.progress = progress
@@ -241,7 +243,7 @@ class Display:
                 self.stages.pop(place)[0].close()
 
     def end(self, slot: "Slot") -> None:
-        """Ends the stages of a worker that cannot tell any more."""
+        """Ends the stages of a worker that cannot report any more."""
         for place in [place for place in self.stages if place[0] == id(slot)]:
             self.stages.pop(place)[0].close()
 
@@ -250,7 +252,7 @@ class Display:
 
 
 class RemoteProgress(Progress):
-    """Tells the main process what a worker does; messages are short, so that each is one write."""
+    """Sends the main process what a worker does. Messages are short, so that each is one write."""
 
     def __init__(self, writer: Connection):
         super().__init__(quiet=True)
@@ -269,13 +271,13 @@ class RemoteProgress(Progress):
 
 
 def shown(metrics: Any) -> dict[str, float]:
-    """The few figures that a person watches."""
+    """The few figures that are shown while a job runs."""
     return {k: metrics[k] for k in ("loss", "accuracy", "peak_memory_bytes") if k in metrics}
 
 
 @dataclass
 class Worker:
-    """What a worker process keeps from job to job."""
+    """The objects that a worker process keeps between jobs."""
 
     progress: Progress
     stop: StopRequest
@@ -283,11 +285,11 @@ class Worker:
     setup: Setup | None = None
 
 
-WORKER: Worker | None = None  # in a worker process; there is one a process
+WORKER: Worker | None = None  # set in a worker process; each process has its own
 
 
 def begin(writer: Connection) -> None:
-    """Prepares a worker process: how it tells, how it stops, and that it ends with its parent."""
+    """Prepares a worker process: how it reports, how it stops, and that it ends with its parent."""
     global WORKER
     WORKER = Worker(RemoteProgress(writer), StopRequest())
     for number in (signal.SIGINT, signal.SIGTERM):  # Ctrl-C reaches the workers as well
@@ -299,13 +301,13 @@ def begin(writer: Connection) -> None:
 
 
 def end_with(sentinel: int) -> None:
-    """Ends this process at once when the main process is gone, however it ended."""
+    """Ends this process at once if the main process ends, for any reason."""
     wait([sentinel])
     os._exit(1)
 
 
 def compute(settings: dict[str, Any], folder: str, job: Job) -> Any:
-    """Computes a job in a worker process: its result, or that it was interrupted."""
+    """Computes a job in a worker process. Returns its result, or that it was interrupted."""
     assert WORKER is not None
     if WORKER.settings != settings:
         WORKER.settings, WORKER.setup = settings, Setup(typed(Config, settings, ""))

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Export(Job):
-    """Exports the derived network, trained with the first seed.
+    """Exports the derived network that was trained with the first seed.
 
-    Never the best seed: that would choose by the test images.
+    It does not export the best seed, because that would choose by the test images.
     """
 
     architecture: Architecture
@@ -40,7 +40,7 @@ class Export(Job):
             "data": work.config.data.name,
         }
         if data.source_size is not None:
-            # Whoever uses the network must first make images as small.
+            # A user of the network must first reduce images to the same size.
             metadata["averaged_down_from"] = list(data.source_size)
         with work.progress.stage(self.name, 1) as update:
             export_network(

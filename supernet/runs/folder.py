@@ -1,10 +1,10 @@
-"""What a run's folder holds: its state, its results, its checkpoints, its rows of figures.
+"""The folder of a run: its state, its results, its checkpoints, and its rows of figures.
 
-| file | what |
+| file | what it holds |
 |---|---|
-| ``state.json`` | of every finished job its key and its result, and what the run must remember |
+| ``state.json`` | the key and the result of every finished job, and what the run must remember |
 | ``results.json`` | the figures of the run so far, for people and programs |
-| ``checkpoints/JOB.pt`` | where a job that trains has got to |
+| ``checkpoints/JOB.pt`` | the last checkpoint of a job that trains |
 | ``metrics/JOB.jsonl`` | the rows that a job has logged |
 | ``metrics.jsonl`` | the rows of all jobs, in the order in which they came |
 """
@@ -23,21 +23,23 @@ SCHEMA = 2
 
 @dataclass
 class State:
-    """What ``state.json`` holds. It is replaced in one piece whenever a job ends."""
+    """The content of ``state.json``. It is replaced as a whole whenever a job ends."""
 
     folder: Path
     # Name of each finished job -> its key and its result.
     stages: dict[str, dict[str, Any]] = field(default_factory=dict)
     plan: str | None = None  # the key of all settings that a result depends on
     parent: str | None = None  # the folder of the run that this one goes on from
-    # The parent's search as it was when this run began: the parent may go on, move or be deleted.
+    # The parent's search when this run began. It is kept, because the parent may be continued,
+    # moved or deleted.
     origin: dict[str, Any] | None = None
     warm_start: list[str] | None = None  # keys of the retrainings that retrain.warm_start names
-    memory: dict[str, Any] | None = None  # what was predicted, and the batch that was chosen by it
+    # the predicted memory, and the batch that was chosen for it
+    memory: dict[str, Any] | None = None
 
     @classmethod
     def read(cls, folder: Path) -> "State":
-        """The state of ``folder``; an empty one if it has none yet.
+        """The state of ``folder``; an empty state if it has none yet.
 
         Raises:
             UserError: the file is not JSON, or of another version.
@@ -65,12 +67,12 @@ class State:
 
 
 def rows_path(folder: Path, name: str) -> Path:
-    """Where the job of that name logs its rows."""
+    """The file in which the job of that name logs its rows."""
     return folder / "metrics" / f"{name.replace('/', '-')}.jsonl"
 
 
 def take_over(parent: Path, folder: Path, name: str) -> None:
-    """Copies checkpoint and rows of a finished job from the folder of the parent run."""
+    """Copies the checkpoint and the rows of a finished job from the folder of the parent run."""
     theirs, ours = Checkpoints(parent / "checkpoints"), Checkpoints(folder / "checkpoints")
     pairs = [
         (theirs.path(name), ours.path(name)),
@@ -82,10 +84,10 @@ def take_over(parent: Path, folder: Path, name: str) -> None:
 
 
 def copy(source: Path, target: Path) -> None:
-    """Copies a file, so that ``target`` is never half of one.
+    """Copies a file atomically: ``target`` is never incomplete.
 
     Raises:
-        UserError: it cannot be written.
+        UserError: ``target`` cannot be written.
     """
     from supernet.files import atomic
 
@@ -94,7 +96,7 @@ def copy(source: Path, target: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Removes what :func:`supernet.files.atomic` leaves behind when its process is killed."""
+    """Removes the temporary files that :func:`supernet.files.atomic` leaves if it is killed."""
     inside = ("checkpoints", "metrics", "pareto", "wandb")
     for parent in (folder, *(folder / name for name in inside)):
         for path in parent.glob(".*.tmp"):

@@ -1,4 +1,4 @@
-"""A job: one node of a run's graph, with a key that says all that its result depends on."""
+"""A job: one node of a run's graph. Its key stands for everything that its result depends on."""
 
 import hashlib
 import json
@@ -13,36 +13,38 @@ if TYPE_CHECKING:
 class Job(ABC):
     """One node of the graph. A subclass is a frozen dataclass; its fields say which node it is.
 
-    A job can run in another process or on another machine: it is sent there as its fields, and
-    finds its settings, and the results of other jobs, in the :class:`~supernet.runs.work.Work`.
+    A job can run in another process or on another machine. Only its fields are sent there. It finds
+    its settings, and the results of other jobs, in the :class:`~supernet.runs.work.Work`.
     """
 
-    name: str  # under which the run keeps its result, as retrain/0
+    name: str  # the name under which the run keeps its result, such as retrain/0
 
     @abstractmethod
     def inputs(self, work: "Work") -> dict[str, Any]:
-        """All that the result depends on: JSON values, and other jobs."""
+        """Everything that the result depends on: JSON values, and other jobs."""
 
     @abstractmethod
     def compute(self, work: "Work") -> dict[str, Any]:
-        """The result, a JSON value. It may leave files in the run's folder.
+        """Computes the result, a JSON value. It may write files into the run's folder.
 
         Raises:
-            UserError: it failed in a way that the user can mend.
-            Stopped: the run was asked to stop; the job goes on from its checkpoint next time.
+            UserError: it failed in a way that the user can correct.
+            Stopped: the run was asked to stop. The next start continues from the job's checkpoint.
         """
 
     def take_over(self, work: "Work", result: dict[str, Any]) -> None:  # noqa: B027
-        """Copies what else the job left in the folder of the parent run, which computed it."""
+        """Copies other files of the job from the folder of the parent run, which computed it."""
 
 
 def key_of(*parts: Any) -> str:
-    """A short hash that differs if any of the parts (JSON values) does."""
+    """A short hash that differs if any of the parts (JSON values) differs."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def key_of_job(job: Job, work: "Work") -> str:
-    """The key of a job: the hash of its name and inputs, in which a job stands for its key."""
+    """The key of a job: the hash of its name and its inputs. A job among the inputs is replaced by
+    its key.
+    """
 
     def plain(value: Any) -> Any:
         if isinstance(value, Job):

@@ -1,4 +1,4 @@
-"""The job that asks the searcher: architectures judged with the weights of the supernet."""
+"""The job that runs the searcher, which judges architectures with the weights of the supernet."""
 
 import time
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ ROWS = "derive"  # the name under which judgements are logged
 
 @dataclass(frozen=True)
 class Judge(Job):
-    """Finds the searcher's best architectures: as many as the shortlist has."""
+    """Finds the searcher's best architectures, as many as the shortlist has."""
 
     name = "judge"
 
@@ -34,9 +34,9 @@ class Judge(Job):
         return settings | {"searches": searches(work.setup), "size": size}
 
     def compute(self, work: "Work") -> dict[str, Any]:
-        """The best, best first, and what is on record of the search.
+        """The best architectures, best first, and a record of the search.
 
-        Architectures are judged with the weights of the last supernet; the scores are the mean over
+        Architectures are judged with the weights of the last supernet. The scores are the mean over
         all supernets.
         """
         stages = [trained_supernet(work, job.number) for job in searches(work.setup)]
@@ -76,7 +76,7 @@ class Judge(Job):
 
 
 def logged_front(work: "Work", found: SearchResult) -> list[dict[str, Any]]:
-    """Logs every architecture that was judged; returns the Pareto front of accuracy and cost."""
+    """Logs every architecture that was judged. Returns the Pareto front of accuracy and cost."""
     costs = {one: costs_of(work, one) for one in found.judged}
     with work.rows(ROWS) as rows:
         for index, (architecture, judgement) in enumerate(found.judged.items(), start=1):
@@ -93,9 +93,9 @@ def logged_front(work: "Work", found: SearchResult) -> list[dict[str, Any]]:
 def perturbed(
     work: "Work", stage: SearchStage, searcher: PerturbationSelection, key: str
 ) -> tuple[Logits, dict[str, Any]]:
-    """The scores of a derivation by perturbation, and how they came about.
+    """The scores of a derivation by perturbation, and a record of how they were found.
 
-    The supernet of ``stage`` is tuned for it.
+    The supernet of ``stage`` is tuned for this.
     """
     started = time.perf_counter()
     projection = searcher.projection(

@@ -1,4 +1,4 @@
-"""How architectures are judged with inherited weights, and how judgements outlive a stop."""
+"""Judges architectures with inherited weights, and keeps the judgements over a stop."""
 
 import dataclasses
 import math
@@ -24,7 +24,7 @@ Known = dict[tuple[Architecture, float], Judgement]  # by architecture and share
 
 
 def batches(setup: Setup, indices: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """The training images ``indices``, as they are judged on: normalised, not augmented."""
+    """The training images ``indices`` for judging: normalised, not augmented."""
     data, size = setup.data, setup.config.judge.batch_size
     return evaluation_batches(
         data.train, indices, size, mean=data.mean, std=data.std, device=setup.device
@@ -40,8 +40,8 @@ def judge(
 ) -> Judgement:
     """Judges an architecture, or a mixture, with the weights of ``supernet``.
 
-    It is judged on the first ``share`` of the architecture split, always the same images.
-    ``recalibration_batches`` is that of the configuration unless it is given.
+    The images are the first ``share`` of the architecture split, so that they are always the same.
+    ``recalibration_batches`` replaces the value of the configuration if it is given.
 
     Raises:
         UserError: the loss is not finite.
@@ -60,7 +60,9 @@ def judge(
 
 @contextmanager
 def kept_judgements(work: "Work", key: str) -> Iterator[tuple[Known, Callable[[], None]]]:
-    """Judgements that a file keeps, and what to call before each: it saves, and stops if asked."""
+    """Judgements that a file keeps, and a function to call before each judgement. The function
+    saves the file from time to time, and stops the run if it was asked to stop.
+    """
     path, saved = work.folder / "checkpoints" / f"judged-{key}.json", time.monotonic()
     known: Known = {}
     if path.exists():
@@ -95,7 +97,7 @@ def all_judged(
     judge_one: Callable[[Architecture], Judgement],
     update: Callable[[int, dict[str, float]], None],
 ) -> list[Judgement]:
-    """Judges each of ``architectures``, once for each ``key``; goes on where it stopped."""
+    """Judges each of ``architectures``, once for each ``key``. It continues where it stopped."""
     with kept_judgements(work, key) as (known, about_to_judge):
         for number, architecture in enumerate(architectures, start=1):
             if (architecture, 1.0) not in known:
@@ -106,12 +108,16 @@ def all_judged(
 
 
 def shown(judgement: Judgement) -> dict[str, float]:
-    """What is shown and logged of a judgement."""
+    """The figures of a judgement that are shown and logged."""
     return {"accuracy": judgement.accuracy, "loss": judgement.loss}
 
 
 def finite(stage: str, judgement: Judgement) -> Judgement:
-    """Returns the judgement of what ``stage`` trained, unless its loss is not finite."""
+    """Returns the judgement of what ``stage`` trained.
+
+    Raises:
+        UserError: its loss is not finite.
+    """
     if not math.isfinite(judgement.loss):
         raise UserError(
             f"{stage}: what was trained has a loss of {judgement.loss}; lower the learning rate "
@@ -121,7 +127,7 @@ def finite(stage: str, judgement: Judgement) -> Judgement:
 
 
 def tested(setup: Setup, network: nn.Module, name: str) -> Judgement:
-    """Judges a trained network on the test images: called once for each network."""
+    """Judges a trained network on the test images. It is called once for each network."""
     from supernet.evaluate.accuracy import evaluate
 
     data, size = setup.data, setup.config.judge.batch_size
@@ -133,6 +139,6 @@ def tested(setup: Setup, network: nn.Module, name: str) -> Judgement:
 
 
 def costs_of(work: "Work", architecture: Architecture) -> dict[str, Any]:
-    """Every metric of an architecture; counts as whole numbers."""
+    """Every metric of an architecture. Counts are whole numbers."""
     costs = work.budget.costs(architecture)
     return {k: int(v) if float(v).is_integer() else v for k, v in costs.items()}

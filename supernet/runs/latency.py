@@ -15,7 +15,7 @@ from supernet.runs.job import Job
 if TYPE_CHECKING:
     from supernet.runs.work import Work
 
-FILE = "latency.csv"  # in the run's folder; a run that goes on reads it, and computes the same
+FILE = "latency.csv"  # in the run's folder; a continued run reads it, so that it computes the same
 
 
 @dataclass(frozen=True)
@@ -47,14 +47,14 @@ class Latency(Job):
 
 
 def latency_table(work: "Work") -> CostTable:
-    """The table of the run, or one made now where no run was begun, as for ``supernet check``."""
+    """The table of the run. If no run was begun (``supernet check``), the table is made now."""
     if work.state.plan is not None and work.result(Latency()) is not None:
         return read_table(work.folder / FILE, work.space)
     return made(work)[0]
 
 
 def made(work: "Work") -> tuple[CostTable, dict[str, Any]]:
-    """The table, and what is on record of it."""
+    """The table, and a record of it."""
     settings, started = work.config.budget, time.perf_counter()
     if settings.latency_table is not None:
         table = read_table(Path(settings.latency_table), work.space)

@@ -1,4 +1,4 @@
-"""Before a run begins: whether its search fits into memory, and what is changed if it does not."""
+"""Before a run begins: does its search fit into memory, and what is changed if it does not?"""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from supernet.track.console import Progress
 
 
 def memory_plan(setup: Setup) -> MemoryPlan:
-    """What the search will take of the memory that there is, predicted by trials of some seconds.
+    """The plan of the search's memory, predicted by trials of some seconds.
 
     Jobs that run at once share the memory.
 
@@ -25,13 +25,14 @@ def memory_plan(setup: Setup) -> MemoryPlan:
 def fitted(
     setup: Setup, state: State, parent: State | None, progress: Progress
 ) -> tuple[Setup, dict[str, Any] | None]:
-    """The setup whose search fits, and what is on record of it.
+    """The setup whose search fits, and a record of it.
 
-    A search that the parent has done, or began with a batch that was chosen for the same search, is
-    not planned again.
+    A search is not planned again if the parent has done it, or if the parent began it with a batch
+    that was chosen for the same search.
 
     Raises:
-        UserError: it will not fit, and is not to be changed, or no change makes it fit.
+        UserError: the search does not fit, and the settings do not allow a change, or no change
+            helps.
     """
     if setup.config.memory not in ("refuse", "fit") or setup.given is not None:
         return setup, None
@@ -55,7 +56,7 @@ def fitted(
 
 
 def as_planned(setup: Setup, memory: dict[str, Any] | None) -> Setup:
-    """The setup with the batch that was chosen for it when the run began."""
+    """The setup, with the batch that was chosen for it when the run began."""
     config = setup.config
     if memory is None or config.memory != "fit" or memory["asked"] != config.search.batch_size:
         return setup
@@ -64,10 +65,10 @@ def as_planned(setup: Setup, memory: dict[str, Any] | None) -> Setup:
 
 
 def record_of(asked: int, setup: Setup, plan: MemoryPlan) -> dict[str, Any]:
-    """What ``results.json`` says of the plan."""
+    """The entry of the plan in ``results.json``."""
     chosen = setup.config.search
     found = {
-        "key": method_key(setup),  # of the search that this was planned for
+        "key": method_key(setup),  # of the search that the plan is for
         "asked": asked,
         "batch_size": chosen.batch_size,
         "recompute": chosen.recompute,

@@ -1,10 +1,10 @@
 """``supernet rank``: does the supernet put architectures in the right order?
 
-Random architectures are judged with inherited weights, as the searchers judge them, and set against
-the truth: their accuracy trained from scratch, a published table, or both. Beside the supernets
-stand the predictors that cost nothing (the number of parameters, of multiply-adds): one that ranks
-no better than these has not earned its keep (Yang, Esperança & Carlucci, ICLR 2020; Yu et al., ICLR
-2020).
+Random architectures are judged with inherited weights, as the searchers judge them. These
+judgements are compared with the truth: the accuracy after training from scratch, a published table,
+or both. Two predictors that cost nothing are compared too: the number of parameters and the number
+of multiply-adds. A supernet that does not rank better than these is not worth its cost (Yang,
+Esperança & Carlucci, ICLR 2020; Yu et al., ICLR 2020).
 """
 
 import time
@@ -28,21 +28,21 @@ from supernet.runs.work import Work
 
 
 def ranking(work: Work, others: Sequence[Work]) -> "Ranking":
-    """The job that ranks with the supernet of a run and with those of ``others``.
+    """The job that ranks architectures with the supernet of a run and with those of ``others``.
 
     Raises:
-        UserError: another supernet is not trained, or not on the same space and images; the table
-        is not one of this space.
+        UserError: another supernet is not trained, or has another space or other images; or the
+            table does not belong to this space.
     """
     for other in others:
         require_comparable(work, other)
     job = Ranking(tuple(drawn(work)), tuple(others))
-    job.published(work)  # said before anything is trained
+    job.published(work)  # so that an error is raised before anything is trained
     return job
 
 
 def require_comparable(work: Work, other: Work) -> None:
-    """Raises a UserError unless another run has a supernet that ranks can be compared with."""
+    """Raises a UserError if the ranks of another run's supernet cannot be compared with these."""
     if other.result(last_search(other)) is None:
         raise UserError(
             f"rank.beside={other.folder}: holds no trained supernet; run supernet search "
@@ -57,9 +57,9 @@ def require_comparable(work: Work, other: Work) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Ranking(Job):
-    """Judges ``architectures`` with every supernet and compares with the truth.
+    """Judges ``architectures`` with every supernet, and compares the order with the truth.
 
-    It runs in the main process: only that knows the runs ``others``.
+    It runs in the main process, because only this process knows the runs ``others``.
     """
 
     architectures: tuple[Architecture, ...]
@@ -78,10 +78,10 @@ class Ranking(Job):
         return [Train("rank", index, architecture) for index, architecture in enumerate(few)]
 
     def published(self, work: Work) -> Published | None:
-        """The table that is compared with, if there is one.
+        """The published table, if there is one.
 
         Raises:
-            UserError: it lacks one of the architectures.
+            UserError: one of the architectures is not in it.
         """
         settings = work.config.rank
         if settings.published is None:
@@ -125,16 +125,15 @@ class Ranking(Job):
                 | {name: values[i] for name, values in truths.items() if i < len(values)}
                 for i, text in enumerate(texts)
             ],
-            "seconds": seconds,  # of judging; the trainings count their own
+            "seconds": seconds,  # of the judging; the trainings have their own
         }
 
 
 def inherited(
     work: Work, name: str, one: Work, architectures: Sequence[Architecture]
 ) -> dict[str, list[float]]:
-    """The accuracy of each architecture with the weights of the run ``one``.
-
-    With BatchNorm recalibrated, and with the statistics that training left.
+    """The accuracy of each architecture with the weights of the run ``one``: once with recalibrated
+    BatchNorm statistics, and once with the statistics that the training left.
     """
     supernet, predicted = trained_supernet(one).supernet, {}
     for recalibrated in (True, False):
@@ -149,12 +148,12 @@ def inherited(
 
 
 def last_search(work: Work) -> Search:
-    """The job whose supernet judges."""
+    """The job whose supernet judges the architectures."""
     return searches(work.setup)[-1]
 
 
 def named(runs: Sequence[Work]) -> dict[str, Work]:
-    """Each run by the name of its sampler, with the folder where two have the same."""
+    """Each run by the name of its sampler, and of its folder if two have the same sampler."""
     samplers = [option(one.setup.sampler) for one in runs]
     return {
         s if samplers.count(s) == 1 else f"{s} ({one.folder.name})": one
@@ -163,13 +162,15 @@ def named(runs: Sequence[Work]) -> dict[str, Work]:
 
 
 def cost(one: Work) -> dict[str, Any]:
-    """What the supernet of a run took."""
+    """The cost of the supernet of a run."""
     result = one.result(last_search(one))
     return {name: result[name] for name in ("seconds", "steps", "epochs")}
 
 
 def drawn(work: Work) -> list[Architecture]:
-    """As many different architectures as asked for, or as can be found within the budget."""
+    """Different random architectures, as many as the setting says, or as are found within the
+    budget.
+    """
     rng, wanted = Streams(work.config.seed).host("rank"), work.config.rank.architectures
     found: dict[Architecture, None] = {}
     for _ in range(100 * wanted):
@@ -186,8 +187,8 @@ def against(
     texts: list[str],
     streams: Streams,
 ) -> dict[str, dict[str, Any]]:
-    """For each truth, the correlations of each predictor with it; a published table's other columns
-    predict its own truth.
+    """The correlations of each predictor with each truth. The other columns of a published table
+    are predictors of its own truth too.
     """
     tables = {}
     for number, (truth, values) in enumerate(truths.items()):

@@ -1,4 +1,4 @@
-"""``results.json``: every figure of a run so far, taken from its state."""
+"""``results.json``: every figure of a run so far, computed from its state."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -8,7 +8,7 @@ from supernet.evaluate.statistics import mean_and_interval
 from supernet.runs.folder import SCHEMA, State
 from supernet.runs.setup import Setup
 
-SUMS = ("seconds", "steps")  # of several supernets, what adds up
+SUMS = ("seconds", "steps")  # the figures of several supernets that are added up
 
 
 def results(setup: Setup, state: State) -> dict[str, Any]:
@@ -34,11 +34,9 @@ def results(setup: Setup, state: State) -> dict[str, Any]:
     value |= stages.get("derive", {})
     if (found := trained(stages, "retrain")) is not None:
         first: dict[str, Any] = numbered(stages, "retrain")[0]
-        value["retrain"] = found | {
-            "epochs": config.retrain.epochs,
-            "init": config.retrain.init,
-            **{name: first[name] for name in ("fidelity", "warm_start") if name in first},
-        }
+        settings = {"epochs": config.retrain.epochs, "init": config.retrain.init}
+        about = {name: first[name] for name in ("fidelity", "warm_start") if name in first}
+        value["retrain"] = found | settings | about
     if (chance := trained(stages, "random")) is not None:
         value["random_baseline"] = chance
     if "rank" in stages:
@@ -75,7 +73,7 @@ def together(searched: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def search_of(state: State) -> dict[str, Any] | None:
-    """The search of a run as a whole, with the key of its first supernet; ``None`` before it ends."""
+    """The whole search of a run, with the key of its first supernet; ``None`` if it has none."""
     searched = numbered({name: one["result"] for name, one in state.stages.items()}, "search")
     if not searched:
         return None
@@ -90,20 +88,20 @@ def trained(stages: Mapping[str, Any], kind: str) -> dict[str, Any] | None:
         return None
     accuracy = [run["accuracy"] for run in runs]
     mean, interval = mean_and_interval(accuracy)
-    told = ("text", "params", "madds", "accuracy")
+    columns = ("text", "params", "madds", "accuracy")
     return {
         "accuracy": accuracy,
         "mean": mean,
         "ci95": interval,
         "seconds": sum(run["seconds"] for run in runs),
-        "architectures": [{name: run[name] for name in told} for run in runs],
+        "architectures": [{name: run[name] for name in columns} for run in runs],
     }
 
 
 def total_seconds(stages: Mapping[str, Any], value: Mapping[str, Any]) -> float:
-    """What everything took: all jobs, and the searches that this one started from.
+    """The time of everything: all jobs, and the searches that this one started from.
 
-    The shortlist's seconds are those of its candidates, which are counted as jobs.
+    The seconds of the shortlist are those of its candidates, which are jobs and counted as such.
     """
     total = sum(result.get("seconds", 0.0) for result in stages.values())
     total += stages.get("derive", {}).get("derive", {}).get("seconds", 0.0)

@@ -1,4 +1,4 @@
-"""The job that trains a supernet. A search may have several; they do not need each other."""
+"""The job that trains a supernet. A search may train several, which do not need each other."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from supernet.train.watch import Watch
 if TYPE_CHECKING:
     from supernet.runs.work import Work
 
-# All that makes the weights of another search fit to start from: their shapes, their images.
+# The sections of settings that belong to the method: the training of a supernet depends on them.
 METHOD = ("precision", "sampler", "learner", "modifier", "guard", "search", "budget")
 
 
@@ -74,7 +74,7 @@ def searches(setup: Setup) -> list[Search]:
 
 
 def weights_key(setup: Setup) -> str:
-    """Names all that the shapes of a supernet's weights, and the images they saw, depend on."""
+    """A key of everything that the shapes of a supernet's weights, and its images, depend on."""
     space, data = setup.settings["space"], setup.settings["data"]
     images = [data[name] for name in ("source", "architecture_share", "train_limit", "image_size")]
     size = setup.space.settings("search")
@@ -82,7 +82,7 @@ def weights_key(setup: Setup) -> str:
 
 
 def method_key(setup: Setup) -> str:
-    """Names the method: all that the training of a supernet depends on beyond its start."""
+    """A key of the method: everything that a supernet's training depends on, except its start."""
     settings = setup.of(*METHOD) | {"data": setup.settings["data"]}
     search = {k: v for k, v in settings["search"].items() if k != "supernets"}
     watched = setup.settings["measure"]["images"] if setup.guards else None
@@ -90,10 +90,10 @@ def method_key(setup: Setup) -> str:
 
 
 def start_of(work: "Work") -> str | None:
-    """The key of the parent's search, if this search starts from its weights.
+    """The key of the parent's search if this search starts from its weights, else ``None``.
 
-    It does where the weights fit and the method is another. Where the method is the same, the
-    parent's search is this one, and started from whatever it started from.
+    It starts from them if the weights fit and the method is another one. If the method is the same,
+    the parent's search is this search; then it has the same start as the parent's search.
     """
     origin, search = work.state.origin, work.config.search
     if origin is None:
@@ -109,7 +109,7 @@ def start_weights(work: "Work", key: str) -> dict[str, Tensor]:
     """The weights of the parent's supernet.
 
     Raises:
-        UserError: its checkpoint is gone.
+        UserError: its checkpoint does not exist any more.
     """
     assert work.state.parent is not None
     checkpoints = Checkpoints(Path(work.state.parent) / "checkpoints")
@@ -123,7 +123,9 @@ def start_weights(work: "Work", key: str) -> dict[str, Tensor]:
 
 
 def searched_before(work: "Work") -> dict[str, Any]:
-    """The search that this one starts from, and so on back: folder, method, and what it cost."""
+    """The search that this one starts from: folder, method and cost. It holds the search before it
+    in the same way.
+    """
     assert work.state.origin is not None
     found = {k: v for k, v in work.state.origin.items() if k not in ("key", "keys")}
     return {"folder": work.state.parent} | found
@@ -138,7 +140,7 @@ def search_stage(
     key: str = "",
     say: Any = lambda line: None,
 ) -> SearchStage:
-    """The training of supernet ``number``, fresh, or with the weights ``start``."""
+    """The training of supernet ``number``: from fresh weights, or from the weights ``start``."""
     watch = Watch(setup.several("instrument"), setup.several("guard"), setup.config.measure, say)
     stage = SearchStage(
         setup.space,
@@ -162,10 +164,11 @@ def search_stage(
 
 
 def trained_supernet(work: "Work", number: int | None = None) -> SearchStage:
-    """The search stage as it was when it ended; without a ``number``, that of the last supernet.
+    """The search stage as it was when it ended. Without a ``number``, it is that of the last
+    supernet.
 
     Raises:
-        UserError: its checkpoint is gone.
+        UserError: its checkpoint does not exist any more.
     """
     job = searches(work.setup)[-1 if number is None else number]
     stage = search_stage(work.setup, work.budget, job.number, key=work.key(job))

@@ -1,6 +1,6 @@
-"""A configuration as checked parts: the first thing that every command makes.
+"""Turns a configuration into checked parts. Every command begins with this.
 
-It writes nothing and sets nothing global. Data are loaded when they are first asked for.
+It writes nothing and sets nothing global. Data are loaded when they are first used.
 """
 
 import dataclasses
@@ -22,11 +22,11 @@ from supernet.spaces.space import Space
 from supernet.task import Task
 from supernet.train.search import require_search
 
-# Groups of which several options are chosen at once.
+# Groups of which several options can be chosen at once.
 SEVERAL = ("modifier", "guard", "instrument")
 
-# The settings that no result depends on. A folder goes on with any configuration that differs from
-# its own in these alone.
+# Settings that no result depends on. A run's folder can be continued with another configuration if
+# the two differ only in these.
 CHANGE_NOTHING = {
     "name",
     "method",
@@ -68,7 +68,7 @@ class Setup:
         self.check_together()
 
     def several(self, group: str) -> dict[str, Any]:
-        """The chosen options of a group of which several can be chosen, by name."""
+        """The chosen options of a group of which several can be chosen: name -> part."""
         nodes = getattr(self.config, group)
         return {
             name: build(chosen(group, node, name), f"{group}.{name}")
@@ -76,7 +76,7 @@ class Setup:
         }
 
     def check_together(self) -> None:
-        """Raises a UserError if two parts do not go together, or do not go with this machine."""
+        """Raises a UserError if two parts do not fit together, or do not fit this machine."""
         config, searcher, _ = self.config, self.searcher, self.device
         never_moves = self.learner.moves != self.sampler.scores_from
         if searcher.needs_scores and never_moves and self.given is None:
@@ -104,11 +104,11 @@ class Setup:
             require_search(config.search, self.space, self.learner, self.guards)
 
     def fresh(self, part: str) -> Any:
-        """The sampler or learner built anew: such a part keeps what it learnt in itself."""
+        """The sampler or learner, built anew. Such a part keeps what it has learnt."""
         return build(getattr(self.config, part), part)
 
     def replaced(self, **search: Any) -> "Setup":
-        """The same with other settings of ``search``; what is loaded stays loaded."""
+        """The same setup with other settings of ``search``. Loaded data are not loaded again."""
         config = dataclasses.replace(
             self.config, search=dataclasses.replace(self.config.search, **search)
         )
@@ -140,7 +140,7 @@ class Setup:
 
     @cached_property
     def splits(self) -> Splits:
-        """Which training images train the weights of a supernet, and which its architecture."""
+        """The training images for the weights of a supernet, and those for its architecture."""
         settings = self.config.data
         return split(
             self.data.train.labels,
@@ -151,18 +151,18 @@ class Setup:
 
     @cached_property
     def images(self) -> torch.Tensor:
-        """The training images of both splits, in order: a final network is trained on these."""
+        """The training images of both splits, in order. A final network is trained on these."""
         return torch.cat([self.splits.weights, self.splits.architecture]).sort().values
 
     @property
     def task(self) -> Task:
-        """What is learnt."""
+        """The task: what is learnt."""
         return self.data.task
 
     @property
     def init(self) -> str:
-        """What the weights of the derived network start from: scratch, the supernet's ("inherit"),
-        or those of another run ("warm").
+        """Where the weights of the derived network start from: "scratch", "inherit" (the weights of
+        the supernet), or "warm" (the weights of another run).
         """
         return "warm" if self.config.retrain.warm_start is not None else self.config.retrain.init
 
@@ -177,13 +177,17 @@ class Setup:
         return chosen | {"search": search} | watched
 
     def of(self, *sections: str) -> dict[str, Any]:
-        """These sections of the settings, for the inputs of a job."""
+        """These sections of the settings, as inputs of a job."""
         settings = self.result_settings
         return {section: settings[section] for section in sections}
 
 
 def chosen(kind: str, node: Any, name: str) -> Any:
-    """The node of a modifier or guard, unless it only has settings of one that is not chosen."""
+    """The node of a modifier or guard.
+
+    Raises:
+        UserError: it has only settings, because the modifier or guard is not chosen.
+    """
     if isinstance(node, Mapping) and "_target_" not in node:
         raise UserError(
             f"{kind}.{name}: settings of a {kind} that is not chosen; add it, {kind}=[...,{name}], "
@@ -193,14 +197,14 @@ def chosen(kind: str, node: Any, name: str) -> Any:
 
 
 def option(part: Any) -> str:
-    """The name by which a sampler, learner or searcher is chosen: that of its module, as of its
-    YAML.
+    """The name by which a sampler, learner or searcher is chosen. It is the name of its module, and
+    of its YAML file.
     """
     return type(part).__module__.rpartition(".")[2]
 
 
 def read_architecture(space: Space, text: str) -> Architecture:
-    """An architecture from the space's own notation, from JSON, or from the path of a JSON file."""
+    """Reads an architecture: the space's own notation, JSON, or the path of a JSON file."""
     text = text.strip()
     if text.startswith("{"):
         return space.validate(Architecture.from_json(text))

@@ -1,4 +1,4 @@
-"""The job that trains a network of one architecture and tests it."""
+"""The job that trains and tests a network of one architecture."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -29,9 +29,10 @@ if TYPE_CHECKING:
 class Train(Job):
     """Trains ``architecture``, as number ``index`` of its ``kind``, and tests it once.
 
-    Its chance comes from the run's seed and ``index`` alone, so that an architecture that was found
-    and a random one of the same index get the same. ``init`` says where the weights start:
-    "scratch", "inherit" (the supernet's), or "warm" (those of another run).
+    Its random numbers depend only on the run's seed and on ``index``. Therefore a derived
+    architecture and a random one with the same index get the same numbers. ``init`` says where the
+    weights start: "scratch", "inherit" (the weights of the supernet), or "warm" (the weights of
+    another run).
     """
 
     kind: str  # retrain, random, or rank
@@ -70,7 +71,7 @@ class Train(Job):
 
 
 def training_settings(setup: Setup) -> dict[str, Any]:
-    """All that decides how an architecture is trained from scratch."""
+    """Everything that decides how an architecture is trained from scratch."""
     settings = setup.of("space", "data", "retrain", "seed", "precision")
     recipe = {
         k: v for k, v in settings["retrain"].items() if k not in ("seeds", "init", "warm_start")
@@ -85,7 +86,7 @@ def retrainings(work: "Work", architecture: Architecture) -> list[Train]:
 
 
 def random_trainings(work: "Work") -> list[Train]:
-    """The jobs that train random architectures within the budget, to compare with."""
+    """The jobs that train random architectures within the budget, for comparison."""
     rng = Streams(work.config.seed).host("random_architectures")
     count = work.config.baseline.architectures
     return [Train("random", index, work.budget.random(rng)) for index in range(count)]
@@ -97,13 +98,13 @@ def random_trainings(work: "Work") -> list[Train]:
 def fresh_network(
     setup: Setup, architecture: Architecture, streams: Streams, form: Form = "evaluation"
 ) -> nn.Module:
-    """A plain network of the architecture, with first weights from ``streams``."""
+    """A plain network of the architecture, with initial weights from ``streams``."""
     with streams.initialising("network"):
         return setup.space.standalone(architecture, setup.task, form)
 
 
 def stage_of(work: "Work", job: Train) -> RetrainStage:
-    """The stage that trains a job's network, fresh, with the weights that it starts from."""
+    """The fresh stage that trains the network of a job, with the weights that it starts from."""
     setup, streams = work.setup, Streams(work.config.seed * 1000 + job.index)
     if job.init == "inherit":
         network = setup.space.inherit(trained_supernet(work).supernet, job.architecture)
@@ -126,7 +127,7 @@ def retrain_stage(
     kind: type[RetrainStage] = RetrainStage,
     **more: Any,
 ) -> RetrainStage:
-    """The training of ``network`` by the recipe of the configuration on the training ``images``."""
+    """The training of ``network`` on the training ``images``, by the configured recipe."""
     return kind(
         name,
         network,
@@ -146,7 +147,7 @@ def trained_network(work: "Work", job: Train) -> nn.Module:
     """The network that a finished job has trained.
 
     Raises:
-        UserError: its checkpoint is gone.
+        UserError: its checkpoint does not exist any more.
     """
     stage = stage_of(work, job)
     saved = work.checkpoints.load(stage.name, stage.key)
@@ -163,7 +164,8 @@ def trained_network(work: "Work", job: Train) -> nn.Module:
 
 
 def finished_retrainings(folder: Path) -> list[dict[str, Any]]:
-    """The retrainings of the derived network in the folder of a run, by seed, each with its key.
+    """The finished retrainings of the derived network in the folder of a run, in the order of the
+    seeds. Each has its key.
 
     Raises:
         UserError: there are none.
@@ -179,10 +181,10 @@ def finished_retrainings(folder: Path) -> list[dict[str, Any]]:
 
 
 def warm_start(work: "Work", index: int) -> dict[str, Any]:
-    """The weights that retraining number ``index`` starts from, and whose they are (``of``).
+    """The weights that retraining number ``index`` starts from, and their architecture (``of``).
 
     Raises:
-        UserError: the network that was there when the run began is gone.
+        UserError: the network, which was there when the run began, does not exist any more.
     """
     assert work.state.warm_start is not None and work.config.retrain.warm_start is not None
     keys, folder = work.state.warm_start, Path(work.config.retrain.warm_start)
@@ -202,7 +204,7 @@ def warm_start(work: "Work", index: int) -> dict[str, Any]:
 def took_over(
     work: "Work", start: dict[str, Any], stage: RetrainStage, architecture: Architecture
 ) -> dict[str, Any]:
-    """How many of the network's weights come from ``start``; for the record and the log."""
+    """How many of the network's weights come from ``start``, for the record and the log."""
     sizes = {name: weight.numel() for name, weight in stage.network.named_parameters()}
     network = stage.network
     shared = work.space.taken_over(start["weights"], start["of"], network, architecture)

@@ -1,4 +1,4 @@
-"""What a job works with: the parts of the run, its folder, and what other jobs have found."""
+"""What a job works with: the parts of the run, its folder, and the results of other jobs."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -18,9 +18,9 @@ from supernet.train.loop import Stage, StageCost, StopRequest, run_stage
 
 
 class Work:
-    """A run as its jobs see it, in whatever process they run. It reads the state and writes none.
+    """A run as its jobs see it, in any process. It reads the state of the run and never writes it.
 
-    ``told`` is called after each row that a job logs here.
+    ``on_row`` is called after each row that a job logs here.
     """
 
     def __init__(
@@ -29,12 +29,12 @@ class Work:
         state: State,
         progress: Progress | None = None,
         stop: StopRequest | None = None,
-        told: Callable[[], None] = lambda: None,
+        on_row: Callable[[], None] = lambda: None,
     ):
         self.setup, self.config, self.space = setup, setup.config, setup.space
         self.state, self.folder = state, Path(state.folder)
         self.progress, self.stop = progress or Progress(quiet=True), stop or StopRequest()
-        self.told = told
+        self.on_row = on_row
         self.keys: dict[Job, str] = {}
         self.checkpoints = Checkpoints(
             self.folder / "checkpoints", self.config.checkpoint.every_seconds
@@ -47,12 +47,12 @@ class Work:
         return self.keys[job]
 
     def result(self, job: Job) -> Any:
-        """What a job has found, a JSON value; ``None`` if it is not finished."""
+        """The result of a job, a JSON value; ``None`` if it is not finished."""
         return self.state.result(job.name, self.key(job))
 
     @cached_property
     def budget(self) -> Budget:
-        """The limits on architectures: of the search, of random ones, and of what is derived."""
+        """The limits on architectures: in the search, for random ones, and in the derivation."""
         from supernet.runs.latency import latency_table
 
         tables: dict[str, CostTable] = {}
@@ -63,30 +63,32 @@ class Work:
     @contextmanager
     def rows(self, name: str) -> Iterator["Rows"]:
         """The file in which the job of that name logs its rows."""
-        rows = Rows(rows_path(self.folder, name), self.told)
+        rows = Rows(rows_path(self.folder, name), self.on_row)
         try:
             yield rows
         finally:
             rows.close()
 
     def train(self, stage: Stage, rows: "Rows | None" = None) -> StageCost:
-        """Trains a stage to its end, from its last checkpoint if there is one."""
+        """Trains a stage to its end. It starts from the last checkpoint of the stage if there is
+        one.
+        """
         with nullcontext(rows) if rows is not None else self.rows(stage.name) as log:
             return run_stage(stage, self.checkpoints, log, self.progress, self.stop)
 
 
 class Rows(JsonLines):
-    """The rows of one job; ``told`` is called after each."""
+    """The rows of one job. ``on_row`` is called after each."""
 
-    def __init__(self, path: Path, told: Callable[[], None]):
+    def __init__(self, path: Path, on_row: Callable[[], None]):
         super().__init__(path)
-        self.told = told
+        self.on_row = on_row
 
     def log(self, stage: str, step: int, metrics: Any) -> None:
         super().log(stage, step, metrics)
-        self.told()
+        self.on_row()
 
 
 def budget_of(setup: Setup, tables: dict[str, CostTable]) -> Budget:
-    """The limits of a configuration; ``tables`` are the costs that were measured."""
+    """The limits of a configuration. ``tables`` are the costs that were measured."""
     return Budget(setup.space, setup.task, setup.config.budget.limits(), tables)

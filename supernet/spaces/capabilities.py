@@ -1,7 +1,7 @@
-"""What some spaces can do and others cannot. Whoever needs a capability asks for it with
-:func:`capable`, which says in one line what is missing.
+"""Capabilities: what some spaces can do and others cannot.
 
-A space has a capability by being a subclass of it.
+A space has a capability if it is a subclass of it. A module that needs a capability calls
+:func:`capable`, which raises an error of one line if the space does not have it.
 """
 
 from abc import abstractmethod
@@ -17,36 +17,37 @@ Slot = tuple[str, int]  # name of a group, number of the slot in it
 
 
 class Costed(Space):
-    """A space whose costs are a sum of terms, each over a few decisions.
+    """A space whose costs are a sum of terms. Each term depends on a few decisions.
 
-    From that follow exact derivations under a budget and the expected cost of a mixture. The
-    numbers themselves are counted (:func:`supernet.cost.table.counted`), and checked against whole
-    networks.
+    This makes two things possible: an exact derivation under a budget, and the expected cost of a
+    mixture. The numbers of the terms are counted (:func:`supernet.cost.table.counted`) and compared
+    with whole networks.
     """
 
     means: ClassVar[str] = "does not say which decisions cost something together"
 
     @abstractmethod
     def terms(self) -> list[tuple[Slot, ...]]:
-        """The slots that each term of the costs reads.
+        """The slots that each term of the costs depends on.
 
-        If the cost of a layer depends on its kernel and on the widths before and behind it, these
-        three slots are one term. Every slot that costs anything is in a term; a term of many slots
-        has as many numbers as these have combinations.
+        If, for example, the cost of a layer depends on its kernel, on the width before it and on
+        the width behind it, then these three slots are one term. Every slot that costs something
+        must be in a term. A term holds one number for each combination of the options of its slots.
         """
 
 
 class Itemised(Costed):
-    """A space whose supernet holds every option of every slot as a module of its own, so that each
-    costs what its module costs, and can be timed, widened or watched alone.
+    """A space whose supernet holds every option of every slot as a module of its own.
+
+    An option costs what its module costs. It can be timed, widened or watched alone.
     """
 
     means: ClassVar[str] = "does not hold each option as a module of its own"
 
     @abstractmethod
     def candidates(self, network: nn.Module) -> dict[str, tuple[str, int, int]]:
-        """The name of each candidate operation's module in a supernet -> group, slot and option
-        (index) that it is. Several modules may be the same option of the same slot.
+        """The candidate operations of a supernet: name of the module -> (group, slot, index of the
+        option). Several modules may be the same option of the same slot.
         """
 
     def terms(self) -> list[tuple[Slot, ...]]:
@@ -54,15 +55,17 @@ class Itemised(Costed):
 
 
 class Resizable(Space):
-    """A space whose supernet can be made smaller for a part of the search."""
+    """A space that can make its supernet smaller for a part of the search."""
 
     means: ClassVar[str] = "cannot change the size of its supernet"
 
     @abstractmethod
     def resized(self, cells: float = 1.0, partial_channels: int | None = None) -> "Space":
-        """The same space with a share ``cells`` of the supernet's cells, of which at least one is
-        left, and with operations that read one of ``partial_channels`` parts of the channels
-        (``None`` changes nothing).
+        """The same space with a smaller supernet.
+
+        The supernet has a share ``cells`` of its cells, but at least one. If ``partial_channels``
+        is K, its operations read the first of K equal parts of the channels; ``None`` changes
+        nothing.
 
         Raises:
             UserError: there is no such supernet.
@@ -88,11 +91,11 @@ def capable(
     needed_by: str,
     instead: str,
 ) -> Kind:
-    """The ``space``, which has this ``capability``.
+    """Returns ``space`` if it has this ``capability``.
 
     Raises:
-        UserError: it does not; the line names ``needed_by`` (the setting that needs it) and what to
-            do ``instead``.
+        UserError: it does not have it. The message names ``needed_by`` (the setting that needs the
+            capability) and says what to do ``instead``.
     """
     if isinstance(space, capability):
         return space

@@ -1,16 +1,18 @@
-"""Cells: a network of small directed graphs, all alike, whose edges carry operations.
+"""Cells: small directed graphs of which a network is made. Each edge carries an operation.
 
-The first nodes of a cell are given, every other node is the sum of its in-edges, and the last
-``outputs`` nodes, concatenated, are what the cell returns. :class:`MixedCell` owns all options of
-every edge and is told per call what to run; :class:`Cell` owns one operation an edge and is a plain
-network. An operation reads its source with stride ``strides[source]``. :class:`CellSpace` is the
-base of the spaces whose networks are made of cells.
+A cell has inputs, which are its first nodes. Every other node is the sum of its in-edges. The cell
+returns its last ``outputs`` nodes, concatenated. The operation on an edge has the stride
+``strides[source]``.
+
+:class:`MixedCell` is the cell of a supernet. It owns all options of every edge, and each call says
+which of them run. :class:`Cell` is the cell of a plain network. It owns one operation for each
+edge. :class:`CellSpace` is the base of the spaces whose networks are made of cells.
 """
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -25,20 +27,34 @@ from supernet.spaces.space import Form, Size
 from supernet.task import Task
 
 NOTHING, SKIP = "none", "skip_connect"
-EDGE = re.compile(r"(.+)\.edges\.from_(\d+)_to_(\d+)\.")  # of a tensor's name in a plain network
+# matches the name of a tensor of an edge, in a plain network
+EDGE = re.compile(r"(.+)\.edges\.from_(\d+)_to_(\d+)\.")
+
+# slot, option, target node and operation of what runs on an edge
+Chosen = tuple[int, int, int, nn.Module]
 
 
 def choices_of_edges(name: str, slots: int, options: tuple[str, ...]) -> ChoiceGroup:
-    """A group of ``slots`` edges with these ``options``."""
+    """A choice group of ``slots`` edges that have these ``options``."""
     free = tuple(option for option in options if option in PARAMETER_FREE)
     return ChoiceGroup(name, slots, options, SKIP, NOTHING, free)
 
 
+# What an exported network is made of has builtin types only, so that its file imports torch alone.
+
+
 class Cell(nn.Module):
-    """A cell of one operation an edge: ``edges`` lists (source, target, operation name)."""
+    """A cell with one operation for each edge: ``edges`` lists (source, target, operation)."""
 
     def __init__(
-        self, edges, nodes: int, outputs: int, strides, channels: int, affine: bool, pool_norm: bool
+        self,
+        edges: list[tuple[int, int, str]],
+        nodes: int,
+        outputs: int,
+        strides: list[int],
+        channels: int,
+        affine: bool,
+        pool_norm: bool,
     ):
         super().__init__()
         self.nodes, self.outputs, self.stride = nodes, outputs, strides[0]
@@ -66,27 +82,28 @@ class Cell(nn.Module):
                     if not isinstance(self.edges[edge], nn.Identity):
                         out = self.drop_path(out)
                     total = out if total is None else total + out
-            if total is None:  # nothing leads here
+            if total is None:  # the node has no in-edge
                 total = torch.zeros_like(states[0][:, :, :: self.stride, :: self.stride])
             states.append(total)
         return states[-1] if self.outputs == 1 else torch.cat(states[-self.outputs :], dim=1)
 
 
 class MixedCell(nn.Module):
-    """A cell of a supernet: edge ``k`` of ``edges`` (source, target) owns every option of slot
+    """A cell of a supernet. ``edges`` lists (source, target); edge ``k`` owns every option of slot
     ``k`` of ``group``.
 
-    It runs what a mixture says of that group. Options that are not active are not computed; a
-    tensor that several operations rectify is rectified once. In training, several weighted
-    operations a slot run at once, as :mod:`supernet.ops.fast.program` says; with
-    :attr:`recompute` in less memory.
+    It runs what a mixture says of that group. Options that are not active are not computed. If
+    several operations rectify the same tensor, it is rectified once. In training, when several
+    weighted operations are active in a slot, the operations that read a node run at once
+    (:mod:`supernet.ops.fast.program`). :attr:`recompute` makes that take less memory.
 
     With ``partial_channels`` K (PC-DARTS, Xu et al., ICLR 2020, section 3.2, eq. 2) the operations
-    read, and give, the first of K parts of the channels. The others pass each edge as they are,
-    pooled 2×2 where the stride is two, scaled by the sum of the edge's weights: one for a
-    distribution or a path, its share under edge normalisation. In the sum of a node the channels of
-    the K parts are then shuffled, so that the next edges read others. They pass also where
-    nothing is chosen.
+    read and return only the first of K parts of the channels. The other parts pass each edge
+    unchanged, except that they are pooled 2×2 if the stride is two. They are multiplied by the sum
+    of the edge's weights: this is one for a distribution or a path, and the share of the edge under
+    edge normalisation. When a node is summed, the channels of the K parts are shuffled, so that the
+    next edges read other channels. The other parts pass an edge also if it chooses the option that
+    returns zeros.
     """
 
     def __init__(
@@ -104,7 +121,7 @@ class MixedCell(nn.Module):
         super().__init__()
         self.nodes, self.outputs, self.stride = nodes, outputs, strides[0]
         self.group, self.strides, self.divisor = group, strides, partial_channels
-        self.programs: dict[int, Any] = {}  # of each node, how its operations ran last
+        self.programs: dict[int, Any] = {}  # by node: the last program that ran its operations
         self.recompute = False
         self.wiring = [(source, target, f"from_{source}_to_{target}") for source, target in edges]
         self.edges = nn.ModuleDict(
@@ -123,20 +140,23 @@ class MixedCell(nn.Module):
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {
-            "programs": {}
-        }  # they are full of addresses, and a copy makes its own
+        # Programs hold memory addresses, so that a copy must make its own.
+        return self.__dict__ | {"programs": {}}
+
+    def options(self, edge: str) -> nn.ModuleDict:
+        """The operations of an edge: name of an option -> module."""
+        return cast(nn.ModuleDict, self.edges[edge])
 
     def forward(self, *inputs: Tensor, mixture: Mixture) -> Tensor:
         choice = mixture[self.group.name]
         several = choice.weights is not None and any(len(slot) > 1 for slot in choice.active)
         leave = self._at_once if several and self.training else self._one_by_one
         whole = list(inputs)
-        totals: dict[int, Tensor] = {}  # of each node, what has come so far
+        totals: dict[int, Tensor] = {}  # by node: the sum of the outputs that reach it so far
         for node in range(self.nodes):
             if node >= len(inputs):
                 total = totals.get(node)
-                if total is None:  # nothing leads here
+                if total is None:  # nothing is active on its in-edges
                     total = torch.zeros_like(
                         self.read(inputs[0])[:, :, :: self.stride, :: self.stride]
                     )
@@ -144,7 +164,7 @@ class MixedCell(nn.Module):
                     total if self.divisor == 1 else self.rejoined(total, node, whole, choice)
                 )
             chosen = [
-                (slot, option, target, self.edges[edge][self.group.options[option]])
+                (slot, option, target, self.options(edge)[self.group.options[option]])
                 for slot, (source, target, edge) in enumerate(self.wiring)
                 for option in (choice.active[slot] if source == node else ())
                 if self.group.options[option] != self.group.nothing
@@ -154,11 +174,14 @@ class MixedCell(nn.Module):
         return whole[-1] if self.outputs == 1 else torch.cat(whole[-self.outputs :], dim=1)
 
     def _one_by_one(
-        self, node: int, x: Tensor, chosen, weights: Tensor | None, totals: dict[int, Tensor]
+        self,
+        node: int,
+        x: Tensor,
+        chosen: Sequence[Chosen],
+        weights: Tensor | None,
+        totals: dict[int, Tensor],
     ) -> None:
-        """Adds to each target's total what the ``chosen`` (slot, option, target, operation) make of
-        ``x``.
-        """
+        """Runs the ``chosen`` operations on ``x``, and adds each output to its target's total."""
         rectified = None
         for slot, option, target, operation in chosen:
             if isinstance(operation, Rectified):
@@ -170,11 +193,18 @@ class MixedCell(nn.Module):
             totals[target] = out if target not in totals else totals[target] + out
 
     def _at_once(
-        self, node: int, x: Tensor, chosen, weights: Tensor, totals: dict[int, Tensor]
+        self,
+        node: int,
+        x: Tensor,
+        chosen: Sequence[Chosen],
+        weights: Tensor | None,
+        totals: dict[int, Tensor],
     ) -> None:
-        """The same by a :class:`supernet.ops.fast.program.Program`, of which the last is kept: most
-        methods run it again.
+        """The same as :meth:`_one_by_one`, by a :class:`supernet.ops.fast.program.Program`.
+
+        The last program of each node is kept, because most methods run the same one again.
         """
+        assert weights is not None  # _one_by_one runs what has none
         slots, options, targets, operations = zip(*chosen, strict=True)
         known, targets_of, places, program = self.programs.get(node, (None,) * 4)
         key = slots, options, x.device, self.recompute
@@ -196,11 +226,13 @@ class MixedCell(nn.Module):
         totals.update(zip(targets_of, sums, strict=True))
 
     def read(self, state: Tensor) -> Tensor:
-        """The channels of a node that operations read."""
+        """The channels of a node's value ``state`` that operations read."""
         return state if self.divisor == 1 else state[:, : state.shape[1] // self.divisor]
 
     def rejoined(self, total: Tensor, node: int, whole: Sequence[Tensor], choice: Choice) -> Tensor:
-        """A node whose operations give ``total``, with the channels that pass them by."""
+        """The value of a node: ``total``, which its operations return, and the channels that bypass
+        the operations.
+        """
         passed = None
         for slot, (source, target, _) in enumerate(self.wiring):
             if target == node and choice.active[slot]:
@@ -212,17 +244,17 @@ class MixedCell(nn.Module):
                     part = part * choice.weights[slot, list(choice.active[slot])].sum()
                 passed = part if passed is None else passed + part
         if passed is None:
-            passed = total.repeat(1, self.divisor - 1, 1, 1)  # nothing leads here: zeros
+            passed = total.repeat(1, self.divisor - 1, 1, 1)  # no active in-edge: total is zeros
         return torch.channel_shuffle(torch.cat([total, passed], dim=1), self.divisor)
 
 
 @dataclass
 class Geometry:
-    """How large a network of cells is: ``channels`` of the first cell and number of ``cells`` (each
-    space says which).
+    """How large a network of cells is: the ``channels`` of its first cell, and the number of
+    ``cells``. Each space defines what the number of cells counts.
 
-    In a supernet, operations read one of ``partial_channels`` parts of the channels, and the rest
-    passes them by.
+    In a supernet, operations read the first of ``partial_channels`` parts of the channels. The
+    other parts bypass the operations.
     """
 
     channels: int
@@ -232,19 +264,20 @@ class Geometry:
 
 @dataclass
 class CellSpace(Itemised, Resizable, Drawable):
-    """A space of cells. ``search`` is the geometry of the supernet, ``evaluation`` that of the
-    network which is retrained. A supernet keeps the ``task`` that it was built for.
+    """A space of cells. ``search`` is the geometry of the supernet, ``evaluation`` the geometry of
+    the network that is retrained. A supernet keeps the ``task`` that it was built for as an
+    attribute.
 
-    With partial channels in the search a subnet is the supernet on one path, what passes by
-    included. No plain network has its weights, so that there is no standalone network of the form
-    "search".
+    With partial channels in the search, a subnet is the supernet on one path, together with the
+    channels that bypass the operations. No plain network has its weights. Therefore there is no
+    standalone network of the form "search".
     """
 
     search: Geometry
     evaluation: Geometry
 
     wiring: ClassVar[list[tuple[int, int]]]  # the edges (source, target) of a cell, slot by slot
-    # the two geometries as the paper has them: what a report compares the others with
+    # the paper's two geometries, with which a report compares the geometries of a run
     paper: ClassVar[dict[str, Geometry]] = {}
 
     def __post_init__(self) -> None:
@@ -269,17 +302,17 @@ class CellSpace(Itemised, Resizable, Drawable):
             )
 
     def read_by(self, cell: str, state: Mapping[str, Tensor]) -> str:
-        """The group that says what the cell of that name runs, in a plain network of that
-        ``state``. By default all cells read the one group.
+        """The group that decides what the cell with that name runs, in a plain network with that
+        ``state``. By default there is one group, and all cells read it.
         """
         (group,) = self.groups
         return group.name
 
     def whole(self, form: Form) -> Geometry:
-        """The geometry of a plain network.
+        """The geometry of a plain network of that form.
 
         Raises:
-            UserError: there is none in that form.
+            UserError: no plain network has that form.
         """
         geometry = getattr(self, form)
         if geometry.partial_channels != 1:
@@ -295,14 +328,14 @@ class CellSpace(Itemised, Resizable, Drawable):
 
     def inherit(self, supernet: nn.Module, architecture: Architecture) -> nn.Module:
         """Each edge takes the weights of the option that it runs."""
-        network = self.standalone(architecture, supernet.task, "search")
+        network = self.standalone(architecture, cast(Task, supernet.task), "search")
         state, origins = supernet.state_dict(), self.origins(network, architecture)
         network.load_state_dict({name: state[origin] for name, origin in origins.items()})
         return network
 
     def origins(self, network: nn.Module, architecture: Architecture) -> dict[str, str]:
-        """The name of each tensor in ``network``, the standalone of ``architecture`` in the form
-        "search" -> its name in the supernet.
+        """Where the weights of ``network`` come from: name of each tensor -> its name in the
+        supernet. ``network`` is the standalone of ``architecture`` in the form "search".
         """
         state, found = network.state_dict(), {}
         edges = self.operations(state, architecture)
@@ -319,9 +352,9 @@ class CellSpace(Itemised, Resizable, Drawable):
         network: nn.Module,
         architecture: Architecture,
     ) -> dict[str, Tensor]:
-        """Every tensor of the same name and shape, but on the edges of cells only where the same
-        edge of the same cell runs the same operation: two convolutions have BatchNorms of one
-        shape, but these belong to other features.
+        """All tensors of the same name and shape, with one exception. A tensor of an edge is taken
+        over only if the same edge of the same cell runs the same operation. The reason is that two
+        convolutions have BatchNorms of the same shape, but these belong to different features.
         """
         before = self.operations(state, of)
         after = self.operations(network.state_dict(), architecture)
@@ -330,8 +363,9 @@ class CellSpace(Itemised, Resizable, Drawable):
         return {name: value for name, value in shared.items() if not name.startswith(other)}
 
     def operations(self, state: Mapping[str, Tensor], architecture: Architecture) -> dict[str, str]:
-        """What each edge that has tensors in ``state`` runs, by the prefix of their names.
-        ``state`` is that of a plain network of ``architecture``.
+        """The option that each edge runs, by the prefix of the names of its tensors. Edges without
+        tensors in ``state`` are left out. ``state`` is the state of a plain network of
+        ``architecture``.
         """
         found = {}
         for edge in filter(None, map(EDGE.match, state)):
@@ -349,7 +383,7 @@ class CellSpace(Itemised, Resizable, Drawable):
             )
             for name, cell in mixed_cells(network)
             for slot, (_, _, edge) in enumerate(cell.wiring)
-            for option in cell.edges[edge]
+            for option in cell.options(edge)
         }
 
     def resized(self, cells: float = 1.0, partial_channels: int | None = None) -> Self:
@@ -381,10 +415,10 @@ def mixed_cells(network: nn.Module) -> Iterator[tuple[str, MixedCell]]:
 
 
 def images_of(task: Task) -> tuple[int, int]:
-    """Number of classes and number of channels of an image.
+    """The number of classes and the number of channels of an image.
 
     Raises:
-        UserError: the inputs of the task are no images.
+        UserError: the inputs of the task are not images.
     """
     if len(task.input_shape) != 3:
         raise UserError(

@@ -1,5 +1,5 @@
-"""The DARTS space (Liu, Simonyan & Yang, ICLR 2019): a normal and a reduction cell of 4 nodes, 14
-edges and 8 operations each.
+"""The DARTS space (Liu, Simonyan & Yang, ICLR 2019). It has a normal cell and a reduction cell.
+Each has 4 nodes, 14 edges and 8 operations for each edge.
 """
 
 import ast
@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -30,8 +30,9 @@ from supernet.task import Task
 
 
 def edges_of(nodes: int) -> list[tuple[int, int]]:
-    """Of a cell of so many nodes: its own are 2 and up, 0 and 1 the outputs of the two cells
-    before. By target, then source.
+    """The edges (source, target) of a cell that has ``nodes`` nodes of its own, sorted by target,
+    then by source. Nodes 0 and 1 are the outputs of the two cells before it; its own nodes begin at
+    2.
     """
     return [(source, target) for target in range(2, 2 + nodes) for source in range(target)]
 
@@ -50,7 +51,9 @@ OPTIONS = (
 
 
 class Layer(nn.Module):
-    """A cell behind the 1×1 convolutions that bring both of its inputs to its resolution and width."""
+    """A cell, behind the 1×1 convolutions that bring both inputs to the resolution and width of the
+    cell.
+    """
 
     def __init__(
         self,
@@ -70,13 +73,13 @@ class Layer(nn.Module):
         self.preprocess1 = ReLUConvBN(last, channels, affine=affine)
         self.cell = cell
 
-    def forward(self, before: Tensor, last: Tensor, **told) -> Tensor:
-        return self.cell(self.preprocess0(before), self.preprocess1(last), **told)
+    def forward(self, before: Tensor, last: Tensor, **arguments: object) -> Tensor:
+        return self.cell(self.preprocess0(before), self.preprocess1(last), **arguments)
 
 
 class AuxiliaryHead(nn.Module):
-    """A second classifier at two thirds of the depth, for training only; pooled to 2×2 where the
-    paper's 8×8 is not met.
+    """A second classifier at two thirds of the depth, for training only. The paper's input is 8×8;
+    a smaller input is pooled to 2×2.
     """
 
     def __init__(self, channels: int, classes: int):
@@ -100,17 +103,17 @@ class AuxiliaryHead(nn.Module):
 
 
 class DartsNetwork(nn.Module):
-    """Stem, ``cells`` layers, head. The layers at one and two thirds of the depth reduce: they
-    halve the image, double the width.
+    """A network of DARTS: a stem, ``cells`` layers, and a head. The layers at one third and two
+    thirds of the depth are reductions: they halve the image and double the width.
 
-    ``normal`` and ``reduce`` list the edges (source, target, operation) of the two cells, which
-    have ``nodes`` of their own.
+    ``normal`` and ``reduce`` list the edges (source, target, operation) of the two cells. Each cell
+    has ``nodes`` nodes of its own.
     """
 
     def __init__(
         self,
-        normal,
-        reduce,
+        normal: list[tuple[int, int, str]],
+        reduce: list[tuple[int, int, str]],
         channels: int,
         cells: int,
         classes: int,
@@ -152,14 +155,21 @@ class DartsNetwork(nn.Module):
                 self.auxiliary = AuxiliaryHead(last, classes)
         self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(last, classes))
 
-    def cell(self, edges, strides, channels: int, affine: bool, pool_norm: bool) -> nn.Module:
+    def cell(
+        self,
+        edges: list[tuple[int, int, str]],
+        strides: list[int],
+        channels: int,
+        affine: bool,
+        pool_norm: bool,
+    ) -> nn.Module:
         return Cell(edges, 2 + self.nodes, self.nodes, strides, channels, affine, pool_norm)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.forward_with_auxiliary(x)[0]
 
     def forward_with_auxiliary(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The logits, and in training those of the auxiliary head if there is one."""
+        """The logits, and the logits of the auxiliary head in training if there is one."""
         before = last = self.stem(x)
         second = None
         for index, layer in enumerate(self.layers):
@@ -170,16 +180,23 @@ class DartsNetwork(nn.Module):
 
 
 class DartsSupernet(DartsNetwork):
-    """The same network with every option on every edge: ``normal`` and ``reduce`` are the groups
-    that the cells read.
+    """The same network with every option on every edge. Its ``normal`` and ``reduce`` are the
+    groups that the cells read.
     """
 
-    def __init__(self, *arguments, partial_channels: int, **settings):
+    task: Task  # the task that it was built for
+
+    def __init__(self, *arguments: Any, partial_channels: int, **settings: Any):
         self.partial_channels = partial_channels
         super().__init__(*arguments, **settings)
 
-    def cell(
-        self, group: ChoiceGroup, strides, channels: int, affine: bool, pool_norm: bool
+    def cell(  # type: ignore[override]
+        self,
+        group: ChoiceGroup,
+        strides: list[int],
+        channels: int,
+        affine: bool,
+        pool_norm: bool,
     ) -> nn.Module:
         wiring = edges_of(self.nodes)
         return MixedCell(
@@ -194,7 +211,7 @@ class DartsSupernet(DartsNetwork):
             self.partial_channels,
         )
 
-    def forward(self, x: Tensor, mixture: Mixture) -> Tensor:
+    def forward(self, x: Tensor, mixture: Mixture) -> Tensor:  # type: ignore[override]
         before = last = self.stem(x)
         for layer in self.layers:
             before, last = last, layer(before, last, mixture=mixture)
@@ -203,22 +220,21 @@ class DartsSupernet(DartsNetwork):
 
 @dataclass
 class Darts(CellSpace):
-    """Geometry: ``channels`` of the first cells and ``cells`` in all; the paper's are 16, 8 for
-    search and 36, 20 for evaluation.
+    """The space of DARTS. In its geometry, ``channels`` are the channels of the first cells, and
+    ``cells`` is the number of all cells. The paper has 16 and 8 for search, 36 and 20 for
+    evaluation.
 
-    A valid architecture keeps, for each of a cell's nodes, exactly two in-edges; the others are
-    ``none``. During search BatchNorms have no scale and shift and poolings are normalised (section
-    3.1 and the paper's code); in evaluation the reverse.
+    A valid architecture keeps exactly two in-edges of each node of a cell; the other in-edges are
+    ``none``. During search, BatchNorms have no scale and shift, and each pooling is followed by a
+    BatchNorm (section 3.1 and the paper's code). In evaluation it is the reverse.
     """
 
     auxiliary: bool = True
 
     name = "darts"
-    nodes: ClassVar[int] = (
-        # of a cell's own; with another number, and groups of as many edges, the supernet alone is
-        # known
-        4
-    )
+    # The nodes that belong to a cell. A subclass with another number, and with groups of that many
+    # edges, can build a supernet only.
+    nodes: ClassVar[int] = 4
     groups = (choices_of_edges("normal", 14, OPTIONS), choices_of_edges("reduce", 14, OPTIONS))
     wiring: ClassVar = EDGES
     paper: ClassVar = {"search": Geometry(16, 8), "evaluation": Geometry(36, 20)}
@@ -256,7 +272,7 @@ class Darts(CellSpace):
         )
 
     def read_by(self, cell: str, state: Mapping[str, Tensor]) -> str:
-        """A layer is wider than the one before it exactly where its cell reduces."""
+        """A layer is wider than the layer before it exactly if its cell is a reduction."""
         layer = int(cell.split(".")[1])  # the name is layers.LAYER.cell
 
         def width(index: int) -> int:
@@ -276,9 +292,9 @@ class Darts(CellSpace):
                     )
         return architecture
 
-    @cached_property  # every draw reads it
+    @cached_property  # every random draw reads it
     def genes(self) -> tuple[Gene, ...]:
-        """For each node of each cell: which two nodes it reads, and the two operations."""
+        """For each node of each cell: the two nodes that it reads, and the two operations."""
         return tuple(
             gene
             for group in self.groups
@@ -309,7 +325,7 @@ class Darts(CellSpace):
         return result
 
     def rules(self) -> list[Rule]:
-        """Besides one option a slot: two in-edges of every node are not ``none``."""
+        """One option for each slot, and two in-edges of every node that are not ``none``."""
         operations = range(1, len(OPTIONS))
         return super().rules() + [
             Rule(group.name, slots, operations, 2)
@@ -324,8 +340,8 @@ class Darts(CellSpace):
         ]
 
     def gains(self, scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The score of ``none`` counts for nothing: an edge is left out for better ones, not for
-        its own sake.
+        """The score of ``none`` is zero: an edge is left out because other edges are better, and
+        not because ``none`` has a high score.
         """
         return {
             name: table.index_fill(-1, torch.tensor([0]), 0.0)
@@ -336,8 +352,8 @@ class Darts(CellSpace):
         return torch.tensor([2 / target for _, target in EDGES])
 
     def derive(self, scores: Mapping[str, Tensor]) -> Architecture:
-        """For each node the two in-edges whose best operation other than none scores highest
-        (section 2.4).
+        """Keeps two in-edges of each node: those whose best operation has the highest score
+        (section 2.4). ``none`` does not count as an operation.
         """
         choices = {}
         for group in self.groups:
@@ -361,8 +377,8 @@ class Darts(CellSpace):
         return f"Genotype({cells})"
 
     def decode(self, text: str) -> Architecture:
-        """Reads a ``Genotype(...)`` as papers print it: per node two (operation, source), in either
-        order.
+        """Reads a ``Genotype(...)`` as papers print it. For each node it has two pairs (operation,
+        source), in either order.
         """
         try:
             call = ast.parse(
@@ -371,7 +387,8 @@ class Darts(CellSpace):
                 else text.strip(),
                 mode="eval",
             )
-            cells = {keyword.arg: ast.unparse(keyword.value) for keyword in call.body.keywords}
+            keywords = cast(ast.Call, call.body).keywords
+            cells = {keyword.arg: ast.unparse(keyword.value) for keyword in keywords}
             rows = {name: list(ast.literal_eval(cells[name])) for name in ("normal", "reduce")}
             choices = {}
             for name, pairs in rows.items():
@@ -413,8 +430,10 @@ class Darts(CellSpace):
         }
 
 
-def _kept(row) -> list[tuple[int, int, str]]:
-    """The edges (source, target, operation) that a cell's row of options keeps."""
+def _kept(row: Sequence[str]) -> list[tuple[int, int, str]]:
+    """The edges (source, target, operation) that are not ``none``. ``row`` are the options of a
+    cell.
+    """
     return [
         (source, target, option)
         for (source, target), option in zip(EDGES, row, strict=True)

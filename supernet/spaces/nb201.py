@@ -1,5 +1,5 @@
-"""NAS-Bench-201 (Dong & Yang, ICLR 2020): one cell of 4 nodes and 6 edges, 5 operations an edge,
-15,625 architectures.
+"""NAS-Bench-201 (Dong & Yang, ICLR 2020). Its cell has 4 nodes and 6 edges. Each edge has 5
+operations, so that there are 15,625 architectures.
 """
 
 import itertools
@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -27,21 +27,15 @@ from supernet.spaces.cells import (
 from supernet.spaces.space import Form, Gene
 from supernet.task import Task
 
-EDGES = [
-    (0, 1),
-    (0, 2),
-    (1, 2),
-    (0, 3),
-    (1, 3),
-    (2, 3),
-]  # (source, target), in the order of the architecture string
+# (source, target), in the order of the architecture string
+EDGES = [(0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3)]
 
 POOLING = "avg_pool_3x3"
 
 
 class Reduction(nn.Module):
-    """The residual block of stride 2 between two stages (section 2.1): two 3×3 convolutions,
-    shortcut of pooling and 1×1.
+    """The residual block of stride 2 between two stages (section 2.1): two 3×3 convolutions, and a
+    shortcut of a pooling and a 1×1 convolution.
     """
 
     def __init__(self, inputs: int, outputs: int):
@@ -58,12 +52,18 @@ class Reduction(nn.Module):
 
 
 class NB201Network(nn.Module):
-    """Stem, three stages of ``cells`` cells with a reduction between them, head; ``edges`` lists
-    (source, target, operation).
+    """A network of NAS-Bench-201: a stem, three stages of ``cells`` cells with a reduction between
+    them, and a head. ``edges`` lists (source, target, operation).
     """
 
     def __init__(
-        self, edges, channels: int, cells: int, classes: int, in_channels: int, affine: bool
+        self,
+        edges: list[tuple[int, int, str]],
+        channels: int,
+        cells: int,
+        classes: int,
+        in_channels: int,
+        affine: bool,
     ):
         super().__init__()
         self.settings = dict(
@@ -90,7 +90,7 @@ class NB201Network(nn.Module):
             nn.Linear(4 * channels, classes),
         )
 
-    def cell(self, edges, channels: int, affine: bool) -> nn.Module:
+    def cell(self, edges: list[tuple[int, int, str]], channels: int, affine: bool) -> nn.Module:
         return Cell(edges, 4, 1, [1, 1, 1], channels, affine, pool_norm=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -101,44 +101,55 @@ class NB201Network(nn.Module):
 
 
 class NB201Supernet(NB201Network):
-    """The same network with every option on every edge: ``edges`` is the group that all cells read."""
+    """The same network with every option on every edge. Its ``edges`` are the group that all cells
+    read.
+    """
 
-    def __init__(self, *arguments, partial_channels: int, **settings):
+    task: Task  # the task that it was built for
+
+    def __init__(self, *arguments: Any, partial_channels: int, **settings: Any):
         self.partial_channels = partial_channels
         super().__init__(*arguments, **settings)
 
-    def cell(self, group: ChoiceGroup, channels: int, affine: bool) -> nn.Module:
+    def cell(  # type: ignore[override]
+        self, group: ChoiceGroup, channels: int, affine: bool
+    ) -> nn.Module:
         return MixedCell(
             EDGES, 4, 1, [1, 1, 1], channels, affine, False, group, self.partial_channels
         )
 
-    def forward(self, x: Tensor, mixture: Mixture) -> Tensor:
+    def forward(self, x: Tensor, mixture: Mixture) -> Tensor:  # type: ignore[override]
         x = self.stem(x)
         for block in self.blocks:
             x = block(x, mixture=mixture) if isinstance(block, MixedCell) else block(x)
         return self.head(x)
 
 
-Term = tuple[int, int | None]  # so many poolings, of the output of that edge (None: of the input)
+# how many poolings, and the edge whose output they read (None: the input of the cell)
+Term = tuple[int, int | None]
 Function = tuple[tuple[Term, ...], tuple[tuple[str, tuple[Term, ...]], ...]]
 
 
 def function_of(options: Sequence[str]) -> Function:
-    """What a cell computes, in a form that two cells have in common exactly if they compute the
-    same function of the input and of the weights of their convolutions (with the convolutions of
-    one put in the places of those of the other).
+    """The function that a cell computes, in a normal form.
 
-    The value of a node is a sum of terms, each the input of the cell or the output of a
-    convolution, pooled so many times. A skip hands all terms on; a pooling pools each of them, as
-    an average of sums is the sum of averages; a convolution makes one new term of them. What the
-    output does not depend on is left out, and the order of terms means nothing. A convolution of
-    nothing is no zero: the BatchNorm behind it adds a number that it learns.
+    Two cells have the same form exactly if they compute the same function of the input and of the
+    weights of their convolutions. (The convolutions of one cell are put in the places of those of
+    the other.)
+
+    The value of a node is a sum of terms. A term is the input of the cell or the output of a
+    convolution, after a number of poolings. A skip passes all terms on. A pooling pools each term,
+    because the average of a sum is the sum of the averages. A convolution makes one new term of all
+    its terms. Parts that the output does not depend on are left out, and the order of the terms
+    does not matter. A convolution of zeros does not return zeros, because the BatchNorm behind it
+    adds a number that it learns.
 
     Returns:
-        The terms of the output, and of each convolution its kind and the terms that it reads.
+        The terms of the output, and for each convolution its kind and the terms that it reads.
     """
     nodes: list[tuple[Term, ...]] = [((0, None),)]
-    read: dict[int, tuple[str, tuple[Term, ...]]] = {}  # edge of a convolution -> what it reads
+    # edge of a convolution -> its kind, and the terms that it reads
+    read: dict[int, tuple[str, tuple[Term, ...]]] = {}
     for node in range(1, 4):
         terms: list[Term] = []
         for edge, ((source, target), option) in enumerate(zip(EDGES, options, strict=True)):
@@ -155,12 +166,13 @@ def function_of(options: Sequence[str]) -> Function:
     used: list[int] = []
     waiting = [origin for _, origin in nodes[3]]
     while waiting:
-        if (edge := waiting.pop()) is not None and edge not in used:
-            used.append(edge)
-            waiting += [origin for _, origin in read[edge][1]]
+        origin = waiting.pop()
+        if origin is not None and origin not in used:
+            used.append(origin)
+            waiting += [before for _, before in read[origin][1]]
 
     def named(order: tuple[int, ...]) -> Function:
-        """The same with convolutions numbered as they stand in ``order``."""
+        """The same function, with the convolutions numbered by their position in ``order``."""
 
         def sum_of(terms: tuple[Term, ...]) -> tuple[Term, ...]:
             numbered = [(n, -1 if edge is None else order.index(edge)) for n, edge in terms]
@@ -172,15 +184,18 @@ def function_of(options: Sequence[str]) -> Function:
 
 
 def benchmark_name(options: Sequence[str]) -> str:
-    """The string by which the benchmark's own code tells cells apart: 6,466 of the 15,625 differ
+    """The string by which the benchmark's own code distinguishes cells: 6,466 of the 15,625 differ
     (Dong & Yang 2020; ``to_unique_str`` with ``consider_zero=True``).
 
-    A node is the sorted list of its in-edges, each as the name of its source and its operation; a
-    skip is the name of its source, "none" or an edge from a node without name a ``#``. It is an
-    approximation of what a cell computes, in both directions. These ``#`` stay in the list, and the
-    terms of a node that a skip hands on stay together, so that cells which compute the same have
-    several names. And a node that is read twice stands there twice, as if it were two of the same
-    kind: cells of one name can differ in their number of convolutions.
+    The name of a node is the sorted list of its in-edges. An in-edge is written as the name of its
+    source and its operation. A skip is written as the name of its source. "none", or an edge from a
+    node without a name, is written as ``#``.
+
+    This describes what a cell computes only approximately, in both directions. First, each ``#``
+    stays in the list, and the terms that a skip passes on stay together. Therefore cells that
+    compute the same function can have several names. Second, a node that is read twice is written
+    twice, as if there were two nodes of the same kind. Therefore cells with the same name can have
+    different numbers of convolutions.
     """
     names = ["0"]
     for node in range(1, 4):
@@ -197,10 +212,11 @@ def benchmark_name(options: Sequence[str]) -> str:
 
 @cache
 def representatives() -> dict[Function, tuple[str, ...]]:
-    """The cell that stands for each function: the one of the fewest convolutions, and of these of
-    the fewest other operations; of several the first in the order of the options.
+    """The cell that stands for each function. It is the cell with the fewest convolutions. If there
+    are several, it is the one with the fewest other operations, and then the first in the order of
+    the options.
 
-    It takes about a second, once.
+    The first call takes about a second.
     """
     (group,) = NB201.groups
 
@@ -216,11 +232,11 @@ def representatives() -> dict[Function, tuple[str, ...]]:
 
 @dataclass
 class NB201(CellSpace):
-    """Geometry: ``channels`` of the first stage and ``cells`` per stage; the paper's is 16 and 5 in
-    both forms.
+    """The space of NAS-Bench-201. In its geometry, ``channels`` are the channels of the first
+    stage, and ``cells`` is the number of cells per stage. The paper has 16 and 5 in both forms.
 
-    As in the benchmark's own supernets, the candidates' BatchNorms have no scale and shift during
-    search.
+    As in the benchmark's own supernets, the BatchNorms of the candidates have no scale and shift
+    during search.
     """
 
     name = "nb201"
@@ -267,13 +283,15 @@ class NB201(CellSpace):
         return tuple(Gene(f"{source}→{target}", self.groups[0].options) for source, target in EDGES)
 
     def canonical(self, architecture: Architecture) -> Architecture:
-        """The cheapest cell that computes the same function (:func:`function_of`): 5,653 of the
-        15,625 differ. It has no more convolutions of either kind than the given one.
+        """The cheapest cell that computes the same function (:func:`function_of`). It never has
+        more convolutions of either kind than the given cell. The 15,625 cells compute 5,653
+        different functions.
 
-        These are fewer than the 6,466 of the benchmark's own rule (:func:`benchmark_name`), which
-        is not used here because it gives one name to cells that compute different things, at
-        different costs. With the supernet's weights two cells of one function do not give the same
-        numbers: they run it on edges that have other weights.
+        That is fewer than the 6,466 of the benchmark's own rule (:func:`benchmark_name`). The
+        benchmark's rule is not used here, because it gives the same name to cells that compute
+        different functions and have different costs. With the weights of a supernet, two cells of
+        the same function do not return the same numbers, because they run it on different edges,
+        which have different weights.
         """
         options = self.validate(architecture)["edges"]
         return Architecture.of(self.name, edges=representatives()[function_of(options)])
@@ -285,8 +303,8 @@ class NB201(CellSpace):
         ]
 
     def encode(self, architecture: Architecture) -> str:
-        """``|op~0|+|op~0|op~1|+|op~0|op~1|op~2|``: for each node its in-edges as operation~source."""
-        text = [[], [], []]
+        """``|op~0|+|op~0|op~1|+|op~0|op~1|op~2|``: each node's in-edges, as operation~source."""
+        text: list[list[str]] = [[], [], []]
         for (source, target), option in zip(EDGES, architecture["edges"], strict=True):
             text[target - 1].append(f"{option}~{source}")
         return "+".join(f"|{'|'.join(node)}|" for node in text)

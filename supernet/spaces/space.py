@@ -1,8 +1,8 @@
-"""What a search space is: its decisions, what is valid, how to build its networks, and how to write
-its architectures.
+"""The interface of a search space: its decisions, which architectures are valid, how to build its
+networks, and how to write its architectures.
 
 Nothing here knows what the networks look like. Cells, with their operations and geometry, are in
-:mod:`supernet.spaces.cells`; what only some spaces can do is in
+:mod:`supernet.spaces.cells`. Abilities that only some spaces have are in
 :mod:`supernet.spaces.capabilities`.
 """
 
@@ -20,8 +20,8 @@ from supernet.errors import UserError, unknown
 from supernet.mixture import Architecture, Choice, ChoiceGroup
 from supernet.task import Task
 
-# Networks come in two forms: "search" is that of the supernet, "evaluation" that of the networks
-# which are retrained. A space may make them of different sizes.
+# Networks have two forms. "search" is the form of the supernet, "evaluation" the form of the
+# networks that are retrained. A space may build the two forms in different sizes.
 Form = Literal["search", "evaluation"]
 
 
@@ -35,7 +35,7 @@ class Gene:
 
 @dataclass(frozen=True)
 class Rule:
-    """Exactly ``count`` of these ``options`` (indices) are chosen in these ``slots`` of ``group``."""
+    """In these ``slots`` of ``group``, exactly ``count`` of ``options`` (indices) are chosen."""
 
     group: str
     slots: Sequence[int]
@@ -44,8 +44,8 @@ class Rule:
 
 
 class Size(NamedTuple):
-    """How large one thing is: its name, the setting that says so, its value, and the paper's value
-    (``None`` where no paper has one).
+    """How large a part of a network is: its name, the setting that changes it, its value, and the
+    value in the paper (``None`` if no paper has one).
     """
 
     name: str
@@ -57,13 +57,13 @@ class Size(NamedTuple):
 class Space(ABC):
     """A search space. A subclass is a dataclass whose fields are its settings.
 
-    It says :attr:`name` and :attr:`groups`, builds the networks, and derives architectures. The
-    methods that are not abstract are right for a space in which every slot may have any of its
-    options, whatever the others have.
+    A subclass defines :attr:`name` and :attr:`groups`, builds the networks, and derives
+    architectures. The methods that are not abstract are correct for a space in which each slot may
+    have any of its options, independently of the other slots.
 
     Attributes:
-        name: what architectures and messages call the space.
-        groups: the decisions, in tables of those that have the same options.
+        name: the name of the space in architectures and messages.
+        groups: the choice groups. Decisions that have the same options are one group.
     """
 
     name: str
@@ -79,24 +79,26 @@ class Space(ABC):
     def standalone(
         self, architecture: Architecture, task: Task, form: Form = "evaluation"
     ) -> nn.Module:
-        """A fresh network of the chosen operations alone: ``forward(inputs) -> outputs``.
+        """A fresh network that has the chosen operations only. It is called as ``forward(inputs) ->
+        outputs``.
 
-        It is plain torch, without a trace of the search. In the form "search" it can take the
-        supernet's weights (:meth:`inherit`). To be exported it needs an attribute ``settings``, the
-        arguments that build it again. A second head for training alone is its attribute
-        ``auxiliary``; then it has a method ``forward_with_auxiliary``.
+        It is plain torch and holds no part of the search. In the form "search" it can take the
+        weights of the supernet (:meth:`inherit`). Export needs an attribute ``settings``: the
+        arguments that build the network again. A network may have a second head for training only,
+        as an attribute ``auxiliary``; then it has a method ``forward_with_auxiliary``.
 
         Raises:
-            UserError: the architecture is not of this space, or there is no such network.
+            UserError: the architecture does not belong to this space, or there is no such network.
         """
 
     @abstractmethod
     def inherit(self, supernet: nn.Module, architecture: Architecture) -> nn.Module:
-        """The standalone network in the form "search", on the CPU, with the weights that
-        ``supernet`` has for it: it computes what the supernet computes on the architecture's path.
+        """The standalone network in the form "search", on the CPU, with its weights from
+        ``supernet``. It computes what the supernet computes on the path of the architecture.
 
         Raises:
-            UserError: the architecture is not of this space, or :meth:`require_inherit` fails.
+            UserError: the architecture does not belong to this space, or :meth:`require_inherit`
+                raises.
         """
 
     def require_inherit(self) -> None:  # noqa: B027 - most spaces have nothing to check
@@ -109,10 +111,11 @@ class Space(ABC):
         network: nn.Module,
         architecture: Architecture,
     ) -> dict[str, Tensor]:
-        """The tensors that ``network``, the standalone of ``architecture``, can take over from
-        ``state``, that of a standalone network of the architecture ``of``.
+        """The tensors that ``network`` can take over from another network. ``network`` is the
+        standalone of ``architecture``; ``state`` is the state of a standalone of the architecture
+        ``of``.
 
-        By default, all tensors of the same name and shape.
+        By default these are all tensors of the same name and shape.
         """
         return {
             name: state[name]
@@ -121,21 +124,21 @@ class Space(ABC):
         }
 
     def settings(self, form: Form) -> dict[str, Any]:
-        """The settings that the networks of a form depend on: networks of equal ones have weights
-        of the same names and shapes. By default all.
+        """The settings that the networks of a form depend on; by default all settings. Two networks
+        with the same settings have weights of the same names and shapes.
         """
         return dataclasses.asdict(cast(Any, self))
 
     def sizes(self, form: Form) -> Sequence[Size]:
-        """How large the networks of a form are, for the report to compare with the paper's."""
+        """How large the networks of a form are. The report compares these with the paper."""
         return ()
 
-    # --- the space as a set: independent genes, any combination of which is one valid architecture
+    # --- the space as a set: genes are independent, and all combinations of values are valid
 
     @property
     def genes(self) -> tuple[Gene, ...]:
-        """The decisions as independent ones. Every choice of one value for each gene is a valid
-        architecture, and each architecture is one such choice.
+        """The space as independent decisions. Each combination of one value for each gene is
+        exactly one valid architecture, and each architecture is exactly one such combination.
         """
         return tuple(
             Gene(f"{group.name}/{slot}", group.options)
@@ -144,7 +147,7 @@ class Space(ABC):
         )
 
     def express(self, values: Sequence[Any]) -> Architecture:
-        """The architecture of one value for each gene."""
+        """The architecture that has these values of the genes."""
         rows, given = {}, list(values)
         for group in self.groups:
             rows[group.name], given = given[: group.slots], given[group.slots :]
@@ -155,9 +158,10 @@ class Space(ABC):
         return [option for _, options in architecture.choices for option in options]
 
     def canonical(self, architecture: Architecture) -> Architecture:
-        """The one architecture that stands for all that compute the same function as the given one.
+        """The architecture that stands for all architectures that compute the same function as the
+        given one.
 
-        By default the architecture itself.
+        By default this is the given architecture.
         """
         return architecture
 
@@ -166,7 +170,9 @@ class Space(ABC):
         return self.express([gene.values[rng.integers(len(gene.values))] for gene in self.genes])
 
     def mutate(self, architecture: Architecture, rng: np.random.Generator) -> Architecture:
-        """The architecture with another value in one gene, both drawn uniformly."""
+        """The architecture with another value of one gene. The gene and the value are drawn
+        uniformly.
+        """
         values, genes = self.values(architecture), self.genes
         free = [position for position, gene in enumerate(genes) if len(gene.values) > 1]
         position = free[rng.integers(len(free))]
@@ -187,7 +193,7 @@ class Space(ABC):
     # --- the space as linear rules, for a derivation under constraints
 
     def rules(self) -> list[Rule]:
-        """What is valid, as equations: by default one option for each slot."""
+        """The valid architectures, described by equations. By default each slot has one option."""
         return [
             Rule(group.name, [slot], range(len(group.options)), 1)
             for group in self.groups
@@ -195,26 +201,26 @@ class Space(ABC):
         ]
 
     def gains(self, scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """What each option adds to an architecture's score, such that :meth:`derive` maximises the
-        sum over the chosen ones.
+        """The amount that each option adds to the score of an architecture. :meth:`derive`
+        maximises the sum over the chosen options.
         """
         return dict(scores)
 
     def presence(self, group: str) -> Tensor:
-        """For each slot of a group, how likely it is kept before anything is known of it: what
-        expected costs are weighted by.
+        """The probability that each slot of a group is kept, before anything is learnt. Expected
+        costs are weighted by it.
         """
         return torch.ones(next(g.slots for g in self.groups if g.name == group))
 
     def sums(self, group: str) -> list[list[int]]:
-        """The slots whose outputs are added up, sum by sum: in a cell, the edges into each node. It
-        is empty where a space adds up nothing.
+        """The slots whose outputs are added, one list for each sum. In a cell, a sum is a node, and
+        its slots are the edges into that node. The list is empty if the space adds nothing.
         """
         return []
 
     def derive(self, scores: Mapping[str, Tensor]) -> Architecture:
-        """The valid architecture of the highest ``scores`` (group -> [slots, options], higher is
-        better), by the paper's rule; by default the best option of each slot.
+        """The valid architecture with the highest ``scores`` (group -> [slots, options], higher is
+        better), by the rule of the space's paper. By default it takes the best option of each slot.
         """
         return Architecture.of(
             self.name,
@@ -227,7 +233,7 @@ class Space(ABC):
     # --- notations
 
     def encode(self, architecture: Architecture) -> str:
-        """The architecture in the notation that papers print; by default ``group=option,option
+        """The architecture in the notation of papers. By default this is ``group=option,option
         group=option``.
         """
         return " ".join(f"{name}={','.join(options)}" for name, options in architecture.choices)
@@ -236,7 +242,7 @@ class Space(ABC):
         """The inverse of :meth:`encode`.
 
         Raises:
-            UserError: the text is not in that notation or the architecture is not valid.
+            UserError: the text is not in that notation, or the architecture is not valid.
         """
         pairs = [word.partition("=") for word in text.split()]
         if [name for name, _, _ in pairs] != [group.name for group in self.groups]:
@@ -255,7 +261,7 @@ class Space(ABC):
         """Returns the architecture if it belongs to this space.
 
         Raises:
-            UserError: it does not; the text says which group, slot or option is at fault.
+            UserError: it does not. The message names the group, slot or option that is wrong.
         """
         if architecture.space != self.name:
             raise UserError(
@@ -289,11 +295,10 @@ class Space(ABC):
         }
 
     def share(self, architecture: Architecture, options: Mapping[str, Collection[str]]) -> float:
-        """The share of an architecture's decisions that fell on one of ``options`` (group ->
-        names).
+        """The share of an architecture's decisions that chose one of ``options`` (group -> names).
 
-        Where a rule says how many of several slots are kept, "nothing" in the others follows from
-        the rule and is no decision.
+        A rule may say how many of several slots are kept. Then the option "nothing" in the other
+        slots follows from the rule, and is not counted as a decision.
         """
         found = decisions = 0
         for group in self.groups:
@@ -310,12 +315,12 @@ class Space(ABC):
 
 
 def set_recompute(supernet: nn.Module, recompute: bool = True) -> None:
-    """Whether a supernet computes cheap activations again in backward instead of keeping them: the
-    same bits in less memory and more time.
+    """Sets whether a supernet computes cheap activations again in the backward pass, and does not
+    keep them. The bits are the same; it takes less memory and more time.
 
-    It holds for every module that has an attribute ``recompute``, which a module sets if it is able
-    to do so.
+    It applies to every module that has an attribute ``recompute``. A module that can recompute has
+    this attribute.
     """
     for module in supernet.modules():
         if hasattr(module, "recompute"):
-            module.recompute = recompute
+            module.recompute = recompute  # type: ignore[assignment]

@@ -1,8 +1,9 @@
-"""Budgets: nothing passes them, and what is derived within them is the best there is, by brute
+"""Budgets: no architecture breaks the limits, and the derived one is the best within them, by brute
 force.
 """
 
 import itertools
+import re
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from tests.variants import SPACES
 
 TASK = task_of(10, 3)
 BUDGETS = {name: Budget(make(), TASK) for name, make in SPACES.items()}  # tables are built once
-COSTS = {  # of some hundred random architectures, to draw limits from
+COSTS = {  # the costs of some hundred random architectures, from which limits are taken
     name: {
         metric: np.array([budget.tables[metric].of(budget.space.random(rng)) for _ in range(300)])
         for metric in ("params", "madds")
@@ -33,7 +34,7 @@ COSTS = {  # of some hundred random architectures, to draw limits from
 
 
 def limited(name: str, **limits: float) -> Budget:
-    """The budget of a space with these limits and with tables that are there already."""
+    """The budget of a space with these limits, and with tables that were built before."""
     budget = Budget(BUDGETS[name].space, TASK)
     budget.tables = BUDGETS[name].tables
     budget.limits = limits
@@ -59,7 +60,7 @@ def total(space, table, architecture) -> float:
 
 @pytest.mark.parametrize("name", SPACES)
 def test_the_table_adds_up_to_what_the_network_has(name):
-    """Against PyTorch's own count of the standalone network."""
+    """Compares the table with PyTorch's own count of the standalone network."""
     budget, rng = BUDGETS[name], np.random.default_rng(1)
     for _ in range(5):
         architecture = budget.space.random(rng)
@@ -138,17 +139,17 @@ def test_derivation_is_optimal_among_all_15625_cells():
 
 
 def test_derivation_of_a_cell_with_two_in_edges_a_node_is_optimal():
-    """DARTS's normal cell has too many architectures to try all: every node is solved by brute
-    force, its costs being all equal.
+    """The normal cell of DARTS has too many architectures to try all of them. The costs of all its
+    operations are made equal, so that each node can be solved by brute force.
 
-    With a limit on parameters that is a multiple of one operation's, what remains is to choose
+    The limit on parameters is a multiple of the cost of one operation. Then the only question is
     where to spend it.
     """
     budget = BUDGETS["darts"]
     for seed in range(10):
         table = scores(budget.space, seed)
         value = CostTable(budget.space, 0.0, budget.space.gains(table))
-        # the rules are those of the derivation
+        # the rules are the same as in the derivation
         assert maximised(value, []) == budget.space.derive(table)
         tight = limited("darts", params=float(np.quantile(COSTS["darts"]["params"], 0.3)))
         found = tight.best(table)
@@ -158,7 +159,7 @@ def test_derivation_of_a_cell_with_two_in_edges_a_node_is_optimal():
             if tight.allows(n)
             and total(budget.space, table, n) > total(budget.space, table, found) + 1e-9
         ]
-        assert not better  # no change of one gene improves it
+        assert not better  # a change of one gene improves nothing
 
 
 @settings(max_examples=2000, deadline=None, derandomize=True)
@@ -172,14 +173,13 @@ def test_nothing_derived_or_drawn_ever_violates(seed, name, params, madds):
     budget = limited(name, params=float(np.quantile(COSTS[name]["params"], params)))
     if madds is not None:
         budget.limits["madds"] = float(np.quantile(COSTS[name]["madds"], madds))
-    derived = budget.best(scores(budget.space, seed))
-    if (
-        derived is None
-    ):  # the two limits together can be impossible, which a run is told at its start
+    try:
+        derived = budget.best(scores(budget.space, seed))
+    except UserError:  # the two limits together can be impossible; a run is then refused
         assert madds is not None
         return
     budget.space.validate(derived)
-    costs = budget.costs(derived)  # which are those of the network: see the first test
+    costs = budget.costs(derived)  # the first test compares these with the network
     assert all(costs[metric] <= limit for metric, limit in budget.limits.items())
 
 
@@ -190,7 +190,7 @@ def test_random_architectures_keep_the_budget_and_stay_uniform(name):
     drawn = [budget.random(rng) for _ in range(50)]
     assert all(map(budget.allows, drawn))
     expected = [a for a in (budget.space.random(plain) for _ in range(500)) if budget.allows(a)]
-    assert drawn == expected[:50]  # rejection: the same draws, less those that violate
+    assert drawn == expected[:50]  # rejection: the same draws, without those that break the limit
 
 
 @pytest.mark.parametrize("name", SPACES)
@@ -233,8 +233,8 @@ def test_limits_that_exclude_each_other_are_refused():
 
 
 def test_expected_cost_is_the_mean_over_draws():
-    """On NAS-Bench-201, where slots are independent: against the mean over all cells, weighted by
-    their probability.
+    """In NAS-Bench-201 the slots are independent. The expected cost is compared with the mean over
+    all cells, weighted by their probabilities.
     """
     budget = BUDGETS["nb201"]
     logits = {
@@ -249,8 +249,8 @@ def test_expected_cost_is_the_mean_over_draws():
 
 
 def test_expected_cost_of_equal_shares_is_that_of_random_architectures():
-    """On DARTS, whose nodes keep two edges: within three standard errors of the mean over random
-    draws.
+    """In DARTS, each node keeps two edges. The expected cost is within three standard errors of the
+    mean over random draws.
     """
     budget = BUDGETS["darts"]
     mixture = {
@@ -271,7 +271,7 @@ def test_excess_is_zero_within_the_limits():
     over = limited("nb201", params=expected / 2).excess(softmax_mixture(logits))
     assert float(over.detach()) == pytest.approx(1, rel=1e-6)
     (gradient,) = torch.autograd.grad(over, [logits["edges"]])
-    assert gradient.abs().sum() > 0  # a penalty through which no gradient flows would be none
+    assert gradient.abs().sum() > 0  # a penalty without a gradient would have no effect
 
 
 # --- skip connections
@@ -279,17 +279,16 @@ def test_excess_is_zero_within_the_limits():
 
 @pytest.mark.parametrize("limit", [0, 1, 2])
 def test_a_limit_of_skips_is_one_more_row_of_the_derivation(limit):
-    """The best of all 15,625 cells with so few skips, by brute force; and nothing else is bound by
-    it.
+    """The result is the best of all 15,625 cells with at most so many skips, by brute force. The
+    limit affects nothing else.
     """
     space = BUDGETS["nb201"].space
     budget = Budget(space, TASK, {"skips": limit})
     cells = [cell for cell in every_cell(space) if cell["edges"].count("skip_connect") <= limit]
     assert sum(budget.allows(cell) for cell in every_cell(space)) == len(cells)
     table = scores(space, limit)
-    table["edges"][:4, space.groups[0].options.index("skip_connect")] += (
-        3.0  # four skips would be the best
-    )
+    # four skips would be the best
+    table["edges"][:4, space.groups[0].options.index("skip_connect")] += 3.0
     values = sum(
         table["edges"][slot, [[space.groups[0].options.index(c["edges"][slot]) for c in cells]]][0]
         for slot in range(6)
@@ -319,8 +318,8 @@ def test_a_limit_of_skips_binds_the_groups_that_are_named_and_every_draw():
 
 
 def test_a_limit_of_skips_below_one_is_a_share_of_the_edges_that_an_architecture_has():
-    """A quarter: of the eight edges of a cell of DARTS two, as in P-DARTS; of the six of
-    NAS-Bench-201 one.
+    """A quarter is two of the eight edges of a cell of DARTS, as in P-DARTS, and one of the six
+    edges of NAS-Bench-201.
     """
     darts, nb201 = (
         Budget(BUDGETS[name].space, TASK, {"skips": 0.25}) for name in ("darts", "nb201")
@@ -332,7 +331,7 @@ def test_a_limit_of_skips_below_one_is_a_share_of_the_edges_that_an_architecture
 
 
 def test_a_limit_of_skips_moves_no_logits():
-    """It binds architectures; the penalty on logits is of costs alone."""
+    """It limits architectures; the penalty on logits depends on costs only."""
     space = BUDGETS["nb201"].space
     logits = torch.zeros(6, 5, requires_grad=True)
     mixture = softmax_mixture({"edges": logits})
@@ -346,8 +345,6 @@ def test_a_limit_of_skips_moves_no_logits():
 
 
 def test_a_limit_of_skips_names_a_group_that_there_is():
-    with pytest.raises(
-        UserError,
-        match=r"budget\.skips: the space nb201 has no such group with skip connections: skips/normal",
-    ):
+    message = "budget.skips: the space nb201 has no such group with skip connections: skips/normal"
+    with pytest.raises(UserError, match=re.escape(message)):
         Budget(BUDGETS["nb201"].space, TASK, {"skips/normal": 2})

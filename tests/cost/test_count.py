@@ -1,4 +1,4 @@
-"""Costs against published tables and against sums worked by hand."""
+"""Costs, compared with published tables and with sums worked out by hand."""
 
 from itertools import pairwise
 
@@ -18,7 +18,10 @@ from tests.tasks import task_of
 CIFAR = task_of(10, 3, (32, 32))
 PAPER = NB201(Geometry(16, 5), Geometry(16, 5))
 DARTS = Darts(Geometry(16, 8), Geometry(36, 20), auxiliary=True)
-SIX_CONVOLUTIONS = "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|nor_conv_3x3~0|nor_conv_3x3~1|nor_conv_3x3~2|"
+SIX_CONVOLUTIONS = (
+    "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|"
+    "+|nor_conv_3x3~0|nor_conv_3x3~1|nor_conv_3x3~2|"
+)
 
 
 def nb201_cost(text: str) -> Cost:
@@ -36,20 +39,19 @@ def test_parameters_of_random_cells_equal_the_published_table(shared):
 
 
 def test_multiply_adds_agree_with_the_published_table(shared):
-    """The same order, and to the last digit once the table's elementwise work is added, which it
-    counts and we do not.
+    """The order is the same. The numbers are the same to the last digit, after adding the
+    elementwise work, which the table counts and this project does not.
 
-    That is 3 for each element that a convolution edge writes (ReLU and BatchNorm), 9 for a
-    pooling's, and a constant for the rest of the network.
+    This work is 3 for each element that a convolution edge writes (ReLU and BatchNorm), 9 for each
+    element of a pooling edge, and a constant for the rest of the network.
     """
     table = np.load(shared / "nb201_cifar10.npz")
     chosen = np.random.default_rng(2).choice(len(table["arch"]), size=12, replace=False)
     texts = [str(text) for text in table["arch"][chosen]]
     ours = np.array([nb201_cost(text).madds / 1e6 for text in texts])
     assert spearmanr(ours, table["madds_m"][chosen]).statistic > 0.98
-    elements = (
-        5 * (16 * 32**2 + 32 * 16**2 + 64 * 8**2) / 1e6
-    )  # an edge's, in 5 cells of each of the three stages
+    # the elements of an edge, in 5 cells of each of the three stages
+    elements = 5 * (16 * 32**2 + 32 * 16**2 + 64 * 8**2) / 1e6
     work = np.array([3 * text.count("nor_conv") + 9 * text.count("avg_pool") for text in texts])
     np.testing.assert_allclose(
         table["madds_m"][chosen] - ours - elements * work, 0.160832, atol=1e-6
@@ -57,8 +59,8 @@ def test_multiply_adds_agree_with_the_published_table(shared):
 
 
 def test_multiply_adds_of_nb201_worked_by_hand():
-    """One cell a stage at 4 channels on 3×8×8: a k×k convolution of a to b channels on p pixels
-    takes k·k·a·b·p.
+    """One cell per stage, 4 channels, an input of 3×8×8. A k×k convolution from a to b channels on
+    p pixels costs k·k·a·b·p.
     """
     space = NB201(Geometry(4, 1), Geometry(4, 1))
     cell = space.decode(
@@ -76,8 +78,8 @@ def test_multiply_adds_of_nb201_worked_by_hand():
 
 
 def test_darts_v2_has_the_published_size_without_its_auxiliary_head():
-    """3.3 M parameters (DARTS, table 1); its multiply-adds are printed as 528 M to 540 M, by what
-    is counted.
+    """It has 3.3 M parameters (DARTS, table 1). Its multiply-adds are published as 528 M to 540 M,
+    depending on what is counted.
     """
     network = DARTS.standalone(DARTS.decode(DARTS_V2), CIFAR)
     cost = count(network, CIFAR)
@@ -93,9 +95,8 @@ def test_darts_v2_has_the_published_size_without_its_auxiliary_head():
 def test_counting_leaves_the_network_as_it_was():
     space = NB201(Geometry(4, 1), Geometry(4, 1))
     network = space.standalone(space.decode(SIX_CONVOLUTIONS), task_of(10, 1)).train()
-    network.blocks[0].drop_path.generator = torch.Generator().manual_seed(
-        0
-    )  # as a retraining leaves it
+    # as a retraining leaves it
+    network.blocks[0].drop_path.generator = torch.Generator().manual_seed(0)
     before = {name: value.clone() for name, value in network.state_dict().items()}
     count(network, task_of(10, 1))
     assert network.training and all(

@@ -1,5 +1,5 @@
-"""Latency tables: exact where the clock is, honest about their error, whole as files, and binding
-as budgets.
+"""Latency tables: they are exact if the clock is exact, they measure their own error, files keep
+them completely, and they can limit a budget.
 """
 
 import itertools
@@ -30,10 +30,10 @@ CPU = torch.device("cpu")
 
 
 class PlantedClock:
-    """A clock that moves only when a module without children runs: by a time that its kind, its
-    size and its image's size give.
+    """A clock that moves only when a module without children runs. The time that it adds depends on
+    the module's kind, its size and the size of its image.
 
-    Every ``slow``-th measurement takes a thousand times as long. ``calls`` says for each
+    Every ``slow``-th measurement takes a thousand times as long. ``calls`` lists for each
     measurement what ran in it.
     """
 
@@ -63,7 +63,7 @@ class PlantedClock:
 
 @pytest.fixture
 def planted():
-    """Makes a bench of a space with a clock that tells planted times."""
+    """Makes a bench of a space, with a clock of planted times."""
     handles = []
 
     def make(name, slow=0, **settings):
@@ -79,8 +79,8 @@ def planted():
 @pytest.mark.parametrize("name", SPACES)
 @pytest.mark.parametrize("slow", [0, 7])
 def test_the_table_adds_up_to_whole_networks_exactly(name, slow, planted):
-    """Against the standalone networks, which are built and run by other code; single slow
-    measurements change nothing.
+    """The table is compared with the standalone networks, which other code builds and runs. Single
+    slow measurements change nothing.
     """
     bench = planted(name, slow)
     table = measured(bench)
@@ -119,11 +119,13 @@ def test_each_operation_has_the_time_that_was_planted(planted):
 
 
 def test_measurements_take_turns(planted):
-    """Every round runs each thing once, in the same order: nothing is measured all at once."""
+    """Every round runs each thing once, in the same order. Nothing is measured several times in a
+    row.
+    """
     bench = planted("nb201", rounds=4)
     measured(bench)
     calls, each = bench.clock.calls, bench.clock.readings // 2 // (WARM_UP + 4)
-    assert each > 5  # things
+    assert each > 5  # the number of things
     assert [calls.get(number) for number in range(each)] * (WARM_UP + 4) == [
         calls.get(n) for n in range(each * (WARM_UP + 4))
     ]
@@ -137,9 +139,8 @@ def test_real_times_are_positive_and_the_error_is_a_figure(batch_size):
         before = torch.random.get_rng_state()
         table = measured(bench)
         error = latency_error(table, bench, 4)
-        assert torch.equal(
-            torch.random.get_rng_state(), before
-        )  # the run's own chance is not touched
+        # the run's own random numbers are not used
+        assert torch.equal(torch.random.get_rng_state(), before)
         for group in bench.space.groups:
             times, none = table.options[group.name], group.options.index("none")
             assert torch.isfinite(times).all() and (times[:, none] == 0).all()
@@ -156,7 +157,7 @@ def test_real_times_are_positive_and_the_error_is_a_figure(batch_size):
 
 
 def random_table(name: str, seed: int = 0):
-    """A table with random figures."""
+    """A table of random numbers."""
     noise, space = torch.Generator().manual_seed(seed), SPACES[name]()
     options = {
         g.name: torch.rand(g.shape, generator=noise, dtype=torch.float64) / 30 for g in space.groups
@@ -166,7 +167,7 @@ def random_table(name: str, seed: int = 0):
 
 @pytest.fixture(params=SPACES)
 def filed(request, tmp_path):
-    """A table and the file that holds it."""
+    """A table, and the file that holds it."""
     write_table(tmp_path / "times.csv", table := random_table(request.param))
     return table, tmp_path / "times.csv"
 
@@ -184,7 +185,8 @@ def test_a_file_saved_by_a_spreadsheet_is_read(filed):
     assert read_table(path, table.space).fixed == table.fixed
 
 
-MISTAKES = {  # what is replaced in the file of NAS-Bench-201, by what, and what the error says
+# what is replaced in the file of NAS-Bench-201, by what, and what the error says
+MISTAKES = {
     "header": (["group,slot", "groups,slot"], ["line 1", "groups,slot", "group,slot,option,ms"]),
     "group": (["edges,0,none", "egdes,0,none"], ["line 3", "'egdes'", "did you mean 'edges'"]),
     "slot": (["edges,5,none", "edges,6,none"], ["line 28", "slot '6'", "0 to 5"]),
@@ -298,13 +300,15 @@ def results_of(folder):
 
 
 def middling(table) -> float:
-    """A limit that about half of all architectures keep."""
+    """A limit that about half of all architectures meet."""
     rng = np.random.default_rng(0)
     return float(np.median([table.of(table.space.random(rng)) for _ in range(100)]))
 
 
 def test_a_run_keeps_within_a_table_of_ones_own(tmp_path):
-    """From the command line; the run then needs the file no more, and a child takes the table over."""
+    """From the command line. The run then does not need the file any more, and a child run takes
+    over the table.
+    """
     table = random_table("nb201")
     write_table(tmp_path / "times.csv", table)
     limit = middling(table)

@@ -1,22 +1,21 @@
-"""The memory of a search: foretold from small batches as it is then measured, and the batch chosen
-by it.
+"""The memory of a search: the prediction from small batches is compared with a measurement, and the
+batch is chosen by it.
 """
 
 import dataclasses
-import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from supernet import trial
+from supernet import trial as trial_module
 from supernet.cli.composition import composed
 from supernet.config import Config, typed
 from supernet.cost import memory
+from supernet.cost.budget import Budget
 from supernet.cost.memory import (
     MARGIN,
     Line,
@@ -29,19 +28,16 @@ from supernet.cost.memory import (
 )
 from supernet.errors import UserError
 from supernet.files import read_json
-from supernet.runs import check as check_module
-from supernet.runs import memory as memory_module
-from supernet.runs.setup import Setup
-from supernet.runs.work import budget_of
+from supernet.runs import check, setup
+from supernet.runs import memory as memory_of_runs
 from tests.commands import ROOT, TINY, finished, supernet
 
 FIVE_STEPS = [*TINY, "tracker=none", "method=darts", "search.epochs=1"]
 
-# What a process that searches holds before its first step, and at its peak, by the kernel: nothing
-# of the planner is in it.
+# Prints what a process that searches holds before its first step, and its peak, as the kernel
+# counts them. It uses nothing of the planner.
 SEARCH = """
 import sys
-from pathlib import Path
 from supernet.cli.composition import composed
 from supernet.runs.search import search_stage
 from supernet.runs.setup import Setup
@@ -62,7 +58,6 @@ print(before, held("VmHWM"))
 
 RETRAINING = """
 import sys
-from pathlib import Path
 from supernet.cli.composition import composed
 from supernet.randomness import Streams
 from supernet.runs.setup import Setup
@@ -86,7 +81,7 @@ on_linux = pytest.mark.skipif(
 
 
 def searched(overrides):
-    """What a fresh process holds before its search and at the peak of some steps, in bytes."""
+    """What a fresh process holds before its search, and its peak over some steps, in bytes."""
     done = subprocess.run(
         [sys.executable, "-c", SEARCH, *overrides],
         cwd=ROOT,
@@ -99,7 +94,7 @@ def searched(overrides):
 
 @pytest.fixture
 def photographs(tmp_path):
-    """Makes overrides for 200 images of noise in colour, of so many pixels a side."""
+    """Makes overrides for 200 colour images of noise with ``side`` pixels a side."""
 
     def make(side):
         rng, arrays = np.random.default_rng(0), {}
@@ -120,9 +115,11 @@ def photographs(tmp_path):
 @on_linux
 @pytest.mark.parametrize("method", ["darts", "spos"])
 @pytest.mark.parametrize(("space", "side"), [("nb201", 32), ("darts", 16)])
-def test_the_peak_at_a_larger_batch_is_foretold_within_the_margin(space, side, method, photographs):
-    """Also of what the search adds to a process that has loaded everything, which is most of it
-    before.
+def test_the_peak_at_a_larger_batch_is_predicted_within_the_margin(
+    space, side, method, photographs
+):
+    """The prediction is also right for the part that the search adds to a process that has loaded
+    everything. Most of the peak is there before.
     """
     overrides = [
         *photographs(side),
@@ -141,8 +138,8 @@ def test_the_peak_at_a_larger_batch_is_foretold_within_the_margin(space, side, m
 
 
 @on_linux
-def test_with_recomputation_the_peak_falls_and_is_foretold(photographs):
-    """What an image adds is far less."""
+def test_with_recomputation_the_peak_falls_and_is_predicted(photographs):
+    """Each image adds much less."""
     plain = [*photographs(16), "space=darts", "method=darts", "size=small", "search.batch_size=64"]
     again = [*plain, "search.recompute=true"]
     (before, peak), (before_again, peak_again) = searched(plain), searched(again)
@@ -154,8 +151,8 @@ def test_with_recomputation_the_peak_falls_and_is_foretold(photographs):
 
 @on_linux
 @pytest.mark.parametrize("space", ["nb201", "darts"])
-def test_the_peak_of_retraining_is_foretold(space, photographs):
-    """That of the network with the most parameters, measured in a process of its own."""
+def test_the_peak_of_retraining_is_predicted(space, photographs):
+    """The peak of the network with the most parameters, measured in a process of its own."""
     overrides = [*photographs(16), f"space={space}", "size=small", "retrain.batch_size=128"]
     settings = dataclasses.asdict(composed(overrides))
     line = Line.through({batch: tried(settings, batch, "retrain") for batch in (16, 32)})
@@ -169,8 +166,8 @@ def test_the_peak_of_retraining_is_foretold(space, photographs):
     assert line.at(128) == pytest.approx(int(done.stdout), rel=MARGIN)
 
 
-def test_what_is_retrained_is_what_is_foretold(monkeypatch):
-    """An inherited network has the form of the search's."""
+def test_the_prediction_is_for_the_network_that_is_retrained(monkeypatch):
+    """A network that inherits weights has the form of the search."""
     tried = []
     monkeypatch.setattr(
         memory,
@@ -183,15 +180,15 @@ def test_what_is_retrained_is_what_is_foretold(monkeypatch):
     assert planned_retraining(settings, 100, 2**40).peak == 2**30 * 32
     assert {stage for _, stage in tried} == {"retrain"}
     forms = []
-    monkeypatch.setattr(trial, "fresh_network", lambda *given: forms.append(given[-1]))
-    monkeypatch.setattr(trial, "retrain_stage", lambda *_: SimpleNamespace(steps=0))
+    monkeypatch.setattr(trial_module, "fresh_network", lambda *given: forms.append(given[-1]))
+    monkeypatch.setattr(trial_module, "retrain_stage", lambda *_: SimpleNamespace(steps=0))
     for one, _ in tried:
-        setup = Setup(typed(Config, one, ""))
-        trial.peak_of_retraining(setup, budget_of(setup, {}))
+        parts = setup.Setup(typed(Config, one, ""))
+        trial_module.peak_of_retraining(parts, Budget(parts.space, parts.task))
     assert forms == ["search"] * 2
 
 
-# --- the choice, of a search that takes 1,000 bytes and 10 an image, or less with recomputation
+# --- the choice, for a search that takes 1,000 bytes and 10 an image, or less with recomputation
 
 
 def test_a_line_names_the_largest_batch_within_a_limit():
@@ -206,11 +203,11 @@ def test_a_line_names_the_largest_batch_within_a_limit():
         50,
         50,
     ]
-    assert Line.through({4: 1000, 8: 990}).at(1000) == 990  # noise where the batch does not matter
+    assert Line.through({4: 1000, 8: 990}).at(1000) == 990  # noise, if the batch has no effect
 
 
-def test_what_tells_too_little_is_tried_again_at_a_larger_batch(monkeypatch):
-    """Up to 16 images the peak hardly grows, then by a megabyte an image."""
+def test_too_small_a_difference_is_tried_again_at_a_larger_batch(monkeypatch):
+    """Up to 16 images the peak hardly grows; from there it grows by a megabyte per image."""
     tries = []
 
     def trial(settings, batch, stage):
@@ -266,7 +263,9 @@ def test_what_does_not_fit_with_the_margin_to_spare_is_refused():
 
 
 def test_recomputation_comes_before_a_smaller_batch():
-    """Alone if it is enough, with one if not, and not at all where it allows no larger one."""
+    """Recomputation alone if it suffices; with a smaller batch if not; not at all if it does not
+    allow a larger batch.
+    """
 
     def remedy(peak, largest):
         return MemoryPlan(64, 2000, 1150, 20, MemoryPlan(64, peak, 1150, largest)).remedy
@@ -283,8 +282,8 @@ def test_recomputation_comes_before_a_smaller_batch():
 
 @pytest.fixture
 def tight(monkeypatch):
-    """A machine on which a search takes 1,000 bytes and 10 an image; returns how many there are,
-    and what recomputation saves of those 10, to be changed.
+    """A machine on which a search takes 1,000 bytes, and 10 for each image. Returns the available
+    bytes, and how many of those 10 recomputation saves; a test may change both.
     """
     machine = {"available": 1.15 * 1210, "saves": 0, "tries": 0, "retraining": 100}
 
@@ -295,11 +294,9 @@ def tight(monkeypatch):
         return 1000 + (10 - machine["saves"] * settings["search"]["recompute"]) * batch
 
     monkeypatch.setattr(memory, "tried", trial)
-    monkeypatch.setattr(memory, "TELLING", 20)
-    for module in (memory_module, check_module):
-        monkeypatch.setattr(
-            module, "available_memory_bytes", lambda device: machine["available"]
-        )
+    monkeypatch.setattr(memory, "LEAST_DIFFERENCE", 20)
+    for module in (memory_of_runs, check):
+        monkeypatch.setattr(module, "available_memory_bytes", lambda device: machine["available"])
     return machine
 
 
@@ -314,7 +311,7 @@ def test_fit_takes_the_largest_batch_and_the_run_goes_on_with_it(tight, tmp_path
     }
     assert results["search"]["steps"] == 160 // 16
     assert tight["tries"] == 4
-    tight["available"] = 9999  # what there is now is no reason to compute something else
+    tight["available"] = 9999  # the memory that is available later does not change the run
     assert finished("derive", f"from={folder}", cwd=tmp_path) == folder
     other = finished("derive", f"from={folder}", "judge.recalibration_batches=0", cwd=tmp_path)
     assert other != folder and read_json(other / "results.json")["search"] == results["search"]
@@ -341,9 +338,8 @@ def test_fit_recomputes_before_it_takes_a_smaller_batch_and_computes_the_same(ti
     }
     plain = finished("search", *FIVE_STEPS, cwd=tmp_path)
     assert (folder / "metrics.jsonl").read_bytes() == (plain / "metrics.jsonl").read_bytes() != b""
-    assert (
-        finished("derive", f"from={plain}", "search.recompute=true", cwd=tmp_path) == plain
-    )  # what changes nothing is no other run
+    # a setting that changes no result continues the same run
+    assert finished("derive", f"from={plain}", "search.recompute=true", cwd=tmp_path) == plain
     assert finished("derive", f"from={folder}", "memory=check", cwd=tmp_path) == folder
     tight["saves"] = 2
     outcome = supernet("search", *FIVE_STEPS, "memory=fit", cwd=tmp_path)

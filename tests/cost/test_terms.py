@@ -1,5 +1,5 @@
-"""Costs that several decisions have together: read off whole networks, limited, expected and timed,
-each against all architectures of a small space.
+"""Costs that several decisions have together: measured on whole networks, limited, expected and
+timed. Each is compared with all architectures of a small space.
 """
 
 import itertools
@@ -42,7 +42,7 @@ def budget() -> Budget:
 
 @pytest.fixture(scope="module")
 def costs() -> dict[str, np.ndarray]:
-    """Of every architecture, by counting its network."""
+    """The costs of every architecture, by counting its network."""
     found = [count(SPACE.standalone(one, TASK), TASK) for one in EVERY]
     return {metric: np.array([getattr(one, metric) for one in found]) for metric in METRICS}
 
@@ -81,8 +81,8 @@ def test_tables_give_the_cost_of_every_network(budget, costs):
 
 
 def test_a_sum_of_overlapping_terms_is_found_again():
-    """Random functions of overlapping slots, known at those architectures alone that differ from
-    the first in one of the terms.
+    """Random functions of overlapping slots. Their values are known only for architectures that
+    differ from the first one in one of the terms.
     """
     rng = np.random.default_rng(0)
 
@@ -135,7 +135,7 @@ def test_the_best_within_limits_is_that_of_all_architectures(budget, costs):
         assert within[EVERY.index(found)]
         assert totals(table)[EVERY.index(found)] == pytest.approx(totals(table)[within].max())
         moved += found != SPACE.derive(table)
-    assert moved > 20  # limits that bind
+    assert moved > 20  # the limits change the result
 
 
 def test_the_ends_are_those_of_all_architectures(budget, costs):
@@ -150,7 +150,7 @@ def test_the_ends_are_those_of_all_architectures(budget, costs):
 
 @pytest.mark.parametrize("seed", range(20))
 def test_any_terms_are_solved_exactly(seed):
-    """Random costs and values of random terms, negative ones too."""
+    """The terms, costs and values are random, and some are negative."""
     rng, groups = np.random.default_rng(seed), {g.name: g for g in SPACE.groups}
     slots = [(g.name, s) for g in SPACE.groups for s in range(g.slots)]
 
@@ -173,7 +173,7 @@ def test_any_terms_are_solved_exactly(seed):
 
 
 def test_expected_costs_are_means_over_all_architectures(budget, costs):
-    """And their gradients are slopes of these means."""
+    """The gradients are the slopes of these means."""
     tables = scores(3)
 
     def probability(logits) -> torch.Tensor:
@@ -208,20 +208,20 @@ def test_random_near_and_fair_architectures_keep_the_budget(budget, costs):
     wide = limited(budget, params=float(np.quantile(costs["params"], 0.9)))
     sampler = Fair()
     sampler.begin(wide, Streams(0), torch.device("cpu"))
-    most = 0.0
+    largest = 0.0
     for step in range(20):
         for mixture in sampler.mixtures({}, step / 20, lambda mixture: torch.zeros(())):
             one = SPACE.express(
                 [g.options[option] for g in SPACE.groups for (option,) in mixture[g.name].active]
             )
-            most = max(most, wide.tables["params"].of(one))
-    assert costs["params"].min() < most <= wide.limits["params"]
+            largest = max(largest, wide.tables["params"].of(one))
+    assert costs["params"].min() < largest <= wide.limits["params"]
 
 
 def test_a_latency_table_is_read_off_whole_networks_and_survives_its_file(
     costs, tmp_path, monkeypatch
 ):
-    """With times that add up the table is exact for all networks; with those of a clock it is
+    """If times add up, the table is exact for all networks. With the times of a real clock, it is
     written and read again.
     """
     bench = Bench(SPACE, TASK, choose_device("cpu"), Streams(0), rounds=2)
@@ -244,7 +244,7 @@ def test_a_latency_table_is_read_off_whole_networks_and_survives_its_file(
 
 @dataclass
 class Uncosted(Space):
-    """The same space, which says nothing of its costs."""
+    """The same space, which defines no costs."""
 
     blocks: int = 2
 

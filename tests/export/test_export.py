@@ -1,5 +1,5 @@
-"""An export against what reads it: an isolated Python, torch.export, onnxruntime, timm; and its
-folder against mishaps.
+"""An export, compared with what reads it: an isolated Python, torch.export, onnxruntime, timm. The
+folder survives failures.
 """
 
 import ast
@@ -37,8 +37,8 @@ SHAPE = (1, 8, 8)
 METADATA = {"mean": [0.3], "std": [0.4], "data": "digits"}
 NB201_SMALL = NB201(Geometry(4, 1), Geometry(4, 1))
 DARTS_SMALL = Darts(Geometry(4, 2), Geometry(4, 2), auxiliary=True)
-# name -> space, architecture (text, or the seed of a random one), weights: freshly "trained" or
-# "inherited" from a supernet
+# name -> space, architecture (text, or the seed of a random one), weights: "trained" or "inherited"
+# from a supernet
 CASES = {
     "nb201": (NB201_SMALL, 0, "trained"),
     "nb201_none": (NB201_SMALL, "|none~0|+|none~0|none~1|+|none~0|none~1|none~2|", "trained"),
@@ -50,8 +50,8 @@ CASES = {
     "darts": (DARTS_SMALL, 2, "trained"),
     "darts_inherited": (DARTS_SMALL, 3, "inherited"),
 }
-# Stands in for a machine that has PyTorch and safetensors and no more: no site packages but by
-# name, and never this project.
+# A machine that has only PyTorch and safetensors: other site packages and this project cannot be
+# imported.
 ISOLATED = """
 import runpy, sys
 from pathlib import Path
@@ -70,7 +70,8 @@ for folder in map(Path, sys.argv[2:]):
     network = runpy.run_path(str(folder / "network.py"))["network"]()
     network.load_state_dict(load_file(folder / "model.safetensors"))
     with torch.no_grad():
-        torch.save(network.eval()(torch.load(folder.parent / "images.pt")), folder.parent / "isolated.pt")
+        logits = network.eval()(torch.load(folder.parent / "images.pt"))
+        torch.save(logits, folder.parent / "isolated.pt")
 assert "supernet" not in sys.modules
 """
 
@@ -87,7 +88,7 @@ class Exported:
 
 
 def shake(module: nn.Module, seed: int) -> None:
-    """Weights and BatchNorm statistics as no initialisation has them."""
+    """Changes weights and BatchNorm statistics, so that they differ from every initialisation."""
     noise = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, tensor in module.state_dict().items():
@@ -114,7 +115,7 @@ def make(name: str, folder: Path) -> Exported:
         run = network.eval(), None
     with torch.no_grad():
         expected = run[0](images) if run[1] is None else run[0](images, run[1])
-    network.train()  # as a training leaves it; exporting must see to the mode itself
+    network.train()  # as a training leaves it: the export must set the mode itself
     result = export_network(
         network, architecture, space, task=TASK, folder=folder, metadata=METADATA
     )
@@ -123,7 +124,7 @@ def make(name: str, folder: Path) -> Exported:
 
 @pytest.fixture(scope="module")
 def exports(tmp_path_factory) -> dict[str, Exported]:
-    """Every case, exported once, and its ``network.py`` run in one process that does not know this
+    """Every case is exported once. Its ``network.py`` runs in one process that does not know this
     project.
     """
     made = {name: make(name, tmp_path_factory.mktemp(name) / "export") for name in CASES}
@@ -150,7 +151,7 @@ def exported(request, exports) -> Exported:
 
 @pytest.fixture
 def copied(exports, tmp_path) -> Exported:
-    """A small export that the test may spoil."""
+    """A small export that the test may damage."""
     original = exports["nb201"]
     folder = shutil.copytree(original.folder, tmp_path / "run" / "export")
     return Exported(**{**vars(original), "folder": folder})
@@ -172,7 +173,7 @@ def again(export: Exported) -> dict:
 
 
 def test_every_form_gives_the_same_output(exported):
-    """The original is the trained network, or the supernet on its path for inherited weights."""
+    """The original is the trained network, or, for inherited weights, the supernet on its path."""
     session = onnxruntime.InferenceSession(
         exported.folder / "model.onnx", providers=["CPUExecutionProvider"]
     )
@@ -189,7 +190,7 @@ def test_every_form_gives_the_same_output(exported):
     for form, output in forms.items():
         scale = exported.expected.abs().max()
         assert float((output - exported.expected).abs().max() / scale) < 1e-4, form
-    assert exported.network.training  # left as it was
+    assert exported.network.training  # unchanged
 
 
 def test_onnx_takes_any_batch(exported):
@@ -359,9 +360,8 @@ def test_a_full_disk_loses_nothing(copied, monkeypatch):
 
 def test_a_stop_between_the_two_renames_is_mended_by_the_next_export(copied, monkeypatch):
     before = contents(copied.folder)
-    copied.folder.rename(
-        copied.folder.with_name(".export.old")
-    )  # what a kill at that moment leaves
+    # what a kill at that moment leaves
+    copied.folder.rename(copied.folder.with_name(".export.old"))
     monkeypatch.setattr(torch.export, "export", lambda *_, **__: pytest.fail("stopped"))
     with pytest.raises(pytest.fail.Exception):
         again(copied)

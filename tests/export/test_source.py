@@ -1,4 +1,4 @@
-"""What source an exported network takes along: of a user's own package as well as of this project."""
+"""The source that an exported network takes along, of this project and of a user's own package."""
 
 import importlib
 import sys
@@ -17,7 +17,7 @@ TASK = task_of(3, 1)
 
 @pytest.fixture
 def package(tmp_path, monkeypatch):
-    """Writes a package of a user's and imports the class ``Net`` of its module ``net``."""
+    """Writes a user's package, and imports the class ``Net`` of its module ``net``."""
     monkeypatch.syspath_prepend(str(tmp_path))
 
     def make(**modules: str) -> type[nn.Module]:
@@ -84,13 +84,14 @@ NET = """
 
 
 def test_the_source_of_a_users_package_stands_alone(package, tmp_path):
-    """Constants, functions, relative imports, classes that need each other, and operations of this
-    project; of tables of functions what is used, of other tables all.
+    """The package has constants, functions, relative imports, classes that need each other, and
+    operations of this project. Of tables of functions only the used entries are copied; other
+    tables are copied as a whole.
     """
     kind = package(net=NET, parts=PARTS)
     before = set(sys.modules)
     text = source(kind, names=["pool", "pool"])
-    assert set(sys.modules) == before  # nothing was imported for it
+    assert set(sys.modules) == before  # the export imported nothing
     assert "never_used" not in text and "nn.Conv2d(c, c" not in text and '"large": 8' in text
     (tmp_path / "network.py").write_text(text)
     rebuilt = run_source(tmp_path / "network.py").network()

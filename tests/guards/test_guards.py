@@ -1,4 +1,4 @@
-"""What guards do, and when."""
+"""What guards do, and at which moment."""
 
 import itertools
 import random
@@ -43,8 +43,8 @@ def test_stopped_anywhere_and_resumed_it_ends_in_the_same_bits(
 
 
 def fired_at(guard: EarlyStop, eigenvalues):
-    """The epoch at which a fresh guard ends a search of these eigenvalues, and what it does;
-    ``None`` if it lets it go on.
+    """The epoch at which a fresh guard ends a search with these eigenvalues, and what it does;
+    ``None`` if it does not end the search.
     """
     guard.begin(SPACES["nb201"](), torch.nn.Identity())
     for epoch, value in enumerate(eigenvalues, start=1):
@@ -58,7 +58,7 @@ def fired_at(guard: EarlyStop, eigenvalues):
 
 @pytest.mark.parametrize("seed", range(20))
 def test_early_stop_is_the_papers_rule(seed):
-    """Against the rule written out for each epoch of random readings."""
+    """Compared with the rule, written out for each epoch of random readings."""
     eigenvalues = (
         torch.rand(40, generator=torch.Generator().manual_seed(seed)).double()
         + torch.linspace(0, 1.5, 40)
@@ -126,9 +126,8 @@ def test_a_search_that_is_stopped_ends_there_with_the_logits_from_before(
     first = search_stage(SPACES["nb201"](), Softmax(), Gradient(lr=0.1), epochs=5)
     for index in range(first.steps_per_epoch):
         first.step(index)
-    assert identical(
-        stage.detached_logits, first.detached_logits
-    )  # the progress of a step is that of the whole search
+    # the progress of a step is that of the whole search
+    assert identical(stage.detached_logits, first.detached_logits)
     resumed, resumed_rows = stopped_and_resumed(make, 4, tmp_path)
     assert identical(resumed.state_dict(), stage.state_dict()) and resumed_rows == rows
 
@@ -159,8 +158,8 @@ def oles(space, supernet, **settings) -> OLES:
 
 
 def test_oles_freezes_what_learns_against_the_validation_images(noise):
-    """Operations whose two gradients agree go on; those that turn them round, or a little too far,
-    do not.
+    """An operation goes on if its two gradients agree. It does not if they are opposite, or differ
+    a little too much.
     """
     space = SPACES["nb201"]()
     supernet = space.supernet(task_of(3, 1))
@@ -171,7 +170,7 @@ def test_oles_freezes_what_learns_against_the_validation_images(noise):
     owner = {weight: name for name, weights in guard.weights.items() for weight in weights}
 
     def validation(weights):
-        """At the wanted cosine to the gradient of each operation as a whole."""
+        """A gradient with the wanted cosine to the gradient of each operation as a whole."""
         found = []
         for weight in weights:
             beside = torch.randn(weight.shape, generator=noise)
@@ -198,7 +197,7 @@ def test_oles_freezes_what_learns_against_the_validation_images(noise):
         f"({len(guard.frozen)} of {len(angles)} operations in all)" in fired.what
         and not fired.stops
     )
-    assert guard.end_of_epoch(None) is None  # said once
+    assert guard.end_of_epoch(None) is None  # it is said only once
     assert guard.figures == {"share/frozen": len(guard.frozen) / len(angles)}
 
 
@@ -212,7 +211,7 @@ def test_a_frozen_operation_never_moves_again_and_the_others_do(search_stage):
         weight_decay=0.1,
     )
     stage.watch.guards["oles"].weights.pop(spared := next(iter(stage.watch.guards["oles"].weights)))
-    stage.step(0)  # every cosine is below 1.1
+    stage.step(0)  # every cosine is less than 1.1
     before = {name: tensor.clone() for name, tensor in stage.supernet.named_parameters()}
     for index in range(1, 6):
         stage.step(index)
@@ -269,7 +268,7 @@ def test_the_validation_gradient_is_of_the_images_that_the_logits_learnt_from(sp
 
 
 def test_oles_looks_at_what_ran_alone(search_stage):
-    """On single paths most operations have no gradient in a step, and are not looked at."""
+    """On single paths most operations have no gradient in a step; the guard leaves them out."""
     stage = search_stage(SPACES["nb201"](), Uniform(), Gradient(), guards={"oles": OLES()})
     stage.step(0)
     looks = stage.watch.guards["oles"].looks

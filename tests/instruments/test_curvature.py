@@ -1,4 +1,4 @@
-"""The largest eigenvalue, against dense matrices."""
+"""The largest eigenvalue, compared with dense matrices."""
 
 import pytest
 import torch
@@ -15,8 +15,8 @@ from tests.variants import SPACES
     "spectrum", [[-3.0, -2.0, -1.0], [0.0] * 6, [5.0, 4.99, -7.0, 0.0, 0.0, 1.0], [2.0] * 4]
 )
 def test_of_a_matrix_whose_eigenvalues_are_known(spectrum, noise):
-    """Also of one that is negative, of zeros, with equal and with close ones, and with a larger one
-    on the other side.
+    """The largest may be negative. The eigenvalues may be zeros, equal or close, and one with the
+    other sign may be larger in size.
     """
     size = len(spectrum)
     rotation = torch.linalg.qr(torch.randn(size, size, generator=noise, dtype=torch.float64)).Q
@@ -45,8 +45,8 @@ def test_of_a_large_matrix_it_needs_few_products(noise):
 
 
 def test_of_a_supernet_it_is_that_of_the_dense_hessian(noise):
-    """In float64, in the 30 logits of NAS-Bench-201, with the BatchNorm statistics of the batch;
-    and it leaves no trace.
+    """In float64, for the 30 logits of NAS-Bench-201, with the BatchNorm statistics of the batch.
+    It changes nothing in the supernet.
     """
     space = SPACES["nb201"]()
     supernet = space.supernet(task_of(3, 1)).double()

@@ -1,4 +1,4 @@
-"""What instruments say is so, and a search does not notice them."""
+"""What instruments measure is true, and they do not change a search."""
 
 import copy
 import json
@@ -102,8 +102,8 @@ def test_expensive_ones_are_read_every_so_many_epochs_and_none_where_logits_rest
 
 
 def test_shares_are_of_the_decisions_that_are_left(space, search_stage):
-    """In DARTS's cells 8 of 14 edges are kept: those left out by rule are no decisions for an
-    option without weights.
+    """In the cells of DARTS, 8 of 14 edges are kept. An edge that is left out by this rule is not a
+    decision for an option without weights.
     """
     stage = search_stage(space, Softmax(), Gradient(), **ALL)
     with torch.no_grad():
@@ -112,7 +112,7 @@ def test_shares_are_of_the_decisions_that_are_left(space, search_stage):
     snapshot = snapshot_of(stage)
     edges = [option for cell in space.graph(snapshot.derived).values() for _, _, option in cell]
     decisions = 16 if space.name == "darts" else 6
-    absent = decisions - len(edges)  # NAS-Bench-201's none, which is chosen
+    absent = decisions - len(edges)  # in NAS-Bench-201, "none" is chosen
     figures = stage.watch.instruments["shares"].read(snapshot)
     assert figures["share/skip"] == pytest.approx(edges.count("skip_connect") / decisions)
     free = sum(option in PARAMETER_FREE for option in edges) + absent
@@ -177,7 +177,7 @@ def test_the_norms_are_those_of_all_weights_of_an_option(space, search_stage):
 
 
 def by_option(supernet) -> dict[str, float]:
-    """The squared norms of the gradients by group and option, from the names of the weights."""
+    """The squared norms of the gradients by group and option, by the names of the weights."""
     found = {}
     cells = {
         name: cell.group.name for name, cell in supernet.named_modules() if hasattr(cell, "group")
@@ -193,7 +193,7 @@ def by_option(supernet) -> dict[str, float]:
 
 
 def test_the_name_of_every_figure_begins_as_its_instrument_says(search_stage):
-    """And no other instrument's or guard's does, unless it means the same."""
+    """No other instrument's or guard's figure begins in the same way, unless it means the same."""
     guards = {name: make() for name, make in GUARDS.items()}
     stage = search_stage(SPACES["nb201"](), Softmax(), Gradient(), guards=guards, epochs=1, **ALL)
     straight(stage)

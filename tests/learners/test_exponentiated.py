@@ -1,4 +1,4 @@
-"""Exponentiated gradients against the closed form, and the minimum that they go to."""
+"""Exponentiated gradients, compared with the closed form and with their minimum."""
 
 import torch
 
@@ -50,8 +50,8 @@ def test_no_weight_leaves_the_simplex_or_dies():
 
 
 def test_a_step_multiplies_by_the_exponential_of_the_gradient_in_the_weights():
-    """On a real supernet and a random relaxation: the gradient by hand, in theta, not in the
-    logits.
+    """On a real supernet and a random relaxation. The gradient is computed by hand in theta, not in
+    the logits.
     """
     p = problem(SPACES["nb201"](), sampler=SNAS())
     theta = p.logits["edges"].detach().softmax(-1)

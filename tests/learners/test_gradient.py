@@ -1,5 +1,5 @@
-"""Invariant 3: the gradient of the logits against central finite differences of the loss itself, in
-float64.
+"""Invariant 3: the gradient of the logits is compared with central finite differences of the loss,
+in float64.
 """
 
 import pytest
@@ -32,10 +32,11 @@ from tests.variants import SPACES
 
 
 def problem(space, seed: int = 0, sampler: Sampler | None = None) -> Bilevel:
-    """A bilevel problem in float64, its optimiser some steps under way so that momentum and weight
-    decay matter.
+    """A bilevel problem in float64. Its optimiser has made some steps, so that momentum and weight
+    decay have an effect.
 
-    Of DARTS, or of a ``sampler`` at two fifths of the search whose draw is always the same.
+    The mixture is that of DARTS, or of a ``sampler`` at two fifths of the search, whose draw is
+    always the same.
     """
     noise = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng():
@@ -71,9 +72,8 @@ def problem(space, seed: int = 0, sampler: Sampler | None = None) -> Bilevel:
         optimizer.zero_grad()
         for table in logits.values():
             table.grad = None
-    budget.limits["params"] = 1.01 * budget.tables["params"].of(
-        budget.cheapest()
-    )  # so narrow that the expected cost passes it
+    # so narrow that the expected cost is above it
+    budget.limits["params"] = 1.01 * budget.tables["params"].of(budget.cheapest())
     return Bilevel(
         supernet,
         logits,
@@ -88,8 +88,8 @@ def problem(space, seed: int = 0, sampler: Sampler | None = None) -> Bilevel:
 
 
 def objective(problem: Bilevel, logits, unrolled: bool) -> float:
-    """The validation loss after one real step of SGD by torch on a copy of the weights: a second
-    implementation of eq. 6.
+    """The validation loss after one real step of torch's SGD on a copy of the weights. It is a
+    second implementation of eq. 6.
     """
     import copy
 
@@ -127,8 +127,8 @@ def central_difference(
 
 
 def learnt_gradient(problem: Bilevel, learner: Gradient) -> dict[str, torch.Tensor]:
-    """The gradient that the learner hands to its optimiser: what plain SGD of rate 1 subtracts from
-    the logits.
+    """The gradient that the learner gives to its optimiser. Plain SGD with the learning rate 1
+    subtracts it from the logits.
     """
     before = {name: table.detach().clone() for name, table in problem.logits.items()}
     learner.optimizer = torch.optim.SGD(problem.logits.values(), lr=1.0)
@@ -151,7 +151,8 @@ def test_gradient_equals_the_finite_difference_of_the_bilevel_objective(
     check(problem(space), learner, tolerance, noise)
 
 
-FAMILY = {  # whose draw, with the same noise, is a smooth function of the logits
+# the samplers whose draw, with the same noise, is a smooth function of the logits
+FAMILY = {
     "snas": SNAS,
     "fairdarts": FairDARTS,
     "edge normalisation": lambda: Modified(Softmax(), [EdgeNormalisation()]),
@@ -170,7 +171,7 @@ def test_so_it_does_for_other_samplers_and_with_modifiers(sampler, order, noise)
 
 
 def check(p, learner, tolerance, noise):
-    """Along random directions, each of which has a part in every slot and option."""
+    """Along random directions. Each has a part in every slot and option."""
     directions = [
         {name: torch.randn(t.shape, generator=noise, dtype=t.dtype) for name, t in p.logits.items()}
         for _ in range(3)
@@ -188,14 +189,14 @@ def check(p, learner, tolerance, noise):
 
 
 def test_the_second_order_term_is_not_negligible(space):
-    """If it were, the test above could not tell first from second order."""
+    """If it were negligible, the test above could not tell the two orders apart."""
     first = learnt_gradient(problem(space), Gradient(order="first"))
     second = learnt_gradient(problem(space), Gradient(order="second"))
     assert all((first[name] - second[name]).norm() > 1e-2 * first[name].norm() for name in first)
 
 
 def test_hessian_vector_product_equals_a_dense_hessian(noise):
-    """On a loss small enough to write its mixed Hessian down."""
+    """The loss is so small that its mixed Hessian can be written down."""
     weights = {"w": torch.randn(3, generator=noise, dtype=torch.float64, requires_grad=True)}
     logits = {"a": torch.randn(2, 2, generator=noise, dtype=torch.float64, requires_grad=True)}
     vector = {"w": torch.randn(3, generator=noise, dtype=torch.float64)}
@@ -204,9 +205,10 @@ def test_hessian_vector_product_equals_a_dense_hessian(noise):
     def loss(weights, logits):
         return torch.tanh(logits["a"].flatten() @ matrix * weights["w"]).sum()
 
-    dense = torch.autograd.functional.hessian(
+    hessian = torch.autograd.functional.hessian(
         lambda w, a: loss({"w": w}, {"a": a}), (weights["w"], logits["a"])
-    )[1][0]  # d2/da dw: [2, 2, 3]
+    )
+    dense = hessian[1][0]  # d2/da dw: [2, 2, 3]
     expected = dense @ vector["w"]
     torch.testing.assert_close(hessian_vector_product(loss, weights, logits, vector)[0], expected)
     torch.testing.assert_close(
@@ -216,8 +218,8 @@ def test_hessian_vector_product_equals_a_dense_hessian(noise):
 
 @pytest.mark.parametrize("order", ["first", "second", "second_finite_difference"])
 def test_learning_leaves_the_weights_their_statistics_and_their_optimiser_alone(space, order):
-    """Mistakes that public systems made: logit gradients left in the weights, weights moved by the
-    architecture step.
+    """Mistakes of public systems: gradients of the logits step that stay in the weights, and
+    weights that the architecture step moves.
     """
     p = problem(space)
     weights = {name: w.detach().clone() for name, w in p.supernet.named_parameters()}

@@ -15,8 +15,8 @@ from tests.tasks import task_of
 
 
 def begun(learner, space, p):
-    """Begins ``learner`` on the problem ``p``, with a policy at hand; returns what there is to
-    move, by the names of ``moves``.
+    """Begins ``learner`` on the problem ``p``, with a policy. Returns the parameters that can move,
+    by the names of ``moves``.
     """
     sampler = Policy(hidden=8)
     sampler.begin(Budget(space, task_of(3, 2)), Streams(0), torch.device("cpu"))
@@ -76,8 +76,8 @@ def test_a_learner_goes_on_from_its_state_to_the_bit(space, learner):
 
 
 def chance(learner) -> Streams:
-    """The streams that a learner draws from, which have a state of their own; those of nobody if it
-    draws nothing.
+    """The streams that a learner draws from, whose state is kept separately. If it draws nothing,
+    they are other streams.
     """
     return learner.policy.streams if learner.moves == "policy" else Streams(0)
 

@@ -1,6 +1,4 @@
-"""ENAS's learner on a bandit: a space of 64 architectures, each of which has a reward written down
-beforehand.
-"""
+"""The learner of ENAS on a bandit: a space of 64 architectures, each with a known reward."""
 
 import math
 
@@ -18,8 +16,8 @@ IMAGES = 20
 
 
 class Bandit(nn.Module):
-    """A "supernet" that is right about as many images of a batch as the table of rewards says of
-    the architecture.
+    """A "supernet" that predicts as many images of a batch correctly as the table of rewards says
+    for the architecture.
     """
 
     def __init__(self, rewards):
@@ -41,8 +39,8 @@ def bandit(rewards) -> Bilevel:
 
 @pytest.fixture
 def rewards():
-    """One for each architecture, in the order of ``every``: the more convolutions the better, and
-    no sum over edges.
+    """One reward for each architecture, in the order of ``every``. More convolutions are better.
+    The reward is not a sum over edges.
     """
     return torch.tensor([3 * index.bit_count() + index % 3 for index in range(64)]) / IMAGES
 
@@ -58,8 +56,8 @@ def flat(tensors) -> torch.Tensor:
 
 
 def estimates(learner, problem, steps: int) -> torch.Tensor:
-    """The gradients [steps, parameters], uphill, that the learner hands to its optimiser while
-    nothing moves.
+    """The gradients [steps, parameters], uphill, that the learner gives to its optimiser, while no
+    parameter moves.
     """
     parameters, seen = list(learner.policy.controller.parameters()), []
     learner.optimizer = torch.optim.SGD(parameters, lr=0.0)
@@ -74,12 +72,13 @@ def estimates(learner, problem, steps: int) -> torch.Tensor:
 
 
 def test_the_mean_of_the_estimates_is_the_exact_gradient_with_and_without_a_baseline(rewards):
-    """Invariant 3. What is exact is autograd's, through the sum over all 64 architectures: the
+    """Invariant 3. The exact gradient is autograd's, through the sum over all 64 architectures: the
     gradient of E[R] + w H[p].
 
-    It is looked at along itself and along each of its three parts: by the reward, by the entropy
-    met on the way as if that were a reward, and by that entropy's own gradient. Each part would be
-    missed: it is more than five standard errors long, and the mean may be off by four.
+    The mean is projected on this gradient and on each of its three parts: by the reward, by the
+    entropy along the way as if it were a reward, and by the gradient of that entropy. If the
+    learner left out a part, the test would fail: each part is more than five standard errors long,
+    and the mean may differ by four.
     """
     sampler, weight = policy(small(), spread=10), 2.0
     log_probability, entropy = sampler.likelihood(every(sampler.space))
@@ -102,13 +101,13 @@ def test_the_mean_of_the_estimates_is_the_exact_gradient_with_and_without_a_base
         assert ((along.mean(dim=0) - directions @ exact).abs() < 4 * error).all()
         variances.append(along.var(dim=0))
     assert all(part.norm() > 5 * e for part, e in zip(parts, error[1:], strict=True))
-    assert (variances[1] < variances[0] / 2).all()  # which is what a baseline is for
+    assert (variances[1] < variances[0] / 2).all()  # the purpose of a baseline
 
 
 def test_the_moving_average_and_the_entropy_by_hand():
-    """A uniform policy over six edges of two options has an entropy of 6 ln 2; with a reward of 1/2
-    everywhere and w = 0.1 each step returns 1/2 + 0.6 ln 2, of which the baseline, from zero, has
-    1/4, 7/16 and 37/64 after one, two and three steps.
+    """A uniform policy over six edges of two options has the entropy 6 ln 2. With a reward of 1/2
+    everywhere and w = 0.1, each step returns 1/2 + 0.6 ln 2. Starting from zero, the baseline has
+    1/4, 7/16 and 37/64 of it after one, two and three steps.
     """
     sampler = policy(small())
     nn.init.zeros_(sampler.controller.heads[0].weight)
@@ -123,9 +122,9 @@ def test_the_moving_average_and_the_entropy_by_hand():
 
 
 def test_one_estimate_by_hand():
-    """Where all heads are zero, the gradient of a decision's log-probability in its logits is
-    (chosen - 1/2), the state of the LSTM times that in the head's weights; each times R + w H - b.
-    The entropy is at its maximum and adds nothing.
+    """If all heads are zero, the gradient of a decision's log-probability in its logits is (chosen
+    - 1/2). In the weights of the head it is that times the state of the LSTM. Each is multiplied by
+    R + w H - b. The entropy is at its maximum and adds nothing.
     """
     sampler = policy(small(), temperature=2.0, tanh_constant=3.0)
     nn.init.zeros_(sampler.controller.heads[0].weight)

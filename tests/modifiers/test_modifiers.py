@@ -55,8 +55,8 @@ def quadratic(mixture):
 
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_they_all_go_with_every_sampler(name, search_stage):
-    """A step leaves no gradient anywhere and moves weights; derivation and excess know the groups
-    of the space alone.
+    """A step leaves no gradient anywhere, and moves weights. The derivation and the excess know
+    only the groups of the space.
     """
     space = SPACES["nb201"]()
     sampler = SAMPLERS[name]()
@@ -115,7 +115,7 @@ def test_edge_normalisation_multiplies_by_a_softmax_over_the_edges_into_each_nod
     scores = sampler.scores(logits)
     for group in space.groups:
         slots = [slot for node in space.sums(group.name) for slot in node]
-        assert sorted(slots) == list(range(group.slots))  # every slot leads into one node
+        assert sorted(slots) == list(range(group.slots))  # every slot is an in-edge of one node
         for node, members in enumerate(space.sums(group.name)):
             exponents = (
                 [float(b) for b in logits[f"{group.name}/edges/{node}"][0].exp()]
@@ -157,8 +157,8 @@ def test_the_betas_are_learnt_and_logged(search_stage):
 
 
 def test_beta_decay_pulls_every_logit_by_its_share(noise):
-    """The gradient of the penalty is the softmax, over the number of slots; what is pruned has no
-    part in it.
+    """The gradient of the penalty is the softmax, divided by the number of slots. Pruned options
+    have no part in it.
     """
     space = SPACES["nb201"]()
     sampler = modified(Softmax(), BetaDecay(weight=12.0), Pruning([[0.0, 3]]), space=space)
@@ -180,7 +180,7 @@ def test_beta_decay_pulls_every_logit_by_its_share(noise):
 
 
 def test_the_auxiliary_skip_is_a_second_skip_whose_weight_fades(noise):
-    """At stride 1 the skip is an identity: on a cell with another one beside every slot, computed
+    """At stride 1 the skip is an identity. A cell with another skip beside every slot is computed
     by hand.
     """
     space = SPACES["nb201"]()
@@ -222,21 +222,21 @@ def test_the_auxiliary_skip_runs_beside_a_path(noise):
 @pytest.mark.parametrize("mode", ["random", "adversarial"])
 @pytest.mark.parametrize("sampler", [Softmax, GDAS, DrNAS])
 def test_a_perturbed_mixture_is_near_and_has_the_same_sums(space, mode, sampler, noise):
-    """Within epsilon before it is scaled: a factor of at most 1 / (1 - epsilon * options) more."""
+    """The change is at most epsilon before scaling, and the scale is at most 1 / (1 - epsilon *
+    options).
+    """
     perturbed = modified(sampler(), WeightPerturbation(mode, start=0.02, end=0.02), space=space)
     logits = logits_of(perturbed, space, noise)
-    plain = begun(sampler(), space).mixtures(logits, 0.5, quadratic)[
-        0
-    ]  # the same streams, the same draw
+    # the same streams, and so the same draw
+    (plain, *_) = begun(sampler(), space).mixtures(logits, 0.5, quadratic)
     (mixture,) = perturbed.mixtures(logits, 0.5, quadratic)
     for name, choice in mixture.items():
         moved = (choice.weights - plain[name].weights).abs()
         assert choice.active == plain[name].active and not choice.weights.requires_grad
         torch.testing.assert_close(choice.weights.sum(-1), plain[name].weights.sum(-1).detach())
         assert (choice.weights >= 0).all() and moved.max() < 0.2
-        assert (moved.max() > 1e-3) == (
-            sampler is not GDAS
-        )  # one option a slot: its sum is its weight
+        # with one option in a slot, the sum is its weight, which therefore cannot move
+        assert (moved.max() > 1e-3) == (sampler is not GDAS)
 
 
 def test_the_adversary_finds_a_worse_mixture_than_chance(noise):
@@ -367,8 +367,8 @@ def test_a_setting_out_of_range_is_one_line(make, message):
 def test_the_supernet_starts_anew_with_more_cells_and_what_was_pruned_stays_pruned(
     search_stage, tmp_path
 ):
-    """P-DARTS: fresh weights, logits and learning rate with each depth; a run that is stopped
-    between ends in the same bits.
+    """P-DARTS: each depth has fresh weights, logits and a fresh learning rate. A run that is
+    stopped between ends in the same bits.
     """
 
     def make():
@@ -393,12 +393,11 @@ def test_the_supernet_starts_anew_with_more_cells_and_what_was_pruned_stays_prun
     for index in range(stage.steps):
         stage.step(index)
     assert [cells for cells, _ in seen] == [1, 1, 1, 3, 3, 3]
-    assert (
-        seen[1][1] == seen[4][1] > seen[2][1] == seen[5][1]
-    )  # the rate before a step: it falls twice in the same way
+    # the learning rate before a step: it falls in the same way in both phases
+    assert seen[1][1] == seen[4][1] > seen[2][1] == seen[5][1]
     relaxed = stage.sampler.relaxation(stage.logits, 0.9, torch.Generator())
     assert all(len(slot) == 3 for choice in relaxed.values() for slot in choice.active)
-    assert stage.logits["normal"].abs().max() < 0.5  # three steps of 0.1 from nothing, not six
+    assert stage.logits["normal"].abs().max() < 0.5  # three steps of 0.1 from zero, not six
 
     whole = make()
     rows = straight(whole)
@@ -417,8 +416,8 @@ def test_depths_that_do_not_end_with_all_cells_are_one_line(search_stage, depths
 
 
 def test_the_logits_rest_while_the_weights_warm_up(search_stage):
-    """Images of the architecture split are not used up meanwhile, and figures are means over the
-    steps that have them.
+    """Meanwhile no images of the architecture split are used. Figures are means over the steps that
+    have them.
     """
     stage = search_stage(
         SPACES["nb201"](), Softmax(), Gradient(lr=0.1, warmups=[[0.0, 0.3], [0.5, 0.7]])
@@ -436,14 +435,8 @@ def test_the_logits_rest_while_the_weights_warm_up(search_stage):
 
     stage.step = watched
     rows = straight(stage)
-    assert moved == [
-        False,
-        False,
-        True,
-        False,
-        False,
-        True,
-    ]  # of six steps, 0.3 is before the third, 0.5 at the fourth
+    # of six steps, 0.3 is before the third, and 0.5 at the fourth
+    assert moved == [False, False, True, False, False, True]
     logged = {step: figures.get("architecture_loss") for _, step, figures in rows}
     assert (
         logged[2] is None

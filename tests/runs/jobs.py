@@ -1,4 +1,4 @@
-"""Jobs that cost nothing, for the tests of executors: a worker must be able to import them."""
+"""Jobs that cost nothing, for the tests of executors. A worker must be able to import them."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ from supernet.runs.job import Job
 
 @dataclass(frozen=True)
 class Squared(Job):
-    """The square of its number; says what it does, as a training would."""
+    """The square of its number. It reports what it does, as a training would."""
 
     number: int
 
@@ -36,7 +36,7 @@ class Squared(Job):
 
 @dataclass(frozen=True)
 class Dies(Squared):
-    """Its process is killed in the middle, as by a system that has no memory left."""
+    """Its process is killed in the middle, as by an operating system without free memory."""
 
     @property
     def name(self):
@@ -50,7 +50,7 @@ class Dies(Squared):
 
 @dataclass(frozen=True)
 class Wrong(Squared):
-    """Fails in a way that the user can mend."""
+    """Fails in a way that the user can correct."""
 
     @property
     def name(self):
@@ -62,7 +62,7 @@ class Wrong(Squared):
 
 @dataclass(frozen=True)
 class Patient(Squared):
-    """Works until it is asked to stop; a file says that it has begun."""
+    """Works until it is asked to stop. A file says that it has begun."""
 
     @property
     def name(self):

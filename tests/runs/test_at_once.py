@@ -1,5 +1,5 @@
-"""A run whose jobs run at once: the same bits as one after the other, also when it is killed or
-stopped in the middle.
+"""A run with several jobs at once computes the same bits as one job after the other, also if it is
+killed or stopped in the middle.
 """
 
 import json
@@ -23,7 +23,7 @@ NAMES = ["search/0", "search/1", "random/0", "random/1", "retrain/0", "retrain/1
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """The folder of a run whose jobs ran one after the other, and that was never stopped."""
+    """The folder of a run whose jobs ran one after the other, without a stop."""
     cwd = tmp_path_factory.mktemp("whole")
     outcome = waited(process("retrain", *RUN, "jobs=1", f"hydra.run.dir={cwd}/run", cwd=cwd))
     assert (outcome.code, outcome.err) == (0, "")
@@ -37,7 +37,7 @@ def without_clock(value):
 
 
 def assert_same(folder, whole):
-    """All that was computed is the same, in whatever order the jobs ended."""
+    """Everything that was computed is the same, independently of the order in which jobs ended."""
     results, expected = (json.loads((run / "results.json").read_text()) for run in (folder, whole))
     assert without_clock(results) == without_clock(expected)
     names = sorted(path.name for path in (whole / "checkpoints").iterdir())
@@ -70,7 +70,7 @@ def test_the_same_bits_as_one_after_the_other(whole, tmp_path):
 
 
 def test_killed_with_several_at_once_it_goes_on_to_the_same_bits(whole, tmp_path):
-    """Killed once in each of the first jobs; a resume does only what is missing."""
+    """It is killed once in each of the first jobs. A resume does only what is missing."""
     folder, rng = tmp_path / "run", random.Random(0)
     line = ["retrain", *RUN, "jobs=2", f"hydra.run.dir={folder}"]
     for wanted in (0, 2, 5):
@@ -91,7 +91,7 @@ def test_killed_with_several_at_once_it_goes_on_to_the_same_bits(whole, tmp_path
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_stopped_with_several_at_once_it_says_how_to_go_on(whole, tmp_path, number):
-    """SIGTERM reaches the main process alone, Ctrl-C every process of the terminal."""
+    """SIGTERM reaches only the main process. Ctrl-C reaches every process of the terminal."""
     folder = tmp_path / "run"
     child = process("retrain", *RUN, "jobs=2", f"hydra.run.dir={folder}", cwd=tmp_path)
     while not list((folder / "checkpoints").glob("*.pt")):

@@ -1,5 +1,5 @@
-"""Who runs jobs: the same results from every executor, and what happens when a job fails, dies, is
-asked to stop, or loses its parent.
+"""Executors: every executor gives the same results. Jobs may fail, die, be asked to stop, or lose
+their parent process.
 """
 
 import io
@@ -150,7 +150,7 @@ def test_a_parent_that_is_killed_leaves_no_orphan(tmp_path):
 
 
 def runs(pid):
-    """Whether there is such a process, and it is not merely waiting to be collected."""
+    """Whether there is such a process that still runs (and is not a zombie)."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:

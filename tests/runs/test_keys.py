@@ -1,4 +1,4 @@
-"""Keys: two configurations share a result if, and only if, it does not depend on what differs."""
+"""Keys: two configurations share a result exactly if their difference cannot change it."""
 
 import dataclasses
 
@@ -104,13 +104,13 @@ def test_jobs_of_one_kind_have_keys_of_their_own():
 
 
 def test_every_setting_is_part_of_the_plan_unless_it_is_named_as_one_that_changes_nothing():
-    """Every section of the configuration: a new one is part of the plan without a further word."""
+    """Every section of the configuration. A new section is part of the plan automatically."""
     config = composed(TINY)
     before = plan_of(Setup(config))
     for name in {field.name for field in dataclasses.fields(config)}:
         setup = Setup(config)
         setup.settings = setup.settings | {name: "something else"}
-        if name in ("search", "measure"):  # whose parts are looked at
+        if name in ("search", "measure"):  # only parts of these are in the plan
             setup.settings[name] = {"something": "else", "images": 1}
         assert (plan_of(setup) == before) == (name in CHANGE_NOTHING), name
 

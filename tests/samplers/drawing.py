@@ -1,4 +1,4 @@
-"""Samplers that have begun, and what they draw."""
+"""Samplers that have begun, and functions of what they draw."""
 
 import torch
 
@@ -14,7 +14,7 @@ def begun(sampler: Sampler, space, seed: int = 0, **limits: float) -> Sampler:
 
 
 def judged(mixture: Mixture) -> torch.Tensor:
-    """Stands for the loss of a mixture on a step's images: some number that differs between
+    """Takes the place of the loss of a mixture on a step's images: a number that differs between
     mixtures.
     """
     indices = [option for choice in mixture.values() for slot in choice.active for option in slot]
@@ -31,7 +31,7 @@ def is_path(mixture: Mixture) -> bool:
 
 
 def cost(table, mixture: Mixture) -> float:
-    """What a path costs, whether or not it is a valid architecture."""
+    """The cost of a path, even if it is not a valid architecture."""
     rows = (
         (name, slot, option)
         for name, choice in mixture.items()

@@ -1,4 +1,4 @@
-"""Attention to the best and the worst, by losses that the test makes up."""
+"""Attention to the best and the worst architectures, with losses that the test makes up."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from tests.samplers.drawing import architecture_of, begun, cost, judged
 
 
 class Losses:
-    """A loss that is chance, and remembers what it was asked."""
+    """A random loss for each path. It remembers the paths."""
 
     def __init__(self):
         self.rng, self.asked = np.random.default_rng(0), []
@@ -37,8 +37,8 @@ def test_the_one_of_extreme_loss_is_trained(space, mode, extreme):
 def test_candidates_cost_about_the_same_and_the_costs_are_distributed_as_those_of_all(
     space, metric
 ):
-    """Buckets by NumPy; chi-squared of their frequencies against those of architectures drawn
-    uniformly.
+    """Buckets are made by NumPy. Chi-squared of their frequencies, compared with architectures that
+    are drawn uniformly.
     """
     sampler = begun(Attentive(candidates=3, buckets=6, metric=metric), space)
     table = sampler.budget.tables[metric]
@@ -60,7 +60,7 @@ def test_candidates_cost_about_the_same_and_the_costs_are_distributed_as_those_o
 
 
 def test_of_a_lone_architecture_in_its_bucket_there_is_one_candidate(space, monkeypatch):
-    """Which is then trained, whatever its loss, instead of a search without end."""
+    """It is then trained, whatever its loss is; the sampler does not search for ever."""
     monkeypatch.setattr("supernet.samplers.attentive.TRIES", 50)
     sampler = begun(Attentive(buckets=10**9), space)
     least, others = sampler.budget.smallest("madds"), sampler.budget.largest("madds")

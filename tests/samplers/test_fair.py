@@ -1,4 +1,4 @@
-"""Strict fairness, counted."""
+"""Strict fairness, by counting."""
 
 from collections import Counter
 
@@ -29,8 +29,8 @@ def test_every_step_trains_every_option_of_every_slot_exactly_once(space):
 
 
 def test_a_training_runs_every_operation_as_often_as_there_are_steps(space, search_stage):
-    """By the operations' own count: a stage of three steps, each option of each edge of each cell
-    three times, ``none`` aside.
+    """Counted by hooks of the operations, in a stage of three steps: each option of each edge of
+    each cell runs three times, except ``none``.
     """
     stage, calls = search_stage(space, Fair(), Fixed(), epochs=1), Counter()
     options = {option for group in space.groups for option in group.options}
@@ -39,9 +39,8 @@ def test_a_training_runs_every_operation_as_often_as_there_are_steps(space, sear
     ]
     for name in names:
         operation = stage.supernet.get_submodule(name)
-        counted = (
-            operation.body if hasattr(operation, "body") else operation
-        )  # what runs behind a shared rectification
+        # the body of a rectified operation runs behind a shared ReLU
+        counted = operation.body if hasattr(operation, "body") else operation
         counted.register_forward_hook(lambda *_, name=name: calls.update([name]))
     for index in range(stage.steps):
         stage.step(index)
@@ -49,7 +48,7 @@ def test_a_training_runs_every_operation_as_often_as_there_are_steps(space, sear
 
 
 def test_the_permutations_are_uniform_and_those_of_different_slots_independent(space):
-    """Chi-squared: what the first path takes of a slot; and of two slots together."""
+    """Chi-squared: of the option that the first path takes in a slot, and of two slots together."""
     sampler = begun(Fair(), space)
     first = [sampler.mixtures({}, 0.0, judged)[0] for _ in range(1500)]
     for group in space.groups:

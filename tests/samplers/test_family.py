@@ -1,7 +1,7 @@
-"""The samplers of the gradient family against integrals, enumerations and closed forms: what they
-draw, and their gradients.
+"""The samplers of the gradient family: their draws and their gradients are compared with integrals,
+enumerations and closed forms.
 
-On one slot of two options, a mixture is one number x in [0, 1], and the mean of any loss f(x) an
+In one slot of two options, a mixture is one number x in [0, 1], and the mean of any loss f(x) is an
 integral.
 """
 
@@ -30,18 +30,18 @@ ROW = torch.tensor([0.6, -0.3], dtype=torch.float64)
 
 
 def loss(x):
-    """Of one number or of many."""
+    """The loss of one number or of many."""
     return (torch.sin(3 * x) if isinstance(x, torch.Tensor) else math.sin(3 * x)) + x**2
 
 
 def rows(row=ROW):
-    """The same slot many times over: every one is a draw of its own."""
+    """The same slot many times; each has a draw of its own."""
     return row.repeat(DRAWS, 1).requires_grad_()
 
 
 def assert_mean(samples: torch.Tensor, expected: float, size: float | None = None) -> None:
-    """The mean is the expected one, within four standard errors, which must be small beside the
-    ``size`` of what is expected.
+    """The mean is the expected one, within four standard errors. These must be small compared with
+    the ``size`` of the expected value.
     """
     error = float(samples.std()) / math.sqrt(len(samples))
     assert abs(float(samples.mean()) - expected) < 4 * error < 0.2 * abs(size or expected)
@@ -52,8 +52,8 @@ def slope(value, at: float, step: float = 1e-4) -> float:
 
 
 def concrete_mean(f, gap: float, temperature: float) -> float:
-    """E f(x) of a concrete variable of two options whose logits differ by ``gap``: Gumbel noises
-    differ by a logistic one.
+    """E f(x) of a concrete variable of two options whose logits differ by ``gap``. The difference
+    of two Gumbel noises is logistic.
     """
     return integrate.quad(
         lambda g: f(special.expit((gap + g) / temperature)) * stats.logistic.pdf(g),
@@ -83,8 +83,8 @@ def test_snas_has_the_gradient_of_the_expected_loss(noise):
 
 
 def test_temperatures_fall_from_start_to_end(noise):
-    """By the noise: with the same one, the log of the ratio of two weights is the inverse of the
-    temperature, up to a factor.
+    """Measured by the noise: with the same noise, the logarithm of the ratio of two weights is
+    proportional to the inverse of the temperature.
     """
 
     def temperature(sampler, progress):
@@ -120,17 +120,16 @@ def test_gdas_draws_one_option_a_slot_from_the_softmax(noise):
     drawn = torch.tensor([option for (option,) in choice.active])
     counts = torch.bincount(drawn, minlength=3)
     assert stats.chisquare(counts, DRAWS * torch.softmax(table[0].double(), -1)).pvalue > 1e-4
-    assert torch.equal(
-        choice.weights, torch.nn.functional.one_hot(drawn, 3).float()
-    )  # exactly one, exactly zero
+    # exactly one, exactly zero
+    assert torch.equal(choice.weights, torch.nn.functional.one_hot(drawn, 3).float())
 
 
 def test_the_straight_through_gradient_of_gdas_and_its_bias(noise):
-    """A loss linear in the weights, c_1 w_1 + c_2 w_2.
+    """A loss that is linear in the weights, c_1 w_1 + c_2 w_2.
 
-    Where both options reported their slope, the mean gradient would be that of the expected relaxed
-    loss, which near the temperature zero is the expected loss. As only the one that runs does, it
-    is half of it there.
+    If both options reported their slope, the mean gradient would be that of the expected relaxed
+    loss. Near the temperature zero, this is the expected loss. Only the option that runs reports
+    its slope, so that the mean is half of that gradient.
     """
     costs = torch.tensor([2.0, -1.0], dtype=torch.float64)
     table = rows()
@@ -154,7 +153,7 @@ def test_the_straight_through_gradient_of_gdas_and_its_bias(noise):
 
 
 def test_a_step_of_gdas_costs_a_path(space, noise):
-    """Both of its mixtures run one operation a slot, and no other module of the candidates."""
+    """Both of its mixtures run one operation in each slot, and no other candidate."""
     supernet, sampler = space.supernet(task_of(3, 1)), begun(GDAS(), space)
     logits = {group.name: torch.randn(group.shape, generator=noise) for group in space.groups}
     images = torch.randn(2, 1, 8, 8, generator=noise)
@@ -164,9 +163,8 @@ def test_a_step_of_gdas_costs_a_path(space, noise):
         assert all(len(slot) == 1 for choice in mixture.values() for slot in choice.active)
         assert ran(supernet, images, mixture) == ran(supernet, images, path)
         torch.testing.assert_close(supernet(images, mixture), supernet(images, path))
-    every = ran(
-        supernet.eval(), images, Softmax().relaxation(logits, 0.0, noise)
-    )  # in training many run as one, unseen by hooks
+    # in training, operations that run at once are not seen by hooks
+    every = ran(supernet.eval(), images, Softmax().relaxation(logits, 0.0, noise))
     assert len(ran(supernet, images, path)) < len(every)
 
 
@@ -193,13 +191,13 @@ def test_dirichlet_draws_have_the_moments_and_densities_of_theirs(noise):
 
 
 def published_concentration(table: torch.Tensor) -> torch.Tensor:
-    """As the paper (section 3.1) and the authors' code have it, in torch's own words."""
+    """The formula of the paper (section 3.1) and of the authors' code, with torch's functions."""
     return functional.elu(table) + 1
 
 
 def test_the_concentration_of_drnas_is_the_published_one_and_so_is_its_slope():
-    """On both sides of zero and at it. Where ``elu + 1`` rounds to zero, in float32 from -17 on, a
-    little is left.
+    """On both sides of zero and at zero. In float32 ``elu + 1`` rounds to zero from -17 on; there a
+    small value remains.
     """
     table = torch.linspace(-15, 15, 601, dtype=torch.float64).requires_grad_()
     published = published_concentration(table)
@@ -214,8 +212,8 @@ def test_the_concentration_of_drnas_is_the_published_one_and_so_is_its_slope():
 
 
 def test_what_drnas_derives_by_is_the_mean_of_the_distribution_and_so_is_its_slope(noise):
-    """Of rows of logits of both signs; by scipy's Dirichlet distribution of the published
-    concentrations, and central differences of its mean.
+    """Rows of logits of both signs. Compared with scipy's Dirichlet distribution of the published
+    concentrations, and with central differences of its mean.
     """
     table = torch.randn(20, 5, generator=noise, dtype=torch.float64).mul(1.5).requires_grad_()
     assert (table > 0.5).any() and (table < -0.5).any()
@@ -238,7 +236,7 @@ def test_what_drnas_derives_by_is_the_mean_of_the_distribution_and_so_is_its_slo
 
 
 def test_drnas_draws_from_the_dirichlet_distribution_of_the_published_concentrations(noise):
-    """One option's weight against its marginal distribution, a beta distribution, by scipy."""
+    """The weight of one option is compared with its marginal, a beta distribution, by scipy."""
     row = torch.tensor([1.3, 0.4, -0.7], dtype=torch.float64)
     drawn = DrNAS().relaxation({"a": row.repeat(DRAWS, 1)}, 0.0, noise)["a"].weights
     concentrations = published_concentration(row).tolist()
@@ -261,8 +259,8 @@ def test_drnas_has_the_gradient_of_the_expected_loss(noise):
 
 
 def test_each_gamma_moves_along_its_quantile(noise):
-    """The draw as a function of its concentration: a central difference of the inverse distribution
-    function by scipy.
+    """The draw is a function of its concentration. Compared with a central difference of the
+    inverse distribution function, by scipy.
     """
     table = torch.linspace(0.3, 4.0, 20, dtype=torch.float64).requires_grad_()
     drawn = torch._standard_gamma(table, noise)
@@ -289,7 +287,9 @@ def test_a_dirichlet_draw_is_finite_at_extreme_logits_and_never_what_was_pruned(
 
 @pytest.mark.parametrize("distance", ["l2", "kl"])
 def test_the_distance_of_drnas_from_the_uniform_distribution(distance, noise):
-    """KL by its integral for two options; l2's gradient is Adam's weight decay."""
+    """KL is compared with its integral for two options; the gradient of l2 with Adam's weight
+    decay.
+    """
     table = ROW.clone()[None].requires_grad_()
     sampler = DrNAS(distance, distance_weight=0.5)
     value = sampler.penalty({"a": table}, 0.5)
@@ -310,8 +310,8 @@ def test_the_distance_of_drnas_from_the_uniform_distribution(distance, noise):
 def test_proxyless_opens_two_gates_a_slot_with_the_gradient_of_the_choice_between_them(
     noise,
 ):
-    """Mean gradient of a linear loss against the sum over all pairs; which pairs, and which of them
-    is on, by chi-squared.
+    """The mean gradient of a linear loss is compared with the sum over all pairs. Which pairs are
+    drawn, and which option of a pair runs, is compared by chi-squared.
     """
     row, costs = (
         torch.tensor([0.8, -0.4, 0.1], dtype=torch.float64),
@@ -387,12 +387,12 @@ def test_proxyless_trains_paths_and_leaves_what_was_not_drawn_as_probable_as_it_
         (table[moved].view(6, 2)[:, 0] - table[moved].view(6, 2)[:, 1])
         for table in (raw, after["edges"])
     ]
-    torch.testing.assert_close(*ratios)  # the two themselves keep their odds
+    torch.testing.assert_close(*ratios)  # the odds between these two stay the same
 
 
 def test_fairdarts_weighs_by_sigmoids_and_pulls_them_to_zero_or_one(noise):
-    """The zero-one loss by a loop; none takes no part, and is derived where all others fall below
-    one half.
+    """The zero-one loss is compared with a loop. ``none`` is left out of it, and is derived if all
+    other options are below one half.
     """
     space = SPACES["nb201"]()
     sampler = begun(FairDARTS(zero_one_weight=3.0), space)
@@ -403,9 +403,9 @@ def test_fairdarts_weighs_by_sigmoids_and_pulls_them_to_zero_or_one(noise):
     squares = [(1 / (1 + math.exp(-v)) - 0.5) ** 2 for row in table.tolist() for v in row[1:]]
     assert float(penalty.detach()) == pytest.approx(-3.0 * sum(squares) / len(squares), rel=1e-5)
     penalty.backward()
-    assert (table.grad[:, 0] == 0).all() and (
-        table.grad[:, 1:].sign() == -table[:, 1:].sign()
-    ).all()  # downhill is away from zero
+    # downhill is away from zero
+    assert (table.grad[:, 0] == 0).all()
+    assert (table.grad[:, 1:].sign() == -table[:, 1:].sign()).all()
     low = torch.full((6, 5), -1.0)
     low[:, 0], low[2, 3] = 0.001, 1.0
     assert space.derive(sampler.scores({"edges": low}))["edges"] == (

@@ -1,4 +1,4 @@
-"""The LSTM controller of ENAS: its probabilities, its draws, its budget and what it derives."""
+"""The LSTM controller of ENAS: its probabilities, its draws, its budget and its derivation."""
 
 import itertools
 import math
@@ -23,7 +23,7 @@ from tests.tasks import task_of
 
 @dataclass
 class Small(NB201):
-    """NAS-Bench-201 with two operations an edge: 64 architectures, few enough to enumerate."""
+    """NAS-Bench-201 with two operations for each edge: its 64 architectures can be enumerated."""
 
     groups: ClassVar = (ChoiceGroup("edges", 6, ("skip_connect", "nor_conv_3x3")),)
 
@@ -41,7 +41,7 @@ def every(space) -> list:
 
 
 def policy(space, *, limits=None, seed=0, spread=None, **settings) -> Policy:
-    """A policy that has begun; ``spread`` scales its parameters, so that it is far from uniform."""
+    """A policy that has begun. ``spread`` scales its parameters, so that it is far from uniform."""
     sampler = Policy(**{"hidden": 8, "temperature": 1.0, "tanh_constant": 2.5} | settings)
     sampler.begin(Budget(space, task_of(3, 1), limits), Streams(seed), torch.device("cpu"))
     if spread:
@@ -65,8 +65,8 @@ def test_the_probabilities_of_all_15625_cells_sum_to_one():
 
 
 def test_log_probability_and_entropy_are_those_of_torchs_own_lstm_and_distributions(space):
-    """A second implementation: the whole sequence through ``nn.LSTM`` at once, each decision a
-    ``Categorical``.
+    """Compared with a second implementation: the whole sequence goes through ``nn.LSTM`` at once,
+    and each decision is a ``Categorical``.
     """
     sampler = policy(space, spread=10, temperature=2.0, tanh_constant=1.5)
     controller, genes = sampler.controller, space.genes
@@ -101,8 +101,8 @@ def test_log_probability_and_entropy_are_those_of_torchs_own_lstm_and_distributi
 
 
 def test_draws_have_the_frequencies_of_their_probabilities():
-    """Chi-squared over all 64 architectures, and the mean entropy on the way against that of the
-    whole distribution.
+    """Chi-squared over all 64 architectures. The mean entropy of the draws is compared with the
+    entropy of the whole distribution.
     """
     space, count = small(), 20_000
     sampler = policy(space, spread=10)
@@ -111,7 +111,7 @@ def test_draws_have_the_frequencies_of_their_probabilities():
     seen = Counter(architectures)
     observed = [seen[architecture] for architecture in every(space)]
     assert stats.chisquare(observed, (expected * count / expected.sum()).tolist()).pvalue > 1e-4
-    assert stats.chisquare(observed).pvalue < 1e-9  # it is far from uniform
+    assert stats.chisquare(observed).pvalue < 1e-9  # the policy is far from uniform
     exact, error = (
         float(torch.special.entr(expected).sum()),
         entropy.std().item() / math.sqrt(count),
@@ -177,7 +177,7 @@ def test_a_budget_that_the_policy_never_hits_gives_the_best_by_its_marginals(spa
     budget = Budget(space, task_of(3, 1))
     limit = budget.tables["params"].of(budget.cheapest())
     sampler = policy(space, limits={"params": limit}, scored=100)
-    with torch.no_grad():  # it prefers the options of most parameters by far
+    with torch.no_grad():  # it strongly prefers the options with the most parameters
         for gene, kind in zip(space.genes, sampler.controller.kinds, strict=True):
             for index, value in enumerate(gene.values):
                 sampler.controller.heads[kind].weight[index] = 9.0 if "conv" in str(value) else -9.0

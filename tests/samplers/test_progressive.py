@@ -1,4 +1,4 @@
-"""Shrinking: what may be drawn widens with the search, and is everything in the end."""
+"""Shrinking: the set of possible draws grows in the search, and is the whole space at its end."""
 
 import numpy as np
 import pytest
@@ -32,8 +32,8 @@ def values(space, architectures) -> list[set]:
 
 
 def test_it_begins_with_the_largest_alone_and_widens_at_its_phases_and_only_there(space):
-    """Of n values 1, then as many more as a third, two thirds and all of the others, rounded up, at
-    0.2, 0.4 and 0.8.
+    """Of n values 1 is used first. At 0.2, 0.4 and 0.8 a third, two thirds and all of the others
+    are added, rounded up.
     """
     sampler = begun(Progressive(PHASES), space)
     last = None
@@ -55,9 +55,9 @@ def test_it_begins_with_the_largest_alone_and_widens_at_its_phases_and_only_ther
     assert last == [set(gene.values) for gene in space.genes]
 
 
-def test_the_dearest_values_come_first(space):
-    """No architecture of the values that have joined is improved in cost by one that has not, all
-    others being the largest's.
+def test_the_most_expensive_values_come_first(space):
+    """No architecture of the values that have joined becomes more expensive by a value that has not
+    joined, if all other values are those of the largest.
     """
     sampler = begun(Progressive(PHASES, metric="params"), space)
     table = budget_of(space).tables["params"]
@@ -83,7 +83,7 @@ def test_on_nb201_3x3_comes_first_then_1x1_by_hand():
 
 
 def test_it_ends_uniform(space):
-    """Chi-squared, gene by gene, and for the independence of the first and the last."""
+    """Chi-squared for each gene, and for the independence of the first and the last gene."""
     sampler = begun(Progressive(PHASES), space)
     rows = [space.values(architecture) for architecture in drawn(sampler, space, 0.8, 2000)]
     tables = [

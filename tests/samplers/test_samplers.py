@@ -41,7 +41,7 @@ def test_mixtures_are_ones_that_the_supernet_runs_and_train_weights_alone(space,
 
 
 def test_the_relaxation_sends_gradients_to_every_logit(space, sampler, noise):
-    """Over many draws: some samplers send them to what they draw."""
+    """Over many draws, because some samplers send gradients only to what they draw."""
     begun_sampler = begun(sampler, space)
     logits = {
         name: (table / 10).requires_grad_() for name, table in logits_of(space, noise).items()
@@ -54,7 +54,7 @@ def test_the_relaxation_sends_gradients_to_every_logit(space, sampler, noise):
 
 
 def test_a_relaxation_is_the_same_for_the_same_noise(space, sampler, noise):
-    """A learner that differentiates twice asks twice."""
+    """A learner that differentiates twice calls it twice."""
     logits, state = logits_of(space, noise), noise.get_state()
     begun_sampler = begun(sampler, space)
     first, second = (
@@ -80,7 +80,7 @@ def test_the_cost_beyond_the_budget_reaches_every_logit_in_whose_slot_costs_diff
     assert all((table.grad != 0).all() for table in logits.values())
 
 
-def test_scores_rank_the_options_as_the_logits_do_and_ask_for_no_gradient(space, sampler, noise):
+def test_scores_rank_the_options_as_the_logits_do_and_do_not_require_grad(space, sampler, noise):
     if sampler.scores_from != "logits":
         pytest.skip("its scores are a policy's")
     logits = logits_of(space, noise, learning=True)
@@ -93,8 +93,8 @@ def test_scores_rank_the_options_as_the_logits_do_and_ask_for_no_gradient(space,
 
 
 def test_draws_come_from_the_streams_alone_and_go_on_after_a_stop(space, sampler, noise):
-    """And paths from the host's, so that every process of a distributed run draws the same whatever
-    its device.
+    """Paths come from the host's stream, so that every process of a distributed run draws the same,
+    on any device.
     """
     logits = logits_of(space, noise)
 
@@ -121,7 +121,7 @@ def test_draws_come_from_the_streams_alone_and_go_on_after_a_stop(space, sampler
 
 @pytest.mark.parametrize("metric", ["params", "madds"])
 def test_every_path_keeps_the_budget(space, sampler, metric, noise):
-    """With a limit that the largest and a fifth of the others would pass otherwise."""
+    """The limit is such that the largest and a fifth of the others would break it."""
     logits, table = logits_of(space, noise), budget_of(space).tables[metric]
 
     def costs():
@@ -156,7 +156,7 @@ def test_softmax_is_equation_2(space, noise):
 
 
 def in_edges(space) -> list[list[int]]:
-    """The slots that lead into each node of a cell."""
+    """The slots of the edges into each node of a cell."""
     edges = importlib.import_module(type(space).__module__).EDGES
     return [
         [slot for slot, (_, target) in enumerate(edges) if target == node]
@@ -165,8 +165,8 @@ def in_edges(space) -> list[list[int]]:
 
 
 def valid_rows(space, group, slots: list[int]) -> set[tuple[int, ...]]:
-    """By brute force: what these slots may choose together while the others stay as they are in a
-    valid architecture.
+    """By brute force: the options that these slots may choose together, if all other slots stay as
+    they are in a valid architecture.
     """
     base = space.random(np.random.default_rng(0))
     rows = set()
@@ -183,8 +183,8 @@ def valid_rows(space, group, slots: list[int]) -> set[tuple[int, ...]]:
 
 
 def test_uniform_paths_are_uniform_over_the_valid_architectures(space):
-    """Chi-squared: over all that may lead into a node, found by brute force; and for the
-    independence of two nodes.
+    """Chi-squared over all valid in-edges of a node, found by brute force, and for the independence
+    of two nodes.
     """
     sampler = begun(Uniform(paths=6000), space)
     drawn = sampler.mixtures({}, 0.0, judged)
@@ -203,7 +203,7 @@ def test_uniform_paths_are_uniform_over_the_valid_architectures(space):
             assert stats.chi2_contingency(pairs).pvalue > 1e-4
 
 
-def test_uniform_draws_as_many_paths_as_told(space):
+def test_uniform_draws_as_many_paths_as_the_setting_says(space):
     assert len(begun(Uniform(), space).mixtures({}, 0.0, judged)) == 1
     mixtures = begun(Uniform(paths=4), space).mixtures({}, 0.0, judged)
     assert len(mixtures) == 4 and all(

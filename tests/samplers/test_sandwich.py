@@ -1,4 +1,4 @@
-"""The sandwich rule on cases worked by hand."""
+"""The sandwich rule, in cases worked out by hand."""
 
 import copy
 
@@ -16,7 +16,8 @@ from tests.budgets import budget_of
 from tests.samplers.drawing import architecture_of, begun, cost, judged
 from tests.variants import SPACES
 
-# NB201 of 4, 8 and 16 channels, one cell each: a convolution has k² C² weights, its BatchNorm 2 C.
+# NB201 with 4, 8 and 16 channels, one cell each. A convolution has k² C² weights, its BatchNorm 2
+# C.
 C = (4, 8, 16)
 CONV_1X1, CONV_3X3 = (sum(k * k * c * c + 2 * c for c in C) for k in (1, 3))
 
@@ -35,8 +36,8 @@ def test_on_nb201_the_largest_is_all_3x3_and_the_smallest_has_no_convolution():
 
 
 def test_within_a_budget_the_largest_is_what_it_leaves_room_for():
-    """Room for two 3×3 convolutions and one of 1×1, to the parameter: nothing else costs as much
-    (1×1 are 392, 3×3 3,080).
+    """The budget allows exactly two 3×3 convolutions and one 1×1 convolution. No other combination
+    costs as much (1×1 has 392 parameters, 3×3 has 3,080).
     """
     space = SPACES["nb201"]()
     limit = budget_of(space).tables["params"].fixed + 2 * CONV_3X3 + CONV_1X1
@@ -47,7 +48,7 @@ def test_within_a_budget_the_largest_is_what_it_leaves_room_for():
 
 
 def test_on_darts_the_largest_has_5x5_separable_convolutions_alone():
-    """Of its operations they have the most weights, wherever they stand: two of 5×5 and two of 1×1
+    """Of the operations of DARTS these have the most weights, on every edge: two 5×5 and two 1×1
     convolutions.
     """
     space = SPACES["darts"]()
@@ -83,8 +84,8 @@ def test_nothing_drawn_is_larger_than_the_largest_or_smaller_than_the_smallest(s
 
 
 def test_smallest_and_largest_keep_limits_on_what_they_are_not_measured_by(space):
-    """The cheapest in parameters may cost many multiply-adds, and the reverse: the limits hold all
-    the same.
+    """The architecture that is cheapest in parameters may have many multiply-adds, and the reverse.
+    The limits hold in both cases.
     """
     budget, rng = budget_of(space), np.random.default_rng(0)
     costs = [budget.costs(space.random(rng)) for _ in range(200)]
@@ -99,9 +100,9 @@ def test_smallest_and_largest_keep_limits_on_what_they_are_not_measured_by(space
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.3])
 def test_a_step_is_the_papers_worked_out_by_hand(search_stage, smoothing):
-    """Yu et al. 2020, section 3.1: labels for the largest, its softmax for the others; all
-    gradients before one update. Labels are smoothed towards uniform ones, where that is wanted; the
-    softmax is not.
+    """Yu et al. 2020, section 3.1: the largest learns from labels, the others from its softmax. All
+    gradients are added before one update. If labels are smoothed, they are smoothed towards the
+    uniform distribution; the softmax is not smoothed.
     """
     space = SPACES["nb201"]()
     stage, twin = (

@@ -1,4 +1,4 @@
-"""Who leads when."""
+"""Schedules: which sampler leads at which step."""
 
 from collections import Counter
 
@@ -25,7 +25,7 @@ HALVES = [[Uniform(), 0.5], [Softmax(), 0.5]]
 
 
 class Spy(Softmax):
-    """Remembers the progress at which it was asked for mixtures."""
+    """Remembers the progress of each call for mixtures."""
 
     def begin(self, *arguments):
         super().begin(*arguments)
@@ -93,8 +93,8 @@ def test_what_is_drawn_is_what_the_leader_draws(space):
 
 
 def test_mixed_draws_a_leader_a_step_and_relaxes_with_the_one_that_draws(space):
-    """Chi-squared of the shares; the leader of a step is the same for logits and weights, and
-    whoever asks first.
+    """Chi-squared of the shares. The leader of a step is the same for the logits and the weights,
+    in any order of calls.
     """
     logits = table_of(space)
     schedule, twin = (

@@ -1,4 +1,4 @@
-"""Samplers that ask other samplers: every hook of a sampler reaches the one that is to answer."""
+"""Samplers that wrap other samplers: every hook reaches the sampler that must answer it."""
 
 import importlib
 import inspect
@@ -27,11 +27,11 @@ from tests.variants import SPACES
 
 HOOKS = {name: hook for name, hook in vars(Sampler).items() if not name.startswith("_")}
 EVERY = {"begin", "tables", "state_dict", "load_state_dict"}  # hooks that all samplers answer
-ANSWERS = {"scores_from": "logits", "distils": True, "penalty": 3.0}  # of these a type is expected
+ANSWERS = {"scores_from": "logits", "distils": True, "penalty": 3.0}  # hooks whose type is fixed
 
 
 class Recorder(Sampler):
-    """Remembers what each of its hooks was called with, and answers each in a way of its own."""
+    """Remembers the arguments of each of its hooks. Each hook has an answer of its own."""
 
     def __init__(self, name: str):
         self.name, self.calls = name, []
@@ -47,7 +47,7 @@ class Recorder(Sampler):
 
 
 def recording(hook: str):
-    """A method, or for what is no method a property, that records and answers."""
+    """A method, or a property if the hook is not a method, that records the call and answers it."""
     if callable(HOOKS[hook]):
         signature = inspect.signature(HOOKS[hook])
 
@@ -71,13 +71,13 @@ for hook in HOOKS:
 
 @dataclass
 class Case:
-    """A wrapper of samplers a and b at a progress: who answers, and the progress it is told."""
+    """A wrapper of samplers a and b at a progress: which answers, and the progress it gets."""
 
     kind: type[Wrapper]
     make: Callable[[Sampler, Sampler], Wrapper]
     progress: float
     leader: str
-    told: float
+    received: float  # the progress that the leader gets
     others: dict[str, str] = field(default_factory=dict)  # hook -> who answers it, not the leader
 
 
@@ -94,7 +94,7 @@ CASES = {
     "schedule, second phase": Case(
         Schedule, lambda a, b: Schedule([[a, 0.25], [b, 0.75]]), 0.625, "b", 0.5
     ),
-    "mixed schedule": Case(  # all but surely b leads
+    "mixed schedule": Case(  # b leads with near certainty
         Schedule, lambda a, b: Schedule([[a, 1e-9], [b, 1 - 1e-9]], mixed=True), 0.7, "b", 0.7
     ),
     "mixed schedule, the less probable leads": Case(
@@ -109,7 +109,7 @@ CASES = {
 
 
 def led_by_the_first(schedule: Schedule) -> Schedule:
-    """The schedule, whose leader at 0.7 was drawn already: the first one, whatever chance says."""
+    """The schedule. Its leader at 0.7 was drawn already: it is the first one."""
     begin = schedule.begin
 
     def begun(*arguments):
@@ -151,8 +151,8 @@ def arguments_for(space):
 @pytest.mark.parametrize("hook", HOOKS)
 @pytest.mark.parametrize("name", CASES)
 def test_every_hook_is_forwarded_with_the_right_arguments_and_its_answer_comes_back(name, hook):
-    """Found by introspection: a hook that is added to ``Sampler`` fails here until every wrapper
-    forwards it.
+    """The hooks are found by introspection. If a hook is added to ``Sampler``, this fails until
+    every wrapper forwards it.
     """
     space, case = SPACES["nb201"](), CASES[name]
     samplers = {"a": Recorder("a"), "b": Recorder("b")}
@@ -179,7 +179,7 @@ def test_every_hook_is_forwarded_with_the_right_arguments_and_its_answer_comes_b
         expected = given | {
             "logits": {table: given["logits"][table] for table in known},
             "before": {table: given["before"][table] for table in known},
-            "progress": case.told,
+            "progress": case.received,
             "state": sampler.answer("state_dict"),
         }
         for arguments in calls:
@@ -191,13 +191,13 @@ def test_every_hook_is_forwarded_with_the_right_arguments_and_its_answer_comes_b
         assert answer == {f"own to {one}": (1, 2) for one in inside}
     elif hook == "state_dict":
         assert answer["samplers"] == [sampler.answer(hook) for sampler in inside.values()]
-    elif hook not in EVERY | {"advance", "settle"}:  # those two answer nothing
+    elif hook not in EVERY | {"advance", "settle"}:  # these two return nothing
         (one,) = asked
         assert answer == samplers[one].answer(hook)
 
 
 def same(value, expected) -> bool:
-    """Whether these are the same objects; of tables of logits those inside."""
+    """Whether these are the same objects. For tables of logits, their values are compared."""
     if isinstance(expected, dict) and all(torch.is_tensor(one) for one in expected.values()):
         return value.keys() == expected.keys() and all(
             value[name] is table for name, table in expected.items()
@@ -214,7 +214,7 @@ def test_a_wrapper_begins_what_it_wraps_once():
 
 @pytest.mark.parametrize("modifiers", [[], [Pruning([[0.9, 3]])]], ids=["alone", "modified"])
 def test_instruments_see_the_weights_of_the_sampler_that_leads(modifiers, search_stage):
-    """FairDARTS's weights are sigmoids: of a schedule that it leads they are no softmax."""
+    """The weights of FairDARTS are sigmoids: if it leads the schedule, they are not a softmax."""
     space = SPACES["nb201"]()
     sampler = Schedule([[Softmax(), 0.5], [FairDARTS(), 0.5]])
     stage = search_stage(space, sampler, Gradient(lr=0.1), modifiers=modifiers)
@@ -227,7 +227,7 @@ def test_instruments_see_the_weights_of_the_sampler_that_leads(modifiers, search
 
 
 def test_measuring_a_mixed_schedule_moves_no_draw(space):
-    """The mean mixture is asked for between two steps, or never: the leaders are the same."""
+    """The leaders are the same, with or without a call for the mean mixture between two steps."""
 
     def leaders(measured: bool) -> list[int]:
         schedule = Schedule([[Uniform(), 0.5], [Softmax(), 0.5]], mixed=True)

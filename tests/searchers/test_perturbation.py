@@ -1,4 +1,4 @@
-"""Derivation by perturbation, with a judge whose answers are known, and on a real supernet."""
+"""Derivation by perturbation, with a judge of known answers, and on a real supernet."""
 
 import numpy as np
 import pytest
@@ -26,7 +26,7 @@ def worth(space, seed: int) -> dict[str, torch.Tensor]:
 
 
 def projection(space, table, budget=None, seed=0, asked=None):
-    """A projection whose judge adds up what each running option is worth."""
+    """A projection. Its judge adds up the worth of every active option."""
 
     def judge(mixture, share):
         total = 0.0
@@ -54,8 +54,8 @@ def decided(chosen) -> list:
 
 
 def test_kept_is_what_is_missed_most(space):
-    """What an option adds is what its loss costs: kept is the best one of every slot, and of
-    DARTS's edges the best two a node.
+    """Each option adds its worth to the accuracy. Therefore the best option of every slot is kept,
+    and, of the edges of DARTS, the best two of each node.
     """
     table = worth(space, 1)
     chosen = projection(space, table)

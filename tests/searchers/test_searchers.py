@@ -1,4 +1,4 @@
-"""What every searcher must do, what each one does, and the loop that asks it and tells it."""
+"""What every searcher must do, what each one does, and the loop that drives them."""
 
 import copy
 import hashlib
@@ -35,13 +35,12 @@ from tests.tasks import task_of
 from tests.variants import ALL_SPACES, SPACES
 
 SPACE = NB201(Geometry(4, 1), Geometry(4, 1))
-TABLES = {
-    name: Budget(make(), task_of(10, 3)).tables for name, make in SPACES.items()
-}  # built once
+# built once
+TABLES = {name: Budget(make(), task_of(10, 3)).tables for name, make in SPACES.items()}
 
 
 def budget_of(space, **limits):
-    """A budget with tables that are there already; ``limits`` as quantiles of the costs of random
+    """A budget with tables that were built before. ``limits`` are quantiles of the costs of random
     architectures.
     """
     budget, rng = Budget(space, task_of(10, 3)), np.random.default_rng(0)
@@ -59,7 +58,7 @@ class Stop(Exception):
 
 
 class Judge:
-    """Judges by a hash, coarsely, so that there are ties; remembers whom, and on what share."""
+    """Judges by a coarse hash, so that there are ties. Remembers architectures and shares."""
 
     def __init__(self, limit=math.inf):
         self.asked, self.limit = [], limit
@@ -81,8 +80,8 @@ def begun(searcher, space, seed=0, **limits):
 
 
 def additive(space, seed):
-    """Judges by a sum of one random number for each value of each gene; the best architecture has
-    accuracy 1.
+    """Judges by a sum of one random number for each value of each gene. The best architecture has
+    the accuracy 1.
     """
     rng, genes = np.random.default_rng(seed), space.genes
     worth = [dict(zip(gene.values, rng.random(len(gene.values)), strict=True)) for gene in genes]
@@ -138,7 +137,7 @@ def test_the_same_seed_gives_the_same_search(space, searcher):
 
 
 def test_stopped_after_any_judgement_it_goes_on_to_the_same_result(space, searcher):
-    """Invariant 4: what is known is not judged again, and asking anew leads to the same place."""
+    """Invariant 4: what is known is not judged again. A new search has the same result."""
     judge, everything = Judge(), {}
     whole = search(begun(searcher, space), judge, everything)
     for limit in {0, len(judge.asked) // 2, len(judge.asked) - 1}:
@@ -154,7 +153,7 @@ def test_stopped_after_any_judgement_it_goes_on_to_the_same_result(space, search
 
 
 def test_nothing_beyond_the_budget_is_ever_asked_for(space, searcher):
-    """Of random architectures one in ten is within each limit: most of what a searcher thinks of is
+    """One in ten random architectures is within each limit. So most of a searcher's proposals are
     not.
     """
     searcher = begun(
@@ -175,7 +174,8 @@ def test_nothing_beyond_the_budget_is_ever_asked_for(space, searcher):
     assert asked == searcher.total
 
 
-BETTER = {  # searcher by its number of candidates -> what fits each space: candidates, seeds
+# searcher by its number of candidates -> candidates and seeds for each space
+BETTER = {
     "evolution": (Evolution, {"nb201": (100, 6), "darts": (200, 3)}),
     "local_search": (LocalSearch, {"nb201": (100, 6), "darts": (1500, 1)}),
     "reinforce": (ReinforceSearcher, {"nb201": (100, 6), "darts": (150, 2)}),
@@ -201,7 +201,7 @@ def test_it_finds_better_than_chance_does_with_as_many(space, name):
 
 @pytest.mark.parametrize("name", BETTER)
 def test_on_the_published_table_it_comes_near_the_best_cell(shared, name):
-    """CIFAR-10 after 200 epochs, mean of the test accuracies; regret in percent."""
+    """CIFAR-10 after 200 epochs, the mean of the test accuracies. The regret is in percent."""
     table = np.load(shared / "nb201_cifar10.npz")
     accuracy = dict(zip(table["arch"].tolist(), table["test_200"].astype(float) / 100, strict=True))
 
@@ -254,7 +254,7 @@ def test_impossible_settings_are_refused(make, message):
 
 
 class Fixed(Searcher):
-    """Asks for given architectures, batch by batch, and remembers what it is told."""
+    """Asks for given architectures, batch by batch, and remembers the judgements that it gets."""
 
     def __init__(self, *batches):
         self.batches, self.told = list(batches), []
@@ -303,7 +303,7 @@ def test_of_architectures_that_count_as_the_same_one_is_judged(name):
 
 
 def test_what_is_known_but_was_not_asked_for_cannot_win():
-    """A search is its searcher's: judgements left by another one are no candidates."""
+    """A search has its own candidates: judgements that another searcher left are not among them."""
     a, b = (SPACE.random(np.random.default_rng(seed)) for seed in range(2))
     result = search(Fixed([a]), Judge(), {(b, 1.0): Judgement(1.0, 0.0, 90)})
     assert result.best == a and set(result.judged) == {a}
@@ -313,9 +313,8 @@ def test_the_front_is_what_nothing_beats_by_brute_force():
     for seed in range(20):
         rng = np.random.default_rng(seed)
         cells = list({SPACE.random(rng) for _ in range(60)})
-        judged = {
-            one: Judgement(rng.integers(12) / 12, rng.integers(3) / 3, 12) for one in cells
-        }  # with ties
+        # with ties
+        judged = {one: Judgement(rng.integers(12) / 12, rng.integers(3) / 3, 12) for one in cells}
         cost = {one: float(rng.integers(12)) for one in cells}
         points = {(cost[one], -judged[one].accuracy) for one in cells}
         undominated = sorted(
@@ -323,7 +322,7 @@ def test_the_front_is_what_nothing_beats_by_brute_force():
         )
         front = SearchResult(cells[0], judged[cells[0]], judged, {}).front(cost.__getitem__)
         assert [(cost[one], -judgement.accuracy) for one, judgement in front] == undominated
-        for one, judgement in front:  # of those at one point, the one of the lowest loss
+        for one, judgement in front:  # of several at one point, it is the one of the lowest loss
             equal = [
                 judged[x].loss
                 for x in cells
@@ -335,7 +334,7 @@ def test_the_front_is_what_nothing_beats_by_brute_force():
 # --- what each one does
 
 
-def test_random_draws_as_many_as_told_and_others_by_another_seed(space):
+def test_random_draws_as_many_as_the_setting_says_and_others_by_another_seed(space):
     drawn = []
     for seed in (0, 0, 1):
         searcher, asked = begun(Random(candidates=7), space, seed), []
@@ -352,7 +351,7 @@ def test_the_logits_searcher_gives_the_spaces_derivation(space):
 
 
 def test_sampled_draws_each_option_with_its_score_as_probability():
-    """Chi-squared over the options of every slot; the slots do not depend on each other."""
+    """Chi-squared over the options of every slot. The slots do not depend on each other."""
     from scipy.stats import chi2_contingency, chisquare
 
     searcher, draws = begun(Sampled(candidates=2000), SPACE), []
@@ -377,8 +376,8 @@ def test_sampled_draws_each_option_with_its_score_as_probability():
 
 
 def test_sampled_draws_what_a_certain_score_says(space):
-    """Where one architecture has all of the score, every draw is that one: a space's rules are kept
-    on the way.
+    """If one architecture has all of the score, every draw is this one. The rules of a space are
+    kept.
     """
     architecture = space.random(np.random.default_rng(5))
     scores = {n: torch.zeros(g.shape) for g in space.groups for n in [g.name]}
@@ -388,14 +387,13 @@ def test_sampled_draws_what_a_certain_score_says(space):
     searcher = begun(Sampled(candidates=20), space)
     searcher.begin(searcher.budget, scores, np.random.default_rng(0))
     drawn = [one for _ in range(20) for one in searcher.ask()]
-    assert (
-        drawn.count(architecture) >= 19 and not searcher.ask()
-    )  # a score of zero is one in a million
+    # a score of zero is a probability of one in a million
+    assert drawn.count(architecture) >= 19 and not searcher.ask()
 
 
 def test_random_search_with_weight_sharing_is_that_of_the_authors_code():
-    """1,000 architectures on 10 batches of 64 of 25,000 images, the best 10 on all; how much was
-    judged is counted.
+    """1,000 architectures on 10 batches of 64 of 25,000 images, then the best 10 on all images. The
+    test counts how much is judged.
     """
     node = yaml.safe_load(
         (ROOT / "conf" / "searcher" / "random_search_ws.yaml").read_text(encoding="utf-8")
@@ -415,8 +413,8 @@ def test_random_search_with_weight_sharing_is_that_of_the_authors_code():
 
 
 def test_evolution_is_algorithm_1(space):
-    """Against the paper's pseudocode written out: population, history, sample with replacement,
-    remove the oldest.
+    """Compared with the paper's pseudocode, written out: a population, a history, samples with
+    replacement, and the removal of the oldest.
     """
     judge, rng = additive(space, 0), np.random.default_rng(5)
     population, history = deque(), []
@@ -457,7 +455,7 @@ def test_local_search_climbs_to_the_one_peak_there_is_by_the_steepest_way():
     judge, searcher = additive(SPACE, 3), begun(LocalSearch(candidates=150), SPACE)
     (here,) = searcher.ask()
     searcher.tell([(here, judge(here))])
-    while True:  # written out, one gene at a time
+    while True:  # the steepest way, written out, one gene at a time
         around = [
             SPACE.express([*here["edges"][:i], option, *here["edges"][i + 1 :]])
             for i in range(6)
@@ -490,9 +488,8 @@ def test_successive_halving_judges_fewer_on_more():
             {one: order(judgement) for one, judgement in judged}.items(), key=lambda one: one[1]
         )
         if len(rounds) < 4:
-            assert searcher.pool == [
-                one for one, _ in ranks[: len(batch) // 3]
-            ]  # the best third, and no other
+            # the best third, and no other
+            assert searcher.pool == [one for one, _ in ranks[: len(batch) // 3]]
     assert [len(batch) for _, batch in rounds] == [81, 27, 9, 3]
     assert [share for share, _ in rounds] == [1 / 27, 1 / 9, 1 / 3, 1.0]
     assert searcher.total == 120
@@ -517,7 +514,9 @@ def test_successive_halving_always_ends_on_all_images(settings, counts):
 
 
 def test_reinforce_follows_the_gradient_of_the_expected_reward(space):
-    """Its gradient by hand, and what the policy then thinks best is good."""
+    """Its gradient is computed by hand. The architecture that the policy prefers at the end is
+    good.
+    """
     searcher, rewards, baseline = begun(ReinforceSearcher(decay=0.8), space), [0.5, 0.9, 0.2], 0.5
     for reward in rewards:
         (asked,) = searcher.ask()
@@ -565,7 +564,7 @@ class Half(NB201):
 
 @pytest.mark.parametrize("cost", ["params", "madds"])
 def test_nsga2_finds_the_front_of_a_small_problem(cost):
-    """Against brute force."""
+    """Compared with brute force."""
     space = Half(Geometry(4, 1), Geometry(4, 1))
     searcher, worth = begun(NSGA2(candidates=300, cost=cost), space), additive(space, 7)
     price = searcher.budget.tables[cost].of
@@ -575,9 +574,8 @@ def test_nsga2_finds_the_front_of_a_small_problem(cost):
     ]
     most = max(map(price, every))
 
-    def judge(
-        architecture, share=1.0
-    ):  # what costs more is better, else one cell would be the whole front
+    # an expensive cell is better; otherwise one cell would be the whole front
+    def judge(architecture, share=1.0):
         accuracy = (worth(architecture).accuracy + price(architecture) / most) / 2
         return Judgement(accuracy, 1 - accuracy, 90)
 
@@ -593,8 +591,8 @@ def test_nsga2_finds_the_front_of_a_small_problem(cost):
 
 
 def test_nsga2_comes_near_the_front_of_a_large_problem():
-    """All cells, where more parameters make better ones: the area below the front, of all cells, of
-    NSGA-II's and of chance's.
+    """All cells; more parameters make better ones. Compared is the area below the front: of all
+    cells, of NSGA-II, and of random search.
     """
     worth, price = additive(SPACE, 7), budget_of(SPACE).tables["params"].of
     prices = {one: price(one) for one in every_cell()}

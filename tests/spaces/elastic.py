@@ -1,11 +1,12 @@
-"""A space without cells, as a user would write one: blocks of a convolution whose kernel and width
-are chosen, and of which the first few run. Nothing of it is in the package.
+"""A space without cells, as a user would write one. It has blocks of one convolution. The kernel
+and the width of each block are chosen, and how many blocks run. Nothing in the package knows this
+space.
 
-The options of a decision share their weights (weight entanglement): a small kernel is the middle of
-the largest one, a narrow layer the first channels of the widest one. Over a path the layers are
-sliced, so that it costs what its network costs. Over a mixture each convolution runs once, with the
-weighted sum of the kernels of its options, and the channels of wider options are weighted by how
-much of the mixture has them; the head reads the weighted sum of what the blocks give at each depth.
+The options of a decision share their weights (weight entanglement). A small kernel is the middle of
+the largest one; a narrow layer is the first channels of the widest one. On a path the layers are
+sliced, so that a path costs what its network costs. For a mixture, each convolution runs once, with
+the weighted sum of the kernels of its options. Each channel is weighted by the share of the mixture
+that has it. The head reads the weighted sum of the outputs of the blocks at each depth.
 """
 
 from collections.abc import Sequence
@@ -23,7 +24,7 @@ from supernet.task import Task
 
 
 class Block(nn.Sequential):
-    """Convolution, BatchNorm, ReLU; the image keeps its size."""
+    """Convolution, BatchNorm, ReLU. The image keeps its size."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int):
         super().__init__(
@@ -55,7 +56,7 @@ class PlainNet(nn.Module):
 
 
 class ElasticNet(nn.Module):
-    """The supernet: every block at its largest."""
+    """The supernet: every block in its largest size."""
 
     def __init__(self, space: "Elastic", task: Task):
         super().__init__()
@@ -82,7 +83,7 @@ class ElasticNet(nn.Module):
         return F.linear(total, self.head.weight[:, : total.shape[1]], self.head.bias)
 
     def run(self, block: Block, x: Tensor, mixture: Mixture, index: int) -> Tensor:
-        """One block, as wide as the widest option that runs."""
+        """Runs one block, as wide as its widest active option."""
         convolution, norm, _ = block
         widths = {self.space.widths[o]: w for o, w in shares(mixture["width"], index).items()}
         width = max([1, *widths])
@@ -91,7 +92,7 @@ class ElasticNet(nn.Module):
         x = F.relu(normalised(norm, x))
         if all(share is None for share in widths.values()):
             return x
-        have = torch.zeros(width).to(x)  # how much of the mixture has each channel
+        have = torch.zeros(width).to(x)  # the share of the mixture that has each channel
         for other, share in widths.items():
             have = have + F.pad(share.expand(other), (0, width - other))
         return x * have[:, None, None]
@@ -108,7 +109,7 @@ class ElasticNet(nn.Module):
 
 
 def shares(choice: Choice, slot: int) -> dict[int, Tensor | None]:
-    """The options that run in a slot, and the weight of each (``None`` is one)."""
+    """The active options of a slot, and the weight of each (``None`` means one)."""
     weights = choice.weights
     return {o: None if weights is None else weights[slot, o] for o in choice.active[slot]}
 
@@ -120,7 +121,7 @@ def middle(weight: Tensor, size: int) -> Tensor:
 
 
 def normalised(norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
-    """BatchNorm of the first channels, with the same statistics as torch would keep."""
+    """BatchNorm of the first channels, with the same statistics that torch would keep."""
     width = x.shape[1]
     mean, var = norm.running_mean[:width], norm.running_var[:width]
     weight, bias = norm.weight[:width], norm.bias[:width]
@@ -137,7 +138,7 @@ def normalised(norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
 
 @dataclass
 class Elastic(Costed):
-    """``blocks`` blocks at most, behind a stem of ``stem`` channels."""
+    """A space of at most ``blocks`` blocks, behind a stem of ``stem`` channels."""
 
     blocks: int = 3
     stem: int = 4
@@ -169,7 +170,7 @@ class Elastic(Costed):
         return PlainNet(self.stem, widths, kernels, task.outputs, task.input_shape[0])
 
     def inherit(self, supernet: nn.Module, architecture: Architecture) -> nn.Module:
-        """The first channels, and the middle of the kernels."""
+        """The weights of the first channels, and of the middle of the kernels."""
         network = self.standalone(architecture, supernet.task)
         own, theirs = network.state_dict(), supernet.state_dict()
         for name, value in own.items():
@@ -181,7 +182,7 @@ class Elastic(Costed):
         return network
 
     def canonical(self, architecture: Architecture) -> Architecture:
-        """Blocks beyond the depth get the first options: what they would be makes no difference."""
+        """Blocks beyond the depth get the first options, because their options have no effect."""
         depth = int(architecture["depth"][0])
         rows = {name: list(options) for name, options in architecture.choices}
         for group in self.groups[:2]:
@@ -189,8 +190,8 @@ class Elastic(Costed):
         return Architecture.of(self.name, **rows)
 
     def terms(self) -> list[tuple[Slot, ...]]:
-        """A block costs by its kernel, its width, that of the block before, and whether it runs;
-        the head by the width of the last block.
+        """The cost of a block depends on its kernel, its width, the width of the block before, and
+        whether it runs. The cost of the head depends on the width of the last block.
         """
         return [
             (("depth", 0), *((("width", i - 1),) if i else ()), ("width", i), ("kernel", i))

@@ -1,5 +1,6 @@
-"""One name for the cells of NAS-Bench-201 that compute the same function: against the numbers that
-cells give when each operation is some function of a vector, and against the benchmark's own count.
+"""Cells of NAS-Bench-201 that compute the same function have one name. This is compared with the
+numbers that cells return if each operation is some function of a vector, and with the benchmark's
+own count.
 """
 
 import itertools
@@ -27,8 +28,8 @@ def functions():
 
 
 class Numbers:
-    """Cells as functions of a vector: a pooling is a linear map; for each kind of convolution there
-    are seven functions, none of which gives nothing for nothing.
+    """Cells as functions of a vector. A pooling is a linear map. For each kind of convolution there
+    are seven functions, none of which returns zero for zero.
     """
 
     def __init__(self):
@@ -37,7 +38,7 @@ class Numbers:
         self.maps = {kind: rng.normal(size=(7, 3, 4)) for kind in KINDS}
 
     def output(self, cell, numbers):
-        """``numbers`` says for each edge which function of its kind it is."""
+        """``numbers`` holds for each edge which function of its kind it is."""
         nodes = [self.start]
         for node in range(1, 4):
             total = np.zeros(3)
@@ -55,8 +56,8 @@ class Numbers:
         return nodes[3]
 
     def fingerprint(self, cell):
-        """All outputs that a cell can give, its convolutions being any of the first functions of
-        their kinds, each another one; those that do not change the output do not count.
+        """All outputs that a cell can return if its convolutions are different ones of the first
+        functions of their kinds. Convolutions that do not change the output are not counted.
         """
         anything = [0, 1, 2, 3, 4, 5]
         before = self.output(cell, anything)
@@ -86,14 +87,14 @@ def test_cells_have_one_function_exactly_if_they_can_give_the_same_numbers(funct
 
 
 def test_a_pooling_of_a_sum_is_the_sum_of_poolings(noise):
-    """Which is why it may be taken apart; a convolution may not."""
+    """Therefore a pooling of a sum may be split; a convolution may not."""
     one, other = torch.randn(2, 3, 4, 6, 6, generator=noise)
     pool, convolution = (OPERATIONS[name](4, 1, True, False) for name in OPTIONS[4:2:-1])
     torch.testing.assert_close(pool(one + other), pool(one) + pool(other))
     assert not torch.allclose(convolution(one + other), convolution(one) + convolution(other))
 
 
-def test_the_benchmark_tells_6466_cells_apart_by_a_rule_that_is_not_exact(functions):
+def test_the_benchmark_distinguishes_6466_cells_by_a_rule_that_is_not_exact(functions):
     names = {cell: benchmark_name(cell) for cell in CELLS}
     assert len(set(names.values())) == 6466
     of_name, of_function = defaultdict(set), defaultdict(set)
@@ -102,7 +103,7 @@ def test_the_benchmark_tells_6466_cells_apart_by_a_rule_that_is_not_exact(functi
         of_function[functions[cell]].add(names[cell])
     assert any(len(found) > 1 for found in of_function.values())
     assert any(len(found) > 1 for found in of_name.values())
-    # one convolution whose output is read twice, and two convolutions of which each is read once
+    # one convolution whose output is read twice, and two convolutions that are read once each
     once, twice = (
         SPACE.decode(text)["edges"]
         for text in (

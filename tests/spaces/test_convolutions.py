@@ -1,9 +1,10 @@
-"""No step makes a convolution that corrupts the heap.
+"""No step runs a convolution that corrupts the heap.
 
-The gradient of a strided 1×1 convolution does so on some processors
-(:class:`supernet.ops.convolution.StridedPointwise`). Such a step may still end well, so that its
-results prove nothing. These tests list the convolutions that torch is asked for, and run the forms
-that replace the dangerous one under the heap check of the GNU C library.
+The gradient of a strided 1×1 convolution corrupts it on some processors
+(:class:`supernet.ops.convolution.StridedPointwise`). A step with such a convolution may still end
+well, so that its results prove nothing. Therefore these tests list the convolutions that torch
+runs. They also run the forms that replace the dangerous one under the heap check of the GNU C
+library.
 """
 
 import os
@@ -30,7 +31,7 @@ CHANNELS = (2, 6)
 
 
 class Asked(NamedTuple):
-    """A convolution, or the gradients of one: what torch is asked for."""
+    """A convolution, or the gradients of one, that torch runs."""
 
     call: str
     images: tuple[int, ...]
@@ -39,12 +40,12 @@ class Asked(NamedTuple):
 
     @property
     def dangerous(self) -> bool:
-        """Whatever the channels, types and memory formats: a rule that is easy to keep."""
+        """Independent of channels, types and memory formats: a simple rule is easy to keep."""
         return set(self.weights[2:]) == {1} and set(self.stride) != {1}
 
 
 class Listing(TorchDispatchMode):
-    """Lists the convolutions that are made while it is active, those of backward too."""
+    """Lists the convolutions that run while it is active, also those of the backward pass."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -61,8 +62,8 @@ class Listing(TorchDispatchMode):
 
 
 def asked(network: nn.Module, images: Tensor, *arguments: object, order: int = 1) -> list[Asked]:
-    """What a training step, with derivatives up to an ``order``, and a pass in evaluation mode ask
-    for.
+    """The convolutions of a training step, with derivatives up to an ``order``, and of a pass in
+    evaluation mode.
     """
     with Listing() as listing:
         total = network.train()(images, *arguments).square().sum()
@@ -77,7 +78,7 @@ def asked(network: nn.Module, images: Tensor, *arguments: object, order: int = 1
 
 
 def dangerous(network: nn.Module, *arguments: object, channels: int = 3, order: int = 1) -> list:
-    """What is dangerous of all that the network asks for, on images of an even and an odd size."""
+    """The dangerous convolutions of the network, on images of an even and an odd size."""
     return [
         one
         for size in (8, 7)
@@ -87,7 +88,7 @@ def dangerous(network: nn.Module, *arguments: object, channels: int = 3, order: 
 
 
 def mixtures(space) -> list[dict[str, Choice]]:
-    """Paths that have each option in every slot, all options weighted, and all but the first."""
+    """Paths with each option in every slot, all options with weights, and all but the first."""
     count = max(len(group.options) for group in space.groups)
     paths = [
         {g.name: Choice.path([(option + s) % count for s in range(g.slots)]) for g in space.groups}
@@ -148,7 +149,7 @@ def test_nor_does_the_textbook(name, channels):
 
 
 def test_a_dangerous_one_is_seen():
-    """In torch's layer, and not in the one that the package has in its place."""
+    """Torch's layer runs one; the layer of the package that replaces it does not."""
     found = dangerous(nn.Conv2d(3, 4, 1, stride=2, bias=False))
     assert {one.call for one in found} == {"convolution", "convolution_backward"}
     assert not dangerous(StridedPointwise(3, 4, stride=2))
@@ -156,7 +157,7 @@ def test_a_dangerous_one_is_seen():
 
 @pytest.mark.parametrize("inputs, outputs, stride", [(3, 4, 2), (8, 1, 2), (5, 5, 3)])
 def test_the_sums_are_those_of_the_plain_layer(inputs, outputs, stride, noise):
-    """In float64, which oneDNN does not compute."""
+    """In float64, for which torch does not use oneDNN."""
     ours = StridedPointwise(inputs, outputs, stride).double()
     plain = nn.Conv2d(inputs, outputs, 1, stride, bias=False).double()
     plain.load_state_dict(ours.state_dict())
@@ -197,8 +198,8 @@ print("survived")
 
 
 def test_strided_operations_leave_the_heap_whole():
-    """In a process whose heap is checked by the GNU C library, with what a processor without
-    AVX-512 has.
+    """In a process whose heap the GNU C library checks, with the instructions of a processor
+    without AVX-512.
     """
     heap = {"LD_PRELOAD": "libc_malloc_debug.so.0", "MALLOC_CHECK_": "3"}
     settings = heap | {"ONEDNN_MAX_CPU_ISA": "AVX2", "PYTHONPATH": str(ROOT)}

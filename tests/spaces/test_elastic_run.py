@@ -1,5 +1,5 @@
-"""A space of a user's own, from the command line: search, derivation, retraining, budgets, export,
-report and latency, without a line of the package that knows it.
+"""A user's own space, from the command line: search, derivation, retraining, budgets, export,
+report and latency. No line of the package knows this space.
 """
 
 import json
@@ -63,7 +63,9 @@ def test_a_latency_table_and_what_the_space_cannot_do(tmp_path):
     assert (folder / "latency.csv").read_text().startswith("group,slot,option,ms\nfixed,,,")
     for setting, words in {
         "guard=[oles]": "guard=[oles]: the space elastic does not hold each option as a module",
-        "search.depths=[[0,0.5],[0.5,1]]": "search.depths: the space elastic cannot change the size",
+        "search.depths=[[0,0.5],[0.5,1]]": (
+            "search.depths: the space elastic cannot change the size"
+        ),
         "modifier=auxiliary_skip": "the space elastic has no skip option",
     }.items():
         outcome = supernet(*OWN, *QUICK, "method=darts", setting, cwd=tmp_path)

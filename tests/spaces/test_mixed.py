@@ -1,4 +1,4 @@
-"""Mixed cells in bfloat16: what is kept in memory, and what precision is lost."""
+"""Mixed cells in bfloat16: what is kept in memory, and how much precision is lost."""
 
 import copy
 
@@ -29,7 +29,9 @@ def case():
 
 
 def gradients(network, case, precision, kept=None, **options):
-    """Of the loss, by the weights and the logits; what is kept for them is added up in ``kept``."""
+    """The gradients of the loss in the weights and the logits. The size of what is kept for them is
+    added to ``kept``.
+    """
     *_, images, labels, logits = case
 
     def keep(tensor):
@@ -53,7 +55,7 @@ def gradients(network, case, precision, kept=None, **options):
 
 
 def apart(actual, expected) -> float:
-    """The norm of the difference, relative."""
+    """The norm of the difference, relative to the norm of the expected."""
     return float(
         torch.cat([(a - e).flatten() for a, e in zip(actual, expected, strict=True)]).norm()
     ) / float(torch.cat([e.flatten() for e in expected]).norm())

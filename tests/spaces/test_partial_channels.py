@@ -1,5 +1,5 @@
-"""Partial channels: a cell against PC-DARTS written out edge by edge, and what still holds of a
-supernet that has them.
+"""Partial channels: a cell is compared with PC-DARTS, written out edge by edge, and the properties
+that a supernet with them keeps are checked.
 """
 
 import numpy as np
@@ -25,8 +25,8 @@ PARTIAL = {
 
 
 def textbook(cell, states, weights, shares):
-    """Eqs. 2 and 3: on every edge the operations on a part of the channels, the rest beside it,
-    shuffled, times its share.
+    """Equations 2 and 3. On every edge, the operations run on a part of the channels; the rest is
+    put beside it; both are shuffled and multiplied by the share of the edge.
     """
     states = list(states)
     for node in range(2, 6):
@@ -72,8 +72,8 @@ def test_a_cell_is_that_of_the_paper(strides, noise):
 
 @pytest.mark.parametrize("name", PARTIAL)
 def test_a_path_is_the_one_hot_mixture(name, noise):
-    """What is left of invariant 1: the subnet is the supernet on a path, in which what passes by,
-    passes by.
+    """What remains of invariant 1: the subnet is the supernet on a path, with the channels that
+    bypass the operations.
     """
     space = PARTIAL[name]()
     supernet, rng = space.supernet(task_of(3, 1)).eval(), np.random.default_rng(0)

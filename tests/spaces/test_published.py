@@ -1,4 +1,4 @@
-"""Sizes that papers and benchmarks print."""
+"""Sizes of networks that papers and benchmarks publish."""
 
 import json
 
@@ -67,12 +67,14 @@ def test_published_genotypes_have_their_published_sizes(shared):
     checked = 0
     for name, cell in cells.items():
         published = cell["published"].get("cifar_params_m")
-        if (
-            published is None or name == "DARTS_V1"
-        ):  # the paper prints 3.3 for V1 too; its own code builds 3.17
+        # the paper prints 3.3 for V1 too, but its own code builds 3.17
+        if published is None or name == "DARTS_V1":
             continue
         pairs = {part: [tuple(pair) for pair in cell[part]] for part in ("normal", "reduce")}
-        text = f"Genotype(normal={pairs['normal']}, normal_concat=range(2, 6), reduce={pairs['reduce']}, reduce_concat=range(2, 6))"
+        text = (
+            f"Genotype(normal={pairs['normal']}, normal_concat=range(2, 6), "
+            f"reduce={pairs['reduce']}, reduce_concat=range(2, 6))"
+        )
         assert round(millions(DARTS.standalone(DARTS.decode(text), task_of(10, 3))), 1) == published
         checked += 1
     assert checked >= 3

@@ -1,5 +1,5 @@
-"""Activations that backward makes again: the bits are those of activations that were kept, and
-fewer are kept.
+"""Activations that are computed again in the backward pass: the bits are the same as with kept
+activations, and fewer are kept.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ from tests.tasks import task_of
 
 
 def both(space):
-    """A supernet that keeps what it makes, and its copy that makes it again."""
+    """A supernet that keeps its activations, and a copy that computes them again."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         keeps = space.supernet(task_of(3, 2))
@@ -25,8 +25,8 @@ def both(space):
 
 
 def step(supernet, space, precision="float32", create_graph=False):
-    """Loss, gradients in logits and weights and, with ``create_graph``, of the sum of their
-    squares; the bytes that are kept.
+    """The loss and its gradients in logits and weights; with ``create_graph``, also the gradients
+    of the sum of their squares. And the bytes that are kept.
     """
     noise = torch.Generator().manual_seed(0)
     logits = {g.name: torch.randn(g.shape, generator=noise).requires_grad_() for g in space.groups}
@@ -43,7 +43,7 @@ def step(supernet, space, precision="float32", create_graph=False):
     autocast = (
         torch.autocast("cpu", torch.bfloat16) if precision == "bf16" else contextlib.nullcontext()
     )
-    with autocast:  # as learners do: backward too
+    with autocast:  # also around the backward pass, as learners do
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             loss = F.cross_entropy(supernet(images, softmax_mixture(logits)), torch.arange(4) % 3)
         gradients = torch.autograd.grad(

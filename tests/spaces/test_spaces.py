@@ -1,5 +1,5 @@
-"""What every space must do: one network in three forms, notations that round-trip, a derivation
-that is an identity.
+"""What every space must do: three forms of one network agree, notations round-trip, and a
+derivation gives back an architecture.
 """
 
 import copy
@@ -24,12 +24,12 @@ TASK = task_of(10, 3)
 
 @pytest.fixture(params=ALL_SPACES)
 def space(request):
-    """Also those that are not in the package."""
+    """Every space, also those outside the package."""
     return ALL_SPACES[request.param]()
 
 
 def one_hot(space, architecture) -> dict[str, torch.Tensor]:
-    """The architecture as a table of zeros and ones a group."""
+    """The architecture as one table of zeros and ones for each group."""
     return {
         group.name: torch.tensor(
             [[float(o == chosen) for o in group.options] for chosen in architecture[group.name]]
@@ -39,8 +39,8 @@ def one_hot(space, architecture) -> dict[str, torch.Tensor]:
 
 
 def worn(network: nn.Module, noise: torch.Generator) -> nn.Module:
-    """The network with weights and BatchNorm statistics that are no longer those of a fresh one, in
-    evaluation mode.
+    """The network in evaluation mode, with weights and BatchNorm statistics that differ from those
+    of a fresh one.
     """
     for value in [
         *network.parameters(),
@@ -54,7 +54,7 @@ def worn(network: nn.Module, noise: torch.Generator) -> nn.Module:
 
 
 def assert_same(actual: torch.Tensor, expected: torch.Tensor) -> None:
-    """Equal to 1e-5 of the largest output."""
+    """Equal, up to 1e-5 of the largest output."""
     assert (actual - expected).abs().max() <= 1e-5 * expected.abs().max()
 
 
@@ -118,7 +118,7 @@ def test_gradients_of_logits_are_slopes_of_the_loss(space, noise):
 
 
 def test_a_path_leaves_the_batchnorm_statistics_that_its_network_gets(space, noise):
-    """One step of training on the path, against the standalone network with the same weights."""
+    """One training step on the path, compared with the standalone network with the same weights."""
     supernet = worn(space.supernet(TASK), noise)
     architecture = space.random(np.random.default_rng(3))
     standalone = space.inherit(supernet, architecture)
@@ -140,8 +140,8 @@ def test_the_canonical_architecture_is_one_of_the_space_and_its_own(space):
 def test_a_dense_mixture_sends_gradients_to_all_weights_and_logits(space, noise):
     supernet = space.supernet(TASK)
     logits = {g.name: torch.zeros(g.shape, requires_grad=True) for g in space.groups}
-    # The loss must not be one to which a cell is invariant: the supernet ends in a linear layer
-    # behind BatchNorms.
+    # A cell must not be invariant to the loss: the supernet ends in a linear layer behind
+    # BatchNorms.
     output = supernet(torch.randn(4, 3, 8, 8, generator=noise), softmax_mixture(logits))
     (output * torch.randn(output.shape, generator=noise)).sum().backward()
     assert all(parameter.grad is not None for parameter in supernet.parameters())
@@ -198,7 +198,7 @@ def test_whatever_is_derived_is_valid(seed, name):
 
 
 def test_random_architectures_are_uniform(space):
-    """Every option is as frequent in each slot as symmetry demands; chi-squared at five standard
+    """Every option is as frequent in each slot as symmetry demands. Chi-squared, at five standard
     deviations.
     """
     rng, draws = np.random.default_rng(5), 2000
@@ -208,8 +208,8 @@ def test_random_architectures_are_uniform(space):
             for slot, option in enumerate(space.random(rng)[group.name]):
                 counts[slot, group.options.index(option)] += 1
         for row in counts:
-            # "none" has a share of its own in DARTS (edges that are not kept); the others share the
-            # rest equally.
+            # In DARTS, "none" (edges that are not kept) has a frequency of its own; the others are
+            # equally frequent.
             rest = row[1:] if group.slots == 14 else row
             expected = rest.sum() / len(rest)
             statistic = ((rest - expected) ** 2 / expected).sum()
@@ -259,8 +259,8 @@ def test_text_that_is_no_architecture_is_refused_in_one_line(space):
 
 @pytest.mark.parametrize("name", SPACES)
 def test_groups_say_rightly_what_their_options_are(name, noise):
-    """Against the modules of a supernet: a skip is the identity wherever it keeps the size of its
-    input, "nothing" has no module, and what is free of parameters has none there.
+    """Compared with the modules of a supernet. A skip is the identity if it keeps the size of its
+    input. "nothing" has no module. A parameter-free option has no parameters in its module.
     """
     space, images = SPACES[name](), {}
     supernet = space.supernet(TASK, "evaluation").eval()
@@ -288,8 +288,8 @@ def test_groups_say_rightly_what_their_options_are(name, noise):
 
 
 def test_genes_are_independent_and_name_each_architecture_once(space):
-    """Any combination of values is valid, and express and values are inverse: random genes are
-    random architectures.
+    """Any combination of values is valid, and ``express`` and ``values`` are inverse. Random genes
+    are random architectures.
     """
     rng = np.random.default_rng(7)
     for _ in range(50):

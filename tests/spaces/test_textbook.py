@@ -1,4 +1,4 @@
-"""The fast supernets take the same step as a plain reference written like the papers
+"""The fast supernets take the same step as a plain reference, which is written like the papers
 (``tests/textbook.py``).
 """
 
@@ -20,7 +20,7 @@ TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-9}
 
 
 def pair(space, dtype=torch.float32, seed=0):
-    """A supernet and its reference, of equal weights."""
+    """A supernet and its reference, with equal weights."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         supernet = space.supernet(task_of(3, 2)).to(dtype)
@@ -37,7 +37,7 @@ def logits_of(space, noise, dtype=torch.float32):
 
 
 def partly(table: torch.Tensor) -> Choice:
-    """Two options of every slot, other ones in each."""
+    """Two options of every slot, which differ from slot to slot."""
     slots, options = table.shape
     return Choice(
         tuple(tuple(sorted({slot % options, (2 * slot + 1) % options})) for slot in range(slots)),
@@ -53,7 +53,7 @@ MIXTURES = {
 
 
 def assert_close(actual, expected, tolerance):
-    """The norm of the difference is below ``tolerance`` of the norm of all."""
+    """The norm of the difference is at most ``tolerance`` of the norm of all."""
     off = torch.stack(
         [(a.double() - e.double()).square().sum() for a, e in zip(actual, expected, strict=True)]
     ).sum()
@@ -62,9 +62,8 @@ def assert_close(actual, expected, tolerance):
     assert (off / whole).sqrt() <= tolerance
 
 
-@pytest.mark.parametrize(
-    ("dtype", "size"), [(torch.float32, 8), (torch.float64, 12)], ids=str
-)  # 12, 6, 3: odd in the last cells
+# images of 12, 6 and 3 pixels a side: odd in the last cells
+@pytest.mark.parametrize(("dtype", "size"), [(torch.float32, 8), (torch.float64, 12)], ids=str)
 @pytest.mark.parametrize("mixture", MIXTURES)
 def test_loss_gradients_and_statistics_are_the_textbooks(space, mixture, size, dtype, noise):
     supernet, reference = pair(space, dtype)
@@ -74,9 +73,9 @@ def test_loss_gradients_and_statistics_are_the_textbooks(space, mixture, size, d
         torch.arange(6) % 3,
     )
     logits = logits_of(space, noise, dtype)
-    told = MIXTURES[mixture](space, logits)
-    asked = [table for name, table in logits.items() if told[name].weights is not None]
-    ours = F.cross_entropy(supernet(images, told), labels)
+    chosen = MIXTURES[mixture](space, logits)
+    asked = [table for name, table in logits.items() if chosen[name].weights is not None]
+    ours = F.cross_entropy(supernet(images, chosen), labels)
     theirs = F.cross_entropy(run(reference, images, MIXTURES[mixture](space, logits)), labels)
 
     def gradients(loss, network):
@@ -90,10 +89,8 @@ def test_loss_gradients_and_statistics_are_the_textbooks(space, mixture, size, d
     if asked:
         assert_close(actual[: len(asked)], expected[: len(asked)], tolerance)
     assert_close(actual[len(asked) :], expected[len(asked) :], tolerance)
-    if (
-        mixture != "path"
-        # the textbook runs what a path leaves out, and so moves statistics of what has no part in it
-    ):
+    # On a path, the textbook runs options that are not active too, which changes their statistics.
+    if mixture != "path":
         after, reference_after = supernet.state_dict(), reference.state_dict()
         for mine, other in places(supernet, reference):
             if mixture == "dense" or not torch.equal(after[mine], before[mine]):
@@ -103,10 +100,10 @@ def test_loss_gradients_and_statistics_are_the_textbooks(space, mixture, size, d
 
 
 def curve(kind: str, dtype: torch.dtype, order: int = 0) -> np.ndarray:
-    """The losses of 100 steps of the supernet or the textbook; ``order`` is that of the images
-    within the batches.
+    """The losses of 100 steps of the supernet or of the textbook. ``order`` is the order of the
+    images within the batches.
     """
-    space = SPACES["nb201"]()  # DARTS's is the same machinery at ten times the cost
+    space = SPACES["nb201"]()  # DARTS uses the same code, and takes ten times as long
     network = pair(space, dtype)[kind == "textbook"]
     draw, shuffle = torch.Generator().manual_seed(1), torch.Generator().manual_seed(order)
     images, labels = torch.randn(12, 2, 8, 8, generator=draw).to(dtype), torch.arange(12) % 3
@@ -116,8 +113,10 @@ def curve(kind: str, dtype: torch.dtype, order: int = 0) -> np.ndarray:
     for _ in range(100):
         some = torch.randperm(12, generator=draw)[:6]
         some = some[torch.randperm(6, generator=shuffle)] if order else some
-        told = softmax_mixture(logits)
-        out = network(images[some], told) if kind == "ours" else run(network, images[some], told)
+        chosen = softmax_mixture(logits)
+        out = (
+            network(images[some], chosen) if kind == "ours" else run(network, images[some], chosen)
+        )
         loss = F.cross_entropy(out, labels[some])
         optimizer.zero_grad()
         loss.backward()
@@ -127,9 +126,9 @@ def curve(kind: str, dtype: torch.dtype, order: int = 0) -> np.ndarray:
 
 
 def test_a_hundred_steps_follow_the_textbooks_curve():
-    """In float64 to the last digits. In float32 ours leaves the exact curve no further than the
-    textbook does, over orders of the same images: a rectified zero that rounds to the other side is
-    a jump in any of them, so that only means tell.
+    """In float64, the curves are equal to the last digits. In float32, the supernet leaves the
+    exact curve no further than the textbook does, on average over orders of the same images. Only
+    means can be compared: a rectified zero that rounds to the other side is a jump in both curves.
     """
     exact = curve("textbook", torch.float64)
     assert exact[-10:].mean() < exact[:10].mean()  # there is something to learn
@@ -144,8 +143,8 @@ def test_a_hundred_steps_follow_the_textbooks_curve():
 
 
 def test_the_textbook_is_no_straw_man():
-    """It has the 1.93 million weights of the paper's search network, no weight twice, and ours can
-    be read back from it.
+    """It has the 1.93 million weights of the paper's search network. No weight is in it twice. The
+    supernet's weights can be read back from it.
     """
     space = Darts(Geometry(16, 8), Geometry(16, 8))
     reference = textbook(space)

@@ -83,9 +83,8 @@ def test_the_full_form_prints_and_draws_what_was_measured(monkeypatch, capsys, t
     bench.main()
     figures = json.loads(capsys.readouterr().out)
     assert figures.keys() >= RATIOS | REST | {"machine"}
-    share = 2.0 / (
-        bench.PRODUCTS * bench.SIDE**3
-    )  # a hundredth of the step's time does so much arithmetic
+    # a hundredth of the step's time does so much arithmetic
+    share = 2.0 / (bench.PRODUCTS * bench.SIDE**3)
     assert figures["arithmetic_fraction_fp32"] == pytest.approx(share / 100, rel=1e-9)
     growth = figures["growth"]
     assert growth.keys() == {"channels", "cells", "nodes", "options", "batch", "pixels"}

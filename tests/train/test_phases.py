@@ -1,13 +1,13 @@
 """The phases of a search: how settings expand into them, and what the search does with them."""
 
 import pytest
-from supernet.spaces.cell import MixedCell
 
 from supernet.errors import UserError
 from supernet.guards.early_stop import EarlyStop
 from supernet.guards.oles import OLES
 from supernet.learners.gradient import Gradient
 from supernet.samplers.softmax import Softmax
+from supernet.spaces.cells import MixedCell
 from supernet.spaces.darts import Darts
 from supernet.spaces.nb201 import NB201
 from supernet.spaces.space import Geometry

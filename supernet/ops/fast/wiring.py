@@ -67,9 +67,8 @@ class Wiring:
         self.affine = self.norms if self.norms and self.norms[0].affine else []
         self.makers, self.targets = tuple(makers), targets
         self.stacked, self.recompute = stacked, recompute
-        self.counts = [
-            1 if maker is None else maker.count for maker in makers
-        ]  # images of a source
+        # the number of images of each source
+        self.counts = [1 if maker is None else maker.count for maker in makers]
         self.bases = [0, *accumulate(self.counts)][:-1]  # where those of a source begin, among all
         full = len(self.pointwise)
         places = [(source, index) for source, index, _ in self.terms[: len(self.norms)]]
@@ -203,10 +202,8 @@ class Plan:
 
         # Of each source, where its maker puts the moments of what it makes.
         self.made_moments: list[tuple[slice, slice] | None] = []
-        made = (
-            0,
-            0,
-        )  # of the second moments, and of the diagonals: how many are made with the images
+        # of the second moments, and of the diagonals: how many are made with the images
+        made = (0, 0)
         for source, (maker, count) in enumerate(zip(wiring.makers, wiring.counts, strict=True)):
             if maker is None or (source, 0) not in images:
                 self.made_moments.append(None)

@@ -1,4 +1,4 @@
-"""Sums of products and grams of tensors that lie anywhere, for the kernels of
+"""Sums of products and grams of tensors at any address, for the kernels of
 :mod:`supernet.ops.fast.rows`.
 """
 
@@ -16,8 +16,8 @@ from supernet.ops.fast.rows import products as kernel
 
 
 class Sum(NamedTuple):
-    """``start + shift + the sum of rows @ matrix over the terms``; ``start`` [n, C] may be missing.
-    All are contiguous.
+    """``start + shift + the sum of rows @ matrix over the terms``. ``start`` [n, C] may be missing.
+    All tensors are contiguous.
     """
 
     shift: Tensor
@@ -27,8 +27,8 @@ class Sum(NamedTuple):
 
 @contextmanager
 def arguments_of(sums: Sequence[Sum]) -> Iterator[tuple]:
-    """What the ``backward`` of depthwise convolutions and poolings is given of the sums, which is
-    all but their starts. The memory lives as long as the context.
+    """The arguments for the ``backward`` of depthwise convolutions and poolings: the sums without
+    their starts. The memory is valid as long as the context.
     """
     rows = [rows for one in sums for rows, _ in one.terms]
     matrices = [matrix for one in sums for _, matrix in one.terms]
@@ -49,7 +49,7 @@ def arguments_of(sums: Sequence[Sum]) -> Iterator[tuple]:
 
 
 def sizes(some: Tensor) -> tuple:
-    """The sizes of rows, as the kernels are given them."""
+    """The sizes of rows, in the form that the kernels take."""
     return *map(ctypes.c_long, some.shape), is_bfloat16(some)
 
 

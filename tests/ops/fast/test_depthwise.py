@@ -1,4 +1,4 @@
-"""The compiled depthwise kernels against torch's own convolution."""
+"""The compiled depthwise kernels, compared with torch's own convolution."""
 
 import pytest
 import torch
@@ -8,10 +8,8 @@ from supernet.ops.fast.depthwise import DepthwiseMaker
 from supernet.ops.fast.native import library
 from tests.ops.fast.sums import Sum, arguments_of
 
-SIZES, DILATIONS = (
-    (3, 3, 5, 3, 5),
-    (1, 1, 1, 2, 2),
-)  # two alike, of which torch makes one wide convolution
+# the first two are alike, and torch runs them as one wide convolution
+SIZES, DILATIONS = (3, 3, 5, 3, 5), (1, 1, 1, 2, 2)
 TYPES = {
     "float32": (torch.float32,) * 2,
     "bfloat16": (torch.bfloat16,) * 2,
@@ -19,8 +17,8 @@ TYPES = {
 }
 CLOSE = {
     torch.float32: dict(rtol=1e-4, atol=1e-4),
-    torch.bfloat16: dict(rtol=2**-7, atol=1e-4),
-}  # 2^-8 is half of the last place
+    torch.bfloat16: dict(rtol=2**-7, atol=1e-4),  # 2^-8 is half of the last place
+}
 compiled = pytest.mark.skipif(library() is None, reason="no C compiler here")
 
 
@@ -45,7 +43,7 @@ def moments(images, weights, maker, dtype=None):
 
 
 def gradients(images, weights, maker, slope):
-    """By ``backward``, of results whose gradient is ``slope``."""
+    """The gradients by ``backward``, if the results have the gradient ``slope``."""
     with torch.no_grad():
         ones, nothing = torch.ones(slope.shape[-1]), torch.zeros(slope.shape[-1])
         sums = [Sum(nothing, [(one.reshape(-1, len(ones)).contiguous(), ones)]) for one in slope]
@@ -55,7 +53,7 @@ def gradients(images, weights, maker, slope):
 
 
 def one_by_one(images, weights, maker):
-    """As written: a ReLU and a convolution of each."""
+    """As it is defined: one ReLU and one convolution for each."""
     images, results = images.float(), []
     for index, (weight, dilation) in enumerate(zip(weights, maker.dilations, strict=True)):
         image = images[index % len(images)].permute(0, 3, 1, 2)
@@ -89,9 +87,8 @@ def test_results_moments_and_gradients_are_those_of_convolutions(
     else:
         result, second, first = moments(images, weights, maker, dtype)
         with torch.no_grad():
-            assert torch.equal(
-                maker.forward(images, weights, None, None, dtype), result
-            )  # without the moments
+            without_moments = maker.forward(images, weights, None, None, dtype)
+        assert torch.equal(without_moments, result)
         rows = result.float().flatten(1, 3)
         torch.testing.assert_close(
             second, rows.transpose(1, 2) @ rows / rows.shape[1], rtol=1e-4, atol=1e-5

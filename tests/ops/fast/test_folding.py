@@ -1,5 +1,5 @@
-"""The small algebra against convolutions and BatchNorms of pixels, and its gradient in C against
-torch's in double precision.
+"""The small algebra, compared with convolutions and BatchNorms of pixels. Its gradient in C is
+compared with torch's in double precision.
 """
 
 import pytest
@@ -17,11 +17,11 @@ from supernet.ops.fast.folding import (
 )
 from supernet.ops.fast.native import library
 
-# Three full terms, of which two read one image, two that are only normed, one that is not; mixed
-# places, nodes and weights.
+# Three full terms, two of which read the same image; two that are only normed; one that is not
+# normed. Places, nodes and weights are in mixed order.
 FULL, IMAGES, WHOLES, DIAGONALS = 3, [1, 0, 1, 0, 1], 2, 2
 TARGETS, NODES, POSITIONS, EPS = [0, 1, 1, 0, 1, 0], 2, [4, 0, 2, 5, 1, 3], 1e-5
-SLOTS, PLACES, PIXELS = [3, 0, 4, 1], 5, 7  # of images that are normed, among all
+SLOTS, PLACES, PIXELS = [3, 0, 4, 1], 5, 7  # SLOTS: the positions of normed images among all
 CHANNELS = [4, 16, 20, 32, 64]
 
 
@@ -43,7 +43,7 @@ def layout(weighted=True):
 
 
 def case(channels, affine, weighted, noise):
-    """Images [4, pixels, channels] in float64, their moments, and what is small."""
+    """Images [4, pixels, channels] in float64, their moments, and the small tensors."""
 
     def draw(*shape):
         return torch.randn(*shape, generator=noise, dtype=torch.float64)
@@ -65,7 +65,7 @@ def flat(small):
 
 
 def single(some):
-    """In float32: a tensor, a list of them, or none."""
+    """In float32: a tensor, a list of tensors, or ``None``."""
     if isinstance(some, list):
         return [tensor.detach().float() for tensor in some]
     return None if some is None else some.detach().float()
@@ -141,6 +141,6 @@ def test_parts_and_gradients_are_those_of_double_precision(channels, affine, wei
 
 
 def split(row, parts):
-    """``row`` in pieces like ``parts``."""
+    """``row`` in pieces of the sizes of ``parts``."""
     pieces = row.split([part.numel() for part in parts])
     return [piece.view(part.shape) for piece, part in zip(pieces, parts, strict=True)]

@@ -1,4 +1,4 @@
-"""How the C kernels are compiled, and what happens where they cannot be."""
+"""How the C kernels are compiled, and what happens if they cannot be compiled."""
 
 import os
 from contextlib import nullcontext
@@ -20,7 +20,7 @@ exit 1
 
 @pytest.mark.parametrize("missing", ["asked for", "no compiler", "a compiler that fails"])
 def test_without_a_compiler_there_are_no_kernels(missing, monkeypatch, tmp_path):
-    """Where one is there that fails, one line says so: where, why, and what to do."""
+    """If a compiler is there and fails, one line says where, why, and what to do."""
     library.cache_clear()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     warned = nullcontext()
@@ -57,7 +57,7 @@ echo "$options" > "$2"
 
 
 def test_they_are_compiled_for_the_processor_that_is_asked_for(monkeypatch, tmp_path):
-    """By a compiler that writes its options where the library should be."""
+    """The compiler of the test writes its options to the path of the library."""
     compiler = tmp_path / "gcc"
     compiler.write_text(RECORDING)
     compiler.chmod(0o755)

@@ -1,4 +1,4 @@
-"""The compiled poolings against torch's own."""
+"""The compiled poolings, compared with torch's own."""
 
 import pytest
 import torch
@@ -12,8 +12,8 @@ NAMES = ("max", "avg"), ("max",), ("avg",)
 
 
 def gradient(x, maker, slope, dtype=None):
-    """By ``backward``, of results whose gradient is ``slope``, a sum of two terms, whose rows are
-    ``dtype``, and a shift.
+    """The gradient by ``backward``. The results have the gradient ``slope``, a sum of two terms,
+    whose rows have the type ``dtype``, and a shift.
     """
     ones = torch.ones(slope.shape[-1])
     halves = [
@@ -25,7 +25,7 @@ def gradient(x, maker, slope, dtype=None):
 
 
 def moments(x, maker, dtype=None):
-    """The results of ``forward``, and the means of their squares and of themselves."""
+    """The results of ``forward``, and the means of their squares and of the results."""
     squares, first = torch.empty(2, maker.count, x.shape[-1])
     return maker.forward(x, (), squares, first, dtype), squares, first
 
@@ -37,12 +37,11 @@ def by_torch(x, maker, slope):
 
 
 def drawn(channels, height, width, maker, noise):
-    """Images, and a gradient of what is made of them."""
+    """Images, and a gradient of the poolings' results."""
     out = [(length - 1) // maker.stride + 1 for length in (height, width)]
     x = torch.randn(1, 3, height, width, channels, generator=noise)
-    return x, torch.randn(maker.count, 3, *out, channels, generator=noise).mul(
-        8
-    ).round() / 8  # so in bfloat16 too
+    slope = torch.randn(maker.count, 3, *out, channels, generator=noise)
+    return x, slope.mul(8).round() / 8  # exact in bfloat16 too
 
 
 @pytest.mark.parametrize("stride", [1, 2])
@@ -89,7 +88,7 @@ def test_infinite_and_missing_values_are_as_in_torch(channels, noise):
     places = torch.rand(x.shape, generator=noise)
     x[places < 0.1] = float("nan")
     x[places > 0.9] = float("-inf")
-    x[0, 0, :5, :5] = float("-inf")  # nothing else in some windows
+    x[0, 0, :5, :5] = float("-inf")  # some windows have no other value
     expected, of_x = by_torch(x, maker, slope)
     result = maker.forward(x, (), None, None)
     torch.testing.assert_close(result, expected, rtol=1e-6, atol=1e-6, equal_nan=True)

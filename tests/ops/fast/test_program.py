@@ -1,4 +1,4 @@
-"""Programs and combinations by themselves, against the same sums one operation after the other."""
+"""Programs and combinations alone, compared with the same sums, one operation after the other."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The compiled sums of products against the same in torch's double precision."""
+"""The compiled sums of products, compared with torch's in double precision."""
 
 import pytest
 import torch
@@ -22,10 +22,10 @@ TYPES = torch.float32, torch.bfloat16
 
 
 def case(channels, pixels, noise, dtype=torch.float32):
-    """Rows, and two sums of them: one with a start, of a matrix and a diagonal, the other without,
-    of two matrices.
+    """Rows, and two sums of them. One has a start, a matrix and a diagonal. The other has no start
+    and two matrices.
 
-    The matrices are such that they are the same in ``dtype``, that of the rows.
+    The matrices have values that are exact in ``dtype``, the type of the rows.
     """
 
     def draw(*shape):
