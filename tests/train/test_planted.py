@@ -43,7 +43,7 @@ def test_warm_up_and_perturbation_resist(seed):
     assert resisted("warm-up and perturbation", seed, epochs=12) == ("conv_a", "conv_a")
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [1, 2])
 def test_the_default_resists(seed):
     """Plain DARTS derives the skip with as many epochs as each supernet of the default has."""
     assert "skip_connect" in resisted("darts", seed, epochs=12)
