@@ -111,6 +111,9 @@ class Config:
     # an architecture in the notation of the space, or the path of an architecture.json; with it
     # the run skips search and derivation
     architecture: str | None = None
+    # architectures that compute the same function (Space.canonical) count as one: the searcher
+    # judges one of them, and random ones differ in what they compute
+    distinct: bool = False
     method: str = MISSING
     data: DataSettings = field(default_factory=DataSettings)
     space: Any = MISSING

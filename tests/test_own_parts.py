@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from supernet.data.sources import Digits
-from supernet.guards.guard import Guard
+from supernet.guards.guard import Fired, Guard
 from supernet.instruments.instrument import Instrument
 from supernet.learners.gradient import Gradient
 from supernet.modifiers.modifier import Modifier
@@ -74,6 +74,30 @@ class Rows(Tracker):
             file.write(f"{stage} {step}\\n")
 
 
+@dataclass
+class Epochs(Instrument):
+    """The number of the epoch."""
+
+    title = "epoch"
+    meaning = "it goes on"
+    prefixes = ("own/",)
+
+    def read(self, snapshot):
+        return {"own/epoch": float(snapshot.epoch)}
+
+
+@dataclass
+class Second(Guard):
+    """Ends the search after the second epoch."""
+
+    title = "second"
+    meaning = "it ends"
+    prefixes = ()
+
+    def end_of_epoch(self, snapshot):
+        return Fired("two epochs are enough", stops=True) if snapshot.epoch == 2 else None
+
+
 @dataclass(frozen=True)
 class Few(Digits):
     """The same images."""
@@ -83,6 +107,8 @@ YAML = {
     "sampler/sharp": "_target_: my_parts.Sharp\nfactor: 3.0\n",
     "learner/slow": "_target_: my_parts.Slow\nlr: 0.01\n",
     "modifier/nothing": "# @package modifier.nothing\n_target_: my_parts.Nothing\n",
+    "instrument/epochs": "# @package instrument.epochs\n_target_: my_parts.Epochs\n",
+    "guard/second": "# @package guard.second\n_target_: my_parts.Second\n",
     "searcher/last": "_target_: my_parts.Last\ncandidates: 2\n",
     "space/narrow": (
         "_target_: my_parts.Narrow\nsearch: {channels: 4, cells: 1}\n"
@@ -112,6 +138,7 @@ def folder(tmp_path, monkeypatch):
 
 OWN = ["--config-dir", "options"]
 CHOSEN = ["space=narrow", "data=few", "sampler=sharp", "learner=slow", "modifier=[nothing]"]
+CHOSEN += ["instrument=[epochs,shares]", "guard=[second]", "search.epochs=4"]
 
 
 def test_options_of_ones_own_are_chosen_by_name(folder):
@@ -119,7 +146,7 @@ def test_options_of_ones_own_are_chosen_by_name(folder):
     words = [*TINY, *CHOSEN, "searcher=last", "tracker=rows", f"tracker.path={rows}"]
     run = finished("derive", *words, *OWN, cwd=folder)
     config = (run / ".hydra" / "config.yaml").read_text()
-    for kind in ("Sharp", "Slow", "Nothing", "Last", "Narrow", "Rows", "Few"):
+    for kind in ("Sharp", "Slow", "Nothing", "Last", "Narrow", "Rows", "Few", "Epochs", "Second"):
         assert f"my_parts.{kind}" in config
     assert "factor: 3.0" in config
     expected = [f"{row['stage']} {row['step']}" for row in read_rows(run / "metrics.jsonl")]

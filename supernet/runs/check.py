@@ -1,20 +1,20 @@
 """``supernet check``: tries one step of the search and one of a retraining. It writes nothing."""
 
-import os
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 from supernet.cost.count import count
 from supernet.cost.memory import overrides, planned_retraining
+from supernet.cost.table import CostTable
 from supernet.device import available_memory_bytes, describe, reproducible
 from supernet.randomness import Streams
-from supernet.runs.folder import State
+from supernet.runs.latency import made
 from supernet.runs.memory import memory_plan
 from supernet.runs.search import search_stage, searches
 from supernet.runs.setup import Setup
 from supernet.runs.training import fresh_network, retrain_stage
-from supernet.runs.work import Work
+from supernet.runs.work import budget_of
+from supernet.track.console import Progress
 
 
 def check(setup: Setup) -> Iterator[str]:
@@ -29,8 +29,11 @@ def check(setup: Setup) -> Iterator[str]:
 
 def checked(setup: Setup) -> Iterator[str]:
     data, splits = setup.data, setup.splits
-    work = Work(setup, State(Path(os.devnull)))
-    stage = search_stage(setup, work.budget)
+    tables: dict[str, CostTable] = {}
+    if setup.config.budget.measures:
+        tables["latency_ms"] = made(setup, Progress(quiet=True))[0]
+    budget = budget_of(setup, tables)
+    stage = search_stage(setup, budget)
     weights = sum(parameter.numel() for parameter in stage.supernet.parameters())
     steps = stage.steps * len(searches(setup))
     yield (
@@ -49,7 +52,7 @@ def checked(setup: Setup) -> Iterator[str]:
         if setup.config.memory == "fit" and plan.remedy:
             yield f"memory=fit: the search would take {overrides(plan.remedy)}"
             setup = setup.replaced(**plan.remedy)
-            stage = search_stage(setup, work.budget)
+            stage = search_stage(setup, budget)
         else:
             plan.require_fit()
         available = available_memory_bytes(setup.device) // setup.workers

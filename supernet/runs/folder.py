@@ -6,6 +6,7 @@
 | ``results.json`` | the figures of the run so far, for people and programs |
 | ``checkpoints/JOB.pt`` | the last checkpoint of a job that trains |
 | ``metrics/JOB.jsonl`` | the rows that a job has logged |
+| ``latency.csv`` | the latency table, if the budget needs one |
 | ``metrics.jsonl`` | the rows of all jobs, in the order in which they came |
 """
 
@@ -19,6 +20,7 @@ from supernet.files import read_json, write_json
 from supernet.train.checkpoint import Checkpoints
 
 SCHEMA = 2
+LATENCIES = "latency.csv"  # a run that goes on reads it, and so computes the same
 
 
 @dataclass

@@ -56,7 +56,13 @@ class Judge(Job):
                 about_to_judge()
                 return judge(work.setup, stage.supernet, architecture, share)
 
-            found = search(searcher, judge_one, known, lambda count, j: update(count, shown(j)))
+            found = search(
+                searcher,
+                judge_one,
+                known,
+                lambda count, judgement: update(count, shown(judgement)),
+                work.same,
+            )
         seconds = time.perf_counter() - started + tuned.pop("earlier_seconds", 0.0)
         best = sorted(found.judged, key=lambda architecture: order(found.judged[architecture]))
         return {

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 from supernet.cost.latency import Bench, latency_error, measured, read_table, write_table
 from supernet.cost.table import CostTable
 from supernet.randomness import Streams
-from supernet.runs.folder import copy
+from supernet.runs.folder import LATENCIES, copy
 from supernet.runs.job import Job
+from supernet.runs.setup import Setup
+from supernet.track.console import Progress
 
 if TYPE_CHECKING:
     from supernet.runs.work import Work
-
-FILE = "latency.csv"  # in the run's folder; a continued run reads it, so that it computes the same
 
 
 @dataclass(frozen=True)
@@ -36,38 +36,31 @@ class Latency(Job):
         }
 
     def compute(self, work: "Work") -> dict[str, Any]:
-        table, result = made(work)
-        write_table(work.folder / FILE, table)
+        table, result = made(work.setup, work.progress)
+        write_table(work.folder / LATENCIES, table)
         return result
 
     def take_over(self, work: "Work", result: dict[str, Any]) -> None:
-        if not (work.folder / FILE).exists():
+        if not (work.folder / LATENCIES).exists():
             assert work.state.parent is not None
-            copy(Path(work.state.parent) / FILE, work.folder / FILE)
+            copy(Path(work.state.parent) / LATENCIES, work.folder / LATENCIES)
 
 
-def latency_table(work: "Work") -> CostTable:
-    """The table of the run. If no run was begun (``supernet check``), the table is made now."""
-    if work.state.plan is not None and work.result(Latency()) is not None:
-        return read_table(work.folder / FILE, work.space)
-    return made(work)[0]
-
-
-def made(work: "Work") -> tuple[CostTable, dict[str, Any]]:
+def made(setup: Setup, progress: Progress) -> tuple[CostTable, dict[str, Any]]:
     """The table, and a record of it."""
-    settings, started = work.config.budget, time.perf_counter()
+    settings, started = setup.config.budget, time.perf_counter()
     if settings.latency_table is not None:
-        table = read_table(Path(settings.latency_table), work.space)
+        table = read_table(Path(settings.latency_table), setup.space)
         result: dict[str, Any] = {"table": settings.latency_table}
     else:
         bench = Bench(
-            work.space,
-            work.setup.task,
-            work.setup.device,
-            Streams(work.config.seed),
+            setup.space,
+            setup.task,
+            setup.device,
+            Streams(setup.config.seed),
             settings.latency_batch,
         )
-        with work.progress.stage("latency", 2) as update:
+        with progress.stage("latency", 2) as update:
             table = measured(bench)
             update(1, {})
             error = latency_error(table, bench)

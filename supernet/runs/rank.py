@@ -171,13 +171,8 @@ def drawn(work: Work) -> list[Architecture]:
     """Different random architectures, as many as the setting says, or as are found within the
     budget.
     """
-    rng, wanted = Streams(work.config.seed).host("rank"), work.config.rank.architectures
-    found: dict[Architecture, None] = {}
-    for _ in range(100 * wanted):
-        if len(found) == wanted:
-            break
-        found[work.budget.random(rng)] = None
-    return list(found)
+    rng = Streams(work.config.seed).host("rank")
+    return work.different(rng, work.config.rank.architectures)
 
 
 def against(

@@ -89,7 +89,11 @@ def random_trainings(work: "Work") -> list[Train]:
     """The jobs that train random architectures within the budget, for comparison."""
     rng = Streams(work.config.seed).host("random_architectures")
     count = work.config.baseline.architectures
-    return [Train("random", index, work.budget.random(rng)) for index in range(count)]
+    if work.config.distinct:
+        drawn = work.different(rng, count)
+    else:
+        drawn = [work.budget.random(rng) for _ in range(count)]
+    return [Train("random", index, architecture) for index, architecture in enumerate(drawn)]
 
 
 # --- the stages

@@ -6,9 +6,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from supernet.cost.budget import Budget
+from supernet.cost.latency import read_table
 from supernet.cost.table import CostTable
-from supernet.runs.folder import State, rows_path
+from supernet.mixture import Architecture
+from supernet.runs.folder import LATENCIES, State, rows_path
 from supernet.runs.job import Job, key_of_job
 from supernet.runs.setup import Setup
 from supernet.track.console import Progress
@@ -52,13 +56,31 @@ class Work:
 
     @cached_property
     def budget(self) -> Budget:
-        """The limits on architectures: in the search, for random ones, and in the derivation."""
-        from supernet.runs.latency import latency_table
+        """The limits on architectures: in the search, for random ones, and in the derivation.
 
+        Raises:
+            UserError: it needs the latency table of the run, which is not there.
+        """
         tables: dict[str, CostTable] = {}
         if self.config.budget.measures:
-            tables["latency_ms"] = latency_table(self)
+            tables["latency_ms"] = read_table(self.folder / LATENCIES, self.space)
         return budget_of(self.setup, tables)
+
+    def same(self, architecture: Architecture) -> Architecture:
+        """The architecture that stands for all that count as the same; see ``distinct``."""
+        return self.space.canonical(architecture) if self.config.distinct else architecture
+
+    def different(self, rng: np.random.Generator, wanted: int) -> list[Architecture]:
+        """Different random architectures within the budget: as many as ``wanted``, or as are found
+        in a hundred times as many draws.
+        """
+        found: dict[Architecture, Architecture] = {}
+        for _ in range(100 * wanted):
+            if len(found) == wanted:
+                break
+            architecture = self.budget.random(rng)
+            found.setdefault(self.same(architecture), architecture)
+        return list(found.values())
 
     @contextmanager
     def rows(self, name: str) -> Iterator["Rows"]:

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from supernet.track.jsonlines import read_rows
-from tests.commands import TINY, process, waited
+from tests.commands import TINY, as_wandb, process, waited, wandb_rows
 from tests.compare import identical
 
 RUN = [*TINY, "tracker=none", "search.supernets=2", "checkpoint.every_seconds=0.02"]
@@ -61,12 +61,15 @@ def finished_jobs(folder):
 
 
 def test_the_same_bits_as_one_after_the_other(whole, tmp_path):
+    """Weights & Biases gets the rows of all jobs as well, in the order in which they came."""
     folder = tmp_path / "run"
-    outcome = waited(process("retrain", *RUN, "jobs=2", f"hydra.run.dir={folder}", cwd=tmp_path))
+    line = [*RUN, "tracker=wandb", "jobs=2", f"hydra.run.dir={folder}"]
+    outcome = waited(process("retrain", *line, cwd=tmp_path))
     assert (outcome.code, outcome.err) == (0, "")
     assert_same(folder, whole)
     for name in NAMES:
         assert f"{name}: step " in outcome.out
+    assert wandb_rows(folder) == as_wandb(read_rows(folder / "metrics.jsonl"))
 
 
 def test_killed_with_several_at_once_it_goes_on_to_the_same_bits(whole, tmp_path):
