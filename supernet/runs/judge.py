@@ -30,7 +30,7 @@ class Judge(Job):
 
     def inputs(self, work: "Work") -> dict[str, Any]:
         size = work.config.shortlist.size
-        settings = work.setup.of("searcher", "judge", "budget")
+        settings = work.setup.of("searcher", "judge", "budget", "distinct")
         return settings | {"searches": searches(work.setup), "size": size}
 
     def compute(self, work: "Work") -> dict[str, Any]:

@@ -70,7 +70,8 @@ class Ranking(Job):
     def inputs(self, work: Work) -> dict[str, Any]:
         keys = [other.key(last_search(other)) for other in self.others]
         settings = work.setup.of("rank", "judge", "budget") | training_settings(work.setup)
-        return settings | {"search": last_search(work), "others": keys}
+        texts = [work.space.encode(architecture) for architecture in self.architectures]
+        return settings | {"search": last_search(work), "others": keys, "architectures": texts}
 
     def trainings(self, work: Work) -> list[Train]:
         """The jobs that train the first of the architectures from scratch."""

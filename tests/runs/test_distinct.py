@@ -3,6 +3,7 @@
 import numpy as np
 
 from supernet.cli.composition import composed
+from supernet.mixture import Architecture
 from supernet.runs.folder import State
 from supernet.runs.setup import Setup
 from supernet.runs.training import random_trainings
@@ -42,11 +43,5 @@ def test_a_searcher_judges_one_of_those_that_compute_the_same(tmp_path):
     each = [row for row in read_rows(again / "metrics.jsonl") if row["stage"] == "derive"]
     assert len(rows) < len(each) <= 60
     text = (folder / "architecture.json").read_text()
-    found = space.canonical(space.validate(space_architecture(text)))
-    assert found == space_architecture(text)
-
-
-def space_architecture(text):
-    from supernet.mixture import Architecture
-
-    return Architecture.from_json(text)
+    found = space.validate(Architecture.from_json(text))
+    assert found == space.canonical(found)

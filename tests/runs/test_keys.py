@@ -55,6 +55,7 @@ CHANGES = {
     "baseline.architectures=5": set(),
     "rank.architectures=5": set(),
     "shortlist.held_out=0.3": {"candidate"},
+    "distinct=true": {"judge", "derive"},
     "search.recompute=true": set(),
     "search.supernets=1": {"judge", "derive"},
     "jobs=2": set(),
