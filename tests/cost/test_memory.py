@@ -3,6 +3,7 @@ batch is chosen by it.
 """
 
 import dataclasses
+import math
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -32,12 +33,14 @@ from supernet.runs import check, setup
 from supernet.runs import memory as memory_of_runs
 from tests.commands import ROOT, TINY, finished, supernet
 
+AVAILABLE = math.ceil(1.15 * 1210)  # bytes; with the margin to spare, 1,210 of them are used
 FIVE_STEPS = [*TINY, "tracker=none", "method=darts", "search.epochs=1"]
 
 # Prints what a process that searches holds before its first step, and its peak, as the kernel
 # counts them. It uses nothing of the planner.
 SEARCH = """
 import sys
+from pathlib import Path
 from supernet.cli.composition import composed
 from supernet.runs.search import search_stage
 from supernet.runs.setup import Setup
@@ -58,6 +61,7 @@ print(before, held("VmHWM"))
 
 RETRAINING = """
 import sys
+from pathlib import Path
 from supernet.cli.composition import composed
 from supernet.randomness import Streams
 from supernet.runs.setup import Setup
@@ -285,7 +289,7 @@ def tight(monkeypatch):
     """A machine on which a search takes 1,000 bytes, and 10 for each image. Returns the available
     bytes, and how many of those 10 recomputation saves; a test may change both.
     """
-    machine = {"available": 1.15 * 1210, "saves": 0, "tries": 0, "retraining": 100}
+    machine = {"available": AVAILABLE, "saves": 0, "tries": 0, "retraining": 100}
 
     def trial(settings, batch, stage):
         if stage == "retrain":
@@ -306,7 +310,7 @@ def test_fit_takes_the_largest_batch_and_the_run_goes_on_with_it(tight, tmp_path
     chosen = {"asked": 32, "batch_size": 16, "recompute": False}
     assert results["memory"] == chosen | {
         "predicted_bytes": 1320,
-        "available_bytes": 1.15 * 1210,
+        "available_bytes": AVAILABLE,
         "largest_batch_size": 21,
     }
     assert results["search"]["steps"] == 160 // 16
@@ -333,7 +337,7 @@ def test_fit_recomputes_before_it_takes_a_smaller_batch_and_computes_the_same(ti
     }
     assert results["memory"] == chosen | {
         "predicted_bytes": 1320,
-        "available_bytes": 1.15 * 1210,
+        "available_bytes": AVAILABLE,
         "largest_batch_size": 21,
     }
     plain = finished("search", *FIVE_STEPS, cwd=tmp_path)
@@ -408,7 +412,7 @@ def test_only_who_asks_waits_for_a_plan(tight, tmp_path):
     outcome = supernet("check", *FIVE_STEPS, "memory=ignore", cwd=tmp_path)
     assert (outcome.code, outcome.err) == (0, "") and "memory" not in outcome.out
     assert tight["tries"] == 0
-    tight["available"] = 1.15 * 1210
+    tight["available"] = AVAILABLE
     outcome = supernet("check", *FIVE_STEPS, "memory=fit", cwd=tmp_path)
     assert "search.batch_size=16" in outcome.out and "5 steps" in outcome.out
 

@@ -7,13 +7,13 @@ from supernet.guards.early_stop import EarlyStop
 from supernet.guards.oles import OLES
 from supernet.learners.gradient import Gradient
 from supernet.samplers.softmax import Softmax
-from supernet.spaces.cells import MixedCell
+from supernet.spaces.cells import Geometry, MixedCell
 from supernet.spaces.darts import Darts
 from supernet.spaces.nb201 import NB201
-from supernet.spaces.space import Geometry
 from supernet.train.phases import Phase, phases_of
 from supernet.train.search import SearchSettings
 from tests.compare import identical
+from tests.tasks import task_of
 from tests.train.stopping import stopped_and_resumed, straight
 
 DEPTHS, WIDTHS = [[0.0, 0.5], [0.5, 1.0]], [[0.0, 4], [0.25, 2], [0.75, 1]]
@@ -94,13 +94,14 @@ def test_depths_and_widths_go_together(name, search_stage, tmp_path):
     stage.step = watched
     for index in range(stage.steps):
         stage.step(index)
-    sizes = [len([m for m in SPACES[name]().supernet(3, 1).modules() if isinstance(m, MixedCell)])]
+    whole = SPACES[name]().supernet(task_of(3, 1))
+    sizes = [len([one for one in whole.modules() if isinstance(one, MixedCell)])]
     assert [one for one, _, _ in seen] == [sizes[0] // 2] * 6 + sizes * 6
     assert [parts for _, parts, _ in seen] == [{4}] * 3 + [{2}] * 6 + [{1}] * 3
     rates = [rate for _, _, rate in seen]
     # the rate before a step: that of the sixth is left over from the phase before
     assert rates[1:6] == rates[7:12] and rates[1:6] == sorted(rates[1:6], reverse=True)
-    stage.space.supernet(3, 1).load_state_dict(stage.supernet.state_dict())
+    stage.space.supernet(task_of(3, 1)).load_state_dict(stage.supernet.state_dict())
 
     whole = make()
     rows = straight(whole)
@@ -116,7 +117,7 @@ def test_even_a_search_of_few_steps_ends_with_the_geometry_of_its_last_phase(sea
         NB201(Geometry(4, 3), Geometry(4, 3)), Softmax(), Gradient(), depths=depths, epochs=1
     )
     straight(stage)
-    stage.space.supernet(3, 1).load_state_dict(stage.supernet.state_dict())
+    stage.space.supernet(task_of(3, 1)).load_state_dict(stage.supernet.state_dict())
 
 
 ONE_PHASE = (
@@ -133,7 +134,7 @@ def test_what_needs_one_supernet_all_the_time_is_refused_in_one_line(phases, sea
     guards = {"early_stop": EarlyStop(), "oles": OLES()}
     with pytest.raises(UserError, match=r"^guard=\[early_stop,oles\]: " + ONE_PHASE):
         search_stage(space, Softmax(), Gradient(), guards=guards, **phases)
-    start = space.supernet(3, 1).state_dict()
+    start = space.supernet(task_of(3, 1)).state_dict()
     with pytest.raises(
         UserError, match="^a start from the weights of another search: " + ONE_PHASE
     ):
@@ -148,7 +149,7 @@ def test_one_depth_and_one_width_are_one_phase(search_stage):
         Softmax(),
         Gradient(),
         guards={"oles": OLES()},
-        start=space.supernet(3, 1).state_dict(),
+        start=space.supernet(task_of(3, 1)).state_dict(),
         freeze_weights=True,
         depths=[[0.0, 1.0]],
         widths=[[0.0, 1]],
