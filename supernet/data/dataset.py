@@ -1,6 +1,5 @@
 """Labelled images, in memory or in files, and data sets of training and test images."""
 
-import multiprocessing
 import os
 import signal
 from abc import ABC, abstractmethod
@@ -16,6 +15,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 from supernet.errors import UserError
+from supernet.processes import worker_context
 from supernet.task import Classification
 
 
@@ -200,18 +200,6 @@ def area_average(pixels: Tensor, size: tuple[int, int]) -> Tensor:
 def cores() -> int:
     """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def worker_context() -> multiprocessing.context.BaseContext:
-    """The multiprocessing context that starts worker processes.
-
-    It never forks this process, because the threads of this process would be missing in the copy.
-    """
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])  # imports torch once, not in every worker
-    return context
 
 
 def leave_interrupts_to_the_parent(worker: int) -> None:

@@ -23,6 +23,7 @@ from typing import Any, Protocol, Self
 from supernet.config import Config, typed
 from supernet.device import reproducible
 from supernet.errors import UserError
+from supernet.processes import worker_context
 from supernet.runs.folder import State
 from supernet.runs.job import Job
 from supernet.runs.setup import Setup
@@ -161,7 +162,7 @@ class Slot:
     pid: int | None = None
 
     def __post_init__(self) -> None:
-        context = multiprocessing.get_context("spawn")  # a fork would share the threads of torch
+        context = worker_context()
         self.reader, writer = context.Pipe(duplex=False)
         self.pool = ProcessPoolExecutor(1, context, initializer=begin, initargs=(writer,))
 

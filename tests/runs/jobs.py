@@ -57,7 +57,23 @@ class Wrong(Squared):
         return f"wrong/{self.number}"
 
     def compute(self, work):
+        Path(work.folder / "failed").touch()
         raise UserError(f"{self.name}: lower the learning rate")
+
+
+@dataclass(frozen=True)
+class Later(Squared):
+    """Ends some time after another job has failed."""
+
+    @property
+    def name(self):
+        return f"later/{self.number}"
+
+    def compute(self, work):
+        while not (work.folder / "failed").exists():
+            time.sleep(0.01)
+        time.sleep(1)  # the failure is on its way to the main process
+        return super().compute(work)
 
 
 @dataclass(frozen=True)
