@@ -131,6 +131,8 @@ class Run:
         time.
         """
         self.prepare()
+        if self.setup.init == "inherit":  # also if the architecture is given
+            self.search()
         chance = random_trainings(self.work)
         if self.executor.workers > 1 and self.setup.given is None:
             self.perform([*searches(self.setup), *chance])
@@ -196,7 +198,8 @@ class Run:
         if result is None and self.parent is not None:
             result = self.parent.result(job.name, key)
             if result is not None:
-                take_over(self.parent.folder, self.state.folder, job.name)
+                for stage in job.stages:
+                    take_over(self.parent.folder, self.state.folder, stage)
                 job.take_over(self.work, result)
                 self.merged.follow()
                 self.commit(job, result)

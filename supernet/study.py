@@ -21,7 +21,7 @@ from supernet.runs.executor import Executor, Here
 from supernet.runs.folder import State, remove_leftovers
 from supernet.runs.job import Job
 from supernet.runs.setup import Setup
-from supernet.runs.work import Work, budget_of
+from supernet.runs.work import Work, counted_budget
 from supernet.track.console import Labelled, Progress
 from supernet.train.loop import StopRequest
 
@@ -31,7 +31,7 @@ SEARCHES = 1000  # random searches that are simulated in a published table
 
 
 @dataclass(frozen=True, eq=False)
-class Cell(Job):
+class StudyRun(Job):
     """One run of a study: one method with one seed, in a folder of its own.
 
     Its jobs run one after the other, because the other runs of the study use the other cores.
@@ -90,11 +90,13 @@ def run(
     if settings.published is not None:
         columns = (settings.target, settings.ranked_by)
         published = read_published("study.published", Path(settings.published), *columns)
-        biggest = budget_of(first, {}).largest("params")
+        biggest = counted_budget(first).largest("params")
         largest = in_table(first, biggest, published)  # an early error if it is another space's
-    at_once = executor.workers > 1 and len(cells) > 1
+    # a latency that is measured beside other runs is that of a busy machine
+    measures = any(config.budget.measures for config in cells.values())
+    at_once = executor.workers > 1 and len(cells) > 1 and not measures
     jobs = [
-        Cell(
+        StudyRun(
             name, dataclasses.asdict(config), parent_of(parent, name), None if at_once else executor
         )
         for name, config in cells.items()

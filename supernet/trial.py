@@ -18,6 +18,7 @@ from supernet.randomness import Streams
 from supernet.runs.search import search_stage
 from supernet.runs.setup import Setup
 from supernet.runs.training import fresh_network, retrain_stage
+from supernet.runs.work import counted_budget
 from supernet.spaces.space import Form
 
 # Paths need different amounts of memory. The peak of this many steps is within some percent of the
@@ -33,10 +34,8 @@ def main() -> None:
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
     setup = Setup(typed(Config, json.load(sys.stdin), ""))
     # Measuring latencies would take longer than the trial, and does not change the peak.
-    limits = {m: v for m, v in setup.config.budget.limits().items() if m != "latency_ms"}
-    budget = Budget(setup.space, setup.task, limits)
     with reproducible(setup.config.threads):
-        print(PEAKS[sys.argv[1]](setup, budget))
+        print(PEAKS[sys.argv[1]](setup, counted_budget(setup)))
 
 
 def peak_of_search(setup: Setup, budget: Budget) -> int:

@@ -21,11 +21,14 @@ from supernet.config import build
 from supernet.cost.count import count
 from supernet.data import Digits
 from supernet.errors import UserError
+from supernet.files import read_json, write_json
 from supernet.mixture import Architecture
 from supernet.track.jsonlines import read_rows
 from supernet.train.search import SearchStage
 from tests.commands import TINY, as_wandb, finished, supernet, wandb_rows
 from tests.tasks import task_of
+
+KNOWN = "|skip_connect~0|+|none~0|nor_conv_1x1~1|+|none~0|none~1|skip_connect~2|"
 
 RUNS = {
     "darts": [*TINY],
@@ -403,10 +406,39 @@ def test_another_retraining_starts_a_folder_that_names_its_parent_and_outlives_i
     assert [
         row for row in read_rows(child / "metrics.jsonl") if row["stage"] in ("search/0", "derive")
     ] == rows
+    # what a stage has begun in the child gives way to what the parent has finished
+    state = read_json(child / "state.json")
+    for name in ("search/0", "judge", "derive"):
+        del state["stages"][name]
+    write_json(child / "state.json", state)
+    begun = child / "checkpoints" / "search-0.pt"
+    begun.write_bytes((child / "checkpoints" / "retrain-0.pt").read_bytes())
+    assert finished("retrain", f"from={child}", cwd=tmp_path) == child
+    assert begun.read_bytes() == (darts / "checkpoints" / "search-0.pt").read_bytes()
     shutil.rmtree(darts)
     kept = content(child)
     assert finished("retrain", f"from={child}", cwd=tmp_path) == child
     assert content(child) == kept
+
+
+def test_what_a_derivation_by_perturbation_logged_goes_with_it(tmp_path):
+    tuned = ["searcher=perturbation", "searcher.tune_epochs=1", "search.epochs=1", "tracker=none"]
+    parent = finished("derive", *TINY, "method=darts", *tuned, cwd=tmp_path)
+    child = finished("retrain", f"from={parent}", "retrain.epochs=1", cwd=tmp_path)
+    rows = {
+        folder: [row for row in read_rows(folder / "metrics.jsonl") if row["stage"] == "tuning"]
+        for folder in (parent, child)
+    }
+    assert rows[child] == rows[parent] != []
+    assert (child / "checkpoints" / "tuning.pt").exists()
+
+
+def test_a_given_architecture_inherits_from_a_supernet_that_is_trained_first(tmp_path):
+    given = f"architecture={KNOWN}"
+    words = [*TINY, "tracker=none", "search.epochs=1", "retrain.init=inherit", given]
+    folder = finished("retrain", *words, cwd=tmp_path)
+    results = results_of(folder)
+    assert results["architecture"]["text"] == KNOWN and results["search"]["steps"] > 0
 
 
 def test_more_seeds_reuse_the_first_ones(darts, tmp_path):
@@ -478,10 +510,9 @@ def test_a_warm_start_is_on_record_and_resumes_without_its_parent(darts, tmp_pat
 
 
 def test_a_given_architecture_needs_no_search(tmp_path):
-    text = "|skip_connect~0|+|none~0|nor_conv_1x1~1|+|none~0|none~1|skip_connect~2|"
-    folder = finished("retrain", *TINY, "tracker=none", f"architecture={text}", cwd=tmp_path)
+    folder = finished("retrain", *TINY, "tracker=none", f"architecture={KNOWN}", cwd=tmp_path)
     results = results_of(folder)
-    assert results["architecture"]["text"] == text
+    assert results["architecture"]["text"] == KNOWN
     assert results["derive"]["searcher"] == "given"
     assert "search" not in results
     assert not (folder / "checkpoints" / "search-0.pt").exists()

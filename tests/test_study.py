@@ -11,9 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from supernet import study
+from supernet.cli.composition import composed
+from supernet.runs.executor import Here
 from supernet.spaces.cells import Geometry
 from supernet.spaces.nb201 import NB201
 from supernet.study import compare
+from supernet.track.console import Progress
+from supernet.train.loop import StopRequest
 from supernet.train.retrain import RetrainStage
 from tests.commands import TINY, finished, supernet
 
@@ -170,3 +175,27 @@ def test_a_study_from_start_to_end(tmp_path, monkeypatch):
     assert again["parent"] == str(folder / "spos-0")
     assert again["search"] == spos["search"]
     assert "retrain" not in again
+
+
+@pytest.mark.parametrize(
+    ("budget", "at_once"), [("budget.latency_ms=9", False), ("budget.params=1e6", True)]
+)
+def test_runs_that_measure_latencies_are_not_run_at_once(budget, at_once, tmp_path, monkeypatch):
+    """Beside other runs, a latency is that of a busy machine."""
+
+    class Two(Here):
+        workers, asked = 2, 0
+
+        def run(self, work, jobs, finished):
+            self.asked += len(jobs)
+            super().run(work, jobs, finished)
+
+    def computed(run, work):
+        results = {"method": "darts", "seed": 0, "retrain": {"mean": 0.5}}
+        return {"results": results | {part: {"seconds": 1.0} for part in ("search", "derive")}}
+
+    monkeypatch.setattr(study.StudyRun, "compute", computed)
+    executor = Two()
+    cells = {name: composed([*TINY, budget]) for name in ("darts-0", "darts-1")}
+    study.run(cells, tmp_path, executor, Progress(quiet=True), StopRequest())
+    assert executor.asked == 2 * at_once

@@ -26,6 +26,7 @@ from supernet.runs.check import check
 from supernet.runs.evaluate import evaluate
 from supernet.runs.executor import executor_of
 from supernet.runs.folder import State
+from supernet.runs.memory import as_planned
 from supernet.runs.setup import Setup
 from supernet.runs.work import Work
 from supernet.track.console import Progress
@@ -241,8 +242,9 @@ def done(run: Run, command: str) -> None:
 
 def beside(folder: Path) -> Work:
     """The run in ``folder``, for reading only."""
-    overrides = overrides_of(folder, "rank", "rank.beside")
-    return Work(Setup(composed(overrides, folders_of(folder))), State.read(folder))
+    overrides, state = overrides_of(folder, "rank", "rank.beside"), State.read(folder)
+    setup = Setup(composed(overrides, folders_of(folder)))
+    return Work(as_planned(setup, state.memory), state)
 
 
 def recorded_cells(

@@ -2,7 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from supernet.data import Splits, split
@@ -82,7 +82,7 @@ def candidate_stage(work: "Work", job: Candidate, complete: list[list[float]]) -
     return stage
 
 
-@cache
+@lru_cache(maxsize=1)  # not for every run of a study
 def shortlist_splits(setup: Setup) -> Splits:
     """The images that a candidate trains on, and those that judge it (``architecture``)."""
     parts = ("images that candidates train on", "images held out by shortlist.held_out")

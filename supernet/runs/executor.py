@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -105,15 +105,14 @@ class Processes:
             Here().run(work, jobs, finished)
             return
         failures: list[Failure] = []
-        waiting, told_to_stop = deque(jobs), False
+        waiting = deque(jobs)
         while len(self.slots) < min(self.workers, len(jobs)):
             self.slots.append(Slot())
         with Display(work.progress) as display:
             while waiting or any(slot.busy for slot in self.slots):
                 if work.stop.signum is not None or any(f.ends for f in failures):
                     waiting.clear()
-                if work.stop.signum is not None and not told_to_stop:
-                    told_to_stop = True
+                if work.stop.signum is not None:
                     for slot in self.slots:
                         slot.tell_to_stop()
                 for slot in self.slots:
@@ -159,7 +158,8 @@ class Slot:
     reader: Connection = field(init=False)
     future: Future[Any] | None = None
     job: Job | None = None
-    pid: int | None = None
+    pid: int | None = None  # known when the process is ready to be stopped
+    told_to_stop: bool = False
 
     def __post_init__(self) -> None:
         context = worker_context()
@@ -172,7 +172,7 @@ class Slot:
 
     def start(self, work: Work, job: Job) -> None:
         assert self.pool is not None
-        self.job = job
+        self.job, self.told_to_stop = job, False
         self.future = self.pool.submit(compute, work.setup.settings, str(work.folder), job)
 
     def messages(self) -> Iterator[tuple[Any, ...]]:
@@ -185,8 +185,15 @@ class Slot:
                 yield message
 
     def tell_to_stop(self) -> None:
-        if self.busy and self.pid is not None:
-            os.kill(self.pid, signal.SIGTERM)
+        """Asks the job to stop, once. A process that is still starting is asked later."""
+        if self.busy and self.pid is not None and not self.told_to_stop:
+            self.told_to_stop = True
+            self.send(signal.SIGTERM)
+
+    def send(self, number: int) -> None:
+        assert self.pid is not None
+        with suppress(ProcessLookupError):  # it has died; its future says so
+            os.kill(self.pid, number)
 
     def take(self) -> tuple[Job, Any]:
         """The job that has ended, and its outcome. A process that died is replaced."""
@@ -209,10 +216,14 @@ class Slot:
 
     def close(self) -> None:
         assert self.pool is not None
-        if self.busy and self.pid is not None:  # in the middle of a job: its checkpoint is kept
-            os.kill(self.pid, signal.SIGKILL)
+        if self.busy:  # in the middle of a job: its checkpoint is kept
+            while self.pid is None and not (self.future is not None and self.future.done()):
+                wait([self.reader], POLL)
+                list(self.messages())
+            if self.pid is not None:
+                self.send(signal.SIGKILL)
         self.pool.shutdown(wait=True, cancel_futures=True)
-        self.pid = None
+        self.pid = self.future = None
 
 
 class Display:

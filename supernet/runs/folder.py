@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from supernet.errors import UserError
-from supernet.files import read_json, write_json
+from supernet.files import atomic, read_json, write_json
 from supernet.train.checkpoint import Checkpoints
 
 SCHEMA = 2
@@ -74,14 +74,17 @@ def rows_path(folder: Path, name: str) -> Path:
 
 
 def take_over(parent: Path, folder: Path, name: str) -> None:
-    """Copies the checkpoint and the rows of a finished job from the folder of the parent run."""
+    """Copies the checkpoint and the rows of a finished stage from the folder of the parent run.
+
+    They replace what this run has: it may have begun the same stage and stopped in the middle.
+    """
     theirs, ours = Checkpoints(parent / "checkpoints"), Checkpoints(folder / "checkpoints")
     pairs = [
         (theirs.path(name), ours.path(name)),
         (rows_path(parent, name), rows_path(folder, name)),
     ]
     for source, target in pairs:
-        if source.exists() and not target.exists():
+        if source.exists():
             copy(source, target)
 
 
@@ -91,8 +94,6 @@ def copy(source: Path, target: Path) -> None:
     Raises:
         UserError: ``target`` cannot be written.
     """
-    from supernet.files import atomic
-
     with atomic(target) as temporary:
         shutil.copyfile(source, temporary)
 

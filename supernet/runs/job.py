@@ -19,6 +19,11 @@ class Job(ABC):
 
     name: str  # the name under which the run keeps its result, such as retrain/0
 
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The names under which the job keeps checkpoints and logs rows."""
+        return (self.name,)
+
     @abstractmethod
     def inputs(self, work: "Work") -> dict[str, Any]:
         """Everything that the result depends on: JSON values, and other jobs."""

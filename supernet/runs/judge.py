@@ -19,7 +19,7 @@ from supernet.train.tuning import TuningStage
 if TYPE_CHECKING:
     from supernet.runs.work import Work
 
-ROWS = "derive"  # the name under which judgements are logged
+ROWS, TUNING = "derive", TuningStage.name  # the names under which judgements and tuning are logged
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class Judge(Job):
     """Finds the searcher's best architectures, as many as the shortlist has."""
 
     name = "judge"
+    stages = (ROWS, TUNING)
 
     def inputs(self, work: "Work") -> dict[str, Any]:
         size = work.config.shortlist.size

@@ -41,9 +41,8 @@ class Latency(Job):
         return result
 
     def take_over(self, work: "Work", result: dict[str, Any]) -> None:
-        if not (work.folder / LATENCIES).exists():
-            assert work.state.parent is not None
-            copy(Path(work.state.parent) / LATENCIES, work.folder / LATENCIES)
+        assert work.state.parent is not None
+        copy(Path(work.state.parent) / LATENCIES, work.folder / LATENCIES)
 
 
 def made(setup: Setup, progress: Progress) -> tuple[CostTable, dict[str, Any]]:

@@ -29,7 +29,7 @@ def results(setup: Setup, state: State) -> dict[str, Any]:
     if "latency" in stages:
         value["latency"] = stages["latency"]
     searched = numbered(stages, "search")
-    if searched and setup.given is None:
+    if searched and (setup.given is None or setup.init == "inherit"):
         value["search"] = together(searched)
     value |= stages.get("derive", {})
     if (found := trained(stages, "retrain")) is not None:

@@ -100,7 +100,7 @@ class Setup:
                 f"guard=[{','.join(self.guards)}] with learner={option(self.learner)}: guards "
                 "watch logits; leave them out"
             )
-        if self.given is None:
+        if self.given is None or config.retrain.init == "inherit":
             require_search(config.search, self.space, self.learner, self.guards)
 
     def fresh(self, part: str) -> Any:
@@ -174,6 +174,9 @@ class Setup:
         if self.given is not None:  # the same architecture, however it is written
             chosen["architecture"] = self.given.to_dict()
         watched = {"watched": self.settings["measure"]["images"]} if self.guards else {}
+        if self.config.budget.measures and self.config.budget.latency_table is None:
+            measured = {name: self.settings[name] for name in ("device", "threads")}
+            chosen["budget"] = chosen["budget"] | measured
         return chosen | {"search": search} | watched
 
     def of(self, *sections: str) -> dict[str, Any]:
@@ -183,10 +186,10 @@ class Setup:
 
 
 def chosen(kind: str, node: Any, name: str) -> Any:
-    """The node of a modifier or guard.
+    """The node of a modifier, guard or instrument.
 
     Raises:
-        UserError: it has only settings, because the modifier or guard is not chosen.
+        UserError: it has only settings, because the part is not chosen.
     """
     if isinstance(node, Mapping) and "_target_" not in node:
         raise UserError(

@@ -114,3 +114,11 @@ class Rows(JsonLines):
 def budget_of(setup: Setup, tables: dict[str, CostTable]) -> Budget:
     """The limits of a configuration. ``tables`` are the costs that were measured."""
     return Budget(setup.space, setup.task, setup.config.budget.limits(), tables)
+
+
+def counted_budget(setup: Setup) -> Budget:
+    """The limits of a configuration that are counted, and not measured."""
+    limits = setup.config.budget.limits()
+    return Budget(
+        setup.space, setup.task, {name: limits[name] for name in limits if name != "latency_ms"}
+    )

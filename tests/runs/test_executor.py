@@ -113,6 +113,30 @@ def test_asked_to_stop_every_job_stops_and_none_begins(several, work):
     assert len(list(work.folder.glob("begun-*"))) == 2
 
 
+def test_asked_to_stop_while_the_processes_start_every_job_stops(several, work):
+    def ask_when_two_are_busy():
+        while [slot.busy for slot in several.slots] != [True, True]:
+            time.sleep(0.001)
+        work.stop.signum = signal.SIGTERM
+
+    asker = threading.Thread(target=ask_when_two_are_busy)
+    asker.start()
+    with pytest.raises(Stopped):
+        performed(several, work, [Patient(0), Patient(1)])
+    asker.join()
+
+
+def test_a_process_that_has_ended_is_asked_nothing(several, work):
+    performed(several, work, [Squared(0), Squared(1)])
+    slot = several.slots[0]
+    os.kill(slot.pid, signal.SIGKILL)
+    while runs(slot.pid):
+        time.sleep(0.01)
+    slot.send(signal.SIGTERM)
+    with pytest.raises(UserError, match="its process was killed"):
+        performed(several, work, [Squared(2), Squared(3)])
+
+
 ORPHANS = """
 import sys
 from pathlib import Path

@@ -3,6 +3,7 @@
 import dataclasses
 
 import pytest
+import torch
 
 from supernet.cli.composition import composed
 from supernet.run import plan_of
@@ -90,6 +91,28 @@ def test_a_key_changes_where_the_result_does(change):
     assert {name for name in before if before[name] != after[name]} == CHANGES[change]
 
 
+GIVEN = {
+    "data.train_limit=200": True,  # the data decide on the costs
+    "budget.params=1e6": True,
+    "judge.batch_size=10": False,
+    "search.lr=0.1": False,
+}
+
+
+@pytest.mark.parametrize("change", GIVEN)
+def test_the_key_of_a_given_architecture_changes_where_its_costs_may(change):
+    given = f"architecture='{CELL}'"
+    assert (keys(given)["derive"] != keys(given, change)["derive"]) == GIVEN[change]
+
+
+@pytest.mark.parametrize("change", ["threads=2", "device=meta"])
+@pytest.mark.parametrize("budget", ["budget.latency_ms=9", "budget.params=1e6"])
+def test_a_measured_budget_is_that_of_one_device_and_number_of_threads(change, budget, monkeypatch):
+    monkeypatch.setattr("supernet.runs.setup.choose_device", lambda _: torch.device("cpu"))
+    before, after = (plan_of(Setup(composed([*TINY, budget, *more]))) for more in ([], [change]))
+    assert (before != after) == budget.startswith("budget.latency_ms")
+
+
 def test_jobs_of_one_kind_have_keys_of_their_own():
     setup = Setup(composed(TINY))
     work, one = Work(setup, State("nowhere")), setup.space.decode(CELL)
@@ -117,8 +140,6 @@ def test_every_setting_is_part_of_the_plan_unless_it_is_named_as_one_that_change
 
 
 def test_constructors_set_nothing_global_and_write_nothing(tmp_path, monkeypatch):
-    import torch
-
     monkeypatch.chdir(tmp_path)
     before = torch.get_num_threads(), torch.backends.cudnn.deterministic
     setup = Setup(composed([*TINY, "threads=7"]))
