@@ -24,8 +24,8 @@ The names in ``__all__`` are the public ones. Each is imported when it is first 
 Where to begin reading: :mod:`supernet.mixture` (the values), :mod:`supernet.spaces.nb201` (a space,
 as its paper defines it), :mod:`supernet.samplers.uniform` (a sampler), :mod:`supernet.train.loop`
 and :mod:`supernet.train.search` (the training loop and its step), :mod:`supernet.run` (the stages
-of a run). Imports point one way: mixture <- ops <- spaces <- samplers <- learners, modifiers <-
-train <- searchers, evaluate, export <- cli. Only :mod:`supernet.cli` knows Hydra, only
+of a run). Imports point one way: mixture, ops <- spaces <- cost <- samplers <- learners, modifiers
+<- instruments, guards <- train <- runs <- cli. Only :mod:`supernet.cli` knows Hydra, only
 :mod:`supernet.track.wandb` knows Weights & Biases.
 """
 

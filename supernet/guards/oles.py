@@ -87,12 +87,8 @@ class OLES(Guard):
         found = iter(validation([weight for name in learning for weight in self.weights[name]]))
         cosines = []
         for name in learning:
-            pairs = [
-                (weight.grad, gradient)
-                for weight in self.weights[name]
-                if (gradient := next(found)) is not None
-            ]
-            cosines.append(cosine(pairs))
+            pairs = [(weight.grad, next(found)) for weight in self.weights[name]]
+            cosines.append(cosine([(ours, theirs) for ours, theirs in pairs if theirs is not None]))
         for name, value in zip(learning, torch.stack(cosines).tolist(), strict=True):
             self.totals[name] += value
             self.looks[name] += 1

@@ -1,4 +1,4 @@
-"""How cheaply a run judges: each size beside that of the paper or of the data."""
+"""The sizes of a run, compared with those of the paper and of the data."""
 
 from typing import Any
 

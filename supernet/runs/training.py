@@ -88,11 +88,11 @@ def retrainings(work: "Work", architecture: Architecture) -> list[Train]:
 def random_trainings(work: "Work") -> list[Train]:
     """The jobs that train random architectures within the budget, for comparison."""
     rng = Streams(work.config.seed).host("random_architectures")
-    count = work.config.baseline.architectures
+    wanted = work.config.baseline.architectures
     if work.config.distinct:
-        drawn = work.different(rng, count)
+        drawn = work.different(rng, wanted)
     else:
-        drawn = [work.budget.random(rng) for _ in range(count)]
+        drawn = [work.budget.random(rng) for _ in range(wanted)]
     return [Train("random", index, architecture) for index, architecture in enumerate(drawn)]
 
 

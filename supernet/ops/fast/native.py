@@ -44,7 +44,7 @@ def library() -> ctypes.CDLL | None:
         warnings.warn(
             f"the C kernels of {SOURCES[0].parent} were not built, and steps take several times "
             f"as long: {reason(error)}; "
-            "mend that, or set SUPERNET_NATIVE=0 to do without them",
+            "repair the compiler, or set SUPERNET_NATIVE=0 to run without the kernels",
             RuntimeWarning,
             stacklevel=2,
         )
