@@ -64,6 +64,8 @@ def forbidden(override: str) -> Iterator[str]:
         (parsed,) = OverridesParser.create().parse_overrides([override])
         name, value = parsed.key_or_group, parsed.value()
     except (HydraException, RecursionError, ValueError):
+        name, parsed = "", None
+    if not name or parsed is None:
         yield "it is not KEY=VALUE"
         return
     if re.split(r"[./]", name)[0] == "hydra":
