@@ -394,10 +394,9 @@ class WandBJob(TypedDict):
 
 def is_number(value: Any) -> Any:
     """The value, if it is one number: a plain one, or a tensor with one element."""
-    elements = value.numel() if hasattr(value, "numel") else 1
-    if isinstance(value, bool | str) or elements != 1:
+    plain = isinstance(value, int | float) and not isinstance(value, bool)
+    if not plain and (not hasattr(value, "numel") or value.numel() != 1):
         raise ValueError("must be one number")
-    float(value)
     return value
 
 

@@ -2,6 +2,7 @@
 says in one line what is wrong, or works with what is there; it never fails in another way.
 """
 
+import contextlib
 import copy
 import itertools
 import json
@@ -9,6 +10,7 @@ import re
 import shutil
 
 import pytest
+import torch
 import yaml
 
 from supernet.cli.commands import kept_folders
@@ -26,15 +28,16 @@ from supernet.runs.judge import Judge
 from supernet.runs.judging import kept_judgements
 from supernet.runs.memory import as_planned
 from supernet.runs.results import results
-from supernet.runs.search import start_of
+from supernet.runs.search import search_stage, searches, start_of
 from supernet.runs.setup import Setup
-from supernet.runs.training import finished_retrainings, retrainings
+from supernet.runs.training import finished_retrainings, retrainings, stage_of
 from supernet.runs.work import Work
 from supernet.shapes import Settings, read
 from supernet.track.interface import Tracker
 from supernet.track.jsonlines import read_rows
 from supernet.track.merged import Merged
 from supernet.track.wandb import WandB
+from supernet.train.loop import run_stage
 from tests.commands import TINY, finished
 
 RUN = [*TINY, "tracker=none", "method=spos", "searcher.candidates=3", "search.epochs=1"]
@@ -279,3 +282,109 @@ def test_a_damaged_file_is_one_line(name, run, setup):
     faults, tried = faults_of(name, run, setup)
     assert tried > 30
     assert not faults, f"{len(faults)} of {tried}: " + "; ".join(faults[:10])
+
+
+# --- checkpoints
+
+
+FEW = [None, True, -1, 1.5, 10**9, "x", [], {"x": 1}]
+META = ("step", "sums", "counts", "seconds", "peak_memory_bytes", "parts", "state", "tracker")
+
+
+@pytest.fixture(scope="module")
+def work(finished_run, setup, tmp_path_factory):
+    """A run whose checkpoints may be written."""
+    folder = tmp_path_factory.mktemp("checkpoints") / "run"
+    shutil.copytree(finished_run, folder, ignore=shutil.ignore_patterns("export", "*.html"))
+    return Work(setup, State.read(folder))
+
+
+def damaged_checkpoints(content):
+    """Another value, or nothing, for each entry, each part of the state, and what is in a part."""
+    places = [("key",), *((name,) for name in META), ("sums", "loss"), ("counts", "loss")]
+    places += [("tracker", "bytes"), ("parts", "x")]
+    for name, part in content["state"].items():
+        places.append(("state", name))
+        if isinstance(part, dict):
+            places += [("state", name, key) for key in list(part)[:1]]
+    for number, path in enumerate(places):
+        for wrong in FEW if path[0] != "state" else (FEW[number % 8], FEW[(number + 3) % 8]):
+            yield f"{path}={wrong!r}", changed_tree(content, path, wrong)
+        yield f"{path} gone", changed_tree(content, path, GONE)
+        with contextlib.suppress(KeyError, TypeError, IndexError):
+            if isinstance(value := at(content, path), torch.Tensor):
+                yield f"{path} of another shape", changed_tree(content, path, torch.zeros(2, 3))
+                yield f"{path} as text", changed_tree(content, path, str(value))
+
+
+GONE = object()
+
+
+def changed_tree(tree, path, value):
+    """The tree with another value at a place. What does not lie on the way there is shared."""
+    first, *rest = path
+    copied = dict(tree)
+    if rest:
+        copied[first] = changed_tree(copied.get(first, {}), rest, value)
+    elif value is GONE:
+        copied.pop(first, None)
+    else:
+        copied[first] = value
+    return copied
+
+
+def resumed(work, stage, name):
+    """Goes on with a stage from its checkpoint, as the command does."""
+    with work.rows(name) as rows:
+        run_stage(stage, work.checkpoints, rows)
+
+
+@pytest.mark.parametrize("kind", ["search/0", "retrain/0"])
+def test_a_damaged_checkpoint_is_one_line(kind, work):
+    """Nothing but one line comes of it, and never a stage that is said to be finished but is not:
+    the network that such a stage would give is that of the sound checkpoint.
+    """
+    path = work.checkpoints.path(kind)
+    content = torch.load(path)
+    key, fresh = content["key"], fresh_stage(work, kind)
+    whole, faults, tried = fresh.steps, [], 0
+    for what, damage in damaged_checkpoints(content):
+        tried += 1
+        stage = copy.deepcopy(fresh, {id(work.setup.data): work.setup.data})
+        try:
+            saved = damage
+            if not what.startswith("('state', "):  # else the file is sound, and reading it is slow
+                torch.save(damage, path)
+                saved = work.checkpoints.load(kind, key)
+            work.checkpoints.restore(stage, saved)
+            if saved["step"] != whole:
+                faults.append(f"{what}: at step {saved['step']} of {whole}")
+        except UserError as error:
+            if "\n" in str(error):
+                faults.append(f"{what}: several lines")
+        except Exception as error:
+            faults.append(f"{what}: {type(error).__name__}: {str(error)[:100]}")
+    torch.save(content, path)
+    assert tried > 100
+    assert not faults, f"{len(faults)} of {tried}: " + "; ".join(faults[:10])
+
+
+def fresh_stage(work, kind):
+    if kind == "search/0":
+        return search_stage(work.setup, work.budget, key=work.key(searches(work.setup)[0]))
+    (job,) = retrainings(
+        work, Architecture.from_dict(work.state.stages["derive"]["result"]["architecture"])
+    )
+    return stage_of(work, job)
+
+
+@pytest.mark.parametrize("step", [10**9, -1, 1, "x", None, 2.0])
+def test_a_step_that_is_not_that_of_the_state_never_ends_a_stage(step, work):
+    path = work.checkpoints.path("search/0")
+    content = torch.load(path)
+    torch.save(content | {"step": step}, path)
+    try:
+        with pytest.raises(UserError, match=r"checkpoint .*search-0\.pt (is damaged|does not fit)"):
+            resumed(work, fresh_stage(work, "search/0"), "search/0")
+    finally:
+        torch.save(content, path)

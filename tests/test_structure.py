@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tomllib
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -567,9 +568,10 @@ NEVER = {
 }
 
 
+@cache
 def calls_in(path):
-    """Yields the full dotted name of everything that a file calls or refers to."""
-    aliases = {}
+    """The full dotted name of everything that a file calls or refers to."""
+    aliases, found = {}, set()
     tree = ast.parse(path.read_text(encoding="utf-8"))
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -584,7 +586,8 @@ def calls_in(path):
         if isinstance(inner, ast.Name) and (
             parts or isinstance(getattr(inner, "ctx", 0), ast.Load)
         ):
-            yield ".".join([aliases.get(inner.id, inner.id), *reversed(parts)])
+            found.add(".".join([aliases.get(inner.id, inner.id), *reversed(parts)]))
+    return found
 
 
 def is_use(name, dangerous):

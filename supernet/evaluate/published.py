@@ -48,7 +48,8 @@ def read_published(setting: str, path: Path, *wanted: str) -> Published:
     """
     where = f"{setting}={path}"
     try:
-        with np.load(path, allow_pickle=False) as file:  # a pickle could run code
+        # A pickle could run code. numpy does not close a file that it cannot read.
+        with open(path, "rb") as handle, np.load(handle, allow_pickle=False) as file:
             arrays = dict(file)
     except Exception as error:  # a damaged file can raise almost any exception
         said = " ".join(str(error).split())
