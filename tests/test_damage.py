@@ -46,7 +46,7 @@ RUN += ["rank.architectures=4", "rank.scratch=3"]
 
 # --- the ways in which a value can be wrong
 
-WRONG = [None, True, 0, -1, 1.5, 10**9, 10**30, "", "x", "../x", [], [None], [[]], {}, {"x": 1}]
+WRONG = [None, True, -1, 1.5, "../x", [None], {"x": 1}]
 NOT_FINITE = ["NaN", "Infinity", "-Infinity", "1e999", "9" * 5000]
 TEXTS = [b"", b"\0", b"\xff\xfe", b"{", b"[" * 100_000, b"{}", b"[]", b"null", b"1", b'"x"']
 TEXTS += [
@@ -308,7 +308,7 @@ def damaged_checkpoints(content):
         if isinstance(part, dict):
             places += [("state", name, key) for key in list(part)[:1]]
     for number, path in enumerate(places):
-        for wrong in FEW if path[0] != "state" else (FEW[number % 8], FEW[(number + 3) % 8]):
+        for wrong in FEW if path[0] != "state" else (FEW[number % 8],):
             yield f"{path}={wrong!r}", changed_tree(content, path, wrong)
         yield f"{path} gone", changed_tree(content, path, GONE)
         with contextlib.suppress(KeyError, TypeError, IndexError):
