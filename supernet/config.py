@@ -137,6 +137,8 @@ class Config:
     tracker: Any = MISSING
 
     def __post_init__(self) -> None:
+        if self.name in ("", ".", "..") or any(letter in self.name for letter in "/\\\0"):
+            raise UserError(f"name={self.name}: must be the name of a folder, without / or \\")
         require("seed", self.seed, least=0)
         require_mode(self.memory)
         require("judge.batch_size", self.judge.batch_size, least=1)

@@ -1,9 +1,10 @@
 """Atomic writes: a file is written as a whole or not at all, even if the process crashes."""
 
 import json
+import math
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -68,14 +69,57 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:
-    """Reads one JSON file.
+    """Reads one JSON file; :func:`supernet.shapes.read` also checks what it holds.
 
     Raises:
         UserError: the file is missing or is not JSON.
     """
+    return parsed(Path(path), from_json, "JSON")
+
+
+def from_json(text: str | bytes) -> Any:
+    """The value that a JSON text stands for. Its numbers are finite, because JSON has no others.
+
+    Raises:
+        ValueError: it is not JSON.
+    """
+    return json.loads(text, parse_constant=finite, parse_float=finite)
+
+
+def finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is not a number that JSON has")
+    return value
+
+
+def parsed(path: Path, parse: Callable[[str], Any], language: str) -> Any:
+    """The value that the text of a file stands for. ``parse`` raises a ValueError if it is not of
+    that ``language``.
+
+    Raises:
+        UserError: the file cannot be read, or is not of that language.
+    """
+    if not path.is_file():
+        raise UserError(f"no such file: {path}")
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"no such file: {path}") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid JSON ({error}); restore it or remove it") from error
+        return parse(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}; restore it") from error
+    except (ValueError, RecursionError) as error:
+        said = " ".join(str(error).split())
+        raise UserError(
+            f"{path} is not valid {language} ({said}); restore it or remove it"
+        ) from error
+
+
+def within(folder: Path, name: str) -> Path:
+    """The file of that ``name`` in ``folder``.
+
+    Raises:
+        UserError: the name, or a symbolic link, leads out of the folder.
+    """
+    path = (folder / name).resolve()
+    if not path.is_relative_to(folder.resolve()):
+        raise UserError(f"{folder / name}: this is outside the folder; remove it from there")
+    return path

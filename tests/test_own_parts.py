@@ -151,9 +151,15 @@ def test_options_of_ones_own_are_chosen_by_name(folder):
     assert "factor: 3.0" in config
     expected = [f"{row['stage']} {row['step']}" for row in read_rows(run / "metrics.jsonl")]
     assert rows.read_text().splitlines() == expected
-    # The folder of a run records where its options came from. No option is needed to resume.
-    assert finished("derive", f"from={run}", cwd=folder) == run
-    other = finished("search", f"from={run}", "sampler.factor=1.0", cwd=folder)
+    # The folder of a run records where its options came from. Someone else may have written that.
+    sys.modules.pop("my_parts")
+    refused = supernet("derive", f"from={run}", cwd=folder)
+    assert (refused.code, refused.err.count("\n")) == (2, 1)
+    assert "trust=true" in refused.err and f"--config-dir={folder / 'options'}" in refused.err
+    assert "my_parts" not in sys.modules
+    assert finished("derive", f"from={run}", "trust=true", cwd=folder) == run
+    assert finished("derive", f"from={run}", *OWN, cwd=folder) == run
+    other = finished("search", f"from={run}", "trust=true", "sampler.factor=1.0", cwd=folder)
     assert other != run and "factor: 1.0" in (other / ".hydra" / "config.yaml").read_text()
 
 
@@ -167,7 +173,12 @@ def test_a_class_is_given_on_the_command_line(folder):
     config = (run / ".hydra" / "config.yaml").read_text()
     assert "my_parts.Sharp" in config and "factor: 4.0" in config and "tau" not in config
     assert json.loads((run / "results.json").read_text())["derive"]["evaluated"] <= 2
-    assert finished("derive", f"from={run}", cwd=folder) == run
+    sys.modules.pop("my_parts")
+    refused = supernet("derive", f"from={run}", cwd=folder)
+    assert (refused.code, refused.err.count("\n")) == (2, 1)
+    assert "add trust=true" in refused.err and "my_parts" not in sys.modules
+    for anew in (["trust=true"], own):
+        assert finished("derive", f"from={run}", *anew, cwd=folder) == run
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@ that every variant is complete.
 """
 
 import ast
+import builtins
 import hashlib
 import importlib
 import inspect
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import tomllib
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -45,12 +47,13 @@ ALLOWED = {
     "device": {"errors"},
     "randomness": {"device"},
     "files": {"errors"},
+    "shapes": {"errors", "files"},
     "mixture": {"errors"},
     "task": set(),
     "processes": set(),
     "data": {"errors", "processes", "task"},
-    "track": {"errors", "files"},
-    "report": {"errors", "files", "track"},
+    "track": {"errors", "files", "shapes"},
+    "report": {"errors", "files", "shapes", "track"},
     "spaces": {"errors", "mixture", "ops", "task"},
     "cost": {"errors", "files", "device", "randomness", "mixture", "ops", "spaces", "task"},
     "samplers": {"errors", "mixture", "randomness", "spaces", "cost"},
@@ -60,11 +63,12 @@ ALLOWED = {
     "instruments": {"errors", "mixture", "spaces", "cost", "learners", "evaluate"},
     "guards": {"errors", "mixture", "spaces", "instruments"},
     "searchers": {"errors", "mixture", "spaces", "cost", "evaluate"},
-    "export": {"errors", "files", "mixture", "spaces", "task"},
+    "export": {"errors", "files", "mixture", "shapes", "spaces", "task"},
     "train": {
         "errors",
         "evaluate",
         "files",
+        "shapes",
         "device",
         "randomness",
         "task",
@@ -91,10 +95,16 @@ ALLOWED["study"] = {
     *("config", "errors", "evaluate", "files", "mixture", "randomness"),
     *("run", "runs", "track", "train"),
 }
-ALLOWED["cli"] = {"config", "errors", "files", "report", "run", "runs", "study", "track", "train"}
+ALLOWED["cli"] = {
+    *("config", "errors", "files", "report", "run", "runs", "shapes", "study", "track", "train"),
+}
 
 ALONE = {  # package -> the only files that may import it
-    "hydra": {f"cli/{name}.py" for name in ("commands", "composition", "line", "messages")},
+    "hydra": {
+        f"cli/{name}.py" for name in ("commands", "composition", "line", "messages", "trust")
+    },
+    "pydantic": {"shapes.py"},
+    "yaml": {"shapes.py", "cli/recorded.py"},
     "wandb": {"track/wandb.py"},
     "rich": {"track/console.py", "report/summary.py", "study.py"},
     "optuna": {"searchers/through_optuna.py", "searchers/nsga2.py", "searchers/tpe.py"},
@@ -496,3 +506,128 @@ def test_the_workflow_runs_both_commands_of_the_readme_on_several_versions():
     said = " ".join(project["classifiers"])
     assert all(f":: Python :: {version}" in said for version in job["strategy"]["matrix"]["python"])
     assert project["requires-python"] == f">={job['strategy']['matrix']['python'][0]}"
+
+
+# --- a folder is data, never code
+
+# What can run code, load a library, or make objects from a file -> who uses it, and what guards it.
+# A call is known by the last parts of its name.
+DANGEROUS = {
+    "torch.load": {
+        "train/checkpoint.py": "weights_only=True: tensors and plain values; then a shape",
+    },
+    "torch.export.load": {
+        "export/bundle.py": "the file that this process has written in the same function",
+    },
+    "np.load": {
+        "evaluate/published.py": "allow_pickle=False; then every array is checked",
+        "data/sources.py": "allow_pickle=False; then every array is checked",
+    },
+    "yaml.load": {"shapes.py": "a SafeLoader without tags that make objects and without aliases"},
+    "OmegaConf.load": {
+        "cli/composition.py": "an option of the package or of --config-dir; a safe loader",
+    },
+    "json.load": {"trial.py": "JSON is data; it comes from the process that started this one"},
+    "json.loads": {
+        "files.py": "JSON is data; its readers have shapes (supernet/shapes.py)",
+        "mixture.py": "JSON is data; then checked as an architecture",
+    },
+    "load_file": {"export/bundle.py": "safetensors holds tensors only; its checksum is verified"},
+    "InferenceSession": {"export/bundle.py": "the file that this process has just written"},
+    "exec": {
+        "export/source.py": "network.py of an export, which a caller of load_bundle trusts, as its "
+        "docstring says; no command of supernet calls it for a file that it has not just written",
+    },
+    "compile": {"export/source.py": "the same"},
+    "import_module": {
+        "config.py": "the class of a node; a recorded one is refused before (cli/trust.py)",
+        "__init__.py": "the package's own modules, by the table MODULES",
+    },
+    "__import__": {"export/source.py": "what a network.py imports: torch and the standard library"},
+    "CDLL": {
+        "ops/fast/native.py": "a file of this user alone whose checksum is in its name (kept.py)",
+        "device.py": "CDLL(None), this process itself",
+    },
+    "subprocess.run": {
+        "environment.py": "git, for the number of the commit",
+        "ops/fast/native.py": "the compiler that is found in PATH, for the sources of the package",
+        "cost/memory.py": "this Python with supernet.trial, which gets checked settings",
+    },
+    "subprocess.Popen": {},
+    "literal_eval": {
+        "export/source.py": "constants in the package's own source",
+        "spaces/darts.py": "lists and texts in the notation of a genotype",
+    },
+}
+# Nobody may use these.
+NEVER = {
+    *("eval", "os.system", "pickle.load", "pickle.loads", "joblib.load", "torch.hub.load"),
+    *("yaml.unsafe_load", "yaml.full_load", "yaml.load_all", "hydra.utils.instantiate"),
+    *("instantiate", "get_class", "get_method", "get_object", "locate", "run_path", "run_module"),
+    *("spec_from_file_location", "dlopen", "LoadLibrary", "marshal.loads", "shelve.open"),
+    *("torch.jit.load", "os.popen", "os.execv", "dill.load", "cloudpickle.load"),
+}
+
+
+@cache
+def calls_in(path):
+    """The full dotted name of everything that a file calls or refers to."""
+    aliases, found = {}, set()
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            aliases |= {(a.asname or a.name): a.name for a in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            aliases |= {(a.asname or a.name): f"{node.module}.{a.name}" for a in node.names}
+    for node in ast.walk(tree):
+        parts, inner = [], node
+        while isinstance(inner, ast.Attribute):
+            parts.append(inner.attr)
+            inner = inner.value
+        if isinstance(inner, ast.Name) and (
+            parts or isinstance(getattr(inner, "ctx", 0), ast.Load)
+        ):
+            found.add(".".join([aliases.get(inner.id, inner.id), *reversed(parts)]))
+    return found
+
+
+def is_use(name, dangerous):
+    """Whether a full name means the ``dangerous`` function. Methods may have the name of a built-in
+    function: ``network.eval()``, ``re.compile()``.
+    """
+    name = name.replace("numpy.", "np.")
+    if hasattr(builtins, dangerous):
+        return name in (dangerous, f"builtins.{dangerous}")
+    return name == dangerous or name.endswith(f".{dangerous}")
+
+
+@pytest.mark.parametrize("dangerous", sorted([*DANGEROUS, *NEVER]))
+def test_what_can_run_code_is_used_in_its_place_alone(dangerous):
+    """A new use needs a guard, and a line above that says which."""
+    found = {
+        str(path.relative_to(PACKAGE))
+        for path in FILES
+        if any(is_use(name, dangerous) for name in calls_in(path))
+    }
+    allowed = DANGEROUS.get(dangerous, {})
+    assert found == set(allowed)
+    assert all(len(guard) >= len("the same") for guard in allowed.values())
+
+
+@pytest.mark.parametrize(
+    ("code", "name"),
+    [
+        ("import torch\ntorch.load(x)", "torch.load"),
+        ("from torch import load as f\nf(x)", "torch.load"),
+        ("import numpy as np\nread = np.load", "np.load"),
+        ("import numpy\nnumpy.load(x)", "np.load"),
+        ("from importlib import import_module\nimport_module(x)", "import_module"),
+        ("import pickle as p\np.loads(x)", "pickle.loads"),
+        ("eval(x)", "eval"),
+        ("from hydra.utils import instantiate\nmap(instantiate, x)", "instantiate"),
+    ],
+)
+def test_every_way_to_write_a_call_is_found(code, name, tmp_path):
+    path = tmp_path / "some.py"
+    path.write_text(code)
+    assert any(is_use(one, name) for one in calls_in(path))

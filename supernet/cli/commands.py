@@ -5,7 +5,7 @@ import itertools
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import hydra
@@ -16,8 +16,9 @@ from supernet import study
 from supernet.cli.composition import composed, composition, register, to_config
 from supernet.cli.line import CommandLine, given_anew, key, parse, quoted, single_jobs
 from supernet.cli.messages import one_line_errors
-from supernet.cli.options import Folders, conf_dir
+from supernet.cli.options import Folders, Recorded, conf_dir
 from supernet.cli.recorded import folders_of, overrides_of, record
+from supernet.cli.trust import named, needs_trust, require_plain
 from supernet.config import Config
 from supernet.errors import UserError
 from supernet.report.summary import rank_tables, summary_table
@@ -73,8 +74,22 @@ def with_parent(line: CommandLine) -> CommandLine:
         return line
     before = overrides_of(line.parent, line.command)
     kept = [override for override in before if not given_anew(override, line.overrides)]
-    folders = line.folders if line.folders.own else folders_of(line.parent)
+    folders = kept_folders(kept, line.parent, line, line.folders)
     return replace(line, overrides=kept + line.overrides, folders=folders)
+
+
+def kept_folders(kept: Sequence[str], folder: Path, line: CommandLine, given: Folders) -> Folders:
+    """The folders of options for the overrides ``kept``, which ``folder`` records: those that are
+    ``given``, or else those that it records.
+
+    Raises:
+        UserError: ``folder`` records more than data, and the user has not said to trust it.
+    """
+    require_plain(kept, folder, line.trust)
+    folders = given if given.own else folders_of(folder, line.trust)
+    if line.trust:
+        return folders
+    return replace(folders, recorded=Recorded(folder, named(line.typed, given)))
 
 
 def each(line: CommandLine) -> list[list[str]]:
@@ -216,10 +231,12 @@ def execute(line: CommandLine, config: Config, folder: Path, overrides: list[str
                     stop=stop,
                 )
                 with run:
-                    done(run, command)
+                    done(run, line)
                     results = run.results()
         except Stopped as stopped:
             again = f"supernet {command} from={shlex.quote(str(folder))}"
+            if needs_trust(overrides, asdict(config), line.folders):
+                again += " trust=true"
             progress.message(f"stopped by {stopped}; go on with: {again}")
             sys.exit(128 + stopped.signum)
     if command in ("run", "retrain"):
@@ -230,20 +247,22 @@ def execute(line: CommandLine, config: Config, folder: Path, overrides: list[str
     progress.message(f"folder: {folder}")
 
 
-def done(run: Run, command: str) -> None:
+def done(run: Run, line: CommandLine) -> None:
     """Runs one command on a run that has begun."""
-    if command == "rank":
-        others = [beside(Path(other)) for other in run.setup.config.rank.beside]
+    if line.command == "rank":
+        others = [beside(Path(other), line) for other in run.setup.config.rank.beside]
         run.progress.message(rank_tables(run.rank(others)))
         run.report()
     else:
-        getattr(run, command)()
+        getattr(run, line.command)()
 
 
-def beside(folder: Path) -> Work:
+def beside(folder: Path, line: CommandLine) -> Work:
     """The run in ``folder``, for reading only."""
     overrides, state = overrides_of(folder, "rank", "rank.beside"), State.read(folder)
-    setup = Setup(composed(overrides, folders_of(folder)))
+    given = Folders() if line.trust else line.folders  # if trusted: each run has its own
+    folders = kept_folders(overrides, folder, line, given)
+    setup = Setup(composed(overrides, folders))
     return Work(as_planned(setup, state.memory), state)
 
 

@@ -1,7 +1,7 @@
 """Composes a checked configuration from overrides, with Hydra."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
 from hydra import compose, initialize_config_dir
@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from supernet.cli.line import key, owner_of_target
 from supernet.cli.messages import explained
 from supernet.cli.options import Folders, conf_dir
+from supernet.cli.trust import leaves, require_known_classes
 from supernet.config import Config, typed, with_named_phases
 from supernet.errors import UserError, unknown
 from supernet.runs.setup import SEVERAL
@@ -44,6 +45,7 @@ def composition(overrides: Sequence[str], folders: Folders | None = None) -> Ite
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
             words = [*folders.override(), *overrides]
             cfg = compose("config", words, return_hydra_config=True)
+        require_inside(cfg.hydra.runtime.choices)
         job.set_config(cfg)
         yield cfg
     except (HydraException, OmegaConfBaseException) as error:
@@ -51,6 +53,16 @@ def composition(overrides: Sequence[str], folders: Folders | None = None) -> Ite
         raise UserError(explained(error, folders, known)) from error
     finally:
         application.hydra, job.cfg = running
+
+
+def require_inside(choices: Mapping[str, Any]) -> None:
+    """Raises a UserError if the name of a chosen option is a path to a file elsewhere."""
+    for group, option in choices.items():
+        if isinstance(option, str) and leaves(option):
+            raise UserError(
+                f"{group}={option}: give the name of an option, not a path; for options of your "
+                "own there is --config-dir"
+            )
 
 
 def composed(overrides: Sequence[str], folders: Folders | None = None) -> Config:
@@ -67,6 +79,8 @@ def to_config(cfg: DictConfig, folders: Folders | None = None) -> Config:
         OmegaConf.to_container(settings(cfg), resolve=True, throw_on_missing=True),
     )
     tree["sampler"] = with_named_phases(tree["sampler"], lambda name: phase(name, folders))
+    if folders.recorded is not None:
+        require_known_classes(tree, folders.recorded)
     return typed(Config, tree, "")
 
 

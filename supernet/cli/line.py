@@ -21,8 +21,8 @@ PARTS = ("sampler", "learner", "modifier", "guard", "searcher")  # the groups th
 
 @dataclass
 class CommandLine:
-    """The parts of a command line: the command, the folder of ``from=``, the flags of Hydra, the
-    overrides, and the folders of options.
+    """The parts of a command line: the command, the folder of ``from=`` and whether it is trusted,
+    the flags of Hydra, the overrides, and the folders of options.
     """
 
     command: str = "run"
@@ -30,6 +30,8 @@ class CommandLine:
     flags: list[str] = field(default_factory=list)
     overrides: list[str] = field(default_factory=list)
     folders: Folders = field(default_factory=Folders)
+    typed: tuple[str, ...] = ()  # the overrides that the user typed, without recorded ones
+    trust: bool = False  # the user says that recorded classes and folders of options may be used
 
     @property
     def sweeps(self) -> bool:
@@ -79,6 +81,8 @@ def parse(arguments: Sequence[str] | None) -> CommandLine:
             line.command = word
         elif word.startswith("from="):
             line.parent = Path(word.removeprefix("from=")).expanduser().resolve()
+        elif word.startswith("trust="):
+            line.trust = yes(word)
         elif "=" in word or word.startswith("~"):
             line.overrides += [readable(override, line.folders) for override in spelled_out(word)]
         else:
@@ -89,7 +93,20 @@ def parse(arguments: Sequence[str] | None) -> CommandLine:
             f"{' '.join(commands)}: one command at a time; supernet --help says what each includes"
         )
     line.overrides = added(line.overrides)
+    line.typed = tuple(line.overrides)
     return line
+
+
+def yes(word: str) -> bool:
+    """Whether ``KEY=true`` was typed.
+
+    Raises:
+        UserError: the value is neither true nor false.
+    """
+    key, _, value = word.partition("=")
+    if value not in ("true", "false"):
+        raise UserError(f"{word}: {key} is true or false")
+    return value == "true"
 
 
 def spelled_out(word: str) -> list[str]:

@@ -96,5 +96,6 @@ Settings of a whole run, chosen as experiment=default_method
 
 Settings are changed as search.epochs=10; `supernet --cfg job` prints all of them with their values.
 from=RUN_DIR goes on from a run: in its folder, or in a new one if the overrides change what was
-computed. -m runs every combination: supernet -m method=darts,spos seed=0,1,2
+computed. trust=true lets that run use classes and options that are not of this package.
+-m runs every combination: supernet -m method=darts,spos seed=0,1,2
 --config-dir DIR adds options of your own: DIR/space/mine.yaml is chosen as space=mine."""

@@ -16,10 +16,25 @@ def conf_dir() -> Path:
 
 
 @dataclass(frozen=True)
+class Recorded:
+    """Some settings come from the run in ``folder``, which may be someone else's. ``classes`` are
+    those that the user has named on the command line; see :mod:`supernet.cli.trust`.
+    """
+
+    folder: Path
+    classes: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
 class Folders:
-    """The package's YAML, and the folders of ``--config-dir``, which have the same groups."""
+    """The package's YAML, and the folders of ``--config-dir``, which have the same groups.
+
+    ``recorded`` is set if the overrides that choose among them come from the folder of a run that
+    the user has not said to trust.
+    """
 
     own: tuple[Path, ...] = ()
+    recorded: Recorded | None = None
 
     @classmethod
     def of(cls, folders: Iterable[Path]) -> "Folders":

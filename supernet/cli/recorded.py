@@ -14,6 +14,7 @@ from supernet.cli.composition import settings
 from supernet.cli.options import Folders
 from supernet.errors import UserError
 from supernet.files import write_text
+from supernet.shapes import Overrides, Places, read
 
 
 def record(folder: Path, cfg: DictConfig, overrides: Sequence[str], folders: Folders) -> None:
@@ -27,16 +28,24 @@ def record(folder: Path, cfg: DictConfig, overrides: Sequence[str], folders: Fol
         write_text(folder / ".hydra" / "overrides.yaml", yaml.safe_dump(list(overrides)))
 
 
-def folders_of(folder: Path) -> Folders:
+def folders_of(folder: Path, trusted: bool) -> Folders:
     """The folders of options that the run in ``folder`` was started with.
 
+    Their files can set anything and name any class. Which folders they are is recorded, so they are
+    only used if the user says that ``folder`` is ``trusted``.
+
     Raises:
-        UserError: one of them does not exist any more.
+        UserError: it is not trusted, or one of the folders does not exist any more.
     """
     path = folder / ".hydra" / "folders.yaml"
     if not path.is_file():
         return Folders()
-    places = yaml.safe_load(path.read_text(encoding="utf-8"))
+    places = read(path, Places)
+    if not trusted:
+        raise UserError(
+            f"{path}: the run has options of its own, from {', '.join(places)}; if you trust them, "
+            f"add trust=true, or give the folder anew: --config-dir={places[0]}"
+        )
     return Folders.of(map(Path, places))
 
 
@@ -64,4 +73,4 @@ def overrides_of(folder: Path, command: str, setting: str = "from") -> list[str]
             f"{setting}={folder}: there is no {record.relative_to(folder)} in it, which says how "
             "it was started; restore it"
         )
-    return yaml.safe_load(record.read_text(encoding="utf-8")) or []
+    return read(record, Overrides)

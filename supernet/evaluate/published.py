@@ -43,31 +43,51 @@ def read_published(setting: str, path: Path, *wanted: str) -> Published:
     averaged over the seeds. ``setting`` is the setting that holds the path, for messages.
 
     Raises:
-        UserError: the file cannot be read, or it has no ``arch`` or lacks a column that is
-            ``wanted``.
+        UserError: the file cannot be read, it has no ``arch`` or lacks a column that is ``wanted``,
+            or a figure is not finite.
     """
+    where = f"{setting}={path}"
     try:
-        with np.load(path) as file:
+        # A pickle could run code. numpy does not close a file that it cannot read.
+        with open(path, "rb") as handle, np.load(handle, allow_pickle=False) as file:
             arrays = dict(file)
-    except (OSError, ValueError, EOFError) as error:
+    except Exception as error:  # a damaged file can raise almost any exception
+        said = " ".join(str(error).split())
         raise UserError(
-            f"{setting}={path}: cannot be read ({error}); expected an npz file with arch and "
-            f"{wanted[0]}"
+            f"{where}: cannot be read ({said}); expected an npz file with arch and {wanted[0]}"
         ) from error
+    for name, array in arrays.items():
+        if not isinstance(array, np.ndarray):  # numpy returns the bytes of any other member
+            raise UserError(f"{where}: {name} is not an array of numpy; leave it out or restore it")
     if "arch" not in arrays:
         raise UserError(
-            f"{setting}={path}: has no arch, only {', '.join(arrays)}; the names of the "
-            "architectures"
+            f"{where}: has no arch, only {', '.join(arrays)}; the names of the architectures"
         )
-    rows = {str(text): row for row, text in enumerate(arrays.pop("arch"))}
-    columns = {
-        name: array if array.ndim == 1 else array.mean(axis=1)
-        for name, array in arrays.items()
-        if array.shape[:1] == (len(rows),)
-        and np.issubdtype(array.dtype, np.number)
-        and array.ndim <= 2
-    }
+    names = arrays.pop("arch")
+    if names.ndim != 1 or names.dtype.kind != "U":
+        raise UserError(f"{where}: arch must be one text for each architecture")
+    rows = {str(text): row for row, text in enumerate(names)}
+    if len(rows) < len(names):
+        twice = next(text for row, text in enumerate(names) if rows[str(text)] != row)
+        raise UserError(f"{where}: has {twice} twice; keep one of its rows")
+    columns = {name: array for name, array in arrays.items() if is_column(array, len(rows))}
     for column in wanted:
         if column not in columns:
-            raise UserError(f"{setting}={path}: column {unknown(column, list(columns))}")
-    return Published(rows, columns)
+            raise UserError(f"{where}: column {unknown(column, list(columns))}")
+    for name, array in columns.items():
+        if not np.isfinite(array).all():
+            raise UserError(
+                f"{where}: column {name} has figures that are NaN or infinite; correct "
+                "them, or leave the column or these architectures out"
+            )
+    return Published(
+        rows, {name: a if a.ndim == 1 else a.mean(axis=1) for name, a in columns.items()}
+    )
+
+
+def is_column(array: np.ndarray, architectures: int) -> bool:
+    """Whether an array has a number, or one for each seed, for each architecture."""
+    numbers = array.dtype.kind in "iuf"
+    return (
+        numbers and array.shape[:1] == (architectures,) and array.ndim in (1, 2) and array.size > 0
+    )

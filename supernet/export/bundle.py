@@ -33,8 +33,9 @@ from torch import Tensor, nn
 
 from supernet.errors import UserError
 from supernet.export.source import network_source, run_source
-from supernet.files import atomic, read_json, write_json, write_text
+from supernet.files import atomic, write_json, write_text
 from supernet.mixture import Architecture
+from supernet.shapes import Bundle, read
 from supernet.spaces.space import Space
 from supernet.task import Task
 
@@ -210,17 +211,14 @@ def load_bundle(folder: str | os.PathLike[str]) -> nn.Module:
 
 def _described(folder: Path) -> dict[str, str]:
     """The files and checksums that ``bundle.json`` lists."""
-    bundle = read_json(folder / "bundle.json")
-    if (
-        not isinstance(bundle, dict)
-        or bundle.get("schema") != SCHEMA
-        or not isinstance(bundle.get("files"), dict)
-    ):
+    path = folder / "bundle.json"
+    bundle = read(path, Bundle)
+    if bundle["schema"] != SCHEMA:
         raise UserError(
-            f"{folder / 'bundle.json'} does not describe an export of schema {SCHEMA}; export the "
-            "network again"
+            f"{path} does not describe an export of schema {SCHEMA}; export the network again"
         )
-    return bundle["files"]
+    files: dict[str, str] = bundle["files"]
+    return files
 
 
 def _rebuild(folder: Path) -> nn.Module:

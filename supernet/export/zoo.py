@@ -9,7 +9,7 @@ from torch import nn
 
 from supernet.errors import UserError
 from supernet.export.bundle import load_bundle
-from supernet.files import read_json
+from supernet.shapes import ExportedArchitecture, read
 
 # timm's register_model looks here for the configurations of this module's models.
 default_cfgs: dict[str, Any] = {}
@@ -29,7 +29,7 @@ def register_timm(folder: str | os.PathLike[str], name: str) -> None:
     """
     folder = Path(folder).resolve()
     load_bundle(folder)
-    about = read_json(folder / "architecture.json")
+    about = read(folder / "architecture.json", ExportedArchitecture)
     settings = {
         "file": str(folder / "model.safetensors"),
         "input_size": tuple(about["input_shape"]),

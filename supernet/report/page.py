@@ -9,13 +9,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from supernet.files import read_json, write_text
 from supernet.report import pictures, series, values
 from supernet.report.summary import percent, thousands
 from supernet.report.values import Results
+from supernet.shapes import Settings, read
 from supernet.track.jsonlines import read_rows
 
 
@@ -30,7 +30,7 @@ def write_report(folder: Path) -> Path:
     folder = Path(folder)
     results, rows = read_json(folder / "results.json"), read_rows(folder / "metrics.jsonl")
     settings = folder / ".hydra" / "config.yaml"
-    config = yaml.safe_load(settings.read_text(encoding="utf-8")) if settings.exists() else {}
+    config = read(settings, Settings) if settings.exists() else {}
     path = folder / "report.html"
     write_text(path, page(results.get("name") or folder.resolve().name, results, rows, config))
     return path

@@ -17,6 +17,7 @@ from typing import Any
 
 from supernet.errors import UserError
 from supernet.files import atomic, read_json, write_json
+from supernet.shapes import RunState, checked
 from supernet.train.checkpoint import Checkpoints
 
 SCHEMA = 2
@@ -56,6 +57,7 @@ class State:
                 f"{path}: its schema is {schema}, not {SCHEMA}; this run needs another version of "
                 "supernet"
             )
+        checked({"schema": schema, **value}, RunState, path)
         return cls(Path(folder), **value)
 
     def write(self) -> None:

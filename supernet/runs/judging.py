@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from supernet.data import evaluation_batches
 from supernet.errors import UserError
 from supernet.evaluate.accuracy import Judgement, inherited_accuracy
-from supernet.files import read_json, write_json
+from supernet.files import write_json
 from supernet.mixture import Architecture, Mixture
 from supernet.runs.setup import Setup
+from supernet.shapes import Judged, read
 
 if TYPE_CHECKING:
     from supernet.runs.work import Work
@@ -66,7 +67,7 @@ def kept_judgements(work: "Work", key: str) -> Iterator[tuple[Known, Callable[[]
     path, saved = work.folder / "checkpoints" / f"judged-{key}.json", time.monotonic()
     known: Known = {}
     if path.exists():
-        for entry in read_json(path):
+        for entry in read(path, list[Judged]):
             judgement = Judgement(**entry["judgement"])
             known[Architecture.from_dict(entry), entry["share"]] = judgement
 

@@ -119,7 +119,7 @@ def start_weights(work: "Work", key: str) -> dict[str, Tensor]:
             f"{checkpoints.path(Search().name)} is missing: the search starts from the weights in "
             "it; restore it"
         )
-    return saved["state"]["supernet"]
+    return checkpoints.weights(Search().name, saved, "supernet")
 
 
 def searched_before(work: "Work") -> dict[str, Any]:
@@ -178,5 +178,5 @@ def trained_supernet(work: "Work", number: int | None = None) -> SearchStage:
             f"{work.checkpoints.path(job.name)} is missing: the trained supernet was there; "
             "restore it"
         )
-    stage.load_state_dict(saved["state"])
+    work.checkpoints.restore(stage, saved)
     return stage

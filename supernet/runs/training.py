@@ -160,7 +160,7 @@ def trained_network(work: "Work", job: Train) -> nn.Module:
             f"{work.checkpoints.path(stage.name)} is missing: the trained network was there; "
             "restore it"
         )
-    stage.load_state_dict(saved["state"])
+    work.checkpoints.restore(stage, saved)
     return stage.trained().eval()
 
 
@@ -201,7 +201,7 @@ def warm_start(work: "Work", index: int) -> dict[str, Any]:
             f"retrain.warm_start={folder}: the network {name} that was there when this run began "
             "is gone; restore it"
         )
-    weights = saved["state"]["average"] or saved["state"]["network"]
+    weights = Checkpoints(folder / "checkpoints").weights(name, saved, "average", "network")
     return {"from": str(folder), "weights": weights, "of": work.space.decode(done["text"])}
 
 

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from supernet.errors import UserError
+from supernet.files import from_json
+from supernet.shapes import LogPlace, Row, checked
 from supernet.track.interface import Tracker
 
 
@@ -51,7 +53,7 @@ class JsonLines(Tracker):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.close()
-        self._length = state["bytes"]
+        self._length = checked(state, LogPlace, f"the state of {self.path}")["bytes"]
 
     def close(self, exit_code: int = 0) -> None:
         if self._file is not None:
@@ -96,7 +98,7 @@ def read_rows(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """The rows of a file, without an incomplete last line. A missing file has no rows.
 
     Raises:
-        UserError: a complete line is not JSON.
+        UserError: a complete line is not JSON, or is not a row.
     """
     return rows_from(Path(path), 0)[0] if Path(path).exists() else []
 
@@ -105,13 +107,14 @@ def rows_from(path: Path, start: int) -> tuple[list[dict[str, Any]], int]:
     """The complete rows of a file from the byte ``start`` on, and the byte at which they end.
 
     Raises:
-        UserError: a line is not JSON.
+        UserError: a line is not JSON, or is not a row.
     """
     with open(path, "rb") as file:
         file.seek(start)
         content = file.read()
     whole = content[: content.rfind(b"\n") + 1]  # without an incomplete last line
     try:
-        return [json.loads(line) for line in whole.splitlines()], start + len(whole)
-    except ValueError as error:
+        rows = [from_json(line) for line in whole.splitlines()]
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged ({error}); restore it or remove it") from error
+    return checked(rows, list[Row], path), start + len(whole)

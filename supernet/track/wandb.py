@@ -3,7 +3,6 @@
 The package is imported only when a run starts to use it.
 """
 
-import json
 import os
 import secrets
 import shutil
@@ -13,8 +12,10 @@ from pathlib import Path
 from typing import Any, cast
 
 from supernet.errors import UserError, unknown
-from supernet.files import read_json, write_json
+from supernet.files import within, write_json
+from supernet.shapes import WandBJob, read
 from supernet.track.interface import Tracker
+from supernet.track.jsonlines import rows_from
 
 MODES = ("offline", "online", "disabled")
 
@@ -142,11 +143,9 @@ class WandB(Tracker):
         path = self._folder / "metrics.jsonl"
         if not path.exists():
             return
-        with open(path, "rb") as file:
-            file.seek(self._offset)
-            for line in file:
-                self._send(json.loads(line))
-            self._offset = file.tell()
+        rows, self._offset = rows_from(path, self._offset)
+        for row in rows:
+            self._send(row)
 
     def _send(self, row: dict[str, Any]) -> None:
         stage, step, index = row.pop("stage"), row.pop("step"), self._rows
@@ -164,8 +163,8 @@ class WandB(Tracker):
 
         for name, described in artifacts.items():
             artifact = wandb.Artifact(name, type=described["kind"])
-            for path in map(self._folder.joinpath, described["paths"]):
-                if path.is_file():
+            for name in described["paths"]:
+                if (path := within(self._folder, name)).is_file():
                     # immutable: W&B need not first copy the file to the user's home
                     artifact.add_file(str(path), policy="immutable")
             self._run.log_artifact(artifact)
@@ -177,7 +176,7 @@ class WandB(Tracker):
         path = self._folder / "wandb" / "job.json"
         if not path.exists():
             write_json(path, {"id": secrets.token_hex(4)})
-        kept: dict[str, Any] = read_json(path)
+        kept: dict[str, Any] = read(path, WandBJob)
         return kept
 
     def _keep(self, **values: Any) -> None:

@@ -89,4 +89,6 @@ class CandidateStage(RetrainStage):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
+        if state["steps"] > self.steps:
+            raise ValueError(f"{state['steps']} steps of {self.steps}")
         self.curve, self.steps = list(state["curve"]), state["steps"]

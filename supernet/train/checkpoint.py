@@ -6,16 +6,29 @@ loop decides when to write one.
 
 import time
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
 from supernet.errors import UserError
 from supernet.files import atomic
+from supernet.shapes import Checkpoint, checked
 
 VERSION = 1
+
+
+class Restorable(Protocol):
+    """A stage, as far as a checkpoint knows it; see :class:`supernet.train.loop.Stage`."""
+
+    name: str
+    steps: int
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
 @dataclass
@@ -51,6 +64,8 @@ class Checkpoints:
     def load(self, stage: str, key: str) -> dict[str, Any] | None:
         """The last checkpoint of ``stage``, with its tensors on the CPU; ``None`` if there is none.
 
+        Only tensors and plain values are read (``weights_only``), so that no code can run.
+
         Raises:
             UserError: the file is damaged, or it was written by another version, for another stage,
                 or with another ``key`` (other settings).
@@ -82,4 +97,64 @@ class Checkpoints:
                 f"checkpoint {path} was written with other settings (another space, method, data "
                 f"or seed); remove it to start the stage {stage} anew, or start in a new folder"
             )
-        return state
+        advice = f"remove it to start the stage {stage} anew"
+        content: dict[str, Any] = checked(state, Checkpoint, f"checkpoint {path}", advice)
+        return content
+
+    def restore(self, stage: Restorable, saved: dict[str, Any]) -> None:
+        """Restores a fresh ``stage`` from its checkpoint, the value of :meth:`load`.
+
+        Raises:
+            UserError: the state in the checkpoint does not fit the stage. The parts of a stage
+                raise errors of many types; here they become one line.
+        """
+        try:
+            require_kind(saved["state"], stage.state_dict(), "state")
+            stage.load_state_dict(saved["state"])
+            step, done = saved["step"], getattr(stage, "done", saved["step"])
+            if step > stage.steps or step != done:
+                raise ValueError(f"it is at step {step} of {stage.steps}, and has done {done}")
+        except UserError:
+            raise
+        except Exception as error:
+            said = " ".join(str(error).split())[:200]
+            raise UserError(
+                f"checkpoint {self.path(stage.name)} does not fit ({type(error).__name__}: {said});"
+                f" remove it to start the stage {stage.name} anew"
+            ) from error
+
+    def weights(self, stage: str, saved: dict[str, Any], *names: str) -> dict[str, torch.Tensor]:
+        """The weights in a checkpoint of ``stage``: of the parts ``names`` of its state, the first
+        that is there.
+
+        Raises:
+            UserError: there are none.
+        """
+        parts = (saved["state"].get(name) for name in names)
+        found = next((part for part in parts if part), None)
+        if not isinstance(found, dict) or not all(
+            isinstance(name, str) and isinstance(value, torch.Tensor)
+            for name, value in found.items()
+        ):
+            raise UserError(f"checkpoint {self.path(stage)} is damaged (no weights); restore it")
+        return found
+
+
+def require_kind(saved: Any, fresh: Any, where: str) -> None:
+    """Raises a ValueError unless a ``saved`` state is made of the same kinds of values as a
+    ``fresh`` one.
+
+    A fresh state may lack what training adds: its empty values, and ``None``, say nothing. Shapes
+    are left to the parts, because a supernet may have been replaced by a larger one.
+    """
+    if fresh is None:
+        return
+    kinds: Any = (int, float) if isinstance(fresh, float) else type(fresh)
+    fits = isinstance(saved, kinds) and isinstance(saved, bool) == isinstance(fresh, bool)
+    if not fits:
+        raise ValueError(f"{where} is {type(saved).__name__}, not {type(fresh).__name__}")
+    if isinstance(fresh, Mapping):
+        for name in fresh.keys() & saved.keys():
+            require_kind(saved[name], fresh[name], f"{where}.{name}")
+    elif isinstance(fresh, torch.Tensor) and (saved.dtype, saved.ndim) != (fresh.dtype, fresh.ndim):
+        raise ValueError(f"{where} is a tensor of another kind")

@@ -123,12 +123,12 @@ def run_stage(
     step, sums, counts, seconds, peak = 0, {}, {}, 0.0, 0
     parts: dict[str, float] = getattr(stage, "parts", {})
     saved = checkpoints.load(stage.name, stage.key) if checkpoints else None
-    if saved:
+    if saved and checkpoints:
         step, sums, counts, seconds, peak = (
             saved[k] for k in ("step", "sums", "counts", "seconds", "peak_memory_bytes")
         )
         parts |= {name: value for name, value in saved["parts"].items() if name in parts}
-        stage.load_state_dict(saved["state"])
+        checkpoints.restore(stage, saved)
         tracker.load_state_dict(saved["tracker"])
     started = time.perf_counter() - seconds
 

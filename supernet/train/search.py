@@ -166,7 +166,7 @@ class SearchStage:
             resized = phase.resized(self.space)
             supernet = resized.supernet(self.data.task)
         if start is not None:
-            supernet.load_state_dict(start)
+            load_start(supernet, start)
         supernet.to(self.device).to(memory_format=torch.channels_last)
         set_recompute(supernet, self.settings.recompute)
         if phase.fresh:
@@ -294,11 +294,28 @@ class SearchStage:
                 table.copy_(state["logits"][name])
         for name in STATEFUL:
             getattr(self, name).load_state_dict(state[name])
+        if not 0 <= state["done"] <= state["steps"] <= self.planned:
+            raise ValueError(f"{state['done']} of {state['steps']} steps, planned {self.planned}")
         self.steps, self.done = state["steps"], state["done"]
 
 
 # attributes of the stage whose own ``state_dict`` is part of the stage's
 STATEFUL = ("sampler", "learner", "weight_batches", "architecture_batches", "streams", "watch")
+
+
+def load_start(supernet: nn.Module, start: Mapping[str, Tensor]) -> None:
+    """Loads the weights that a search starts from.
+
+    Raises:
+        UserError: they belong to another supernet.
+    """
+    try:
+        supernet.load_state_dict(start)
+    except RuntimeError as error:
+        raise UserError(
+            "the weights that the search starts from do not fit its supernet: the checkpoint of "
+            "the run that it goes on from is damaged; restore it, or start without from="
+        ) from error
 
 
 def require_search(

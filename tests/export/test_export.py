@@ -288,7 +288,7 @@ def test_a_spoilt_or_missing_file_is_named(copied, name):
 
 def test_another_file_in_place_of_bundle_json_is_one_line(copied):
     (copied.folder / "bundle.json").write_text("[1, 2]")
-    with pytest.raises(UserError, match="does not describe an export"):
+    with pytest.raises(UserError, match=r"bundle\.json is damaged .*remove it"):
         load_bundle(copied.folder)
 
 

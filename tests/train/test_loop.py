@@ -190,7 +190,17 @@ def test_a_checkpoint_is_written_when_the_interval_has_passed_and_not_before(tmp
 
 # --- files that are no good
 
-STATE = {"key": "k", "tensor": torch.arange(10_000.0), "step": 3}
+STATE = {
+    "key": "k",
+    "step": 3,
+    "sums": {},
+    "counts": {},
+    "seconds": 0.0,
+    "peak_memory_bytes": 0,
+    "parts": {},
+    "state": {"tensor": torch.arange(10_000.0)},
+    "tracker": {},
+}
 
 
 def spoilt(content: bytes) -> dict[str, bytes]:
@@ -223,7 +233,7 @@ def test_every_flipped_bit_of_a_tensor_is_found(tmp_path):
     checkpoints = Checkpoints(tmp_path)
     path = checkpoints.save("search", STATE)
     content = path.read_bytes()
-    start = content.index(STATE["tensor"].numpy().tobytes())
+    start = content.index(STATE["state"]["tensor"].numpy().tobytes())
     for place in range(start, start + 40_000, 997):
         path.write_bytes(content[:place] + bytes([content[place] ^ 16]) + content[place + 1 :])
         with pytest.raises(UserError, match="damaged"):

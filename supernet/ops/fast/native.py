@@ -14,7 +14,6 @@ import hashlib
 import os
 import shutil
 import subprocess
-import tempfile
 import warnings
 from collections.abc import Sequence
 from functools import cache
@@ -23,6 +22,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+
+from supernet.ops.fast.kept import kept
 
 SOURCES = [
     Path(__file__).with_name(name)
@@ -59,7 +60,8 @@ def kernels() -> ctypes.CDLL:
 
 
 def built(compiler: str) -> Path:
-    """The library in the user's cache. It is compiled if it is not there.
+    """The library in the user's cache. It is compiled if it is not there; see
+    :mod:`supernet.ops.fast.kept`.
 
     Its name holds a hash of the sources, the compiler and its options, and what the processor can
     do, because several machines may share the home that the cache is in.
@@ -71,17 +73,13 @@ def built(compiler: str) -> Path:
     processor = next((line for line in lines if line.startswith(b"flags")), b"")
     texts = [source.read_bytes() for source in SOURCES]
     content = b"\0".join([*texts, repr(flags).encode(), version, processor])
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "supernet"
-    target = folder / f"kernels-{hashlib.sha256(content).hexdigest()[:16]}.so"
-    if not target.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder) as temporary:
-            new = Path(temporary) / target.name
-            files = [source for source in SOURCES if source.suffix == ".c"]
-            command: list[str | Path] = [compiler, *flags, "-o", new, *files]
-            subprocess.run(command, capture_output=True, check=True, timeout=60)
-            new.replace(target)
-    return target
+
+    def compile_to(path: Path) -> None:
+        files = [source for source in SOURCES if source.suffix == ".c"]
+        command: list[str | Path] = [compiler, *flags, "-o", path, *files]
+        subprocess.run(command, capture_output=True, check=True, timeout=60)
+
+    return kept(hashlib.sha256(content).hexdigest()[:16], compile_to)
 
 
 def reason(error: Exception) -> str:

@@ -1,5 +1,6 @@
 """How the C kernels are compiled, and what happens if they cannot be compiled."""
 
+import hashlib
 import os
 from contextlib import nullcontext
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 from supernet.ops.fast import native
+from supernet.ops.fast.kept import kept, sound
 from supernet.ops.fast.native import built, library, supported
 
 FAILING = """#!/bin/sh
@@ -72,3 +74,96 @@ def test_they_are_compiled_for_the_processor_that_is_asked_for(monkeypatch, tmp_
         assert f"-march={march} " in libraries[march].read_text()
     assert libraries["native"] != libraries["x86-64-v3"]
     assert len(list(tmp_path.rglob("*.so"))) == 2
+
+
+# --- the cache: what is loaded is what was compiled, by this user
+
+
+def cut_short(path):
+    path.write_bytes(path.read_bytes()[:3000])
+
+
+def one_bit(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def emptied(path):
+    path.write_bytes(b"")
+
+
+def another(path):
+    path.write_bytes(b"another library")
+
+
+def written_by_the_group(path):
+    path.chmod(0o770)
+
+
+def written_by_everyone(path):
+    path.chmod(0o707)
+
+
+def a_link(path):
+    elsewhere = path.with_name("elsewhere")
+    path.replace(elsewhere)
+    path.symlink_to(elsewhere)
+
+
+def open_folder(path):
+    path.parent.chmod(0o777)
+
+
+UNSOUND = [cut_short, one_bit, emptied, another, written_by_the_group, written_by_everyone]
+UNSOUND += [a_link, open_folder]
+
+
+@pytest.mark.parametrize("spoil", UNSOUND, ids=lambda spoil: spoil.__name__)
+def test_an_unsound_library_is_compiled_anew(spoil, monkeypatch, tmp_path):
+    """The "library" is what the compiler of the test writes. The real one is 300 kB, too."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    calls = []
+
+    def compile_to(path):
+        calls.append(path)
+        path.write_bytes(bytes(range(256)) * 40)
+
+    path = kept("key", compile_to)
+    content = path.read_bytes()
+    assert kept("key", compile_to) == path and len(calls) == 1
+    spoil(path)
+    again = kept("key", compile_to)
+    assert len(calls) == 2 and again.read_bytes() == content
+    assert sound(again) and again.parent.stat().st_mode & 0o777 == 0o700
+    assert kept("key", compile_to) == again and len(calls) == 2
+    assert [file.suffix for file in path.parent.glob("*.so")] == [".so"]
+
+
+@pytest.mark.parametrize("whose", ["another user's", "a link", "in a folder that is open"])
+def test_a_folder_of_someone_else_gives_no_library(whose, monkeypatch, tmp_path):
+    home = tmp_path / "cache"
+    home.mkdir()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(home))
+    if whose == "another user's":
+        monkeypatch.setattr("supernet.ops.fast.kept.os.getuid", lambda: os.geteuid() + 1)
+    elif whose == "a link":
+        (tmp_path / "theirs").mkdir()
+        (home / "supernet").symlink_to(tmp_path / "theirs")
+    else:
+        home.chmod(0o777)
+    library.cache_clear()
+    try:
+        with pytest.warns(RuntimeWarning, match=r"were not built.*compiled kernels.*NATIVE=0"):
+            assert library() is None
+    finally:
+        library.cache_clear()
+    assert not list(tmp_path.rglob("*.so"))
+
+
+def test_the_library_on_disk_is_the_one_that_is_loaded():
+    """A process maps the file that has been verified, under the name that holds its checksum."""
+    if library() is None:
+        pytest.skip("no compiler here")
+    path = Path(library()._name)
+    assert sound(path) and path.stem.endswith(hashlib.sha256(path.read_bytes()).hexdigest())

@@ -1,0 +1,518 @@
+"""The shape of every file that a run folder holds, and the one way to read such a file.
+
+A file of the right name can be damaged, edited, or someone else's. So each file has a shape here,
+and a reader gets the content only if it has this shape. Everything else is one line that says which
+entry of which file is wrong. No reader needs checks of its own.
+
+A shape says what the readers of the file rely on. In a part that can grow (the results of jobs),
+further entries are allowed.
+"""
+
+from functools import cache
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Annotated, Any, NotRequired
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    with_config,
+)
+from typing_extensions import TypedDict
+
+from supernet.errors import UserError
+from supernet.files import parsed, read_json
+
+CLOSED = ConfigDict(strict=True, extra="forbid")  # no other entries
+OPEN = ConfigDict(strict=True, extra="allow")
+
+Count = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
+Real = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Amount = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]  # seconds, for example
+Share = Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False)]
+Text = Annotated[str, Field(strict=True)]
+Name = Annotated[str, Field(strict=True, pattern=r"^[A-Za-z0-9_.\-]+$")]
+Interval = Annotated[list[Real], Field(min_length=2, max_length=2)] | None
+Edge = Annotated[list[Text], Field(min_length=3, max_length=3)]  # source, target, operation
+
+
+def inside(path: str) -> str:
+    """The path, if it leads to a file inside the folder of the run on every system."""
+    for kind in (PurePosixPath(path), PureWindowsPath(path)):
+        if not path or kind.is_absolute() or kind.drive or kind.root or ".." in kind.parts:
+            raise ValueError("must be a path inside the folder of the run")
+    return path
+
+
+Inside = Annotated[str, Field(strict=True), AfterValidator(inside)]
+
+# --- .hydra
+
+Overrides = list[Text]  # overrides.yaml
+Places = Annotated[list[Text], Field(min_length=1)]  # folders.yaml
+
+
+@with_config(OPEN)
+class Judging(TypedDict, total=False):
+    cost: Text
+
+
+@with_config(OPEN)
+class Settings(TypedDict, total=False):
+    """``config.yaml``. The report shows it; nothing is built from it."""
+
+    judge: Judging
+
+
+# --- what jobs compute
+
+
+@with_config(OPEN)
+class Part(TypedDict):
+    seconds: Amount
+
+
+@with_config(OPEN)
+class Size(TypedDict):
+    """A setting that makes a run cheaper: its value, and that of the paper or the data."""
+
+    setting: Text
+    value: Real | list[Real] | None
+    full: Real | list[Real] | None
+
+
+@with_config(OPEN)
+class Fired(TypedDict):
+    guard: Text
+    epoch: Count
+    what: Text
+
+
+@with_config(OPEN)
+class Instrument(TypedDict):
+    title: Text
+    meaning: Text
+    prefixes: list[Text]
+
+
+@with_config(OPEN)
+class SearchKeys(TypedDict):
+    start: Text | None
+    weights: Text
+    method: Text
+
+
+@with_config(OPEN)
+class Searched(TypedDict):
+    """One supernet, or all of a search taken together."""
+
+    seconds: Amount
+    steps: Count
+    peak_memory_bytes: Count
+    parts: dict[Text, Part]
+    guards: list[Fired]
+    instruments: dict[Text, Instrument]
+    epochs: Count
+    method: Text
+    warm_start: "Searched | None"
+    fidelity: dict[Text, Size]
+
+
+class Search(Searched):
+    keys: SearchKeys
+
+
+class Origin(Search):
+    """The search of the parent run."""
+
+    key: Text
+
+
+@with_config(OPEN)
+class OnFront(TypedDict):
+    """An architecture on the Pareto front. Further entries are further costs."""
+
+    text: Text
+    accuracy: Share
+    loss: Real
+    params: Real
+    madds: Real
+    latency_ms: NotRequired[Real]
+
+
+def alike(rows: list[OnFront]) -> list[OnFront]:
+    """The rows, if all have the same entries."""
+    if any(row.keys() != rows[0].keys() for row in rows):
+        raise ValueError("all rows must have the same entries")
+    return rows
+
+
+@with_config(OPEN)
+class Found(TypedDict):
+    """What the searcher did."""
+
+    searcher: Text
+    inherited_accuracy: Share | None
+    evaluated: Count
+    judgements: Count
+    images: Count
+    seconds: Amount
+    pareto: NotRequired[Annotated[list[OnFront], AfterValidator(alike)]]
+
+
+@with_config(OPEN)
+class Judge(TypedDict):
+    best: Annotated[list[Text], Field(min_length=1)]
+    found: Found
+
+
+@with_config(OPEN)
+class Candidate(TypedDict):
+    text: Text
+    epochs: Count
+    ended: Annotated[bool, Field(strict=True)]
+    held_out_accuracy: Share
+    upper_bound: Real | None
+
+
+class TrainedCandidate(Candidate):
+    seconds: Amount
+    curve: Annotated[list[Share], Field(min_length=1)]
+
+
+@with_config(OPEN)
+class Architecture(TypedDict):
+    """``architecture.json``."""
+
+    space: Text
+    choices: dict[Text, list[Text]]
+    text: Text
+    graph: NotRequired[dict[Text, list[Edge]]]
+
+
+@with_config(OPEN)
+class Costs(TypedDict):
+    params: Count
+    madds: Count
+    latency_ms: NotRequired[Real]
+
+
+@with_config(OPEN)
+class Shortlist(TypedDict):
+    best: Text
+    seconds: Amount
+    candidates: list[Candidate]
+
+
+@with_config(OPEN)
+class Derived(TypedDict):
+    architecture: Architecture
+    cost: Costs
+    derive: Found
+    shortlist: NotRequired[Shortlist]
+
+
+@with_config(OPEN)
+class WarmStart(TypedDict):
+    weights: Count
+    of: Count
+
+
+class Trained(Costs):
+    seconds: Amount
+    steps: Count
+    peak_memory_bytes: Count
+    accuracy: Share
+    loss: Real
+    text: Text
+    fidelity: NotRequired[dict[Text, Size]]
+    warm_start: NotRequired[WarmStart]
+
+
+@with_config(OPEN)
+class MeasuredLatency(TypedDict):
+    rank_correlation: Real | None
+    mean_relative_error: Real
+    architectures: Count
+    seconds: Amount
+
+
+@with_config(OPEN)
+class GivenLatency(TypedDict):
+    table: Text
+    seconds: Amount
+
+
+@with_config(OPEN)
+class Exported(TypedDict):
+    folder: Inside
+
+
+@with_config(OPEN)
+class Correlation(TypedDict):
+    architectures: Count
+    tau: Real | None
+    tau_ci95: Interval
+    rho: Real | None
+    rho_ci95: Interval
+
+
+@with_config(OPEN)
+class Group(TypedDict):
+    all: Correlation
+    best_tenth: Correlation
+
+
+@with_config(OPEN)
+class RankedSupernet(TypedDict):
+    name: Text
+    folder: Text
+    seconds: Amount
+
+
+@with_config(OPEN)
+class Ranked(TypedDict):
+    architectures: Count
+    supernets: list[RankedSupernet]
+    against: dict[Text, Annotated[dict[Text, Group], Field(min_length=1)]]
+    points: list[dict[Text, Text | Real | None]]
+    seconds: Amount
+
+
+# --- state.json
+
+RESULTS: dict[str, Any] = {  # the kind of a job (``retrain`` of ``retrain/0``) -> its result
+    "latency": GivenLatency | MeasuredLatency,
+    "search/": Search,
+    "judge": Judge,
+    "candidate/": TrainedCandidate,
+    "derive": Derived,
+    "retrain/": Trained,
+    "random/": Trained,
+    "rank/": Trained,
+    "rank": Ranked,
+    "export": Exported,
+}
+
+
+@with_config(CLOSED)
+class Stage(TypedDict):
+    key: Text
+    result: dict[str, Any]
+
+
+@with_config(OPEN)
+class Memory(TypedDict):
+    key: Text
+    asked: Count
+    batch_size: Count
+    recompute: Annotated[bool, Field(strict=True)]
+
+
+def with_results(stages: dict[str, Stage]) -> dict[str, Stage]:
+    """The stages, if the result of each has the shape of its kind."""
+    for name, stage in stages.items():
+        kind, slash, number = name.partition("/")
+        if kind + slash not in RESULTS or (slash and not number.isdecimal()):
+            raise ValueError(f"{name!r} is not a job of this version")
+        try:
+            adapter(RESULTS[kind + slash]).validate_python(stage["result"])
+        except ValidationError as error:
+            raise ValueError(f"{name}: {first_of(error)}") from error
+    return stages
+
+
+@with_config(CLOSED)
+class RunState(TypedDict):
+    schema: Count
+    stages: NotRequired[Annotated[dict[Text, Stage], AfterValidator(with_results)]]
+    plan: NotRequired[Text | None]
+    parent: NotRequired[Text | None]
+    origin: NotRequired[Origin | None]
+    warm_start: NotRequired[list[Text] | None]
+    memory: NotRequired[Memory | None]
+
+
+# --- rows, judgements, the tracker, checkpoints
+
+
+def is_row(row: Any) -> Any:
+    """The row, if its stage is text, its step a number of steps, and the rest figures."""
+    if not isinstance(row, dict):
+        raise ValueError("must be a row, as {...}")
+    if not isinstance(row.get("stage"), str):
+        raise ValueError("stage must be text")
+    step = row.get("step")
+    if not isinstance(step, int) or isinstance(step, bool) or not 0 <= step < 2**63:
+        raise ValueError("step must be a whole number of at least 0")
+    for name, value in row.items():
+        if name != "stage" and isinstance(value, str | bool):
+            raise ValueError(f"{name} must be a number")
+        if name.startswith("logits/"):
+            parts = name.split("/", 3)
+            if len(parts) != 4 or not parts[2].isdecimal():
+                raise ValueError(f"{name} must be logits/GROUP/SLOT/OPTION")
+    return row
+
+
+Row = Annotated[dict[Text, Text | Real | None], BeforeValidator(is_row)]
+
+
+@with_config(CLOSED)
+class Judgement(TypedDict):
+    accuracy: Share
+    loss: Real
+    images: Count
+
+
+@with_config(OPEN)
+class Judged(TypedDict):
+    space: Text
+    choices: dict[Text, list[Text]]
+    share: Share
+    judgement: Judgement
+
+
+@with_config(CLOSED)
+class Artifact(TypedDict):
+    kind: Name
+    paths: list[Inside]
+
+
+@with_config(CLOSED)
+class WandBJob(TypedDict):
+    """``wandb/job.json``."""
+
+    id: Annotated[str, Field(strict=True, pattern=r"^[0-9a-z]+$")]
+    artifacts: NotRequired[dict[Name, Artifact]]
+    summary: NotRequired[dict[Text, Any]]
+
+
+def is_number(value: Any) -> Any:
+    """The value, if it is one number: a plain one, or a tensor with one element."""
+    plain = isinstance(value, int | float) and not isinstance(value, bool)
+    if not plain and (not hasattr(value, "numel") or value.numel() != 1):
+        raise ValueError("must be one number")
+    return value
+
+
+def counted(content: dict[str, Any]) -> dict[str, Any]:
+    """The content of a checkpoint, if each sum has a count."""
+    if content["sums"].keys() != content["counts"].keys():
+        raise ValueError("sums and counts must have the same names")
+    return content
+
+
+@with_config(OPEN)
+class CheckpointContent(TypedDict):
+    """A checkpoint, as :func:`supernet.train.loop.run_stage` writes it."""
+
+    version: Count
+    stage: Text
+    key: Text
+    step: Count
+    sums: dict[Text, Annotated[Any, AfterValidator(is_number)]]
+    counts: dict[Text, Annotated[int, Field(strict=True, ge=1)]]
+    seconds: Amount
+    peak_memory_bytes: Count
+    parts: dict[Text, Amount]
+    state: dict[Text, Any]
+    tracker: dict[Text, Any]
+
+
+Checkpoint = Annotated[CheckpointContent, AfterValidator(counted)]
+
+
+@with_config(OPEN)
+class LogPlace(TypedDict):
+    """How far a file of rows was written when a checkpoint was."""
+
+    bytes: Count
+
+
+# --- exports
+
+
+class Bundle(TypedDict):
+    """``bundle.json``."""
+
+    schema: Count
+    files: dict[Inside, Text]
+
+
+@with_config(OPEN)
+class ExportedArchitecture(TypedDict):
+    """What ``export/architecture.json`` says of the images that the network expects."""
+
+    input_shape: Annotated[list[Count], Field(min_length=3, max_length=3)]
+    classes: Count
+    mean: list[Real]
+    std: list[Real]
+
+
+# --- reading
+
+
+@cache
+def adapter(shape: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(shape)
+
+
+def first_of(error: ValidationError) -> str:
+    """The first thing that is wrong: where, and what."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    where, said = ".".join(str(part) for part in first["loc"]), first["msg"]
+    said = said.removeprefix("Value error, ")
+    return f"{where}: {said}" if where else said
+
+
+def checked(value: Any, shape: Any, where: Any, advice: str = "restore it or remove it") -> Any:
+    """The value, unchanged, if it has the ``shape``.
+
+    Raises:
+        UserError: it does not. ``where`` says where the value is from.
+    """
+    try:
+        adapter(shape).validate_python(value, strict=True)
+    except (ValidationError, RecursionError) as error:
+        said = first_of(error) if isinstance(error, ValidationError) else "it is nested too deeply"
+        raise UserError(f"{where} is damaged ({' '.join(said.split())}); {advice}") from error
+    return value
+
+
+def read(path: Path, shape: Any) -> Any:
+    """The content of a JSON or YAML file, if it has the ``shape``.
+
+    Raises:
+        UserError: there is no such file, or it cannot be parsed, or its content has another shape.
+    """
+    is_yaml = path.suffix == ".yaml"
+    value = parsed(path, from_yaml, "YAML") if is_yaml else read_json(path)
+    return checked(value, shape, path)
+
+
+class Plain(yaml.SafeLoader):  # type: ignore[misc]
+    """Reads plain values only: no tags that make objects, and no aliases, with which a file of some
+    lines can stand for gigabytes or contain itself.
+    """
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases are not allowed")
+        return super().compose_node(parent, index)
+
+
+def from_yaml(text: str) -> Any:
+    """The value that a YAML text stands for.
+
+    Raises:
+        ValueError: it is not YAML, or has tags or aliases.
+    """
+    try:
+        return yaml.load(text, Plain)
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from error
