@@ -1,13 +1,15 @@
 """Runs and times the README's commands as a new user would: in a fresh clone, with an empty home
 and empty caches.
 
-    python tools/fresh_clone.py [--pytest]
+    python tools/fresh_clone.py [--pytest] [KEY=VALUE ...]
 
-The clone holds only what is committed. It is in a temporary folder, which is removed at the end.
+The settings go to ``uv run supernet``. For each command it prints the seconds that passed, and the
+processor time of all its processes, installation included. The clone holds only what is committed. It is in a temporary folder, which is removed at the end.
 """
 
 import argparse
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -19,13 +21,12 @@ HERE = Path(__file__).resolve().parent.parent
 
 
 def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    arguments.add_argument(
-        "--pytest", action="store_true", help="run the tests as well, after the first command"
-    )
-    commands = ["pip install uv && uv run supernet"] + [
-        "uv run pytest"
-    ] * arguments.parse_args().pytest
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--pytest", action="store_true", help="run the tests as well, at the end")
+    parser.add_argument("settings", nargs="*", metavar="KEY=VALUE")
+    given = parser.parse_args()
+    run = shlex.join(["uv", "run", "supernet", *given.settings])
+    commands = [f"pip install uv && {run}"] + ["uv run pytest"] * given.pytest
     with tempfile.TemporaryDirectory() as folder:
         home, clone = Path(folder) / "home", Path(folder) / "clone"
         home.mkdir()
@@ -45,13 +46,21 @@ def main() -> None:
         }
         subprocess.run(["git", "clone", "-q", str(HERE), str(clone)], check=True)
         for command in commands:
-            started = time.monotonic()
+            started, used = time.monotonic(), processor_seconds()
             code = subprocess.run(command, shell=True, cwd=clone, env=environment).returncode
+            passed, used = time.monotonic() - started, processor_seconds() - used
             print(
-                f"{command}: exit code {code} after {time.monotonic() - started:.0f} s", flush=True
+                f"{command}: exit code {code} after {passed:.0f} s, {used:.0f} s of processor time",
+                flush=True,
             )
             if code:
                 sys.exit(code)
+
+
+def processor_seconds() -> float:
+    """The processor time of all processes that this one started and that have ended."""
+    times = os.times()
+    return times.children_user + times.children_system
 
 
 if __name__ == "__main__":
