@@ -81,6 +81,10 @@ ALLOWED = {
     },
     "config": {"cost", "errors", "evaluate", "train"},
 }
+for below in ALLOWED.values():
+    if "errors" in below:  # whoever may refuse a setting may also declare its bounds
+        below.add("bounds")
+ALLOWED["bounds"] = {"errors"}
 ALLOWED["environment"] = {"device"}
 PARTS = {"samplers", "learners", "modifiers", "guards", "instruments", "ops"}
 ALLOWED["runs"] = set(ALLOWED) - PARTS

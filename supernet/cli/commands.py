@@ -1,12 +1,14 @@
 """What each command does."""
 
 import contextlib
+import errno
 import itertools
 import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
@@ -16,7 +18,7 @@ from supernet.cli.composition import composed, composition, to_config
 from supernet.cli.launch import launch
 from supernet.cli.line import CommandLine, key
 from supernet.cli.options import Folders
-from supernet.cli.overrides import quoted, single_jobs
+from supernet.cli.overrides import literal, single_jobs
 from supernet.cli.recorded import folders_of, overrides_of, record
 from supernet.config import Config
 from supernet.errors import UserError
@@ -104,7 +106,10 @@ def prepared(line: CommandLine) -> CommandLine:
     setting = "hydra.sweep.dir" if line.sweeps else "hydra.run.dir"
     chosen = setting in map(key, line.overrides)
     with composition(single_jobs(line.overrides)[0], line.folders) as cfg:
-        folder = Path(OmegaConf.select(cfg, setting)).resolve()
+        written = OmegaConf.select(cfg, setting)
+    if not written.strip():
+        raise UserError(f"{setting}: is empty; say where: {setting}=FOLDER")
+    folder = Path(written).resolve()
     here = not chosen and not line.sweeps and line.parent is not None
     if here and line.parent is not None and goes_on(line, line.parent):
         folder = line.parent
@@ -112,7 +117,7 @@ def prepared(line: CommandLine) -> CommandLine:
         for overrides in each(line):
             Setup(composed(overrides, line.folders))
         folder = made(folder, shared=chosen)
-    return replace(line, overrides=[*line.overrides, f"{setting}={quoted(str(folder))}"])
+    return replace(line, overrides=[*line.overrides, f"{setting}={literal(str(folder))}"])
 
 
 def goes_on(line: CommandLine, folder: Path) -> bool:
@@ -132,6 +137,8 @@ def made(folder: Path, shared: bool = False) -> Path:
     ``folder-3``, ...
     """
     try:
+        if shared and folder.exists() and not folder.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, "there is a file of that name")
         for number in itertools.count(1):
             with contextlib.suppress(FileExistsError):
                 new = folder if number == 1 else folder.with_name(f"{folder.name}-{number}")
@@ -150,8 +157,10 @@ def made(folder: Path, shared: bool = False) -> Path:
 
 def job(line: CommandLine, cfg: DictConfig) -> None:
     """One job of the line, for which Hydra has made the configuration ``cfg``."""
-    folder = Path(HydraConfig.get().runtime.output_dir)
-    overrides = list(HydraConfig.get().overrides.task)
+    # as it is written: a folder may be called ${x}, and that is no reference
+    whole: Any = HydraConfig.instance().cfg
+    hydra: Any = OmegaConf.to_container(whole.hydra, resolve=False)
+    folder, overrides = Path(hydra["runtime"]["output_dir"]), hydra["overrides"]["task"]
     record(folder, cfg, overrides, line.folders)
     execute(line, to_config(cfg, line.folders), folder, overrides)
 

@@ -2,7 +2,7 @@
 
 import contextlib
 import difflib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, cast
 
 from hydra import compose, initialize_config_dir
@@ -71,6 +71,9 @@ def to_config(cfg: DictConfig, folders: Folders | None = None) -> Config:
         dict[str, Any],
         OmegaConf.to_container(settings(cfg), resolve=True, throw_on_missing=True),
     )
+    for method in tree["study"]["methods"]:
+        if method not in folders.options("method"):
+            raise UserError(f"study.methods: {unknown(method, folders.options('method'))}")
     tree["sampler"] = with_named_phases(tree["sampler"], lambda name: phase(name, folders))
     return typed(Config, tree, "")
 
@@ -150,8 +153,45 @@ def explained(error: Exception, folders: Folders, known: Callable[[], Sequence[s
         group, _, part = wrong.partition(".")
         if group in folders.groups() and part in folders.options(group):
             return f"{wrong}: {part} is not chosen, so it has no settings; add {group}=[{part}]"
-        near = difflib.get_close_matches(wrong, known(), n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]}?" if near else "see supernet --cfg job"
-        return f"{wrong}: there is no such setting; {hint}"
+        return f"{wrong}: there is no such setting; {hint(wrong, known(), folders)}"
     text = str(cause).splitlines()[0]
     return f"{at}: {text}" if at else str(error)
+
+
+def hint(wrong: str, known: Sequence[str], folders: Folders) -> str:
+    """What the user may have meant by the key ``wrong``, which is not one of the ``known`` ones.
+
+    A key that is only similar to another one is suggested if it stands in the same place. In
+    another place a key must have the same last name. Otherwise the settings in its place are
+    listed.
+    """
+    place, _, name = wrong.rpartition(".")
+    beside = {one.rpartition(".")[2]: one for one in known if one.rpartition(".")[0] == place}
+    beside.pop("_target_", None)
+    if near := similar(name, beside):
+        return f"did you mean {beside[near]}?"
+    group, _, rest = wrong.partition(".")
+    if group in folders.groups():
+        options = [option for option in folders.options(group) if has(folders, group, option, rest)]
+        if options:
+            return f"the chosen {group} has none; these have it: {', '.join(options)}"
+    if elsewhere := [one for one in known if one.rpartition(".")[2] == name]:
+        return f"did you mean {' or '.join(elsewhere)}?"
+    if place and beside:
+        return f"there are: {', '.join(beside.values())}"
+    if place and place not in known and (near := similar(place, {one.rpartition(".")[0] for one in known})):
+        return f"did you mean {near}?"
+    return f"see supernet --cfg {'hydra' if group == 'hydra' else 'job'}"
+
+
+def similar(word: str, words: Iterable[str]) -> str:
+    """The most similar of ``words``, "" if none is similar enough to be what was meant."""
+    return next(iter(difflib.get_close_matches(word, sorted(words), n=1, cutoff=0.7)), "")
+
+
+def has(folders: Folders, group: str, option: str, name: str) -> bool:
+    """Whether the YAML of an option has a setting of this name."""
+    node: Any = OmegaConf.load(folders.file(group, option))
+    for step in name.split("."):
+        node = node._get_node(step) if isinstance(node, DictConfig) else None
+    return node is not None

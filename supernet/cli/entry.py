@@ -41,20 +41,22 @@ def show(line: CommandLine) -> None:
 
 def with_parent(line: CommandLine) -> CommandLine:
     """The line, with the overrides that the folder of ``from=`` was started with. Overrides that
-    the line itself has replace them.
+    the line itself has replace them, and their text is what was typed.
 
     Raises:
         UserError: the command needs such a folder, or the folder is not one of a run.
     """
-    if line.parent is None:
-        if line.command in ("evaluate", "report", "export"):
-            raise UserError(
-                f"{line.command} needs the folder of a run: supernet {line.command} from=RUN_DIR"
-            )
-        return line
-    from supernet.cli.recorded import folders_of, overrides_of  # OmegaConf takes long to import
+    # Hydra and OmegaConf take long to import
+    from supernet.cli.recorded import folders_of, overrides_of
+    from supernet.cli.texts import with_texts
 
-    before = overrides_of(line.parent, line.command)
-    kept = [override for override in before if not given_anew(override, line.overrides)]
-    folders = line.folders if line.folders.own else folders_of(line.parent)
-    return replace(line, overrides=kept + line.overrides, folders=folders)
+    before: list[str] = []
+    if line.parent is not None:
+        before = overrides_of(line.parent, line.command)
+        before = [override for override in before if not given_anew(override, line.overrides)]
+        line.folders = line.folders if line.folders.own else folders_of(line.parent)
+    elif line.command in ("evaluate", "report", "export"):
+        raise UserError(
+            f"{line.command} needs the folder of a run: supernet {line.command} from=RUN_DIR"
+        )
+    return replace(line, overrides=[*before, *with_texts(line, before)])

@@ -79,6 +79,8 @@ def parse(arguments: Sequence[str] | None) -> CommandLine:
             line.command = word
         elif word.startswith("from="):
             line.parent = Path(word.removeprefix("from=")).expanduser().resolve()
+        elif word.endswith("=") and word.count("=") == 1 and len(word) > 1:
+            raise UserError(f"{word}: there is no value; write {word}VALUE, or leave it out")
         elif "=" in word or word.startswith("~"):
             line.overrides += [readable(override, line.folders) for override in spelled_out(word)]
         else:

@@ -2,14 +2,16 @@
 
 import contextlib
 from collections.abc import Sequence
+from typing import Any, cast
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import OverrideParseException
 
 from supernet.cli.messages import WHOLE
 from supernet.cli.options import Folders
-from supernet.config import SEVERAL
-from supernet.errors import UserError
+from supernet.config import SEVERAL, escaped
+from supernet.errors import UserError, require_different
 
 
 def readable(override: str, folders: Folders) -> str:
@@ -32,12 +34,20 @@ def readable(override: str, folders: Folders) -> str:
                 names = ", ".join(folders.options(group))
                 what = "leave it out" if group in WHOLE else "a run needs one"
                 raise UserError(f"{override}: {what}; choose one of {names}")
+            if several:
+                require_different(override, cast(list[Any], parsed.value()))
             return text
     raise UserError(f"{override!r} is not KEY=VALUE; see supernet --help")
 
 
 def quoted(text: str) -> str:
-    return "'" + text.replace("'", "\\'") + "'"
+    """The text in quotes, as a value that Hydra reads as this text. References in it hold."""
+    return QuotedString(text, Quote.single).with_quotes()
+
+
+def literal(text: str) -> str:
+    """The text in quotes, without references: ``${x}`` in a path is part of the path."""
+    return quoted(escaped(text))
 
 
 def single_jobs(overrides: Sequence[str]) -> list[list[str]]:

@@ -2,27 +2,40 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
-from supernet.errors import UserError, unknown
+from supernet.bounds import Bounded, Bounds, Positive
+from supernet.errors import UserError, require, unknown
 
 COUNTED = ("params", "madds")  # the costs that every budget counts, even if they have no limit
 METRICS = (*COUNTED, "latency_ms")
 
 
 @dataclass
-class BudgetSettings:
+class BudgetSettings(Bounded):
     """Upper limits of a derived network, in the evaluation geometry. ``None`` means no limit."""
 
-    params: float | None = None
-    madds: float | None = None  # multiply-adds of one input
-    latency_ms: float | None = None  # of one forward pass, by the latency table
+    where = "budget"
+
+    params: Positive | None = None
+    madds: Positive | None = None  # multiply-adds of one input
+    latency_ms: Positive | None = None  # of one forward pass, by the latency table
     # a CSV file as ``supernet latency`` writes it; None measures on this device
     latency_table: str | None = None
-    latency_batch: int = 1  # images in that pass
+    latency_batch: Annotated[int, Bounds(least=1, most=4096)] = 1  # images in that pass
     # the most skip connections of each group, or of the named groups: {normal: 2}; below 1, a share
     # of the edges
     skips: Any = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for metric, limit in self.limits().items():
+            if metric.startswith("skips"):
+                whole = isinstance(limit, int) and not isinstance(limit, bool)
+                if not whole and not (isinstance(limit, float) and 0 < limit < 1):
+                    what = "a whole number or a share below 1, or one a group as in {normal: 2}"
+                    raise UserError(f"budget.skips={self.skips}: must be {what}")
+                require(f"budget.{metric}", limit, least=0)
 
     def limits(self) -> dict[str, float]:
         """The limits that are set: metric -> limit. The metric ``skips/GROUP`` is one group's skip

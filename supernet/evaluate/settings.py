@@ -1,14 +1,16 @@
 """The settings of a ranking. This module imports neither torch nor NumPy."""
 
 from dataclasses import dataclass, field
+from typing import Annotated
 
-from supernet.errors import UserError, require
+from supernet.bounds import MOST, Bounded, Bounds, CountOrZero
+from supernet.errors import UserError
 
 FEWEST = 3  # architectures that a correlation needs
 
 
 @dataclass
-class RankSettings:
+class RankSettings(Bounded):
     """What ``supernet rank`` compares.
 
     It judges ``architectures`` random architectures with the supernet's weights, and compares the
@@ -20,16 +22,17 @@ class RankSettings:
     architectures.
     """
 
-    architectures: int = 200
-    scratch: int = 0
+    where = "rank"
+
+    # a correlation of fewer architectures is meaningless
+    architectures: Annotated[int, Bounds(least=FEWEST, most=MOST)] = 200
+    scratch: CountOrZero = 0
     published: str | None = None
     target: str = "test_200"
     beside: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        # a correlation of fewer architectures is meaningless
-        require("rank.architectures", self.architectures, least=FEWEST)
-        require("rank.scratch", self.scratch, least=0)
+        super().__post_init__()
         if self.scratch > self.architectures:
             raise UserError(
                 f"rank.scratch={self.scratch}: there are only "

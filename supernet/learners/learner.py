@@ -9,6 +9,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn, optim
 
+from supernet.bounds import Bounded
 from supernet.errors import UserError
 from supernet.mixture import Logits, Mixture
 from supernet.samplers.sampler import Sampler
@@ -32,11 +33,12 @@ class Bilevel:
     penalty: Callable[[Logits], Tensor] = lambda logits: torch.zeros(())
 
 
-class Learner:
+class Learner(Bounded):
     """Moves the architecture parameters, once per step, before the weights move. A subclass is a
     dataclass; its fields are its settings.
     """
 
+    where = "learner"
     moves = "logits"  # or "policy", the policy of the sampler; or "", nothing
     # pairs [start, end) of shares of the search, between which only the weights learn
     warmups: Sequence[Sequence[float]] = ()

@@ -4,11 +4,23 @@ This module does not import torch, because the command line reads the settings b
 whether anything is trained.
 """
 
-import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from supernet.errors import UserError, require
+from supernet.bounds import (
+    Bounded,
+    Count,
+    CountOrZero,
+    Few,
+    Images,
+    NotNegative,
+    Part,
+    Positive,
+    Probability,
+    Share,
+    TrainingBatchSize,
+)
+from supernet.errors import UserError
 from supernet.train.phases import (
     Phase,
     phases_of,
@@ -19,36 +31,27 @@ from supernet.train.phases import (
 
 
 @dataclass
-class SGDSettings:
+class SGDSettings(Bounded):
     """SGD with momentum. The learning rate rises linearly during the warm-up, and then falls from
     ``lr`` to ``lr_min`` on half a cosine.
     """
 
-    epochs: int
-    batch_size: int
-    lr: float = 0.025
-    lr_min: float = 0.0
-    momentum: float = 0.9
-    weight_decay: float = 3e-4
-    warmup_epochs: float = 0.0
-    clip: float = 5.0  # largest norm of the gradient of the weights; 0: no limit
-    label_smoothing: float = 0.0
+    epochs: Count
+    batch_size: TrainingBatchSize
+    lr: Positive = 0.025
+    lr_min: NotNegative = 0.0
+    momentum: Probability = 0.9
+    weight_decay: NotNegative = 3e-4
+    warmup_epochs: NotNegative = 0.0
+    clip: NotNegative = 5.0  # largest norm of the gradient of the weights; 0: no limit
+    label_smoothing: Probability = 0.0
 
-    def check(self, where: str) -> None:
-        """Raises a UserError if a setting is out of range.
-
-        The message names the setting as ``where.NAME``.
-        """
-        require(f"{where}.epochs", self.epochs, least=1)
-        # BatchNorm cannot normalise a batch of a single image
-        require(f"{where}.batch_size", self.batch_size, least=2)
-        require(f"{where}.lr", self.lr, above=0)
-        for name in ("lr_min", "weight_decay", "warmup_epochs", "clip"):
-            require(f"{where}.{name}", getattr(self, name), least=0)
-        for name in ("momentum", "label_smoothing"):
-            require(f"{where}.{name}", getattr(self, name), least=0, below=1)
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if self.lr_min > self.lr:
-            raise UserError(f"{where}.lr_min={self.lr_min}: must be at most {where}.lr={self.lr}")
+            raise UserError(
+                f"{self.where}.lr_min={self.lr_min}: must be at most {self.where}.lr={self.lr}"
+            )
 
 
 @dataclass
@@ -58,9 +61,11 @@ class SearchSettings(SGDSettings):
     An epoch is one pass over the weight split, the training images that the weights learn from.
     """
 
-    epochs: int = 50
-    batch_size: int = 64
-    lr_min: float = 0.001
+    where = "search"
+
+    epochs: Count = 50
+    batch_size: TrainingBatchSize = 64
+    lr_min: NotNegative = 0.001
     # whether the weights stay as they are at the start of the search, so that only the logits learn
     freeze_weights: bool = False
     # pairs [share of the search, share of the cells]: at each of these points of the search the
@@ -74,11 +79,10 @@ class SearchSettings(SGDSettings):
     recompute: bool = False
     # the number of searches, of ``epochs`` each; the architecture is derived from the mean of their
     # logits
-    supernets: int = 1
+    supernets: Few = 1
 
     def __post_init__(self) -> None:
-        self.check("search")
-        require("search.supernets", self.supernets, least=1)
+        super().__post_init__()
         require_depths(self.depths)
         require_widths(self.widths)
         if self.freeze_weights:
@@ -101,21 +105,20 @@ class RetrainSettings(SGDSettings):
     from there.
     """
 
-    epochs: int = 600
-    batch_size: int = 96
-    drop_path: float = 0.2  # probability at the last step; it grows linearly from 0
-    auxiliary_weight: float = 0.4  # of the auxiliary head's loss, if the network has such a head
-    ema_decay: float = 0.0  # of the average of the weights (timm's ModelEmaV3); 0: no average
-    seeds: int = 3
+    where = "retrain"
+
+    epochs: Count = 600
+    batch_size: TrainingBatchSize = 96
+    drop_path: Probability = 0.2  # probability at the last step; it grows linearly from 0
+    # of the auxiliary head's loss, if the network has such a head
+    auxiliary_weight: NotNegative = 0.4
+    ema_decay: Probability = 0.0  # of the average of the weights (timm's ModelEmaV3); 0: no average
+    seeds: Count = 3
     init: str = "scratch"
     warm_start: str | None = None
 
     def __post_init__(self) -> None:
-        self.check("retrain")
-        require("retrain.drop_path", self.drop_path, least=0, below=1)
-        require("retrain.auxiliary_weight", self.auxiliary_weight, least=0)
-        require("retrain.ema_decay", self.ema_decay, least=0, below=1)
-        require("retrain.seeds", self.seeds, least=1)
+        super().__post_init__()
         if self.init not in ("scratch", "inherit"):
             raise UserError(f"retrain.init={self.init!r}: choose scratch or inherit")
         if self.warm_start is not None and self.init == "inherit":
@@ -125,7 +128,7 @@ class RetrainSettings(SGDSettings):
 
 
 @dataclass
-class ShortlistSettings:
+class ShortlistSettings(Bounded):
     """How many of the searcher's best architectures are trained, and when a training ends early.
 
     The trainings follow the recipe of ``retrain``. After each epoch a network is judged on a share
@@ -140,29 +143,23 @@ class ShortlistSettings:
     retraining of a random architecture never end early, because these are compared with each other.
     """
 
-    size: int = 1  # 1 trains no candidate and takes the searcher's best architecture
-    held_out: float = 0.2
-    first_look: float = 0.4
-    confidence: float = 0.95
+    where = "shortlist"
 
-    def __post_init__(self) -> None:
-        require("shortlist.size", self.size, least=1)
-        require("shortlist.held_out", self.held_out, above=0, below=1)
-        require("shortlist.confidence", self.confidence, above=0, below=1)
-        require("shortlist.first_look", self.first_look, above=0, below=math.nextafter(1, 2))
+    size: Count = 1  # 1 trains no candidate and takes the searcher's best architecture
+    held_out: Part = 0.2
+    first_look: Share = 0.4
+    confidence: Part = 0.95
 
 
 @dataclass
-class MeasureSettings:
+class MeasureSettings(Bounded):
     """When, and on how many images, a search is measured."""
+
+    where = "measure"
 
     # The number of epochs between two readings of the expensive instruments (gap, eigenvalue), a
     # reading of which takes longer than a step. 0 leaves these instruments out.
-    every: int = 0
+    every: CountOrZero = 0
     # The number of images of the architecture split, always the same ones, on which the expensive
     # instruments and the guards measure. The eigenvalue uses only the first batch of them.
-    images: int = 512
-
-    def __post_init__(self) -> None:
-        require("measure.every", self.every, least=0)
-        require("measure.images", self.images, least=1)
+    images: Images = 512
