@@ -24,6 +24,11 @@ def unknown(word: str, known: Sequence[str]) -> str:
     return f"unknown {word!r}; {hint}choose one of {', '.join(known)}"
 
 
+def is_number(value: Any) -> bool:
+    """Whether ``value`` is a number. ``True`` and ``False`` are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def require(
     key: str,
     value: float,
@@ -37,9 +42,8 @@ def require(
     ``above``, below ``below`` and at most ``most``. ``key`` is the name of the setting that has
     this value. ``True`` and ``False`` are no numbers.
     """
-    number = isinstance(value, int | float) and not isinstance(value, bool)
     # a whole number may be too large for a float, and is then finite all the same
-    finite = number and (isinstance(value, int) or math.isfinite(value))
+    finite = is_number(value) and (isinstance(value, int) or math.isfinite(value))
     if finite and least <= value <= most and above < value < below:
         return
     bounds = {"at least": least, "greater than": above, "below": below, "at most": most}
@@ -65,8 +69,7 @@ def require_stages(key: str, stages: Sequence[Any]) -> None:
     shares of the search (0 to below 1) that rise. ``key`` is the name of the setting.
     """
     pairs = all(
-        isinstance(stage, list | tuple)
-        and [isinstance(n, int | float) and not isinstance(n, bool) for n in stage] == [True, True]
+        isinstance(stage, list | tuple) and list(map(is_number, stage)) == [True, True]
         for stage in stages
     )
     starts = [stage[0] for stage in stages] if pairs else []

@@ -116,7 +116,7 @@ def prepared(line: CommandLine) -> CommandLine:
     else:
         for overrides in each(line):
             Setup(composed(overrides, line.folders))
-        folder = made(folder, shared=chosen)
+        folder = made(folder, setting, shared=chosen)
     return replace(line, overrides=[*line.overrides, f"{setting}={literal(str(folder))}"])
 
 
@@ -132,9 +132,9 @@ def goes_on(line: CommandLine, folder: Path) -> bool:
     )
 
 
-def made(folder: Path, shared: bool = False) -> Path:
+def made(folder: Path, setting: str, shared: bool = False) -> Path:
     """Makes ``folder``. If it exists and may not be ``shared``, it makes ``folder-2``,
-    ``folder-3``, ...
+    ``folder-3``, ... The message of an error names the ``setting`` that chooses another.
     """
     try:
         if shared and folder.exists() and not folder.is_dir():
@@ -147,7 +147,7 @@ def made(folder: Path, shared: bool = False) -> Path:
     except OSError as error:
         raise UserError(
             f"cannot make {folder}: {error.strerror}; work elsewhere, or say where: "
-            "hydra.run.dir=FOLDER"
+            f"{setting}=FOLDER"
         ) from error
     raise AssertionError("there is always another number")
 

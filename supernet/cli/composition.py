@@ -151,7 +151,7 @@ def explained(error: Exception, folders: Folders, known: Callable[[], Sequence[s
     if no_such_key or "not in '" in str(cause):
         wrong = at or str(error).partition("'")[2].partition("'")[0]
         group, _, part = wrong.partition(".")
-        if group in folders.groups() and part in folders.options(group):
+        if group in SEVERAL and part in folders.options(group):
             return f"{wrong}: {part} is not chosen, so it has no settings; add {group}=[{part}]"
         return f"{wrong}: there is no such setting; {hint(wrong, known(), folders)}"
     text = str(cause).splitlines()[0]
@@ -179,7 +179,8 @@ def hint(wrong: str, known: Sequence[str], folders: Folders) -> str:
         return f"did you mean {' or '.join(elsewhere)}?"
     if place and beside:
         return f"there are: {', '.join(beside.values())}"
-    if place and place not in known and (near := similar(place, {one.rpartition(".")[0] for one in known})):
+    places = {one.rpartition(".")[0] for one in known} - {""}
+    if place and place not in known and (near := similar(place, places)):
         return f"did you mean {near}?"
     return f"see supernet --cfg {'hydra' if group == 'hydra' else 'job'}"
 

@@ -12,6 +12,7 @@ import importlib
 import types
 import typing
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import Any
 
 from hydra.conf import HydraConf
@@ -57,8 +58,8 @@ def with_text(override: str, sweeps: bool, types_of: "Types") -> str:
         swept = sweeps and (parsed.is_sweep_override() or isinstance(value, str))
         return override if nothing or swept else f"{name}={quoted(typed)}"
     if inner == {list[str]} and isinstance(value, list):
-        texts = map(as_text, pieces(typed.strip()[1:-1]))
-        return f"{name}=[{','.join(texts)}]"
+        items = list(pieces(typed.strip()[1:-1]))
+        return override if items == value else f"{name}=[{','.join(map(as_text, items))}]"
     return override
 
 
@@ -69,9 +70,7 @@ def says_the_same(parsed: Override, typed: str) -> bool:
     raw, value = parsed._value, parsed.value()
     if isinstance(raw, QuotedString):
         return True
-    if isinstance(value, list):
-        return value == list(pieces(typed.strip()[1:-1]))
-    return not isinstance(value, bool | None | dict) and str(value) == typed
+    return not isinstance(value, bool | None | list | dict) and str(value) == typed
 
 
 def pieces(typed: str) -> Iterator[str]:
@@ -134,10 +133,15 @@ class Types:
         found, left = walked(kind, steps.split("."))
         return None if left else found
 
+    @cached_property
+    def tree(self) -> DictConfig:
+        """The settings of the chosen parts."""
+        with composition(self.choices, self.folders) as cfg:
+            return OmegaConf.masked_copy(cfg, [str(one) for one in cfg if one != "hydra"])
+
     def in_part(self, name: str) -> Any:
         """The type of a setting of a part."""
-        with composition(self.choices, self.folders) as cfg:
-            tree = OmegaConf.masked_copy(cfg, [str(one) for one in cfg if one != "hydra"])
+        tree = self.tree
         shown = at(tree, name)
         if isinstance(shown, bool | int | float | str):
             return type(shown)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn, optim
 
 from supernet.bounds import Bounded
-from supernet.errors import UserError
+from supernet.errors import UserError, is_number
 from supernet.mixture import Logits, Mixture
 from supernet.samplers.sampler import Sampler
 
@@ -78,9 +78,7 @@ def require_warmups(warmups: Sequence[Any]) -> None:
     """
     for warmup in warmups:
         is_pair = (
-            isinstance(warmup, list | tuple)
-            and len(warmup) == 2
-            and all(isinstance(share, int | float) for share in warmup)
+            isinstance(warmup, list | tuple) and len(warmup) == 2 and all(map(is_number, warmup))
         )
         if not (is_pair and 0 <= warmup[0] < warmup[1] <= 1):
             raise UserError(

@@ -17,6 +17,7 @@ class Random(Searcher):
     candidates: Count = 100
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self.left = self.candidates
 
     def ask(self) -> Sequence[Architecture]:
