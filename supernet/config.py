@@ -133,10 +133,10 @@ class Config(Bounded):
     seed: Seed = 0
     device: str = "auto"
     precision: str = "float32"  # or bf16: autocast of the forward passes
-    # What happens if the search does not fit into memory. ignore: nothing; check: the command
-    # `supernet check` says so; refuse: a run does not start; fit: a run recomputes activations or
-    # takes a smaller batch
-    memory: str = "check"
+    # What happens if the search does not fit into memory. ignore: nothing, and nothing is tried;
+    # check: the command `supernet check` says so; refuse: a run does not start; fit: a run
+    # recomputes activations or takes a smaller batch
+    memory: str = "ignore"
     threads: int | None = None  # of the CPU, for each job; None: torch decides
     jobs: Any = "auto"  # how many jobs run at once; auto: as many as there are cores for
     # an architecture in the notation of the space, or the path of an architecture.json; with it

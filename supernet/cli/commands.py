@@ -22,7 +22,7 @@ from supernet.cli.overrides import literal, single_jobs
 from supernet.cli.recorded import folders_of, overrides_of, record
 from supernet.config import Config
 from supernet.errors import UserError
-from supernet.report.summary import rank_tables, summary_table
+from supernet.report.summary import rank_tables, summary_table, verdict
 from supernet.run import Run, same_computation
 from supernet.runs.check import check
 from supernet.runs.evaluate import evaluate
@@ -194,6 +194,10 @@ def execute(line: CommandLine, config: Config, folder: Path, overrides: list[str
             sys.exit(128 + stopped.signum)
     if command in ("run", "retrain"):
         progress.message(summary_table(results))
+        if line_of_verdict := verdict(results):
+            progress.message(line_of_verdict)
+        if "architecture" in results:  # outside the table, so that it can be copied
+            progress.message(f"found: {results['architecture']['text']}")
     for name in LEAVES:
         if (folder / name).exists():
             progress.message(f"{name.partition('.')[0]}: {folder / name}")

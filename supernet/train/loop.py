@@ -153,7 +153,8 @@ def run_stage(
                 },
             )
 
-    with progress.stage(stage.name, stage.steps, start=step) as update:
+    title = getattr(stage, "title", stage.name)
+    with progress.stage(title, stage.steps, start=step) as update:
         while step < stage.steps:
             figures = stage.step(step)
             step += 1

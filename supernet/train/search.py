@@ -50,7 +50,7 @@ class SearchStage:
         UserError: the settings, the space, the learner and the guards do not fit together.
     """
 
-    name = "search"
+    name = title = "search"  # the title is what people read
 
     def __init__(
         self,

@@ -91,6 +91,18 @@ def test_messages_are_printed_as_they_are():
     assert "value" in file.getvalue()
 
 
+@pytest.mark.parametrize("live", [True, False])
+@pytest.mark.parametrize("steps", [1, 2, 100])
+def test_a_stage_of_one_step_has_no_rate(live, steps, monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.delenv("CI", raising=False)
+    file = Terminal() if live else io.StringIO()
+    with Progress(file=file).stage("export", steps) as update:
+        update(steps, {})
+    assert ("steps/s" in file.getvalue()) == (steps > 1)
+
+
 def test_quiet(capsys):
     progress = Progress(quiet=True)
     progress.message("hello")
