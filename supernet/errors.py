@@ -21,6 +21,9 @@ def unknown(word: str, known: Sequence[str]) -> str:
     """
     near = difflib.get_close_matches(word, known, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
+    several = word.split(",")
+    if several[1:] and set(several) <= set(known):
+        hint = "add -m to run a job for each; "
     return f"unknown {word!r}; {hint}choose one of {', '.join(known)}"
 
 

@@ -253,7 +253,13 @@ def test_the_texts_of_a_sweep_and_of_a_list_are_what_was_typed(text):
 def test_what_is_no_text_stays_as_it_was():
     words = ["search.lr=1e-3", "search.epochs=1_0", "learner.lr=1e-3", "data.augment.flip=true"]
     words += ["budget.params=1e6", "study.published=null", "study.methods=[darts,spos]", "jobs=2"]
-    words += ["sampler=softmax", "space.search.channels=8", "name=${method}-x", "tracker.tags=[a]"]
+    words += [
+        "method=darts",
+        "sampler=softmax",
+        "space.search.channels=8",
+        "name=${method}-x",
+        "tracker.tags=[a]",
+    ]
     assert with_parent(parse(words)).overrides == words
 
 
@@ -356,6 +362,12 @@ def test_a_setting_in_the_wrong_place_is_named_with_its_place():
         places = [one for one in KNOWN if one.rpartition(".")[2] == name]
         if not difflib.get_close_matches(name, tops, cutoff=0.7):
             assert hint(name, KNOWN, Folders()) == f"did you mean {' or '.join(places)}?"
+
+
+def test_several_values_without_a_sweep_get_the_hint_that_helps():
+    for words in (["precision=float32,bf16"], ["method=darts,spos"], ["search.epochs=1,2"]):
+        with pytest.raises(UserError, match="add -m"):
+            composed(with_parent(parse(words)).overrides)
 
 
 @pytest.mark.parametrize("word", ["zzz", "xyz.abc", "learning_rate", "foo.bar.baz", "qwerty"])

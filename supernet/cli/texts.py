@@ -42,7 +42,7 @@ def with_text(override: str, sweeps: bool, types_of: "Types") -> str:
     """One of the overrides of :func:`with_texts`."""
     (parsed,) = OverridesParser.create().parse_overrides([override])
     name, equals, typed = override.partition("=")
-    if not equals or parsed.is_delete() or "@" in name:
+    if not equals or parsed.is_delete() or "@" in name or types_of.chooses(override):
         return override
     value = None if parsed.is_sweep_override() else parsed.value()
     if types_of.of_section(key(override)) is bool and isinstance(value, int | float | str):
@@ -113,11 +113,12 @@ class Types:
     """
 
     def __init__(self, overrides: Sequence[str], folders: Folders):
-        groups = folders.groups()
-        self.choices = [
-            one for one in overrides if key(one) in groups or key(one).endswith("._target_")
-        ]
-        self.folders = folders
+        self.folders, self.groups = folders, folders.groups()
+        self.choices = [one for one in overrides if self.chooses(one)]
+
+    def chooses(self, override: str) -> bool:
+        """Whether an override chooses a part or a recipe."""
+        return key(override) in self.groups or key(override).endswith("._target_")
 
     def __call__(self, name: str) -> Any:
         found = self.of_section(name)
