@@ -98,7 +98,8 @@ ALLOWED["cli"] = {"config", "errors", "files", "report", "run", "runs", "study",
 
 ALONE = {  # package -> the only files that may import it
     "hydra": {
-        f"cli/{name}.py" for name in ("commands", "composition", "launch", "messages", "overrides")
+        f"cli/{name}.py"
+        for name in ("commands", "composition", "launch", "messages", "overrides", "texts")
     },
     "wandb": {"track/wandb.py"},
     "rich": {"track/console.py", "report/summary.py", "study.py"},
