@@ -11,8 +11,9 @@ import pytest
 import yaml
 
 from supernet.cli.composition import composed
-from supernet.cli.line import parse, single_jobs
+from supernet.cli.line import parse
 from supernet.cli.messages import COMMANDS
+from supernet.cli.overrides import single_jobs
 from supernet.config import SEVERAL, Config
 from supernet.files import read_json
 from tests.commands import ROOT, TINY, finished

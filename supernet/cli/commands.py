@@ -132,7 +132,7 @@ def goes_on(line: CommandLine, folder: Path) -> bool:
     )
 
 
-def made(folder: Path, setting: str, shared: bool = False) -> Path:
+def made(folder: Path, setting: str = "hydra.run.dir", shared: bool = False) -> Path:
     """Makes ``folder``. If it exists and may not be ``shared``, it makes ``folder-2``,
     ``folder-3``, ... The message of an error names the ``setting`` that chooses another.
     """

@@ -7,10 +7,9 @@ from supernet.guards.early_stop import EarlyStop
 from supernet.guards.oles import OLES
 from supernet.learners.gradient import Gradient
 from supernet.samplers.softmax import Softmax
-from supernet.spaces.cells import MixedCell
+from supernet.spaces.cells import Geometry, MixedCell
 from supernet.spaces.darts import Darts
 from supernet.spaces.nb201 import NB201
-from supernet.spaces.space import Geometry
 from supernet.train.phases import Phase, phases_of
 from supernet.train.settings import SearchSettings
 from tests.compare import identical
