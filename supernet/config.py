@@ -9,27 +9,48 @@ be a node, or a list or mapping that contains nodes.
 
 import dataclasses
 import importlib
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from supernet.cost.budget import BudgetSettings
+from supernet.bounds import (
+    BatchSize,
+    Bounded,
+    Bounds,
+    CountOrZero,
+    Images,
+    NotNegative,
+    Part,
+    Pixels,
+    Seed,
+)
 from supernet.cost.memory import require_mode
-from supernet.errors import UserError, require, unknown
-from supernet.evaluate.ranking import RankSettings
-from supernet.train.candidate import ShortlistSettings
-from supernet.train.retrain import RetrainSettings
-from supernet.train.search import SearchSettings
-from supernet.train.watch import MeasureSettings
+from supernet.cost.settings import BudgetSettings
+from supernet.errors import UserError, require, require_different, unknown
+from supernet.evaluate.settings import RankSettings
+from supernet.train.settings import (
+    MeasureSettings,
+    RetrainSettings,
+    SearchSettings,
+    ShortlistSettings,
+)
+
+REFERENCE = re.compile(r"(\\*)\$\{")  # of OmegaConf, and the backslashes before it
+
+# Groups of which several options can be chosen at once.
+SEVERAL = ("modifier", "guard", "instrument")
 
 
 @dataclass
-class DataSettings:
+class DataSettings(Bounded):
     """A data set and how it is used. Both augmentations are nodes of ``supernet.data.Augment``."""
+
+    where = "data"
 
     name: str = MISSING
     source: Any = MISSING
@@ -37,43 +58,49 @@ class DataSettings:
     search_augment: Any = MISSING  # for the search
     # the share of the training images on which the logits learn and architectures are judged; the
     # weights learn on the other images
-    architecture_share: float = 0.5
-    train_limit: int | None = None  # how many training images are used; None: all
+    architecture_share: Part = 0.5
+    train_limit: Images | None = None  # how many training images are used; None: all
     # images are averaged down until their shorter side has this many pixels; None: not at all
-    image_size: int | None = None
+    image_size: Pixels | None = None
 
 
 @dataclass
-class JudgeSettings:
+class JudgeSettings(Bounded):
     """How architectures are judged with the supernet's weights."""
 
-    batch_size: int = 256
+    where = "judge"
+
+    batch_size: BatchSize = 256
     # the number of batches of the weight split on which BatchNorm is recalibrated; 0: BatchNorm
     # keeps the statistics of training
-    recalibration_batches: int = 4
+    recalibration_batches: Annotated[int, Bounds(least=0, most=10_000)] = 4
     # the cost in the Pareto front of accuracy and cost: params, madds, or latency_ms (needs a
     # latency table)
     cost: str = "params"
 
 
 @dataclass
-class BaselineSettings:
+class BaselineSettings(Bounded):
     """The comparison with random architectures. They are trained by the same recipe as the derived
     one, with one seed each.
     """
 
-    architectures: int = 3
+    where = "baseline"
+
+    architectures: CountOrZero = 3
 
 
 @dataclass
-class CheckpointSettings:
+class CheckpointSettings(Bounded):
     """How often a training writes a checkpoint."""
 
-    every_seconds: float = 60.0
+    where = "checkpoint"
+
+    every_seconds: NotNegative = 60.0
 
 
 @dataclass
-class StudySettings:
+class StudySettings(Bounded):
     """What ``supernet study`` compares: every method with every seed.
 
     ``published`` is an npz file of published accuracies. It holds the architectures as ``arch``, in
@@ -83,29 +110,33 @@ class StudySettings:
     that is best in the column ``ranked_by``.
     """
 
+    where = "study"
+
     methods: list[str] = field(default_factory=lambda: ["darts", "spos"])
-    seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
+    seeds: list[Seed] = field(default_factory=lambda: [0, 1, 2])
     published: str | None = None
     target: str = "test_200"
     ranked_by: str = "test_12"
-    draws: int = 100
+    draws: Annotated[int, Bounds(least=1, most=10_000)] = 100
 
     def __post_init__(self) -> None:
-        require("study.draws", self.draws, least=1)
+        super().__post_init__()
+        for name in ("methods", "seeds"):
+            require_different(f"study.{name}", getattr(self, name))
 
 
 @dataclass
-class Config:
+class Config(Bounded):
     """The settings of a whole run."""
 
     name: str = MISSING
-    seed: int = 0
+    seed: Seed = 0
     device: str = "auto"
     precision: str = "float32"  # or bf16: autocast of the forward passes
-    # What happens if the search does not fit into memory. ignore: nothing; check: the command
-    # `supernet check` says so; refuse: a run does not start; fit: a run recomputes activations or
-    # takes a smaller batch
-    memory: str = "check"
+    # What happens if the search does not fit into memory. ignore: nothing, and nothing is tried;
+    # check: the command `supernet check` says so; refuse: a run does not start; fit: a run
+    # recomputes activations or takes a smaller batch
+    memory: str = "ignore"
     threads: int | None = None  # of the CPU, for each job; None: torch decides
     jobs: Any = "auto"  # how many jobs run at once; auto: as many as there are cores for
     # an architecture in the notation of the space, or the path of an architecture.json; with it
@@ -137,30 +168,16 @@ class Config:
     tracker: Any = MISSING
 
     def __post_init__(self) -> None:
-        if self.name in ("", ".", "..") or any(letter in self.name for letter in "/\\\0"):
+        super().__post_init__()
+        if not self.name.strip():
+            raise UserError("name: is empty; give the run a name, or leave it out")
+        if self.name in (".", "..") or any(letter in self.name for letter in "/\\\0"):
             raise UserError(f"name={self.name}: must be the name of a folder, without / or \\")
-        require("seed", self.seed, least=0)
         require_mode(self.memory)
-        require("judge.batch_size", self.judge.batch_size, least=1)
-        require("judge.recalibration_batches", self.judge.recalibration_batches, least=0)
         self.budget.require_cost("judge.cost", self.judge.cost)
-        require("baseline.architectures", self.baseline.architectures, least=0)
-        for metric, limit in self.budget.limits().items():
-            if metric.startswith("skips"):
-                if not isinstance(limit, int) and not (isinstance(limit, float) and 0 < limit < 1):
-                    what = "a whole number or a share below 1, or one a group as in {normal: 2}"
-                    raise UserError(f"budget.skips={self.budget.skips}: must be {what}")
-                require(f"budget.{metric}", limit, least=0)
-            else:
-                require(f"budget.{metric}", limit, above=0)
-        require("budget.latency_batch", self.budget.latency_batch, least=1)
-        require("checkpoint.every_seconds", self.checkpoint.every_seconds, least=0)
         if self.threads is not None:
             require("threads", self.threads, least=1)
         require_jobs(self.jobs)
-        require("data.architecture_share", self.data.architecture_share, above=0, below=1)
-        if self.data.image_size is not None:
-            require("data.image_size", self.data.image_size, least=1)
         if self.precision not in ("float32", "bf16"):
             raise UserError(f"precision: {unknown(self.precision, ['float32', 'bf16'])}")
 
@@ -185,7 +202,22 @@ def typed(kind: type, settings: Any, where: str) -> Any:
             it as ``where.key``.
     """
     with naming(where):
-        return OmegaConf.to_object(checked(kind, settings, where))
+        return OmegaConf.to_object(checked(kind, escaped(settings), where))
+
+
+def escaped(value: Any) -> Any:
+    """The value, with ``${`` in its texts written so that OmegaConf reads no reference there.
+
+    All references are resolved before settings come here. What is left is a part of a text, such as
+    the name of a folder.
+    """
+    if isinstance(value, str):
+        return REFERENCE.sub(lambda found: 2 * found[1] + "\\${", value)
+    if isinstance(value, Mapping):
+        return {key: escaped(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [escaped(one) for one in value]
+    return value
 
 
 @contextmanager
@@ -226,8 +258,16 @@ def check_keys(kind: type, settings: Any, where: str) -> None:
         if key not in fields:
             raise UserError(f"{below(where, key)}: {unknown(str(key), list(fields))}")
         inner = fields[key]
+        if inner is bool and isinstance(value, int | float) and not isinstance(value, bool):
+            require_switch(below(where, key), str(value))
         if isinstance(inner, type) and dataclasses.is_dataclass(inner) and value != MISSING:
             check_keys(inner, value, below(where, key))
+
+
+def require_switch(key: str, text: str) -> None:
+    """Raises a UserError unless ``text`` says true or false. For OmegaConf, every number does."""
+    if text.lower() not in ("true", "false", "yes", "no", "on", "off", "y", "n", "1", "0"):
+        raise UserError(f"{key}={text}: must be true or false")
 
 
 def below(where: str, key: Any) -> str:
@@ -244,7 +284,7 @@ def build(node: Any, where: str) -> Any:
         UserError: there is no such class, or a setting is wrong. The message names the setting.
     """
     with naming(where):
-        return OmegaConf.to_object(settings_of(node, where))
+        return OmegaConf.to_object(settings_of(escaped(node), where))
 
 
 def settings_of(node: Any, where: str) -> DictConfig:

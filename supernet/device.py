@@ -28,6 +28,8 @@ def choose_device(name: str = "auto") -> torch.device:
     try:
         device = torch.device(name)
         torch.ones(1, device=device).item()  # the meta device holds a tensor, but no values
+        if device.type == "cpu" and device.index:
+            raise RuntimeError("all cores are one device")
     except (RuntimeError, AssertionError, ImportError) as error:
         here = "cpu" if found is None else f"cpu and {found.type}"
         raise UserError(

@@ -21,7 +21,15 @@ def unknown(word: str, known: Sequence[str]) -> str:
     """
     near = difflib.get_close_matches(word, known, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
+    several = word.split(",")
+    if several[1:] and set(several) <= set(known):
+        hint = "add -m to run a job for each; "
     return f"unknown {word!r}; {hint}choose one of {', '.join(known)}"
+
+
+def is_number(value: Any) -> bool:
+    """Whether ``value`` is a number. ``True`` and ``False`` are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def require(
@@ -31,17 +39,32 @@ def require(
     least: float = -math.inf,
     above: float = -math.inf,
     below: float = math.inf,
+    most: float = math.inf,
 ) -> None:
-    """Raises a UserError unless ``value`` is finite, at least ``least``, greater than ``above`` and
-    below ``below``. ``key`` is the name of the setting that has this value.
+    """Raises a UserError unless ``value`` is a finite number, at least ``least``, greater than
+    ``above``, below ``below`` and at most ``most``. ``key`` is the name of the setting that has
+    this value. ``True`` and ``False`` are no numbers.
     """
-    if math.isfinite(value) and least <= value and above < value < below:
+    # a whole number may be too large for a float, and is then finite all the same
+    finite = is_number(value) and (isinstance(value, int) or math.isfinite(value))
+    if finite and least <= value <= most and above < value < below:
         return
-    bounds = {"at least": least, "greater than": above, "below": below}
+    bounds = {"at least": least, "greater than": above, "below": below, "at most": most}
     wanted = " and ".join(
-        f"{word} {bound:g}" for word, bound in bounds.items() if math.isfinite(bound)
+        f"{word} {bound:.19g}" if isinstance(bound, float) else f"{word} {bound}"
+        for word, bound in bounds.items()
+        if math.isfinite(bound)
     )
-    raise UserError(f"{key}={value}: must be {wanted}")
+    raise UserError(f"{key}={value}: must be {wanted or 'a finite number'}")
+
+
+def require_different(key: str, values: Sequence[Any]) -> None:
+    """Raises a UserError if one of ``values`` is there twice. ``key`` is the name of the
+    setting.
+    """
+    twice = [value for number, value in enumerate(values) if value in values[:number]]
+    if twice:
+        raise UserError(f"{key}: {twice[0]} is there twice; leave one out")
 
 
 def require_stages(key: str, stages: Sequence[Any]) -> None:
@@ -49,8 +72,7 @@ def require_stages(key: str, stages: Sequence[Any]) -> None:
     shares of the search (0 to below 1) that rise. ``key`` is the name of the setting.
     """
     pairs = all(
-        isinstance(stage, list | tuple)
-        and [isinstance(n, int | float) for n in stage] == [True, True]
+        isinstance(stage, list | tuple) and list(map(is_number, stage)) == [True, True]
         for stage in stages
     )
     starts = [stage[0] for stage in stages] if pairs else []

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import yaml
 
+from supernet.cli.launch import launch
+from supernet.cli.line import parse
 from supernet.cli.messages import COMMANDS
 from tests.commands import ROOT, process, supernet, waited
 
@@ -256,9 +258,15 @@ def test_cfg_prints_the_settings_without_running_anything(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_cfg_prints_what_hydra_prints(tmp_path, capsys):
+    words = ["--cfg", "job", "method=drnas", "data=folder", "name=a"]
+    launch(parse(words), lambda cfg: None)
+    assert supernet(*words, cwd=tmp_path).out == capsys.readouterr().out != ""
+
+
 def test_check_tries_everything_and_writes_nothing(tmp_path):
     # the command may stand anywhere
-    outcome = supernet("space=darts", "check", "size=tiny", cwd=tmp_path)
+    outcome = supernet("space=darts", "check", "size=tiny", "memory=check", cwd=tmp_path)
     assert (outcome.code, outcome.err) == (0, "")
     assert outcome.out.rstrip().endswith("all is well")
     for word in (
@@ -271,6 +279,14 @@ def test_check_tries_everything_and_writes_nothing(tmp_path):
     ):
         assert word in outcome.out
     assert list(tmp_path.iterdir()) == []
+
+
+def test_check_tries_no_memory_unless_asked(tmp_path, monkeypatch):
+    """Each trial is a process, which takes longer to start than a tiny run."""
+    monkeypatch.setattr("supernet.cost.memory.tried", lambda *arguments: pytest.fail("a trial"))
+    outcome = supernet("check", "size=tiny", cwd=tmp_path)
+    assert (outcome.code, outcome.err) == (0, "")
+    assert "memory" not in outcome.out and outcome.out.rstrip().endswith("all is well")
 
 
 def test_an_architecture_needs_no_quotes_for_hydra(tmp_path):

@@ -45,8 +45,8 @@ def result(method, seed, mean, chance):
 
 
 def test_a_comparison_by_hand():
-    """Each method has two seeds. The quantile of Student's t is 12.706 for one degree of freedom,
-    so that the interval of 0.6 is 0 to 1; it is 3.182 for three.
+    """Each method has two seeds, which are too few for an interval. The quantile of Student's t is
+    3.182 for three degrees of freedom.
     """
     results = [
         result("darts", 0, 0.5, [0.1, 0.2]),
@@ -56,9 +56,9 @@ def test_a_comparison_by_hand():
     ]
     darts, spos, chance = compare(results)
     assert (darts["method"], darts["runs"], darts["mean"]) == ("darts", 2, pytest.approx(0.6))
-    assert darts["ci95"] == [0.0, 1.0]
+    assert darts["ci95"] is None
     assert darts["search_seconds"] == 22.0
-    assert spos["ci95"] == pytest.approx([0.7, 0.7])
+    assert spos["ci95"] is None
     assert chance["runs"] == 4  # the same four whatever the method: counted once
     assert chance["mean"] == pytest.approx(0.25)
     assert chance["ci95"] == pytest.approx(

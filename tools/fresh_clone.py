@@ -4,7 +4,8 @@ and empty caches.
     python tools/fresh_clone.py [--pytest] [KEY=VALUE ...]
 
 The settings go to ``uv run supernet``. For each command it prints the seconds that passed, and the
-processor time of all its processes, installation included. The clone holds only what is committed. It is in a temporary folder, which is removed at the end.
+processor time of all its processes, installation included. The clone holds only what is committed.
+It is in a temporary folder, which is removed at the end.
 """
 
 import argparse

@@ -1,27 +1,29 @@
 """What each command does."""
 
 import contextlib
+import errno
 import itertools
 import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
-import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from supernet import study
-from supernet.cli.composition import composed, composition, register, to_config
-from supernet.cli.line import CommandLine, given_anew, key, parse, quoted, single_jobs
-from supernet.cli.messages import one_line_errors
-from supernet.cli.options import Folders, Recorded, conf_dir
-from supernet.cli.recorded import folders_of, overrides_of, record
-from supernet.cli.trust import named, needs_trust, require_plain
+from supernet.cli.composition import composed, composition, to_config
+from supernet.cli.launch import launch
+from supernet.cli.line import CommandLine, key
+from supernet.cli.options import Folders
+from supernet.cli.overrides import literal, single_jobs
+from supernet.cli.recorded import kept_folders, overrides_of, record
+from supernet.cli.trust import needs_trust
 from supernet.config import Config
 from supernet.errors import UserError
-from supernet.report.summary import rank_tables, summary_table
+from supernet.report.summary import rank_tables, summary_table, verdict
 from supernet.run import Run, same_computation
 from supernet.runs.check import check
 from supernet.runs.evaluate import evaluate
@@ -36,60 +38,20 @@ from supernet.train.loop import Stopped, StopRequest
 LEAVES = ("report.html", "export", "architecture.json", "latency.csv")  # named when a command ends
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """The entry point. The exit code is 0; 2 for an error that the user can correct; 130 or 143 if
-    it was stopped.
-    """
-    with one_line_errors():
-        line = with_parent(parse(argv))
-        if line.flags and not line.sweeps:  # --cfg and the like
-            with composition(line.overrides, line.folders):
-                pass
-            launch(line)
-        elif line.command == "check":
-            for overrides in each(line):
-                for message in check(Setup(composed(overrides, line.folders))):
-                    Progress().message(message)
-        elif line.command == "evaluate":
-            assert line.parent is not None
-            for overrides in each(line):
-                setup = Setup(composed(overrides, line.folders))
-                Progress().message(evaluate(setup, line.parent))
-        else:
-            launch(prepared(line))
-
-
-def with_parent(line: CommandLine) -> CommandLine:
-    """The line, with the overrides that the folder of ``from=`` was started with. Overrides that
-    the line itself has replace them.
-
-    Raises:
-        UserError: the command needs such a folder, or the folder is not one of a run.
-    """
-    if line.parent is None:
-        if line.command in ("evaluate", "report", "export"):
-            raise UserError(
-                f"{line.command} needs the folder of a run: supernet {line.command} from=RUN_DIR"
-            )
-        return line
-    before = overrides_of(line.parent, line.command)
-    kept = [override for override in before if not given_anew(override, line.overrides)]
-    folders = kept_folders(kept, line.parent, line, line.folders)
-    return replace(line, overrides=kept + line.overrides, folders=folders)
-
-
-def kept_folders(kept: Sequence[str], folder: Path, line: CommandLine, given: Folders) -> Folders:
-    """The folders of options for the overrides ``kept``, which ``folder`` records: those that are
-    ``given``, or else those that it records.
-
-    Raises:
-        UserError: ``folder`` records more than data, and the user has not said to trust it.
-    """
-    require_plain(kept, folder, line.trust)
-    folders = given if given.own else folders_of(folder, line.trust)
-    if line.trust:
-        return folders
-    return replace(folders, recorded=Recorded(folder, named(line.typed, given)))
+def perform(line: CommandLine) -> None:
+    """Performs what the line says. Its overrides are complete: :func:`.entry.with_parent`."""
+    if line.command == "check":
+        for overrides in each(line):
+            for message in check(Setup(composed(overrides, line.folders))):
+                Progress().message(message)
+    elif line.command == "evaluate":
+        assert line.parent is not None
+        for overrides in each(line):
+            setup = Setup(composed(overrides, line.folders))
+            Progress().message(evaluate(setup, line.parent))
+    else:
+        line = prepared(line)
+        launch(line, lambda cfg: job(line, cfg))
 
 
 def each(line: CommandLine) -> list[list[str]]:
@@ -146,15 +108,18 @@ def prepared(line: CommandLine) -> CommandLine:
     setting = "hydra.sweep.dir" if line.sweeps else "hydra.run.dir"
     chosen = setting in map(key, line.overrides)
     with composition(single_jobs(line.overrides)[0], line.folders) as cfg:
-        folder = Path(OmegaConf.select(cfg, setting)).resolve()
+        written = OmegaConf.select(cfg, setting)
+    if not written.strip():
+        raise UserError(f"{setting}: is empty; say where: {setting}=FOLDER")
+    folder = Path(written).resolve()
     here = not chosen and not line.sweeps and line.parent is not None
     if here and line.parent is not None and goes_on(line, line.parent):
         folder = line.parent
     else:
         for overrides in each(line):
             Setup(composed(overrides, line.folders))
-        folder = made(folder, shared=chosen)
-    return replace(line, overrides=[*line.overrides, f"{setting}={quoted(str(folder))}"])
+        folder = made(folder, setting, shared=chosen)
+    return replace(line, overrides=[*line.overrides, f"{setting}={literal(str(folder))}"])
 
 
 def goes_on(line: CommandLine, folder: Path) -> bool:
@@ -169,11 +134,13 @@ def goes_on(line: CommandLine, folder: Path) -> bool:
     )
 
 
-def made(folder: Path, shared: bool = False) -> Path:
+def made(folder: Path, setting: str = "hydra.run.dir", shared: bool = False) -> Path:
     """Makes ``folder``. If it exists and may not be ``shared``, it makes ``folder-2``,
-    ``folder-3``, ...
+    ``folder-3``, ... The message of an error names the ``setting`` that chooses another.
     """
     try:
+        if shared and folder.exists() and not folder.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, "there is a file of that name")
         for number in itertools.count(1):
             with contextlib.suppress(FileExistsError):
                 new = folder if number == 1 else folder.with_name(f"{folder.name}-{number}")
@@ -182,7 +149,7 @@ def made(folder: Path, shared: bool = False) -> Path:
     except OSError as error:
         raise UserError(
             f"cannot make {folder}: {error.strerror}; work elsewhere, or say where: "
-            "hydra.run.dir=FOLDER"
+            f"{setting}=FOLDER"
         ) from error
     raise AssertionError("there is always another number")
 
@@ -190,24 +157,14 @@ def made(folder: Path, shared: bool = False) -> Path:
 # --- running a command
 
 
-def launch(line: CommandLine) -> None:
-    """Starts Hydra, which calls ``job`` once for each run."""
-    register()
-
-    @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
-    def job(cfg: DictConfig) -> None:
-        with one_line_errors():
-            folder = Path(HydraConfig.get().runtime.output_dir)
-            overrides = list(HydraConfig.get().overrides.task)
-            record(folder, cfg, overrides, line.folders)
-            execute(line, to_config(cfg, line.folders), folder, overrides)
-
-    before = sys.argv
-    sys.argv = ["supernet", *line.flags, *line.folders.override(), *line.overrides]
-    try:
-        job()
-    finally:
-        sys.argv = before
+def job(line: CommandLine, cfg: DictConfig) -> None:
+    """One job of the line, for which Hydra has made the configuration ``cfg``."""
+    # as it is written: a folder may be called ${x}, and that is no reference
+    whole: Any = HydraConfig.instance().cfg
+    hydra: Any = OmegaConf.to_container(whole.hydra, resolve=False)
+    folder, overrides = Path(hydra["runtime"]["output_dir"]), hydra["overrides"]["task"]
+    record(folder, cfg, overrides, line.folders)
+    execute(line, to_config(cfg, line.folders), folder, overrides)
 
 
 def execute(line: CommandLine, config: Config, folder: Path, overrides: list[str]) -> None:
@@ -241,6 +198,10 @@ def execute(line: CommandLine, config: Config, folder: Path, overrides: list[str
             sys.exit(128 + stopped.signum)
     if command in ("run", "retrain"):
         progress.message(summary_table(results))
+        if line_of_verdict := verdict(results):
+            progress.message(line_of_verdict)
+        if "architecture" in results:  # outside the table, so that it can be copied
+            progress.message(f"found: {results['architecture']['text']}")
     for name in LEAVES:
         if (folder / name).exists():
             progress.message(f"{name.partition('.')[0]}: {folder / name}")

@@ -1,24 +1,23 @@
 """Composes a checked configuration from overrides, with Hydra."""
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+import difflib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from supernet.cli.line import key, owner_of_target
-from supernet.cli.messages import explained
 from supernet.cli.options import Folders, conf_dir
 from supernet.cli.trust import leaves, require_known_classes
-from supernet.config import Config, typed, with_named_phases
+from supernet.config import SEVERAL, Config, typed, with_named_phases
 from supernet.errors import UserError, unknown
-from supernet.runs.setup import SEVERAL
 
 
 def register() -> None:
@@ -71,6 +70,12 @@ def composed(overrides: Sequence[str], folders: Folders | None = None) -> Config
         return to_config(cfg, folders)
 
 
+def as_yaml(cfg: DictConfig) -> str:
+    """The configuration as Hydra's flag ``--cfg job`` prints it: without Hydra's own node."""
+    own = OmegaConf.masked_copy(cfg, [str(name) for name in cfg if name != "hydra"])
+    return OmegaConf.to_yaml(own)
+
+
 def to_config(cfg: DictConfig, folders: Folders | None = None) -> Config:
     """The typed configuration, without Hydra's own node."""
     folders = folders or Folders()
@@ -78,6 +83,9 @@ def to_config(cfg: DictConfig, folders: Folders | None = None) -> Config:
         dict[str, Any],
         OmegaConf.to_container(settings(cfg), resolve=True, throw_on_missing=True),
     )
+    for method in tree["study"]["methods"]:
+        if method not in folders.options("method"):
+            raise UserError(f"study.methods: {unknown(method, folders.options('method'))}")
     tree["sampler"] = with_named_phases(tree["sampler"], lambda name: phase(name, folders))
     if folders.recorded is not None:
         require_known_classes(tree, folders.recorded)
@@ -135,3 +143,70 @@ def known_keys(overrides: Sequence[str], folders: Folders) -> list[str]:
             yield from flat(value, f"{prefix}{name}.")
 
     return [*flat(tree, ""), *groups]
+
+
+def explained(error: Exception, folders: Folders, known: Callable[[], Sequence[str]]) -> str:
+    """One line for an error of Hydra: the key, what was expected, and the nearest valid name.
+
+    ``known`` returns every key of the configuration. It is called only if it is needed.
+    """
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, name = error.missing_cfg_file.rpartition("/")
+        return f"{group}: {unknown(name, folders.options(group))}"
+    if "Ambiguous value" in str(error):
+        several = str(error).partition("'")[2].partition("'")[0]
+        return (
+            f"{several}: add -m to run a job for each of these values; one value that is a list "
+            "is written KEY=[a,b]"
+        )
+    cause = error.__cause__ or error
+    at = getattr(cause, "full_key", None) or ""
+    no_such_key = isinstance(error, ConfigCompositionException) and "is not in" in str(cause)
+    if no_such_key or "not in '" in str(cause):
+        wrong = at or str(error).partition("'")[2].partition("'")[0]
+        group, _, part = wrong.partition(".")
+        if group in SEVERAL and part in folders.options(group):
+            return f"{wrong}: {part} is not chosen, so it has no settings; add {group}=[{part}]"
+        return f"{wrong}: there is no such setting; {hint(wrong, known(), folders)}"
+    text = str(cause).splitlines()[0]
+    return f"{at}: {text}" if at else str(error)
+
+
+def hint(wrong: str, known: Sequence[str], folders: Folders) -> str:
+    """What the user may have meant by the key ``wrong``, which is not one of the ``known`` ones.
+
+    A key that is only similar to another one is suggested if it stands in the same place. In
+    another place a key must have the same last name. Otherwise the settings in its place are
+    listed.
+    """
+    place, _, name = wrong.rpartition(".")
+    beside = {one.rpartition(".")[2]: one for one in known if one.rpartition(".")[0] == place}
+    beside.pop("_target_", None)
+    if near := similar(name, beside):
+        return f"did you mean {beside[near]}?"
+    group, _, rest = wrong.partition(".")
+    if group in folders.groups():
+        options = [option for option in folders.options(group) if has(folders, group, option, rest)]
+        if options:
+            return f"the chosen {group} has none; these have it: {', '.join(options)}"
+    if elsewhere := [one for one in known if one.rpartition(".")[2] == name]:
+        return f"did you mean {' or '.join(elsewhere)}?"
+    if place and beside:
+        return f"there are: {', '.join(beside.values())}"
+    places = {one.rpartition(".")[0] for one in known} - {""}
+    if place and place not in known and (near := similar(place, places)):
+        return f"did you mean {near}?"
+    return f"see supernet --cfg {'hydra' if group == 'hydra' else 'job'}"
+
+
+def similar(word: str, words: Iterable[str]) -> str:
+    """The most similar of ``words``, "" if none is similar enough to be what was meant."""
+    return next(iter(difflib.get_close_matches(word, sorted(words), n=1, cutoff=0.7)), "")
+
+
+def has(folders: Folders, group: str, option: str, name: str) -> bool:
+    """Whether the YAML of an option has a setting of this name."""
+    node: Any = OmegaConf.load(folders.file(group, option))
+    for step in name.split("."):
+        node = node._get_node(step) if isinstance(node, DictConfig) else None
+    return node is not None

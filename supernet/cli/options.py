@@ -73,5 +73,7 @@ class Folders:
         """The override that adds the user's own folders to Hydra's search path."""
         if not self.own:
             return []
-        places = ",".join(f"'file://{folder}'" for folder in self.own)
+        from supernet.cli.overrides import literal  # Hydra takes long to import
+
+        places = ",".join(literal(f"file://{folder}") for folder in self.own)
         return [f"hydra.searchpath=[{places}]"]

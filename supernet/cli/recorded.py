@@ -5,13 +5,16 @@ time.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from supernet.cli.composition import settings
-from supernet.cli.options import Folders
+from supernet.cli.line import CommandLine
+from supernet.cli.options import Folders, Recorded
+from supernet.cli.trust import named, require_plain
 from supernet.errors import UserError
 from supernet.files import write_text
 from supernet.shapes import Overrides, Places, read
@@ -74,3 +77,17 @@ def overrides_of(folder: Path, command: str, setting: str = "from") -> list[str]
             "it was started; restore it"
         )
     return read(record, Overrides)
+
+
+def kept_folders(kept: Sequence[str], folder: Path, line: CommandLine, given: Folders) -> Folders:
+    """The folders of options for the overrides ``kept``, which ``folder`` records: those that are
+    ``given``, or else those that it records.
+
+    Raises:
+        UserError: ``folder`` records more than data, and the user has not said to trust it.
+    """
+    require_plain(kept, folder, line.trust)
+    folders = given if given.own else folders_of(folder, line.trust)
+    if line.trust:
+        return folders
+    return replace(folders, recorded=Recorded(folder, named(line.typed, given)))

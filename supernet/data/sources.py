@@ -10,12 +10,13 @@ import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from supernet.bounds import Bounded, Bounds, FewOrZero, Part, Pixels
 from supernet.data.dataset import FileImages, ImageData, Images, TensorImages
 from supernet.data.splits import split
 from supernet.errors import UserError, unknown
@@ -169,7 +170,7 @@ class Npz:
 
 
 @dataclass(frozen=True)
-class Folder:
+class Folder(Bounded):
     """A folder of image files, with one folder of images for each class.
 
     The images are read as RGB. The shorter side is resized to ``size`` pixels, and the square in
@@ -190,21 +191,13 @@ class Folder:
             memory. Otherwise an image is decoded again whenever it is needed.
     """
 
-    root: str
-    size: int = 224
-    test_share: float = 0.2
-    workers: int = 8
-    memory_limit: int = 2 * 2**30
+    where = "data.source"
 
-    def __post_init__(self) -> None:
-        if self.size < 1:
-            raise UserError(f"data.source.size={self.size}: must be at least 1 pixel")
-        if self.workers < 0:
-            raise UserError(
-                f"data.source.workers={self.workers}: must be 0 (decode in this process) or more"
-            )
-        if not 0 < self.test_share < 1:
-            raise UserError(f"data.source.test_share={self.test_share}: must lie between 0 and 1")
+    root: str
+    size: Pixels = 224
+    test_share: Part = 0.2
+    workers: FewOrZero = 8
+    memory_limit: Annotated[int, Bounds(least=0, most=2**63 - 1)] = 2 * 2**30
 
     def load(self) -> ImageData:
         """Lists the files, and decodes them if they fit in memory.

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from supernet.errors import require
+from supernet.bounds import Count, Positive
 from supernet.guards.guard import Fired, Guard
 from supernet.instruments.instrument import Snapshot
 from supernet.instruments.readings import Eigenvalue
@@ -31,15 +31,10 @@ class EarlyStop(Guard):
 
     title, meaning, prefixes = Eigenvalue.title, Eigenvalue.meaning, Eigenvalue.prefixes
 
-    every: int = 1
-    window: int = 5
-    k: int = 5
-    ratio: float = 0.75
-
-    def __post_init__(self) -> None:
-        for name in ("every", "window", "k"):
-            require(f"guard.early_stop.{name}", getattr(self, name), least=1)
-        require("guard.early_stop.ratio", self.ratio, above=0)
+    every: Count = 1
+    window: Count = 5
+    k: Count = 5
+    ratio: Positive = 0.75
 
     def begin(self, space: Space, supernet: nn.Module) -> None:
         super().begin(space, supernet)

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from supernet.bounds import Bounded
 from supernet.instruments.instrument import Snapshot
 from supernet.mixture import Logits
 from supernet.spaces.space import Space
@@ -25,7 +26,7 @@ class Fired:
     logits: Logits | None = None
 
 
-class Guard:
+class Guard(Bounded):
     """Watches a search and acts on it. A subclass is a dataclass; its fields are its settings.
 
     A guard describes its figures for the report as an instrument does
@@ -35,6 +36,11 @@ class Guard:
     title: ClassVar[str]
     meaning: ClassVar[str]
     prefixes: ClassVar[tuple[str, ...]]
+
+    @property
+    def where(self) -> str:  # type: ignore[override]
+        """The name of its settings: that of the option, which is the name of its module."""
+        return f"guard.{type(self).__module__.rpartition('.')[2]}"
 
     def begin(self, space: Space, supernet: nn.Module) -> None:
         """Called once before the first step.

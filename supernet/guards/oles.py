@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from supernet.errors import UserError, require
+from supernet.bounds import Cosine, Count
+from supernet.errors import UserError
 from supernet.guards.guard import Fired, Gradients, Guard
 from supernet.instruments.instrument import Snapshot
 from supernet.spaces.capabilities import Itemised, capable
@@ -37,14 +38,9 @@ class OLES(Guard):
     meaning = "frozen operations overfit and no longer learn (OLES)"
     prefixes = ("share/frozen",)
 
-    window: int = 20
-    threshold: float = 0.4
-    every: int = 1
-
-    def __post_init__(self) -> None:
-        require("guard.oles.window", self.window, least=1)
-        require("guard.oles.threshold", self.threshold, least=-1)
-        require("guard.oles.every", self.every, least=1)
+    window: Count = 20
+    threshold: Cosine = 0.4
+    every: Count = 1
 
     def begin(self, space: Space, supernet: nn.Module) -> None:
         super().begin(space, supernet)

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from supernet.errors import require
+from supernet.bounds import NotNegative, Positive
 from supernet.learners.gradient import outer_loss
 from supernet.learners.learner import Bilevel, Learner, fixed, require_warmups
 
@@ -26,13 +26,12 @@ class Exponentiated(Learner):
     by the norm cancels it.
     """
 
-    lr: float = 0.1
-    cost_weight: float = 1.0
+    lr: Positive = 0.1
+    cost_weight: NotNegative = 1.0
     warmups: list[Any] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        require("learner.lr", self.lr, above=0)
-        require("learner.cost_weight", self.cost_weight, least=0)
+        super().__post_init__()
         require_warmups(self.warmups)
 
     def step(self, problem: Bilevel) -> dict[str, Tensor]:

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, optim
 from torch.func import functional_call
 
-from supernet.errors import UserError, require
+from supernet.bounds import NotNegative, Positive, Probability
+from supernet.errors import UserError
 from supernet.learners.learner import (
     Batch,
     Bilevel,
@@ -45,23 +46,18 @@ class Gradient(Learner):
     """
 
     order: str = "first"
-    lr: float = 3e-4
-    beta1: float = 0.5
-    beta2: float = 0.999
-    weight_decay: float = 1e-3
-    difference: float = 0.01
-    cost_weight: float = 1.0
+    lr: Positive = 3e-4
+    beta1: Probability = 0.5
+    beta2: Probability = 0.999
+    weight_decay: NotNegative = 1e-3
+    difference: Positive = 0.01
+    cost_weight: NotNegative = 1.0
     warmups: list[Any] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.order not in ORDERS:
             raise UserError(f"learner.order={self.order!r}: choose one of {', '.join(ORDERS)}")
-        for name in ("lr", "difference"):
-            require(f"learner.{name}", getattr(self, name), above=0)
-        for name in ("beta1", "beta2"):
-            require(f"learner.{name}", getattr(self, name), least=0, below=1)
-        for name in ("weight_decay", "cost_weight"):
-            require(f"learner.{name}", getattr(self, name), least=0)
         require_warmups(self.warmups)
 
     def begin(self, logits: Logits, sampler: Sampler) -> None:

@@ -9,7 +9,8 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn, optim
 
-from supernet.errors import UserError
+from supernet.bounds import Bounded
+from supernet.errors import UserError, is_number
 from supernet.mixture import Logits, Mixture
 from supernet.samplers.sampler import Sampler
 
@@ -32,11 +33,12 @@ class Bilevel:
     penalty: Callable[[Logits], Tensor] = lambda logits: torch.zeros(())
 
 
-class Learner:
+class Learner(Bounded):
     """Moves the architecture parameters, once per step, before the weights move. A subclass is a
     dataclass; its fields are its settings.
     """
 
+    where = "learner"
     moves = "logits"  # or "policy", the policy of the sampler; or "", nothing
     # pairs [start, end) of shares of the search, between which only the weights learn
     warmups: Sequence[Sequence[float]] = ()
@@ -76,9 +78,7 @@ def require_warmups(warmups: Sequence[Any]) -> None:
     """
     for warmup in warmups:
         is_pair = (
-            isinstance(warmup, list | tuple)
-            and len(warmup) == 2
-            and all(isinstance(share, int | float) for share in warmup)
+            isinstance(warmup, list | tuple) and len(warmup) == 2 and all(map(is_number, warmup))
         )
         if not (is_pair and 0 <= warmup[0] < warmup[1] <= 1):
             raise UserError(

@@ -8,7 +8,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, optim
 
-from supernet.errors import UserError, require
+from supernet.bounds import Few, NotNegative, Positive, Probability
+from supernet.errors import UserError
 from supernet.learners.learner import Bilevel, Learner, statistics_kept
 from supernet.mixture import Logits, Mixture
 from supernet.samplers.policy import Policy
@@ -39,18 +40,12 @@ class ReinforceLearner(Learner):
     grad H; with it, the mean of the estimates is exactly the gradient above.
     """
 
-    samples: int = 1
-    lr: float = 3.5e-3
-    entropy_weight: float = 1e-4
-    baseline_decay: float = 0.99
+    samples: Few = 1
+    lr: Positive = 3.5e-3
+    entropy_weight: NotNegative = 1e-4
+    baseline_decay: Probability = 0.99
 
     moves = "policy"
-
-    def __post_init__(self) -> None:
-        require("learner.samples", self.samples, least=1)
-        require("learner.lr", self.lr, above=0)
-        require("learner.entropy_weight", self.entropy_weight, least=0)
-        require("learner.baseline_decay", self.baseline_decay, least=0, below=1)
 
     def begin(self, logits: Logits, sampler: Sampler) -> None:
         if sampler.scores_from != self.moves:

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import torch
 
-from supernet.errors import UserError, require, unknown
+from supernet.bounds import NotNegative
+from supernet.errors import UserError, unknown
 from supernet.mixture import Choice, Logits, Mixture
 from supernet.modifiers.modifier import Modifier, skips, weights_of
 from supernet.randomness import Streams
@@ -30,11 +31,11 @@ class AuxiliarySkip(Modifier):
     skips use the same one.
     """
 
-    start: float = 1.0
+    start: NotNegative = 1.0
     decay: str = "linear"
 
     def __post_init__(self) -> None:
-        require("modifier.auxiliary_skip.start", self.start, least=0)
+        super().__post_init__()
         if self.decay not in DECAYS:
             raise UserError(f"modifier.auxiliary_skip.decay: {unknown(self.decay, DECAYS)}")
 

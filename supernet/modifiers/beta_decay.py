@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from supernet.errors import require
+from supernet.bounds import NotNegative
 from supernet.mixture import Logits
 from supernet.modifiers.modifier import Modifier
 
@@ -22,10 +22,7 @@ class BetaDecay(Modifier):
     factor grows on a line from zero to ``weight``, as in the authors' code, whose weight is 50.
     """
 
-    weight: float = 50.0
-
-    def __post_init__(self) -> None:
-        require("modifier.beta_decay.weight", self.weight, least=0)
+    weight: NotNegative = 50.0
 
     def penalty(self, logits: Logits, progress: float) -> Tensor:
         slots = [torch.logsumexp(logits[group.name], dim=-1) for group in self.space.groups]

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from supernet.errors import require
+from supernet.bounds import Probability
 from supernet.mixture import Choice, Logits, Mixture
 from supernet.modifiers.modifier import Modifier, weights_of
 
@@ -23,12 +23,9 @@ class OptionDropout(Modifier):
     not for each image separately.
     """
 
-    probability: float = 0.2
+    probability: Probability = 0.2
 
     draws = True
-
-    def __post_init__(self) -> None:
-        require("modifier.drop_path.probability", self.probability, least=0, below=1)
 
     def applied(
         self, mixture: Mixture, logits: Logits, progress: float, noise: torch.Generator

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from supernet.bounds import Bounded
 from supernet.cost.budget import Budget
 from supernet.errors import UserError
 from supernet.mixture import Choice, ChoiceGroup, Logits, Mixture
@@ -15,7 +16,7 @@ from supernet.samplers.wrapper import Wrapper
 from supernet.spaces.space import Space
 
 
-class Modifier:
+class Modifier(Bounded):
     """Changes the results of any sampler. A subclass is a dataclass; its fields are its settings.
     It overrides the methods for the results that it changes.
     """
@@ -23,6 +24,11 @@ class Modifier:
     # whether :meth:`applied` draws random numbers; :meth:`Modified.mean`, which has none, then
     # leaves it out
     draws = False
+
+    @property
+    def where(self) -> str:  # type: ignore[override]
+        """The name of its settings: that of the option, which is the name of its module."""
+        return f"modifier.{type(self).__module__.rpartition('.')[2]}"
 
     def begin(self, space: Space, streams: Streams) -> None:
         """Called once before the first step.

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from supernet.errors import UserError, require, unknown
+from supernet.bounds import Few, NotNegative
+from supernet.errors import UserError, unknown
 from supernet.mixture import Choice, Mixture
 from supernet.modifiers.modifier import Modifier, weights_of
 from supernet.samplers.sampler import Loss
@@ -31,16 +32,14 @@ class WeightPerturbation(Modifier):
     """
 
     mode: str = "random"
-    start: float = 0.03
-    end: float = 0.3
-    steps: int = 7
+    start: NotNegative = 0.03
+    end: NotNegative = 0.3
+    steps: Few = 7
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.mode not in MODES:
             raise UserError(f"modifier.perturbation.mode: {unknown(self.mode, MODES)}")
-        for name in ("start", "end"):
-            require(f"modifier.perturbation.{name}", getattr(self, name), least=0)
-        require("modifier.perturbation.steps", self.steps, least=1)
 
     def epsilon(self, progress: float) -> float:
         """The largest change of a weight at ``progress``."""

@@ -1,5 +1,6 @@
 """Options with low logits are pruned during the search."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,9 +33,10 @@ class Pruning(Modifier):
     stages: list[Any] = field(default_factory=lambda: [[0.333, 5], [0.667, 3]])
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require_stages("modifier.pruning.stages", self.stages)
         for _, options in self.stages:
-            if options < 2 or options != int(options):
+            if not 2 <= options < math.inf or options != int(options):
                 raise UserError(
                     f"modifier.pruning.stages: {options} options: must be a whole number of at "
                     "least 2"

@@ -31,6 +31,7 @@ class SkipDropout(Modifier):
     draws = True
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require_stages("modifier.skip_dropout.stages", self.stages)
         for _, probability in self.stages:
             require("modifier.skip_dropout.stages: a probability", probability, least=0, below=1)

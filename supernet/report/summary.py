@@ -72,9 +72,11 @@ def accuracy_and_time(trained: Mapping[str, Any]) -> tuple[str, str, str]:
 
 def summary_table(results: Mapping[str, Any]) -> Table:
     """The comparison as a table for the console, from what ``results.json`` holds: a column for the
-    found architecture and one for the random ones.
+    found architecture and one for the random ones. The architecture itself is not in it, because a
+    table breaks a long text, which can then not be copied.
     """
     rows = comparison(results)
+    shown = {k: v for k, v in vars(HEADINGS).items() if k not in ("name", "architecture")}
     table = Table(
         title=f"Test accuracy, trained from {start_of(results.get('retrain', {}))}",
         title_justify="left",
@@ -82,9 +84,29 @@ def summary_table(results: Mapping[str, Any]) -> Table:
     table.add_column(no_wrap=True)
     for row in rows:
         table.add_column(row.name, overflow="fold")
-    for field, heading in list(vars(HEADINGS).items())[1:]:
+    for field, heading in shown.items():
         table.add_row(heading, *(escape(getattr(row, field)) for row in rows))
     return table
+
+
+def verdict(results: Mapping[str, Any]) -> str:
+    """Whether the found architecture is better than random ones, in one line; "" if there is
+    nothing to compare.
+    """
+    found = results.get("found_minus_random")
+    if found is None:
+        return ""
+    said, ends = f"found minus random: {points(found['mean'])}", found["ci95"]
+    if ends is None:
+        return f"{said}; no interval, which takes three trainings or more on each side"
+    shown = ends[0] > 0 or ends[1] < 0
+    interval = f"95% interval {points(ends[0])} to {points(ends[1])}"
+    return f"{said}, {interval}{'' if shown else ': no difference shown'}"
+
+
+def points(fraction: float) -> str:
+    """A difference of two percentages, in percentage points."""
+    return f"{100 * fraction:+.2f} points"
 
 
 def rank_rows(correlations: Mapping[str, Any]) -> list[list[str]]:

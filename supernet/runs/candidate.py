@@ -10,13 +10,11 @@ from supernet.evaluate.curves import upper_bound
 from supernet.randomness import Streams
 from supernet.runs.job import Job
 from supernet.runs.setup import Setup
-from supernet.runs.training import fresh_network, retrain_stage, training_settings
+from supernet.runs.training import NUMBERED, fresh_network, retrain_stage, training_settings
 from supernet.train.candidate import CandidateStage
 
 if TYPE_CHECKING:
     from supernet.runs.work import Work
-
-SEED = 999  # of the run's thousand seeds; no retraining has it, so that none is favoured
 
 
 @dataclass(frozen=True)
@@ -63,7 +61,7 @@ class Candidate(Job):
 
 def candidate_stage(work: "Work", job: Candidate, complete: list[list[float]]) -> CandidateStage:
     """The training of a candidate. ``complete`` are the curves of those that ran to the end."""
-    setup, streams = work.setup, Streams(work.config.seed * 1000 + SEED)
+    setup, streams = work.setup, Streams(work.config.seed * 1000 + NUMBERED)
     parts = shortlist_splits(setup)
     network = fresh_network(setup, setup.space.decode(job.texts[-1]), streams)
     stage = retrain_stage(

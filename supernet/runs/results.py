@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from supernet.environment import environment
-from supernet.evaluate.statistics import mean_and_interval
+from supernet.evaluate.statistics import difference_and_interval, mean_and_interval
 from supernet.runs.folder import SCHEMA, State
 from supernet.runs.setup import Setup
 
@@ -39,6 +39,9 @@ def results(setup: Setup, state: State) -> dict[str, Any]:
         value["retrain"] = found | settings | about
     if (chance := trained(stages, "random")) is not None:
         value["random_baseline"] = chance
+    if found is not None and chance is not None:
+        difference, ends = difference_and_interval(found["accuracy"], chance["accuracy"])
+        value["found_minus_random"] = {"mean": difference, "ci95": ends}
     if "rank" in stages:
         value["rank"] = stages["rank"]
     value["environment"] = environment(setup.device, config.threads)

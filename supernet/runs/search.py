@@ -159,7 +159,8 @@ def search_stage(
         start=start,
         key=key,
     )
-    stage.name = Search(number).name
+    stage.name, several = Search(number).name, setup.config.search.supernets
+    stage.title = f"supernet {number + 1} of {several}" if several > 1 else "search"
     return stage
 
 

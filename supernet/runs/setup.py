@@ -14,7 +14,7 @@ import torch
 from supernet.config import Config, build
 from supernet.data import ImageData, Splits, split
 from supernet.device import choose_device, cores
-from supernet.errors import UserError
+from supernet.errors import UserError, require
 from supernet.files import read_json
 from supernet.mixture import Architecture
 from supernet.randomness import Streams
@@ -22,8 +22,9 @@ from supernet.spaces.space import Space
 from supernet.task import Task
 from supernet.train.search import require_search
 
-# Groups of which several options can be chosen at once.
-SEVERAL = ("modifier", "guard", "instrument")
+# So many threads, or jobs at once, are allowed on every machine, and more if it has more cores.
+# With a thousand, a machine of few cores seems to hang.
+AT_ONCE = 64
 
 # Settings that no result depends on. A run's folder can be continued with another configuration if
 # the two differ only in these.
@@ -78,6 +79,10 @@ class Setup:
     def check_together(self) -> None:
         """Raises a UserError if two parts do not fit together, or do not fit this machine."""
         config, searcher, _ = self.config, self.searcher, self.device
+        at_once = max(AT_ONCE, cores())
+        if config.threads is not None:
+            require("threads", config.threads, least=1, most=at_once)
+        require("jobs", self.workers, least=1, most=at_once)
         never_moves = self.learner.moves != self.sampler.scores_from
         if searcher.needs_scores and never_moves and self.given is None:
             parts = ("searcher", "sampler", "learner")

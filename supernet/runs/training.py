@@ -25,6 +25,11 @@ if TYPE_CHECKING:
     from supernet.runs.work import Work
 
 
+# So many trainings of a run have seeds of their own. Number 999 is that of the candidates, so that
+# no retraining has it and none is favoured.
+NUMBERED = 999
+
+
 @dataclass(frozen=True)
 class Train(Job):
     """Trains ``architecture``, as number ``index`` of its ``kind``, and tests it once.
@@ -107,9 +112,21 @@ def fresh_network(
         return setup.space.standalone(architecture, setup.task, form)
 
 
+def training_streams(seed: int, index: int) -> Streams:
+    """The random numbers of training number ``index`` of a run with ``seed``. No other training has
+    the same, neither of this run nor of one with another seed.
+
+    The first trainings have seeds of their own, as always. From :data:`NUMBERED` on, such a number
+    would be that of the candidates, or of the run with the next seed.
+    """
+    if index < NUMBERED:
+        return Streams(seed * 1000 + index)
+    return Streams(seed, f"training/{index}")
+
+
 def stage_of(work: "Work", job: Train) -> RetrainStage:
     """The fresh stage that trains the network of a job, with the weights that it starts from."""
-    setup, streams = work.setup, Streams(work.config.seed * 1000 + job.index)
+    setup, streams = work.setup, training_streams(work.config.seed, job.index)
     if job.init == "inherit":
         network = setup.space.inherit(trained_supernet(work).supernet, job.architecture)
     else:

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 import torch
 
+from supernet.bounds import Few
 from supernet.cost.budget import TRIES, Budget
-from supernet.errors import UserError, require, unknown
+from supernet.errors import UserError, unknown
 from supernet.mixture import Architecture, Logits, Mixture
 from supernet.randomness import Streams
 from supernet.samplers.sampler import Loss, Sampler, require_metric
@@ -31,16 +32,15 @@ class Attentive(Sampler):
     """
 
     mode: str = "worst"
-    candidates: int = 3
-    paths: int = 1
-    buckets: int = 10
+    candidates: Few = 3
+    paths: Few = 1
+    buckets: Few = 10
     metric: str = "madds"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.mode not in ("best", "worst"):
             raise UserError(f"sampler.mode: {unknown(self.mode, ['best', 'worst'])}")
-        for name in ("candidates", "paths", "buckets"):
-            require(f"sampler.{name}", getattr(self, name), least=1)
 
     def begin(self, budget: Budget, streams: Streams, device: torch.device) -> None:
         super().begin(budget, streams, device)

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 from torch.distributions import Dirichlet, kl_divergence
 
-from supernet.errors import UserError, require, unknown
+from supernet.bounds import NotNegative
+from supernet.errors import UserError, unknown
 from supernet.mixture import Choice, Logits, Mixture
 from supernet.samplers.sampler import Loss, Sampler
 
@@ -33,12 +34,12 @@ class DrNAS(Sampler):
     """
 
     distance: str = "l2"
-    distance_weight: float = 1e-3
+    distance_weight: NotNegative = 1e-3
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.distance not in DISTANCES:
             raise UserError(f"sampler.distance: {unknown(self.distance, DISTANCES)}")
-        require("sampler.distance_weight", self.distance_weight, least=0)
 
     def relaxation(self, logits: Logits, progress: float, noise: torch.Generator) -> Mixture:
         return {

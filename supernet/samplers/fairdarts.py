@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from supernet.errors import require
+from supernet.bounds import NotNegative
 from supernet.mixture import Choice, Logits, Mixture
 from supernet.samplers.sampler import Loss, Sampler
 
@@ -26,10 +26,7 @@ class FairDARTS(Sampler):
     others are below one half. The cost term weights the options by the softmax of the logits.
     """
 
-    zero_one_weight: float = 10.0
-
-    def __post_init__(self) -> None:
-        require("sampler.zero_one_weight", self.zero_one_weight, least=0)
+    zero_one_weight: NotNegative = 10.0
 
     def relaxation(self, logits: Logits, progress: float, noise: torch.Generator) -> Mixture:
         return self.sigmoids(logits)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from supernet.errors import require
+from supernet.bounds import Positive
 from supernet.mixture import Choice, Logits, Mixture
 from supernet.randomness import concrete
 from supernet.samplers.sampler import Loss, Sampler
@@ -38,12 +38,8 @@ class GDAS(Sampler):
     options run.
     """
 
-    start: float = 10.0
-    end: float = 0.1
-
-    def __post_init__(self) -> None:
-        for name in ("start", "end"):
-            require(f"sampler.{name}", getattr(self, name), above=0)
+    start: Positive = 10.0
+    end: Positive = 0.1
 
     def relaxation(self, logits: Logits, progress: float, noise: torch.Generator) -> Mixture:
         temperature = self.start + (self.end - self.start) * progress

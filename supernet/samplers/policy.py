@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from supernet.bounds import Count, Few, Positive
 from supernet.cost.budget import Budget
-from supernet.errors import require
 from supernet.mixture import Architecture, Logits, Mixture
 from supernet.randomness import Streams
 from supernet.samplers.sampler import Loss, Sampler
@@ -89,19 +89,13 @@ class Policy(Sampler):
     Under a budget, the draws follow the policy's distribution, given that the budget is kept.
     """
 
-    paths: int = 1
-    hidden: int = 64
-    temperature: float = 1.0
-    tanh_constant: float = 1.1
-    scored: int = 1000
+    paths: Few = 1
+    hidden: Few = 64
+    temperature: Positive = 1.0
+    tanh_constant: Positive = 1.1
+    scored: Count = 1000
 
     scores_from = "policy"
-
-    def __post_init__(self) -> None:
-        for name in ("paths", "hidden", "scored"):
-            require(f"sampler.{name}", getattr(self, name), least=1)
-        for name in ("temperature", "tanh_constant"):
-            require(f"sampler.{name}", getattr(self, name), above=0)
 
     def begin(self, budget: Budget, streams: Streams, device: torch.device) -> None:
         super().begin(budget, streams, device)

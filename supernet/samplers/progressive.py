@@ -39,6 +39,7 @@ class Progressive(Sampler):
     metric: str = "madds"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         rising = all(a < b for a, b in zip([0.0, *self.phases], [*self.phases, 1.0], strict=True))
         if not (self.phases and rising):
             raise UserError(

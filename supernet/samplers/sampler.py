@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from supernet.bounds import Bounded
 from supernet.cost.budget import Budget
 from supernet.errors import UserError, unknown
 from supernet.mixture import Choice, Logits, Mixture, softmax_mixture
@@ -14,7 +15,7 @@ from supernet.randomness import Streams
 Loss = Callable[[Mixture], Tensor]
 
 
-class Sampler:
+class Sampler(Bounded):
     """Chooses the mixtures on which the shared weights train. A subclass is a dataclass; its fields
     are its settings.
 
@@ -27,6 +28,8 @@ class Sampler:
     calls :meth:`settle` and :meth:`mixtures`. Whoever adds a hook here must make
     :class:`~supernet.samplers.wrapper.Wrapper` forward it.
     """
+
+    where = "sampler"
 
     @property
     def distils(self) -> bool:

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import torch
 
+from supernet.bounds import FewOrZero
 from supernet.cost.budget import Budget
-from supernet.errors import require
 from supernet.mixture import Logits, Mixture
 from supernet.randomness import Streams
 from supernet.samplers.sampler import Loss, Sampler, require_metric
@@ -25,13 +25,13 @@ class Sandwich(Sampler):
     size; there is no dropout.
     """
 
-    paths: int = 2
+    paths: FewOrZero = 2
     metric: str = "madds"
 
     distils = True
 
     def __post_init__(self) -> None:
-        require("sampler.paths", self.paths, least=0)
+        super().__post_init__()
 
     def begin(self, budget: Budget, streams: Streams, device: torch.device) -> None:
         super().begin(budget, streams, device)

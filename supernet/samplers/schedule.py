@@ -32,6 +32,7 @@ class Schedule(Wrapper):
     mixed: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for phase in self.phases:
             if not (
                 isinstance(phase, list | tuple)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from supernet.errors import require
+from supernet.bounds import Positive
 from supernet.mixture import Choice, Logits, Mixture
 from supernet.randomness import concrete
 from supernet.samplers.sampler import Loss, Sampler
@@ -26,12 +26,8 @@ class SNAS(Sampler):
     has a draw of its own.
     """
 
-    start: float = 1.0
-    end: float = 0.03
-
-    def __post_init__(self) -> None:
-        for name in ("start", "end"):
-            require(f"sampler.{name}", getattr(self, name), above=0)
+    start: Positive = 1.0
+    end: Positive = 0.03
 
     def relaxation(self, logits: Logits, progress: float, noise: torch.Generator) -> Mixture:
         temperature = self.start * (self.end / self.start) ** progress

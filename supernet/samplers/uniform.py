@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from supernet.errors import require
+from supernet.bounds import Few
 from supernet.mixture import Logits, Mixture
 from supernet.samplers.sampler import Loss, Sampler
 
@@ -14,10 +14,7 @@ class Uniform(Sampler):
     Each step draws ``paths`` architectures (1 in the paper) and averages their gradients.
     """
 
-    paths: int = 1
-
-    def __post_init__(self) -> None:
-        require("sampler.paths", self.paths, least=1)
+    paths: Few = 1
 
     def mixtures(self, logits: Logits, progress: float, loss: Loss) -> list[Mixture]:
         rng = self.streams.host("paths")

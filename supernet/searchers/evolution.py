@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from supernet.bounds import Count
 from supernet.cost.budget import Budget
-from supernet.errors import require
 from supernet.mixture import Architecture, Logits
 from supernet.searchers.searcher import Judged, Searcher, order
 
@@ -22,14 +22,9 @@ class Evolution(Searcher):
     until the child is within the budget. Architectures of equal accuracy are ranked by loss.
     """
 
-    candidates: int = 100
-    population: int = 20
-    sample: int = 5
-
-    def __post_init__(self) -> None:
-        require("searcher.candidates", self.candidates, least=1)
-        require("searcher.population", self.population, least=1)
-        require("searcher.sample", self.sample, least=1)
+    candidates: Count = 100
+    population: Count = 20
+    sample: Count = 5
 
     def begin(self, budget: Budget, scores: Logits, rng: np.random.Generator) -> None:
         super().begin(budget, scores, rng)

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from supernet.bounds import Count
 from supernet.cost.budget import Budget
-from supernet.errors import require
 from supernet.evaluate.accuracy import Judgement
 from supernet.mixture import Architecture, Logits
 from supernet.searchers.searcher import Judged, Searcher, order
@@ -21,10 +21,7 @@ class LocalSearch(Searcher):
     proposed ``candidates`` architectures. It proposes no neighbour that is already judged.
     """
 
-    candidates: int = 100
-
-    def __post_init__(self) -> None:
-        require("searcher.candidates", self.candidates, least=1)
+    candidates: Count = 100
 
     def begin(self, budget: Budget, scores: Logits, rng: np.random.Generator) -> None:
         super().begin(budget, scores, rng)

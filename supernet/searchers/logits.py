@@ -16,6 +16,7 @@ class ByLogits(Searcher):
     needs_scores = True
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self.done = False
 
     def ask(self) -> Sequence[Architecture]:

@@ -5,8 +5,10 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
-from supernet.cost.budget import METRICS, Budget
-from supernet.errors import UserError, require, unknown
+from supernet.bounds import Two
+from supernet.cost.budget import Budget
+from supernet.cost.settings import METRICS
+from supernet.errors import UserError, unknown
 from supernet.evaluate.accuracy import Judgement
 from supernet.mixture import Architecture, Logits
 from supernet.searchers.through_optuna import ThroughOptuna
@@ -24,14 +26,13 @@ class NSGA2(ThroughOptuna):
     child mutates with probability 1/genes.
     """
 
-    population: int = 20
+    population: Two = 20
     cost: str = "params"
 
     directions: ClassVar[tuple[Literal["maximize", "minimize"], ...]] = ("maximize", "minimize")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require("searcher.population", self.population, least=2)
         if self.cost not in METRICS:
             raise UserError(f"searcher.cost: {unknown(self.cost, METRICS)}")
 

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from supernet.bounds import NotNegative, Positive, Share
 from supernet.cost.budget import Budget
-from supernet.errors import UserError, require, unknown
+from supernet.errors import UserError, unknown
 from supernet.evaluate.accuracy import Judgement
 from supernet.mixture import Choice, Logits, Mixture
 from supernet.searchers.logits import ByLogits
@@ -44,19 +45,15 @@ class PerturbationSelection(ByLogits):
 
     needs_scores = False
 
-    tune_epochs: float = 5.0
-    lr: float | None = None
+    tune_epochs: NotNegative = 5.0
+    lr: Positive | None = None
     criterion: str = "accuracy"
-    images: float = 1.0  # the share of the validation images to judge on
+    images: Share = 1.0  # the share of the validation images to judge on
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require("searcher.tune_epochs", self.tune_epochs, least=0)
-        if self.lr is not None:
-            require("searcher.lr", self.lr, above=0)
         if self.criterion not in CRITERIA:
             raise UserError(f"searcher.criterion: {unknown(self.criterion, CRITERIA)}")
-        require("searcher.images", self.images, above=0, below=1 + 1e-9)
 
     def projection(
         self, budget: Budget, judge: Judge, mean: Callable[[], Mixture], rng: np.random.Generator

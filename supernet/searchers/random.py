@@ -5,7 +5,7 @@ to beat.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from supernet.errors import require
+from supernet.bounds import Count
 from supernet.mixture import Architecture
 from supernet.searchers.searcher import Searcher
 
@@ -14,10 +14,10 @@ from supernet.searchers.searcher import Searcher
 class Random(Searcher):
     """Random search (Li & Talwalkar, UAI 2019): ``candidates`` draws with replacement."""
 
-    candidates: int = 100
+    candidates: Count = 100
 
     def __post_init__(self) -> None:
-        require("searcher.candidates", self.candidates, least=1)
+        super().__post_init__()
         self.left = self.candidates
 
     def ask(self) -> Sequence[Architecture]:

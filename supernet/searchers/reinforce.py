@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from supernet.bounds import Count, Positive, Probability
 from supernet.cost.budget import Budget
-from supernet.errors import require
 from supernet.mixture import Architecture, Logits
 from supernet.searchers.searcher import Judged, Searcher
 
@@ -25,14 +25,9 @@ class ReinforceSearcher(Searcher):
     take this into account.
     """
 
-    candidates: int = 100
-    lr: float = 0.1
-    decay: float = 0.9  # of the moving average
-
-    def __post_init__(self) -> None:
-        require("searcher.candidates", self.candidates, least=1)
-        require("searcher.lr", self.lr, above=0)
-        require("searcher.decay", self.decay, least=0, below=1)
+    candidates: Count = 100
+    lr: Positive = 0.1
+    decay: Probability = 0.9  # of the moving average
 
     def begin(self, budget: Budget, scores: Logits, rng: np.random.Generator) -> None:
         super().begin(budget, scores, rng)

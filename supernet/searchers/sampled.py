@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from supernet.bounds import Count
 from supernet.cost.budget import Budget
-from supernet.errors import require
 from supernet.mixture import Architecture, Logits
 from supernet.searchers.searcher import Searcher
 
@@ -29,12 +29,9 @@ class Sampled(Searcher):
     one batch.
     """
 
-    candidates: int = 10
+    candidates: Count = 10
 
     needs_scores = True
-
-    def __post_init__(self) -> None:
-        require("searcher.candidates", self.candidates, least=1)
 
     def begin(self, budget: Budget, scores: Logits, rng: np.random.Generator) -> None:
         super().begin(budget, scores, rng)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from supernet.bounds import Bounded
 from supernet.cost.budget import Budget
 from supernet.evaluate.accuracy import Judgement
 from supernet.mixture import Architecture, Logits
@@ -12,7 +13,7 @@ from supernet.mixture import Architecture, Logits
 Judged = tuple[Architecture, Judgement]
 
 
-class Searcher:
+class Searcher(Bounded):
     """Proposes architectures, and gets their judgements. A subclass is a dataclass; its fields are
     its settings.
 
@@ -21,6 +22,7 @@ class Searcher:
     already. All architectures that it proposes must be within the budget.
     """
 
+    where = "searcher"
     # whether it reads the scores, which mean nothing after a search without a learner
     needs_scores = False
     cost: str | None = None  # a metric that it minimises, while it maximises the accuracy

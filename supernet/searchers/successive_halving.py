@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from supernet.bounds import Count, Factor, Few, Two
 from supernet.cost.budget import Budget
-from supernet.errors import require
 from supernet.mixture import Architecture, Logits
 from supernet.searchers.searcher import Judged, Searcher, order
 
@@ -29,17 +29,10 @@ class SuccessiveHalving(Searcher):
     and leave the BatchNorm statistics as training left them (``judge.recalibration_batches=0``).
     """
 
-    candidates: int = 100
-    eta: int = 3
-    rounds: int = 4
-    growth: float | None = None
-
-    def __post_init__(self) -> None:
-        require("searcher.candidates", self.candidates, least=1)
-        require("searcher.eta", self.eta, least=2)
-        require("searcher.rounds", self.rounds, least=1)
-        if self.growth is not None:
-            require("searcher.growth", self.growth, least=1)
+    candidates: Count = 100
+    eta: Two = 3
+    rounds: Few = 4
+    growth: Factor | None = None
 
     @property
     def counts(self) -> list[int]:

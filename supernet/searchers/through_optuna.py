@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
+from supernet.bounds import Count
 from supernet.cost.budget import Budget
-from supernet.errors import require
 from supernet.evaluate.accuracy import Judgement
 from supernet.mixture import Architecture, Logits
 from supernet.searchers.searcher import Judged, Searcher
@@ -28,12 +28,9 @@ class ThroughOptuna(Searcher, ABC):
     place: the failed trial is not judged, and Optuna's sampler does not use it.
     """
 
-    candidates: int = 100
+    candidates: Count = 100
 
     directions: ClassVar[tuple[Literal["maximize", "minimize"], ...]] = ("maximize",)
-
-    def __post_init__(self) -> None:
-        require("searcher.candidates", self.candidates, least=1)
 
     @property
     def batch(self) -> int:

@@ -5,7 +5,7 @@ architectures than in bad ones.
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from supernet.errors import require
+from supernet.bounds import CountOrZero
 from supernet.searchers.through_optuna import ThroughOptuna
 
 if TYPE_CHECKING:
@@ -18,11 +18,7 @@ class TPE(ThroughOptuna):
     implementation. The first ``random`` candidates are drawn uniformly.
     """
 
-    random: int = 10
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require("searcher.random", self.random, least=0)
+    random: CountOrZero = 10
 
     def sampler(self, seed: int) -> "BaseSampler":
         from optuna.samplers import TPESampler

@@ -12,13 +12,14 @@ edge. :class:`CellSpace` is the base of the spaces whose networks are made of ce
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, ClassVar, Self, cast
+from typing import Annotated, Any, ClassVar, Self, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from supernet.errors import UserError, require
+from supernet.bounds import Bounds, Few
+from supernet.errors import UserError
 from supernet.mixture import Architecture, Choice, ChoiceGroup, Mixture
 from supernet.ops import OPERATIONS, PARAMETER_FREE, DropPath, Rectified
 from supernet.ops.fast.program import Program
@@ -257,9 +258,9 @@ class Geometry:
     other parts bypass the operations.
     """
 
-    channels: int
-    cells: int
-    partial_channels: int = 1
+    channels: Annotated[int, Bounds(least=2, most=2**14)]
+    cells: Annotated[int, Bounds(least=1, most=256)]
+    partial_channels: Few = 1
 
 
 @dataclass
@@ -281,16 +282,16 @@ class CellSpace(Itemised, Resizable, Drawable):
     paper: ClassVar[dict[str, Geometry]] = {}
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for form in ("search", "evaluation"):
             geometry, key = getattr(self, form), f"space.{form}"
-            if geometry.channels < 2 or geometry.channels % 2:
+            if geometry.channels % 2:
                 raise UserError(
                     f"{key}.channels={geometry.channels}: must be even and at least 2; choose for "
                     "example 16"
                 )
-            require(f"{key}.cells", geometry.cells, least=1)
             parts = geometry.partial_channels
-            if parts < 1 or geometry.channels % parts:
+            if geometry.channels % parts:
                 raise UserError(
                     f"{key}.partial_channels={parts}: must divide "
                     f"{key}.channels={geometry.channels}"

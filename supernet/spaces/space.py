@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from supernet.bounds import Bounded
 from supernet.errors import UserError, unknown
 from supernet.mixture import Architecture, Choice, ChoiceGroup
 from supernet.task import Task
@@ -54,7 +55,7 @@ class Size(NamedTuple):
     full: float | None
 
 
-class Space(ABC):
+class Space(Bounded, ABC):
     """A search space. A subclass is a dataclass whose fields are its settings.
 
     A subclass defines :attr:`name` and :attr:`groups`, builds the networks, and derives
@@ -65,6 +66,8 @@ class Space(ABC):
         name: the name of the space in architectures and messages.
         groups: the choice groups. Decisions that have the same options are one group.
     """
+
+    where = "space"
 
     name: str
     groups: tuple[ChoiceGroup, ...]
@@ -101,7 +104,7 @@ class Space(ABC):
                 raises.
         """
 
-    def require_inherit(self) -> None:  # noqa: B027 - most spaces have nothing to check
+    def require_inherit(self) -> None:
         """Raises a UserError if no standalone network can have the supernet's weights."""
 
     def taken_over(

@@ -81,7 +81,7 @@ class Progress:
         self.running += 1
 
         def update(step: int, metrics: Mapping[str, float]) -> None:
-            figures = "  ".join([f"{rate(step):.1f} steps/s", *short_texts(metrics)])
+            figures = "  ".join([*rate.text(step, total), *short_texts(metrics)])
             bar.update(task, completed=step, figures=figures)
 
         try:
@@ -126,7 +126,7 @@ class Progress:
                 "  ".join(
                     [
                         f"{name}: step {step}/{total}",
-                        f"{speed:.1f} steps/s",
+                        *rate.text(step, total),
                         *left,
                         *short_texts(metrics),
                     ]
@@ -158,6 +158,10 @@ class Rate:
 
     def __init__(self, start: int):
         self.start, self.began = start, time.monotonic()
+
+    def text(self, step: int, total: int) -> list[str]:
+        """The rate in words; nothing for a stage of one step, of which it would say nothing."""
+        return [f"{self(step):.1f} steps/s"] if total > 1 else []
 
     def __call__(self, step: int) -> float:
         return (step - self.start) / max(time.monotonic() - self.began, 1e-9)

@@ -6,6 +6,9 @@ The package is imported only when a run starts to use it.
 import os
 import secrets
 import shutil
+import socket
+import urllib.parse
+import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +21,7 @@ from supernet.track.interface import Tracker
 from supernet.track.jsonlines import rows_from
 
 MODES = ("offline", "online", "disabled")
+CONNECTING = 5.0  # seconds until a server must answer
 
 
 @dataclass
@@ -31,6 +35,9 @@ class WandB(Tracker):
     the folders of earlier sessions. One folder remains to be uploaded:
     ``wandb sync FOLDER/wandb/offline-run-*``. This mode needs neither an account nor a network.
     W&B's own files are in ``FOLDER/wandb``.
+
+    The tracker does nothing in the mode "disabled", which is also the mode if the environment has
+    ``WANDB_MODE=disabled``, as for every program that uses W&B.
     """
 
     mode: str = "offline"
@@ -44,6 +51,10 @@ class WandB(Tracker):
             raise UserError(f"tracker.mode: {unknown(self.mode, MODES)}")
         self._run: Any = None  # the wandb.Run, from the first row to the end
 
+    @property
+    def disabled(self) -> bool:
+        return "disabled" in (self.mode, os.environ.get("WANDB_MODE"))
+
     def start(
         self, folder: Path, config: Mapping[str, Any], state: Mapping[str, Any] | None = None
     ) -> None:
@@ -55,7 +66,7 @@ class WandB(Tracker):
         self._folder, self._config = Path(folder), dict(config)
         self._rows, self._offset = 0, 0  # how far metrics.jsonl has been read
         self._stages: set[str] = set()
-        if self.mode == "online":
+        if self.mode == "online" and not self.disabled:
             self._begin()
 
     def log(self, stage: str, step: int, metrics: Mapping[str, float]) -> None:
@@ -66,7 +77,7 @@ class WandB(Tracker):
         self._keep(summary=dict(values))
 
     def artifact(self, name: str, kind: str, paths: Sequence[Path]) -> None:
-        if self.mode == "disabled":
+        if self.disabled:
             return
         relative = [os.path.relpath(path, self._folder) for path in paths]
         self._keep(
@@ -96,14 +107,16 @@ class WandB(Tracker):
         import wandb
 
         online = self.mode == "online"
-        # W&B prints no banner and no hints
-        wandb.setup(wandb.Settings(silent=True))
-        if online and not wandb.login(prompt=False, verify=False):
-            raise UserError(
-                "tracker.mode=online needs a W&B login, and there is none: run `wandb login`, or "
-                "set WANDB_API_KEY, or choose tracker.mode=offline"
-            )
         try:
+            # W&B prints no banner and no hints
+            wandb.setup(wandb.Settings(silent=True))
+            if online and not wandb.login(prompt=False, verify=False):
+                raise UserError(
+                    "tracker.mode=online needs a W&B login, and there is none: run `wandb login`, "
+                    "or set WANDB_API_KEY, or choose tracker.mode=offline"
+                )
+            if online:
+                require_reachable(wandb.setup().settings.base_url)
             self._run = wandb.init(
                 id=self._kept()["id"],
                 resume="allow" if online else None,
@@ -125,6 +138,8 @@ class WandB(Tracker):
                     x_transaction_log_flush_interval=1.0,  # seconds; a killed run may lose these
                 ),
             )
+        except UserError:
+            raise
         except Exception as error:  # W&B raises many types: for the login, network, project, disk
             raise UserError(
                 f"W&B cannot start: {' '.join(str(error).split())}; solve this or choose "
@@ -136,7 +151,7 @@ class WandB(Tracker):
         self._had = self._run.step  # how many rows W&B has from earlier online sessions
 
     def _follow(self) -> None:
-        if self.mode == "disabled":
+        if self.disabled:
             return
         if self._run is None:
             self._begin()
@@ -180,6 +195,24 @@ class WandB(Tracker):
         return kept
 
     def _keep(self, **values: Any) -> None:
-        if self.mode != "disabled":
+        if not self.disabled:
             write_json(self._folder / "wandb" / "job.json", self._kept() | values)
             self._follow()
+
+
+def require_reachable(url: str) -> None:
+    """Raises a UserError if nothing answers at ``url``, the address of the W&B server, or at the
+    proxy that leads there. W&B itself would try for half a minute.
+    """
+    server = urllib.parse.urlsplit(url)
+    proxy = urllib.request.getproxies().get(server.scheme)
+    if proxy and not urllib.request.proxy_bypass(server.netloc):
+        server = urllib.parse.urlsplit(proxy if "//" in proxy else f"//{proxy}")
+    port = server.port or (443 if server.scheme == "https" else 80)
+    try:
+        socket.create_connection((server.hostname or "", port), timeout=CONNECTING).close()
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"tracker.mode=online: W&B cannot be reached, nothing answers at {server.hostname}:"
+            f"{port} ({error}); choose tracker.mode=offline, and send the run later"
+        ) from error

@@ -27,7 +27,8 @@ class Stage(Protocol):
 
     A stage may end early: it lowers :attr:`steps` at the end of an epoch. A stage may have an
     attribute ``parts`` (name -> seconds): the loop keeps these times in the checkpoint, so that
-    they cover all sessions of an interrupted stage.
+    they cover all sessions of an interrupted stage. It may have a ``title``, which people are shown
+    instead of its name.
     """
 
     name: str
@@ -153,7 +154,8 @@ def run_stage(
                 },
             )
 
-    with progress.stage(stage.name, stage.steps, start=step) as update:
+    title = getattr(stage, "title", stage.name)
+    with progress.stage(title, stage.steps, start=step) as update:
         while step < stage.steps:
             figures = stage.step(step)
             step += 1

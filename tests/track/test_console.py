@@ -1,12 +1,18 @@
 """What a user sees, in a terminal and without one."""
 
+import contextlib
 import io
 
 import pytest
 from rich.table import Table
 
+from supernet.cli.composition import composed
+from supernet.runs.search import search_stage
+from supernet.runs.setup import Setup
+from supernet.runs.work import budget_of
 from supernet.track import console
 from supernet.track.console import Progress, clock
+from supernet.train.loop import run_stage
 
 
 @pytest.fixture
@@ -89,6 +95,35 @@ def test_messages_are_printed_as_they_are():
     table.add_row("value")
     progress.message(table)
     assert "value" in file.getvalue()
+
+
+@pytest.mark.parametrize("live", [True, False])
+@pytest.mark.parametrize("steps", [1, 2, 100])
+def test_a_stage_of_one_step_has_no_rate(live, steps, monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.delenv("CI", raising=False)
+    file = Terminal() if live else io.StringIO()
+    with Progress(file=file).stage("export", steps) as update:
+        update(steps, {})
+    assert ("steps/s" in file.getvalue()) == (steps > 1)
+
+
+@pytest.mark.parametrize("several", [1, 3])
+def test_the_supernets_of_a_search_are_counted_for_people(several, monkeypatch):
+    setup = Setup(composed(["size=tiny", "tracker=none", f"search.supernets={several}"]))
+    budget, progress, shown = budget_of(setup, {}), Progress(quiet=True), []
+
+    def stage(name, *steps, **more):
+        shown.append(name)
+        return contextlib.nullcontext()
+
+    monkeypatch.setattr(progress, "stage", stage)
+    for number in range(several):
+        search = search_stage(setup, budget, number)
+        search.steps = 0
+        run_stage(search, progress=progress)
+    assert shown == (["search"] if several == 1 else [f"supernet {n} of 3" for n in (1, 2, 3)])
 
 
 def test_quiet(capsys):

@@ -4,6 +4,7 @@ import dataclasses
 import importlib
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -174,6 +175,63 @@ def test_online_without_a_login_is_one_line_at_once(tmp_path):
     assert done.stdout.count("\n") == 1
     for word in ("tracker.mode=online", "wandb login", "WANDB_API_KEY", "tracker.mode=offline"):
         assert word in done.stdout
+
+
+KEYS = ("abc", "x" * 39, "a b" * 14, "é" * 40, "local-x", "~/nokey", "a" * 39 + "\\n", "%s" * 20)
+SERVERS = ("http://127.0.0.1:{closed}", "http://nowhere.invalid", "http://127.0.0.1:999999", "x:y")
+PROXY = {"http_proxy": "http://127.0.0.1:{closed}"}  # a server that only the proxy could reach
+
+
+def test_a_wrong_key_or_server_is_one_line_before_anything_is_sent(tmp_path):
+    """Nothing listens at ``closed``. W&B itself would try for half a minute to reach a server."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        closed = free.getsockname()[1]
+    good = {"WANDB_API_KEY": "0" * 40, "WANDB_BASE_URL": SERVERS[0], "WANDB_MODE": "online"}
+    cases = [good | {"WANDB_API_KEY": key} for key in KEYS]
+    cases += [good | {"WANDB_BASE_URL": server} for server in SERVERS]
+    cases += [good | {"WANDB_BASE_URL": "http://wandb.invalid"} | PROXY]
+    cases = [{k: v.format(closed=closed) for k, v in one.items()} for one in cases]
+    code = (
+        "import json, os, sys, wandb; from pathlib import Path\n"
+        "from supernet.errors import UserError; from supernet.track.wandb import WandB\n"
+        "wandb.init = lambda **settings: sys.exit('sent')\n"
+        "for case in json.loads(sys.argv[2]):\n"
+        "    os.environ.update(case)\n"
+        "    try: WandB(mode='online').start(Path(sys.argv[1]), {})\n"
+        "    except UserError as error: print(error)\n"
+        "    wandb.teardown()\n"
+    )
+    environment = {
+        k: v
+        for k, v in os.environ.items()
+        if not k.startswith(("WANDB_", "NETRC")) and not k.lower().endswith("_proxy")
+    }
+    environment |= {"HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path), json.dumps(cases)],
+        capture_output=True,
+        text=True,
+        env=environment,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert len(lines) == len(cases)
+    assert all("W&B" in line and "tracker.mode=offline" in line for line in lines)
+
+
+@pytest.mark.parametrize("mode", ["offline", "online", "disabled"])
+def test_the_environment_can_disable_the_tracker(mode, tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    monkeypatch.setitem(sys.modules, "wandb", None)  # an import would fail
+    (tmp_path / "metrics.jsonl").write_text('{"stage": "search", "step": 1, "loss": 1.0}\n')
+    tracker = WandB(mode=mode)
+    tracker.start(tmp_path, {})
+    tracker.log("search", 1, {"loss": 1.0})
+    tracker.summary({"a": 1})
+    tracker.artifact("a", "model", [tmp_path / "metrics.jsonl"])
+    tracker.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
 
 
 def test_settings():

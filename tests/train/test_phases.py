@@ -11,7 +11,7 @@ from supernet.spaces.cells import Geometry, MixedCell
 from supernet.spaces.darts import Darts
 from supernet.spaces.nb201 import NB201
 from supernet.train.phases import Phase, phases_of
-from supernet.train.search import SearchSettings
+from supernet.train.settings import SearchSettings
 from tests.compare import identical
 from tests.tasks import task_of
 from tests.train.stopping import stopped_and_resumed, straight
