@@ -30,6 +30,8 @@ class Search(Job):
 
     number: int = 0
 
+    smaller = "search.batch_size or a size under space.search, or choose memory=fit"
+
     @property
     def name(self) -> str:  # type: ignore[override]
         return f"search/{self.number}"
@@ -117,7 +119,7 @@ def start_weights(work: "Work", key: str) -> dict[str, Tensor]:
     if saved is None:
         raise UserError(
             f"{checkpoints.path(Search().name)} is missing: the search starts from the weights in "
-            "it; restore it"
+            f"it; restore it, or train it again: supernet search from={work.state.parent}"
         )
     return saved["state"]["supernet"]
 
@@ -176,7 +178,7 @@ def trained_supernet(work: "Work", number: int | None = None) -> SearchStage:
     if saved is None:
         raise UserError(
             f"{work.checkpoints.path(job.name)} is missing: the trained supernet was there; "
-            "restore it"
+            f"restore it, or train it again: supernet search from={work.folder}"
         )
     stage.load_state_dict(saved["state"])
     return stage
