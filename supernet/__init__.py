@@ -100,9 +100,10 @@ if TYPE_CHECKING:  # the same names as in MODULES below, for type checkers and e
     from supernet.spaces.nb201 import NB201
     from supernet.spaces.space import Space
     from supernet.train.loop import run_stage
-    from supernet.train.retrain import RetrainSettings, RetrainStage
-    from supernet.train.search import SearchSettings, SearchStage
-    from supernet.train.watch import MeasureSettings, Watch
+    from supernet.train.retrain import RetrainStage
+    from supernet.train.search import SearchStage
+    from supernet.train.settings import MeasureSettings, RetrainSettings, SearchSettings
+    from supernet.train.watch import Watch
 
 __all__ = [
     "GDAS",
@@ -260,10 +261,10 @@ MODULES = {  # where each public name is defined
     "Geometry": "supernet.spaces.cells",
     "Space": "supernet.spaces.space",
     "run_stage": "supernet.train.loop",
-    "RetrainSettings": "supernet.train.retrain",
+    "RetrainSettings": "supernet.train.settings",
     "RetrainStage": "supernet.train.retrain",
-    "SearchSettings": "supernet.train.search",
-    "MeasureSettings": "supernet.train.watch",
+    "SearchSettings": "supernet.train.settings",
+    "MeasureSettings": "supernet.train.settings",
     "Watch": "supernet.train.watch",
     "SearchStage": "supernet.train.search",
 }

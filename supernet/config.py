@@ -17,14 +17,19 @@ from typing import Any
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from supernet.cost.budget import BudgetSettings
 from supernet.cost.memory import require_mode
+from supernet.cost.settings import BudgetSettings
 from supernet.errors import UserError, require, unknown
-from supernet.evaluate.ranking import RankSettings
-from supernet.train.candidate import ShortlistSettings
-from supernet.train.retrain import RetrainSettings
-from supernet.train.search import SearchSettings
-from supernet.train.watch import MeasureSettings
+from supernet.evaluate.settings import RankSettings
+from supernet.train.settings import (
+    MeasureSettings,
+    RetrainSettings,
+    SearchSettings,
+    ShortlistSettings,
+)
+
+# Groups of which several options can be chosen at once.
+SEVERAL = ("modifier", "guard", "instrument")
 
 
 @dataclass

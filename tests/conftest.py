@@ -16,8 +16,9 @@ import torch
 
 from supernet.data import Augment, ImageData, Splits, TensorImages
 from supernet.randomness import Streams
-from supernet.train.retrain import RetrainSettings, RetrainStage
-from supernet.train.search import SearchSettings, SearchStage
+from supernet.train.retrain import RetrainStage
+from supernet.train.search import SearchStage
+from supernet.train.settings import RetrainSettings, SearchSettings
 from supernet.train.watch import Watch
 from tests.budgets import budget_of
 from tests.variants import GUARDS, LEARNERS, MODIFIERS, SAMPLERS, SEARCHERS, SPACES

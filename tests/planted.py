@@ -45,7 +45,8 @@ from supernet.searchers.perturbation import PerturbationSelection
 from supernet.spaces.capabilities import Itemised
 from supernet.spaces.space import Form, Space
 from supernet.task import Task
-from supernet.train.search import SearchSettings, SearchStage, mean_scores, snapshot_of
+from supernet.train.search import SearchStage, mean_scores, snapshot_of
+from supernet.train.settings import SearchSettings
 from supernet.train.tuning import TuningStage
 
 CHANNELS = 4

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import yaml
 
+from supernet.cli.launch import launch
+from supernet.cli.line import parse
 from supernet.cli.messages import COMMANDS
 from tests.commands import ROOT, process, supernet, waited
 
@@ -254,6 +256,12 @@ def test_cfg_prints_the_settings_without_running_anything(tmp_path):
     assert "_target_: supernet.spaces.darts.Darts" in outcome.out
     assert "  epochs: 7\n" in outcome.out
     assert list(tmp_path.iterdir()) == []
+
+
+def test_cfg_prints_what_hydra_prints(tmp_path, capsys):
+    words = ["--cfg", "job", "method=drnas", "data=folder", "name=a"]
+    launch(parse(words), lambda cfg: None)
+    assert supernet(*words, cwd=tmp_path).out == capsys.readouterr().out != ""
 
 
 def test_check_tries_everything_and_writes_nothing(tmp_path):

@@ -13,9 +13,8 @@ import yaml
 from supernet.cli.composition import composed
 from supernet.cli.line import parse, single_jobs
 from supernet.cli.messages import COMMANDS
-from supernet.config import Config
+from supernet.config import SEVERAL, Config
 from supernet.files import read_json
-from supernet.runs.setup import SEVERAL
 from tests.commands import ROOT, TINY, finished
 from tests.tools.test_bench import RATIOS, REST
 from tools import idea

@@ -8,15 +8,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from supernet import study
-from supernet.cli.composition import composed, composition, register, to_config
-from supernet.cli.line import CommandLine, given_anew, key, parse, quoted, single_jobs
-from supernet.cli.messages import one_line_errors
-from supernet.cli.options import Folders, conf_dir
+from supernet.cli.composition import composed, composition, to_config
+from supernet.cli.launch import launch
+from supernet.cli.line import CommandLine, key
+from supernet.cli.options import Folders
+from supernet.cli.overrides import quoted, single_jobs
 from supernet.cli.recorded import folders_of, overrides_of, record
 from supernet.config import Config
 from supernet.errors import UserError
@@ -34,46 +34,20 @@ from supernet.train.loop import Stopped, StopRequest
 LEAVES = ("report.html", "export", "architecture.json", "latency.csv")  # named when a command ends
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """The entry point. The exit code is 0; 2 for an error that the user can correct; 130 or 143 if
-    it was stopped.
-    """
-    with one_line_errors():
-        line = with_parent(parse(argv))
-        if line.flags and not line.sweeps:  # --cfg and the like
-            with composition(line.overrides, line.folders):
-                pass
-            launch(line)
-        elif line.command == "check":
-            for overrides in each(line):
-                for message in check(Setup(composed(overrides, line.folders))):
-                    Progress().message(message)
-        elif line.command == "evaluate":
-            assert line.parent is not None
-            for overrides in each(line):
-                setup = Setup(composed(overrides, line.folders))
-                Progress().message(evaluate(setup, line.parent))
-        else:
-            launch(prepared(line))
-
-
-def with_parent(line: CommandLine) -> CommandLine:
-    """The line, with the overrides that the folder of ``from=`` was started with. Overrides that
-    the line itself has replace them.
-
-    Raises:
-        UserError: the command needs such a folder, or the folder is not one of a run.
-    """
-    if line.parent is None:
-        if line.command in ("evaluate", "report", "export"):
-            raise UserError(
-                f"{line.command} needs the folder of a run: supernet {line.command} from=RUN_DIR"
-            )
-        return line
-    before = overrides_of(line.parent, line.command)
-    kept = [override for override in before if not given_anew(override, line.overrides)]
-    folders = line.folders if line.folders.own else folders_of(line.parent)
-    return replace(line, overrides=kept + line.overrides, folders=folders)
+def perform(line: CommandLine) -> None:
+    """Performs what the line says. Its overrides are complete: :func:`.entry.with_parent`."""
+    if line.command == "check":
+        for overrides in each(line):
+            for message in check(Setup(composed(overrides, line.folders))):
+                Progress().message(message)
+    elif line.command == "evaluate":
+        assert line.parent is not None
+        for overrides in each(line):
+            setup = Setup(composed(overrides, line.folders))
+            Progress().message(evaluate(setup, line.parent))
+    else:
+        line = prepared(line)
+        launch(line, lambda cfg: job(line, cfg))
 
 
 def each(line: CommandLine) -> list[list[str]]:
@@ -174,24 +148,12 @@ def made(folder: Path, shared: bool = False) -> Path:
 # --- running a command
 
 
-def launch(line: CommandLine) -> None:
-    """Starts Hydra, which calls ``job`` once for each run."""
-    register()
-
-    @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
-    def job(cfg: DictConfig) -> None:
-        with one_line_errors():
-            folder = Path(HydraConfig.get().runtime.output_dir)
-            overrides = list(HydraConfig.get().overrides.task)
-            record(folder, cfg, overrides, line.folders)
-            execute(line, to_config(cfg, line.folders), folder, overrides)
-
-    before = sys.argv
-    sys.argv = ["supernet", *line.flags, *line.folders.override(), *line.overrides]
-    try:
-        job()
-    finally:
-        sys.argv = before
+def job(line: CommandLine, cfg: DictConfig) -> None:
+    """One job of the line, for which Hydra has made the configuration ``cfg``."""
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    overrides = list(HydraConfig.get().overrides.task)
+    record(folder, cfg, overrides, line.folders)
+    execute(line, to_config(cfg, line.folders), folder, overrides)
 
 
 def execute(line: CommandLine, config: Config, folder: Path, overrides: list[str]) -> None:

@@ -1,23 +1,22 @@
 """Composes a checked configuration from overrides, with Hydra."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+import difflib
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from supernet.cli.line import key, owner_of_target
-from supernet.cli.messages import explained
 from supernet.cli.options import Folders, conf_dir
-from supernet.config import Config, typed, with_named_phases
+from supernet.config import SEVERAL, Config, typed, with_named_phases
 from supernet.errors import UserError, unknown
-from supernet.runs.setup import SEVERAL
 
 
 def register() -> None:
@@ -57,6 +56,12 @@ def composed(overrides: Sequence[str], folders: Folders | None = None) -> Config
     """The configuration that these overrides give, checked."""
     with composition(overrides, folders) as cfg:
         return to_config(cfg, folders)
+
+
+def as_yaml(cfg: DictConfig) -> str:
+    """The configuration as Hydra's flag ``--cfg job`` prints it: without Hydra's own node."""
+    own = OmegaConf.masked_copy(cfg, [str(name) for name in cfg if name != "hydra"])
+    return OmegaConf.to_yaml(own)
 
 
 def to_config(cfg: DictConfig, folders: Folders | None = None) -> Config:
@@ -121,3 +126,32 @@ def known_keys(overrides: Sequence[str], folders: Folders) -> list[str]:
             yield from flat(value, f"{prefix}{name}.")
 
     return [*flat(tree, ""), *groups]
+
+
+def explained(error: Exception, folders: Folders, known: Callable[[], Sequence[str]]) -> str:
+    """One line for an error of Hydra: the key, what was expected, and the nearest valid name.
+
+    ``known`` returns every key of the configuration. It is called only if it is needed.
+    """
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, name = error.missing_cfg_file.rpartition("/")
+        return f"{group}: {unknown(name, folders.options(group))}"
+    if "Ambiguous value" in str(error):
+        several = str(error).partition("'")[2].partition("'")[0]
+        return (
+            f"{several}: add -m to run a job for each of these values; one value that is a list "
+            "is written KEY=[a,b]"
+        )
+    cause = error.__cause__ or error
+    at = getattr(cause, "full_key", None) or ""
+    no_such_key = isinstance(error, ConfigCompositionException) and "is not in" in str(cause)
+    if no_such_key or "not in '" in str(cause):
+        wrong = at or str(error).partition("'")[2].partition("'")[0]
+        group, _, part = wrong.partition(".")
+        if group in folders.groups() and part in folders.options(group):
+            return f"{wrong}: {part} is not chosen, so it has no settings; add {group}=[{part}]"
+        near = difflib.get_close_matches(wrong, known(), n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]}?" if near else "see supernet --cfg job"
+        return f"{wrong}: there is no such setting; {hint}"
+    text = str(cause).splitlines()[0]
+    return f"{at}: {text}" if at else str(error)

@@ -1,20 +1,18 @@
-"""Parses what was typed: the command, ``from=``, Hydra's flags, and the overrides."""
+"""Parses what was typed: the command, ``from=``, Hydra's flags, and the overrides.
+
+``--help`` and ``--version`` need nothing beyond this module, so it imports neither Hydra nor torch.
+"""
 
 import argparse
-import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import NoReturn
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import OverrideParseException
-
-from supernet.cli.messages import COMMANDS, WHOLE, help_text
+from supernet.cli.messages import COMMANDS, help_text
 from supernet.cli.options import Folders
 from supernet.errors import UserError, unknown
-from supernet.runs.setup import SEVERAL
 
 PARTS = ("sampler", "learner", "modifier", "guard", "searcher")  # the groups that a method chooses
 
@@ -70,6 +68,8 @@ def parse(arguments: Sequence[str] | None) -> CommandLine:
     if given.pop("help"):
         print(help_text(line.folders))
         raise SystemExit(0)
+    from supernet.cli.overrides import readable  # Hydra takes long to import
+
     for name, value in given.items():
         if value:
             flag = f"--{name.replace('_', '-')}"
@@ -101,30 +101,6 @@ def spelled_out(word: str) -> list[str]:
     return [word]
 
 
-def readable(override: str, folders: Folders) -> str:
-    """The override, with quotes around its value if Hydra's grammar cannot read it otherwise. An
-    architecture, for example, needs quotes.
-
-    Raises:
-        UserError: it is not an override, or it removes a whole group.
-    """
-    name, _, value = override.partition("=")
-    for text in (override, f"{name}={quoted(value)}"):
-        with contextlib.suppress(OverrideParseException):
-            (parsed,) = OverridesParser.create().parse_overrides([text])
-            group = parsed.key_or_group
-            if not group:
-                break
-            several = group in SEVERAL and isinstance(parsed.value(), list)
-            chosen = parsed.is_sweep_override() or isinstance(parsed.value(), str) or several
-            if group in folders.groups() and (parsed.is_delete() or not chosen):
-                names = ", ".join(folders.options(group))
-                what = "leave it out" if group in WHOLE else "a run needs one"
-                raise UserError(f"{override}: {what}; choose one of {names}")
-            return text
-    raise UserError(f"{override!r} is not KEY=VALUE; see supernet --help")
-
-
 def added(overrides: Sequence[str]) -> list[str]:
     """The overrides. A class of the user's own (``space._target_=my.Space space.width=8``) has
     settings that are new keys; Hydra needs a ``++`` before these.
@@ -142,10 +118,6 @@ def owner_of_target(override: str) -> str:
     return name.removesuffix("._target_") if name.endswith("._target_") else ""
 
 
-def quoted(text: str) -> str:
-    return "'" + text.replace("'", "\\'") + "'"
-
-
 def key(override: str) -> str:
     """The key of an override: ``+a.b=1`` -> ``a.b``."""
     return override.partition("=")[0].lstrip("+~")
@@ -159,23 +131,3 @@ def given_anew(override: str, overrides: Sequence[str]) -> bool:
     if "method" in new:
         new |= set(PARTS)
     return key(override) in new or key(override).partition(".")[0] in new
-
-
-def single_jobs(overrides: Sequence[str]) -> list[list[str]]:
-    """The overrides of some jobs of a sweep, so that each value of each swept key is in one of
-    them.
-    """
-    parsed = OverridesParser.create().parse_overrides(list(overrides))
-    swept = {
-        o.input_line: [f"{o.key_or_group}={v}" for v in o.sweep_string_iterator()]
-        for o in parsed
-        if o.is_sweep_override()
-    }
-    first = [swept.get(o, [o])[0] for o in overrides]
-    found = [first]
-    for position, override in enumerate(overrides):
-        found += [
-            [*first[:position], value, *first[position + 1 :]]
-            for value in swept.get(override, [])[1:]
-        ]
-    return found

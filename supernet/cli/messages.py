@@ -1,16 +1,12 @@
-"""The texts that people read: the help, and Hydra's errors in one line each."""
+"""The texts that people read: the help, and errors in one line each."""
 
 import contextlib
-import difflib
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-
-from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
-from omegaconf.errors import OmegaConfBaseException
+from collections.abc import Iterator
 
 from supernet.cli.options import Folders
-from supernet.errors import UserError, unknown
+from supernet.errors import UserError
 
 COMMANDS = {
     "run": "search, derive, retrain, report and export (this is the default)",
@@ -36,8 +32,8 @@ def one_line_errors() -> Iterator[None]:
     """
     try:
         yield
-    except (UserError, HydraException, OmegaConfBaseException, OSError) as error:
-        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+    except Exception as error:
+        if os.environ.get("HYDRA_FULL_ERROR") == "1" or not correctable(error):
             raise
         print(f"supernet: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
@@ -46,33 +42,12 @@ def one_line_errors() -> Iterator[None]:
         sys.exit(130)
 
 
-def explained(error: Exception, folders: Folders, known: Callable[[], Sequence[str]]) -> str:
-    """One line for an error of Hydra: the key, what was expected, and the nearest valid name.
+def correctable(error: Exception) -> bool:
+    """Whether the user can correct what ``error`` reports."""
+    from hydra.errors import HydraException  # Hydra takes long to import
+    from omegaconf.errors import OmegaConfBaseException
 
-    ``known`` returns every key of the configuration. It is called only if it is needed.
-    """
-    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
-        group, _, name = error.missing_cfg_file.rpartition("/")
-        return f"{group}: {unknown(name, folders.options(group))}"
-    if "Ambiguous value" in str(error):
-        several = str(error).partition("'")[2].partition("'")[0]
-        return (
-            f"{several}: add -m to run a job for each of these values; one value that is a list "
-            "is written KEY=[a,b]"
-        )
-    cause = error.__cause__ or error
-    at = getattr(cause, "full_key", None) or ""
-    no_such_key = isinstance(error, ConfigCompositionException) and "is not in" in str(cause)
-    if no_such_key or "not in '" in str(cause):
-        wrong = at or str(error).partition("'")[2].partition("'")[0]
-        group, _, part = wrong.partition(".")
-        if group in folders.groups() and part in folders.options(group):
-            return f"{wrong}: {part} is not chosen, so it has no settings; add {group}=[{part}]"
-        near = difflib.get_close_matches(wrong, known(), n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]}?" if near else "see supernet --cfg job"
-        return f"{wrong}: there is no such setting; {hint}"
-    text = str(cause).splitlines()[0]
-    return f"{at}: {text}" if at else str(error)
+    return isinstance(error, UserError | HydraException | OmegaConfBaseException | OSError)
 
 
 def help_text(folders: Folders) -> str:

@@ -3,9 +3,7 @@ cheapest and random architectures.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,57 +13,13 @@ from torch.nn import functional as F
 from supernet.cost.count import count
 from supernet.cost.program import Limit, maximised
 from supernet.cost.table import CostTable, counted, nothing
-from supernet.errors import UserError, unknown
+from supernet.errors import UserError
 from supernet.mixture import Architecture, Mixture
 from supernet.spaces.capabilities import Costed, capable
 from supernet.spaces.space import Space
 from supernet.task import Task
 
-COUNTED = ("params", "madds")  # the costs that every budget counts, even if they have no limit
-METRICS = (*COUNTED, "latency_ms")
 TRIES = 10_000  # if this many random draws find no architecture within the budget, chance will not
-
-
-@dataclass
-class BudgetSettings:
-    """Upper limits of a derived network, in the evaluation geometry. ``None`` means no limit."""
-
-    params: float | None = None
-    madds: float | None = None  # multiply-adds of one input
-    latency_ms: float | None = None  # of one forward pass, by the latency table
-    # a CSV file as ``supernet latency`` writes it; None measures on this device
-    latency_table: str | None = None
-    latency_batch: int = 1  # images in that pass
-    # the most skip connections of each group, or of the named groups: {normal: 2}; below 1, a share
-    # of the edges
-    skips: Any = None
-
-    def limits(self) -> dict[str, float]:
-        """The limits that are set: metric -> limit. The metric ``skips/GROUP`` is one group's skip
-        connections, ``skips`` those of every group.
-        """
-        limits = {"params": self.params, "madds": self.madds, "latency_ms": self.latency_ms}
-        if isinstance(self.skips, Mapping):
-            limits |= {f"skips/{group}": limit for group, limit in self.skips.items()}
-        else:
-            limits["skips"] = self.skips
-        return {metric: limit for metric, limit in limits.items() if limit is not None}
-
-    @property
-    def measures(self) -> bool:
-        """Whether a latency table is needed: a limit on the latency or a table is given."""
-        return self.latency_ms is not None or self.latency_table is not None
-
-    def require_cost(self, key: str, metric: str) -> None:
-        """Raises a UserError if ``metric``, the value of the setting ``key``, has no table."""
-        if metric not in METRICS:
-            raise UserError(f"{key}: {unknown(metric, METRICS)}")
-        if metric not in COUNTED and not self.measures:
-            raise UserError(
-                f"{key}={metric}: there is no latency table; set budget.latency_ms, or "
-                "budget.latency_table to a file that "
-                "supernet latency wrote"
-            )
 
 
 class Budget:

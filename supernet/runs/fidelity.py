@@ -4,8 +4,7 @@ from typing import Any
 
 from supernet.runs.setup import Setup
 from supernet.spaces.space import Form
-from supernet.train.retrain import RetrainSettings
-from supernet.train.search import SearchSettings
+from supernet.train.settings import RetrainSettings, SearchSettings
 
 FULL = {"search": SearchSettings, "retrain": RetrainSettings}
 

@@ -22,9 +22,6 @@ from supernet.spaces.space import Space
 from supernet.task import Task
 from supernet.train.search import require_search
 
-# Groups of which several options can be chosen at once.
-SEVERAL = ("modifier", "guard", "instrument")
-
 # Settings that no result depends on. A run's folder can be continued with another configuration if
 # the two differ only in these.
 CHANGE_NOTHING = {

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
-from supernet.cost.budget import METRICS, Budget
+from supernet.cost.budget import Budget
+from supernet.cost.settings import METRICS
 from supernet.errors import UserError, require, unknown
 from supernet.evaluate.accuracy import Judgement
 from supernet.mixture import Architecture, Logits

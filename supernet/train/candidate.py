@@ -4,46 +4,16 @@ The searcher judges architectures with the weights of a supernet. Training its b
 scratch (the *shortlist*) gives a better judgement, by which one of them is chosen.
 """
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
 from supernet.data import evaluation_batches
-from supernet.errors import require
 from supernet.evaluate.accuracy import evaluate
 from supernet.evaluate.curves import hopeless
 from supernet.train.retrain import RetrainStage
-
-
-@dataclass
-class ShortlistSettings:
-    """How many of the searcher's best architectures are trained, and when a training ends early.
-
-    The trainings follow the recipe of ``retrain``. After each epoch a network is judged on a share
-    ``held_out`` of the training images, on which it does not train. The test images are not used.
-
-    A training may end early from ``first_look`` on, a share of the epochs. It ends when it can no
-    longer become the best one: the upper end of the prediction interval of its final accuracy, at
-    ``confidence``, is below the final accuracy of an earlier training of the shortlist.
-    ``first_look`` 1 ends no training early.
-
-    The final retraining of the chosen architecture (on all images, with other seeds) and the
-    retraining of a random architecture never end early, because these are compared with each other.
-    """
-
-    size: int = 1  # 1 trains no candidate and takes the searcher's best architecture
-    held_out: float = 0.2
-    first_look: float = 0.4
-    confidence: float = 0.95
-
-    def __post_init__(self) -> None:
-        require("shortlist.size", self.size, least=1)
-        require("shortlist.held_out", self.held_out, above=0, below=1)
-        require("shortlist.confidence", self.confidence, above=0, below=1)
-        require("shortlist.first_look", self.first_look, above=0, below=math.nextafter(1, 2))
+from supernet.train.settings import ShortlistSettings
 
 
 class CandidateStage(RetrainStage):

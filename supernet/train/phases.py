@@ -7,11 +7,12 @@ The settings ``search.depths`` and ``search.widths`` say how the size changes du
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from supernet.errors import UserError, require_stages
-from supernet.spaces.capabilities import Resizable, capable
-from supernet.spaces.space import Space
+
+if TYPE_CHECKING:
+    from supernet.spaces.space import Space
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Phase:
         """The number of steps over which the learning rate falls, if the phase is fresh."""
         return step_at(self.rate_end, steps) - self.first_step(steps)
 
-    def resized(self, space: Space) -> Space:
+    def resized(self, space: "Space") -> "Space":
         """The space whose own supernet has the size of this phase.
 
         Raises:
@@ -52,6 +53,9 @@ class Phase:
         """
         if self.cells == 1.0 and self.partial_channels is None:
             return space
+        # Spaces need torch, and the settings of a search are read without it.
+        from supernet.spaces.capabilities import Resizable, capable
+
         setting = "search.depths" if self.partial_channels is None else "search.widths"
         resizable = capable(space, Resizable, setting, f"leave it out: {setting}=[]")
         try:
@@ -122,7 +126,7 @@ def require_one_phase(phases: Sequence[Phase], what: str) -> None:
         )
 
 
-def require_fit(phases: Sequence[Phase], space: Space) -> None:
+def require_fit(phases: Sequence[Phase], space: "Space") -> None:
     """Raises a UserError if the space cannot make the supernet of every phase, or if the supernet
     of the last phase is not the space's own.
 

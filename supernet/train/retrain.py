@@ -1,6 +1,5 @@
 """The retrain stage: trains the network of one architecture by the recipe of its data set."""
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -8,47 +7,13 @@ from torch import Tensor, nn, optim
 
 from supernet.data import Augment, Batches, ImageData
 from supernet.device import autocast
-from supernet.errors import UserError, require
 from supernet.ops import DropPath
 from supernet.randomness import Streams
-from supernet.train.schedule import SGDSettings, cosine
+from supernet.train.schedule import cosine
+from supernet.train.settings import RetrainSettings
 
 if TYPE_CHECKING:
     from timm.utils.model_ema import ModelEmaV3
-
-
-@dataclass
-class RetrainSettings(SGDSettings):
-    """How the network of a derived architecture is trained.
-
-    The defaults are those of DARTS for CIFAR-10 (section 3.2). With ``init`` "scratch" the training
-    starts from new random weights. With "inherit" it starts from the supernet's weights, and the
-    network has the size of the supernet; this serves for comparison. ``warm_start`` is the folder
-    of another run: the weights that its retrained network and the new one have in common are copied
-    from there.
-    """
-
-    epochs: int = 600
-    batch_size: int = 96
-    drop_path: float = 0.2  # probability at the last step; it grows linearly from 0
-    auxiliary_weight: float = 0.4  # of the auxiliary head's loss, if the network has such a head
-    ema_decay: float = 0.0  # of the average of the weights (timm's ModelEmaV3); 0: no average
-    seeds: int = 3
-    init: str = "scratch"
-    warm_start: str | None = None
-
-    def __post_init__(self) -> None:
-        self.check("retrain")
-        require("retrain.drop_path", self.drop_path, least=0, below=1)
-        require("retrain.auxiliary_weight", self.auxiliary_weight, least=0)
-        require("retrain.ema_decay", self.ema_decay, least=0, below=1)
-        require("retrain.seeds", self.seeds, least=1)
-        if self.init not in ("scratch", "inherit"):
-            raise UserError(f"retrain.init={self.init!r}: choose scratch or inherit")
-        if self.warm_start is not None and self.init == "inherit":
-            raise UserError(
-                "retrain.warm_start and retrain.init=inherit are two starts; leave one of them out"
-            )
 
 
 class RetrainStage:

@@ -4,7 +4,6 @@ them.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 from supernet.cost.budget import Budget
 from supernet.data import Augment, Batches, ImageData, Splits, evaluation_batches
 from supernet.device import autocast
-from supernet.errors import UserError, require
+from supernet.errors import UserError
 from supernet.guards.guard import Guard
 from supernet.instruments.instrument import Batch, Snapshot
 from supernet.learners.learner import Bilevel, Learner
@@ -25,55 +24,12 @@ from supernet.samplers.sampler import Sampler
 from supernet.spaces.capabilities import Itemised, capable
 from supernet.spaces.space import Space, set_recompute
 from supernet.train.phases import (
-    Phase,
-    phases_of,
-    require_depths,
     require_fit,
     require_one_phase,
-    require_widths,
 )
-from supernet.train.schedule import SGDSettings
+from supernet.train.settings import SearchSettings
 from supernet.train.watch import Watch
 from supernet.train.weights import SharedWeights
-
-
-@dataclass
-class SearchSettings(SGDSettings):
-    """How a supernet is trained. The defaults are those of DARTS (section 3.1.1).
-
-    An epoch is one pass over the weight split, the training images that the weights learn from.
-    """
-
-    epochs: int = 50
-    batch_size: int = 64
-    lr_min: float = 0.001
-    # whether the weights stay as they are at the start of the search, so that only the logits learn
-    freeze_weights: bool = False
-    # pairs [share of the search, share of the cells]: at each of these points of the search the
-    # training starts again, with a supernet of that share of the cells (P-DARTS, section 3.2)
-    depths: list[Any] = field(default_factory=list)
-    # pairs [share of the search, K]: from each of these points of the search on, operations read
-    # 1/K of the channels (DrNAS, section 3.3)
-    widths: list[Any] = field(default_factory=list)
-    # whether the supernet stores fewer activations for the backward pass and computes them again
-    # there; the results have the same bits
-    recompute: bool = False
-    # the number of searches, of ``epochs`` each; the architecture is derived from the mean of their
-    # logits
-    supernets: int = 1
-
-    def __post_init__(self) -> None:
-        self.check("search")
-        require("search.supernets", self.supernets, least=1)
-        require_depths(self.depths)
-        require_widths(self.widths)
-        if self.freeze_weights:
-            require_one_phase(self.phases, "search.freeze_weights")
-
-    @property
-    def phases(self) -> list[Phase]:
-        """The phases of the search, in order; the size of the supernet is constant in each."""
-        return phases_of(self.depths, self.widths)
 
 
 class SearchStage:

@@ -3,32 +3,15 @@
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
-from supernet.errors import require
 from supernet.guards.guard import Fired, Gradients, Guard
 from supernet.instruments.instrument import Instrument, Snapshot
 from supernet.mixture import Logits
 from supernet.spaces.space import Space
-
-
-@dataclass
-class MeasureSettings:
-    """When, and on how many images, a search is measured."""
-
-    # The number of epochs between two readings of the expensive instruments (gap, eigenvalue), a
-    # reading of which takes longer than a step. 0 leaves these instruments out.
-    every: int = 0
-    # The number of images of the architecture split, always the same ones, on which the expensive
-    # instruments and the guards measure. The eigenvalue uses only the first batch of them.
-    images: int = 512
-
-    def __post_init__(self) -> None:
-        require("measure.every", self.every, least=0)
-        require("measure.images", self.images, least=1)
+from supernet.train.settings import MeasureSettings
 
 
 class Watch:

@@ -12,7 +12,8 @@ from supernet.guards.guard import Gradients
 from supernet.learners.learner import Batch, statistics_kept, trained_parts
 from supernet.mixture import Mixture, detached
 from supernet.task import Task
-from supernet.train.schedule import SGDSettings, cosine
+from supernet.train.schedule import cosine
+from supernet.train.settings import SGDSettings
 from supernet.train.widening import widen
 
 

@@ -11,9 +11,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from supernet.cost.budget import Budget, BudgetSettings
+from supernet.cost.budget import Budget
 from supernet.cost.count import count
 from supernet.cost.program import maximised
+from supernet.cost.settings import BudgetSettings
 from supernet.cost.table import CostTable
 from supernet.errors import UserError
 from supernet.mixture import Choice, softmax_mixture

@@ -18,7 +18,8 @@ from supernet.samplers.uniform import Uniform
 from supernet.spaces.cells import Geometry
 from supernet.spaces.nb201 import NB201
 from supernet.train.loop import run_stage
-from supernet.train.search import SearchSettings, SearchStage
+from supernet.train.search import SearchStage
+from supernet.train.settings import SearchSettings
 from tests.compare import identical
 from tests.tasks import task_of
 

@@ -10,7 +10,8 @@ import pytest
 from scipy.stats import bootstrap, kendalltau, spearmanr
 
 from supernet.errors import UserError
-from supernet.evaluate.ranking import RESAMPLES, RankSettings, correlation, correlations
+from supernet.evaluate.ranking import RESAMPLES, correlation, correlations
+from supernet.evaluate.settings import RankSettings
 
 
 def tau_by_counting(x, y):

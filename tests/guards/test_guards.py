@@ -15,7 +15,7 @@ from supernet.instruments.readings import Eigenvalue
 from supernet.learners.gradient import Gradient
 from supernet.samplers.softmax import Softmax
 from supernet.samplers.uniform import Uniform
-from supernet.train.watch import MeasureSettings
+from supernet.train.settings import MeasureSettings
 from tests.compare import identical
 from tests.tasks import task_of
 from tests.train.stopping import stopped_and_resumed, straight

@@ -16,7 +16,8 @@ from supernet.ops import PARAMETER_FREE
 from supernet.samplers.softmax import Softmax
 from supernet.samplers.uniform import Uniform
 from supernet.train.search import snapshot_of
-from supernet.train.watch import MeasureSettings, Watch
+from supernet.train.settings import MeasureSettings
+from supernet.train.watch import Watch
 from tests.compare import identical
 from tests.train.stopping import stopped_and_resumed, straight
 from tests.variants import GUARDS, INSTRUMENTS, LEARNERS, MODIFIERS, SAMPLERS, SPACES

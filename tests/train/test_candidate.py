@@ -16,9 +16,9 @@ from supernet.randomness import Streams
 from supernet.run import Run
 from supernet.runs.candidate import shortlist_splits
 from supernet.searchers.random import Random
-from supernet.train.candidate import CandidateStage, ShortlistSettings
+from supernet.train.candidate import CandidateStage
 from supernet.train.loop import Stopped, run_stage
-from supernet.train.retrain import RetrainSettings
+from supernet.train.settings import RetrainSettings, ShortlistSettings
 from tests.compare import identical
 from tests.train.stopping import after, stopped_and_resumed, straight
 from tests.variants import SPACES

@@ -12,7 +12,7 @@ from supernet.spaces.darts import Darts
 from supernet.spaces.nb201 import NB201
 from supernet.spaces.space import Geometry
 from supernet.train.phases import Phase, phases_of
-from supernet.train.search import SearchSettings
+from supernet.train.settings import SearchSettings
 from tests.compare import identical
 from tests.train.stopping import stopped_and_resumed, straight
 

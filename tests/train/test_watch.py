@@ -8,7 +8,8 @@ from supernet.errors import UserError
 from supernet.guards.guard import Fired, Guard
 from supernet.instruments.instrument import Instrument
 from supernet.train import watch as module
-from supernet.train.watch import MeasureSettings, Watch
+from supernet.train.settings import MeasureSettings
+from supernet.train.watch import Watch
 
 
 class Counter(Instrument):

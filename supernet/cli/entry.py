@@ -1,0 +1,60 @@
+"""The entry point. It parses first, and then imports only what the command needs.
+
+Torch and all that stands on it take seconds to import. ``--version`` and ``--help`` need none of
+it, and neither does ``--cfg``, which prints settings.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from supernet.cli.line import CommandLine, given_anew, parse
+from supernet.cli.messages import one_line_errors
+from supernet.errors import UserError
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The entry point. The exit code is 0; 2 for an error that the user can correct; 130 or 143 if
+    it was stopped.
+    """
+    with one_line_errors():
+        line = with_parent(parse(argv))
+        if line.flags and not line.sweeps:  # --cfg and the like
+            show(line)
+        else:
+            from supernet.cli.commands import perform
+
+            perform(line)
+
+
+def show(line: CommandLine) -> None:
+    """Prints what the flags of the line ask for."""
+    from supernet.cli.composition import as_yaml, composition
+    from supernet.cli.launch import launch
+
+    with composition(line.overrides, line.folders) as cfg:  # an error is one line
+        settings = as_yaml(cfg)
+    if line.flags == ["--cfg", "job"]:
+        print(settings, end="")  # Hydra would compose it once more, to print the same
+    else:
+        launch(line, lambda cfg: None)
+
+
+def with_parent(line: CommandLine) -> CommandLine:
+    """The line, with the overrides that the folder of ``from=`` was started with. Overrides that
+    the line itself has replace them.
+
+    Raises:
+        UserError: the command needs such a folder, or the folder is not one of a run.
+    """
+    if line.parent is None:
+        if line.command in ("evaluate", "report", "export"):
+            raise UserError(
+                f"{line.command} needs the folder of a run: supernet {line.command} from=RUN_DIR"
+            )
+        return line
+    from supernet.cli.recorded import folders_of, overrides_of  # OmegaConf takes long to import
+
+    before = overrides_of(line.parent, line.command)
+    kept = [override for override in before if not given_anew(override, line.overrides)]
+    folders = line.folders if line.folders.own else folders_of(line.parent)
+    return replace(line, overrides=kept + line.overrides, folders=folders)
