@@ -23,6 +23,7 @@ from supernet.runs.judge import Judge
 from supernet.runs.latency import Latency
 from supernet.runs.lock import InUse, held
 from supernet.runs.memory import as_planned, fitted
+from supernet.runs.preflight import rehearse
 from supernet.runs.rank import ranking
 from supernet.runs.results import results, search_of
 from supernet.runs.search import searches
@@ -146,6 +147,8 @@ class Run:
         Random networks do not need the search. With several workers they are trained at the same
         time. If ``restored``, a derived network whose checkpoint is gone is trained again.
         """
+        if not self.state.stages:
+            rehearse(self.setup)
         self.prepare()
         chance = random_trainings(self.work)
         if self.executor.workers > 1 and self.setup.given is None:

@@ -18,7 +18,9 @@ class Job(ABC):
     """
 
     name: str  # the name under which the run keeps its result, such as retrain/0
-    smaller: ClassVar[str] = ""  # settings to make smaller if there is not enough memory for the job
+    smaller: ClassVar[str] = (
+        ""  # settings to make smaller if there is not enough memory for the job
+    )
 
     @abstractmethod
     def inputs(self, work: "Work") -> dict[str, Any]:

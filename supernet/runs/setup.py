@@ -14,7 +14,7 @@ import torch
 from supernet.config import Config, build
 from supernet.data import ImageData, Splits, split
 from supernet.device import choose_device, cores
-from supernet.errors import UserError
+from supernet.errors import UserError, enough_memory
 from supernet.files import read_json
 from supernet.mixture import Architecture
 from supernet.randomness import Streams
@@ -132,8 +132,10 @@ class Setup:
 
     @cached_property
     def data(self) -> ImageData:
-        data, side = self.source.load(), self.config.data.image_size
-        return (data if side is None else data.averaged(side)).to(self.device)
+        sized = "data.source.size or " if hasattr(self.source, "size") else ""
+        with enough_memory("data", f"{sized}set of images"):
+            data, side = self.source.load(), self.config.data.image_size
+            return (data if side is None else data.averaged(side)).to(self.device)
 
     @cached_property
     def splits(self) -> Splits:
