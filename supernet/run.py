@@ -115,8 +115,8 @@ class Run:
 
     def search(self) -> list[dict[str, Any]]:
         """Trains the supernets, also those that were trained and whose checkpoints are gone."""
-        self.prepare()
         jobs = searches(self.setup)
+        self.prepare()
         self.perform(jobs)
         return self.restore(jobs)
 

@@ -16,6 +16,7 @@ from supernet.mixture import Architecture
 from supernet.randomness import Streams
 from supernet.runs.candidate import shortlist_splits
 from supernet.runs.folder import LATENCIES
+from supernet.runs.room import require_room_for_weights
 from supernet.runs.setup import Setup
 from supernet.runs.training import Train, finished_retrainings, fresh_network, retrain_stage
 from supernet.spaces.space import Form, Space
@@ -100,6 +101,12 @@ def rehearse(setup: Setup) -> None:
     streams = Streams(setup.config.seed)
     architecture = setup.given or setup.space.random(streams.host("rehearsal"))
     form: Form = "search" if setup.init == "inherit" else "evaluation"
+    require_room_for_weights(
+        setup,
+        "retrain",
+        lambda: fresh_network(setup, architecture, Streams(0), form),
+        Train.smaller,
+    )
     with enough_memory("retrain", Train.smaller):
         network = fresh_network(setup, architecture, streams, form)
         stage = retrain_stage(setup, "rehearsal", network, setup.images, streams)

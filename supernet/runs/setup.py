@@ -13,7 +13,7 @@ import torch
 
 from supernet.config import Config, build
 from supernet.data import ImageData, Splits, split
-from supernet.device import choose_device, cores
+from supernet.device import choose_device, cores, require_room
 from supernet.errors import UserError, enough_memory
 from supernet.files import read_json
 from supernet.mixture import Architecture
@@ -132,7 +132,12 @@ class Setup:
 
     @cached_property
     def data(self) -> ImageData:
-        sized = "data.source.size or " if hasattr(self.source, "size") else ""
+        sized, config = "", self.config
+        if (size := getattr(self.source, "size", None)) is not None:  # images of that many pixels
+            sized = "data.source.size or "
+            batch = max(config.search.batch_size, config.retrain.batch_size)
+            what = f"data.source.size={size}: a batch of {batch} images"
+            require_room(what, 4 * 3 * size**2 * batch, self.device, "one, or a smaller batch size")
         with enough_memory("data", f"{sized}set of images"):
             data, side = self.source.load(), self.config.data.image_size
             return (data if side is None else data.averaged(side)).to(self.device)
