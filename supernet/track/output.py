@@ -57,8 +57,8 @@ def written(file: TextIO, text: str) -> None:
     """Writes ``text``, with a question mark for each character that the encoding does not have."""
     try:
         file.write(text)
-    except UnicodeEncodeError as error:
-        file.write(text.encode(error.encoding, "replace").decode(error.encoding))
+    except UnicodeEncodeError:
+        file.write(text.encode(file.encoding, "replace").decode(file.encoding))
 
 
 @contextlib.contextmanager
