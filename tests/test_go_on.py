@@ -5,6 +5,7 @@ done by the line that is printed.
 import json
 import shlex
 from itertools import combinations
+from pathlib import Path
 
 import pytest
 
@@ -103,8 +104,8 @@ def test_a_study_goes_on_after_a_run_that_fails(how, tmp_path, monkeypatch):
         assert set(tried) == set(CELLS)
         assert outcome.out.count(" failed: ") == len(failed)
         again = last_line(outcome)
-        folder = again[1].removeprefix("from=")
-        results = json.loads(open(f"{folder}/results.json").read())
+        folder = Path(again[1].removeprefix("from="))
+        results = json.loads((folder / "results.json").read_text())
         assert results["failed"].keys() == failed
         assert sum(
             row["runs"] for row in results["study"] if row["method"] in ("darts", "spos")
@@ -113,7 +114,7 @@ def test_a_study_goes_on_after_a_run_that_fails(how, tmp_path, monkeypatch):
             study_failing(patch, set(), None)
             second = supernet(*again, cwd=tmp_path)
         assert (second.code, second.err) == (0, "")
-        assert "failed" not in json.loads(open(f"{folder}/results.json").read())
+        assert "failed" not in json.loads((folder / "results.json").read_text())
 
 
 @pytest.mark.parametrize(

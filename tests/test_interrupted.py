@@ -9,12 +9,11 @@ import signal
 
 import pytest
 
-import supernet.cli.commands
-import supernet.cli.recorded
-import supernet.run
-import supernet.runs.search
-import supernet.runs.setup
+from supernet import run as run_module
+from supernet.cli import commands
 from supernet.errors import UserError
+from supernet.run import Run
+from supernet.runs import search
 from supernet.runs.folder import State
 from supernet.train.loop import STOPPING
 from supernet.train.search import SearchStage
@@ -26,14 +25,14 @@ LINE = [
 ]
 # what the run does at the moment of the signal: a module or class, and its function
 MOMENTS = {
-    "settings are read": (supernet.cli.commands, "composed"),
-    "the folder is made": (supernet.cli.commands, "made"),
+    "settings are read": (commands, "composed"),
+    "the folder is made": (commands, "made"),
     "the state begins": (State, "begin"),
-    "the settings are recorded": (supernet.cli.commands, "record"),
-    "the settings are checked": (supernet.cli.commands, "Setup"),
-    "the run begins": (supernet.run.Run, "begin"),
-    "the plan is written": (supernet.run, "plan_of"),
-    "data are loaded": (supernet.runs.search, "search_stage"),
+    "the settings are recorded": (commands, "record"),
+    "the settings are checked": (commands, "Setup"),
+    "the run begins": (Run, "begin"),
+    "the plan is written": (run_module, "plan_of"),
+    "data are loaded": (search, "search_stage"),
     "the first step": (SearchStage, "step"),
 }
 # before these, nothing is written
@@ -67,7 +66,7 @@ def test_a_signal_leaves_a_folder_that_goes_on_or_none(moment, number, tmp_path,
     words = shlex.split(outcome.out.partition("go on with: supernet ")[2])
     assert words == ["search", f"from={tmp_path / 'run'}"]
     with monkeypatch.context() as patch:  # it need not train to show that it is taken
-        patch.setattr(supernet.run.Run, "search", lambda run: None)
+        patch.setattr(Run, "search", lambda run: None)
         assert finished(*words, cwd=tmp_path) == tmp_path / "run"
 
 
@@ -80,7 +79,7 @@ def test_two_signals_end_it_at_once_and_it_goes_on(moment, tmp_path, monkeypatch
     if not (tmp_path / "run" / ".hydra").exists():  # nothing is lost; nobody was told of a folder
         assert moment in ("the folder is made", "the state begins", "the settings are recorded")
         return
-    monkeypatch.setattr(supernet.run.Run, "search", lambda run: None)
+    monkeypatch.setattr(Run, "search", lambda run: None)
     assert finished("search", f"from={tmp_path / 'run'}", cwd=tmp_path) == tmp_path / "run"
 
 
@@ -100,8 +99,8 @@ GONE = {"deleted": shutil.rmtree, "moved": lambda folder: folder.rename(folder.w
 WHEN = {
     "at the first step": (SearchStage, "step", 1),
     "at the last step": (SearchStage, "step", 10),
-    "before the job": (supernet.runs.search, "search_stage", 1),
-    "at the end of the job": (supernet.run.Run, "commit", 1),
+    "before the job": (search, "search_stage", 1),
+    "at the end of the job": (Run, "commit", 1),
 }
 
 
