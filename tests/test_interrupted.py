@@ -36,7 +36,7 @@ MOMENTS = {
     "the first step": (SearchStage, "step"),
 }
 # before these, nothing is written
-EARLY = {"settings are read"}
+EARLY = {"settings are read", "the settings are checked"}
 
 
 def signalled(patch, moment, *numbers):
@@ -52,8 +52,12 @@ def signalled(patch, moment, *numbers):
     patch.setattr(place, name, with_signal)
 
 
-@pytest.mark.parametrize("number", STOPPING, ids=lambda number: number.name)
-@pytest.mark.parametrize("moment", MOMENTS)
+# every moment with one signal, and every signal at one moment
+MEMBERS = [(moment, signal.SIGTERM) for moment in MOMENTS]
+MEMBERS += [("the run begins", number) for number in STOPPING if number != signal.SIGTERM]
+
+
+@pytest.mark.parametrize(("moment", "number"), MEMBERS)
 def test_a_signal_leaves_a_folder_that_goes_on_or_none(moment, number, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         signalled(patch, moment, number)
@@ -98,14 +102,15 @@ GONE = {"deleted": shutil.rmtree, "moved": lambda folder: folder.rename(folder.w
 # when: a place, its function, and the call at which it happens
 WHEN = {
     "at the first step": (SearchStage, "step", 1),
-    "at the last step": (SearchStage, "step", 10),
+    "at the last step": (SearchStage, "step", 5),
     "before the job": (search, "search_stage", 1),
     "at the end of the job": (Run, "commit", 1),
 }
 
 
-@pytest.mark.parametrize("how", GONE)
-@pytest.mark.parametrize("when", WHEN)
+@pytest.mark.parametrize(
+    ("when", "how"), [*((when, "deleted") for when in WHEN), ("at the first step", "moved")]
+)
 def test_a_folder_that_is_gone_while_a_run_writes_to_it_is_one_line(
     when, how, tmp_path, monkeypatch
 ):
