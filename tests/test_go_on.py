@@ -18,8 +18,8 @@ from tests.test_study import result
 
 SEEDS = (0, 1, 2)
 SWEEP = ["search", "-m", *TINY, "tracker=none", "seed=0,1,2"]
-STUDY = ["study", *TINY, "tracker=none", "study.methods=[darts,spos]", "study.seeds=[0,1]"]
-CELLS = ("darts-0", "darts-1", "spos-0", "spos-1")
+STUDY = ["study", *TINY, "tracker=none", "study.methods=[darts,spos]", "study.seeds=[0]"]
+CELLS = ("darts-0", "spos-0")
 # how a job fails -> the error
 FAILURES = {
     "in a way that the user can correct": UserError("lower the learning rate"),
@@ -27,6 +27,8 @@ FAILURES = {
     "for want of memory": MemoryError(),
     "for want of a disk": OSError(28, "No space left on device"),
 }
+UNEXPECTED = ("by a fault", "for want of memory")  # MemoryError becomes one line elsewhere
+SOME = [set(some) for number in range(4) for some in combinations(range(3), number)]
 SEARCHED = {
     "seconds": 1.0,
     "steps": 1,
@@ -56,7 +58,12 @@ def failing(patch, place, failed, error, of, found):
 
 def sweep_failing(patch, failed, error):
     seed = lambda job, work: work.config.seed  # noqa: E731
-    return failing(patch, Search, failed, error, seed, lambda job, work: SEARCHED)
+
+    def found(job, work):
+        work.checkpoints.save(job.name, {})
+        return SEARCHED
+
+    return failing(patch, Search, failed, error, seed, found)
 
 
 def study_failing(patch, failed, error):
@@ -75,7 +82,7 @@ def last_line(outcome):
     return shlex.split(line.partition("do what is missing with: supernet ")[2])
 
 
-@pytest.mark.parametrize("how", FAILURES)
+@pytest.mark.parametrize("how", ["in a way that the user can correct", "by a fault"])
 def test_a_sweep_goes_on_after_a_job_that_fails(how, tmp_path, monkeypatch):
     failed = {1} if how != "by a fault" else {0, 2}
     with monkeypatch.context() as patch:
@@ -95,32 +102,29 @@ def test_a_sweep_goes_on_after_a_job_that_fails(how, tmp_path, monkeypatch):
     assert len(list(tmp_path.glob("multirun/*/*/*/state.json"))) == len(SEEDS)
 
 
+@pytest.mark.parametrize("failed", [{"darts-0"}, set(CELLS)], ids=["one", "all"])
+def test_a_study_goes_on_after_a_run_that_fails(failed, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        tried = study_failing(patch, failed, FAILURES["in a way that the user can correct"])
+        outcome = supernet(*STUDY, cwd=tmp_path)
+    assert set(tried) == set(CELLS)
+    assert outcome.out.count(" failed: ") == len(failed)
+    again = last_line(outcome)
+    folder = Path(again[1].removeprefix("from="))
+    results = json.loads((folder / "results.json").read_text())
+    assert results["failed"].keys() == failed
+    rows = [row for row in results["study"] if row["method"] in ("darts", "spos")]
+    assert sum(row["runs"] for row in rows) == len(CELLS) - len(failed)
+    with monkeypatch.context() as patch:
+        study_failing(patch, set(), None)
+        second = supernet(*again, cwd=tmp_path)
+    assert (second.code, second.err) == (0, "")
+    assert "failed" not in json.loads((folder / "results.json").read_text())
+
+
 @pytest.mark.parametrize("how", FAILURES)
-def test_a_study_goes_on_after_a_run_that_fails(how, tmp_path, monkeypatch):
-    for failed in [{"darts-1"}] if how != "by a fault" else [{"darts-0", "darts-1"}, set(CELLS)]:
-        with monkeypatch.context() as patch:
-            tried = study_failing(patch, failed, FAILURES[how])
-            outcome = supernet(*STUDY, cwd=tmp_path)
-        assert set(tried) == set(CELLS)
-        assert outcome.out.count(" failed: ") == len(failed)
-        again = last_line(outcome)
-        folder = Path(again[1].removeprefix("from="))
-        results = json.loads((folder / "results.json").read_text())
-        assert results["failed"].keys() == failed
-        assert sum(
-            row["runs"] for row in results["study"] if row["method"] in ("darts", "spos")
-        ) == (len(CELLS) - len(failed))
-        with monkeypatch.context() as patch:
-            study_failing(patch, set(), None)
-            second = supernet(*again, cwd=tmp_path)
-        assert (second.code, second.err) == (0, "")
-        assert "failed" not in json.loads((folder / "results.json").read_text())
-
-
-@pytest.mark.parametrize(
-    "failed", [set(some) for n in range(4) for some in combinations(range(3), n)]
-)
-def test_the_executor_gives_every_failure_to_the_one_who_asked(failed, monkeypatch):
+@pytest.mark.parametrize("failed", SOME)
+def test_the_executor_gives_every_failure_to_the_one_who_asked(failed, how, monkeypatch, capsys):
     class Stop:
         def check(self):
             pass
@@ -130,11 +134,13 @@ def test_the_executor_gives_every_failure_to_the_one_who_asked(failed, monkeypat
 
     def compute(job, work):
         if job in failed:
-            raise UserError(f"{job} is wrong")
+            raise FAILURES[how]
         return job
 
     monkeypatch.setattr("supernet.runs.executor.result_of", compute)
     done, lines = [], {}
     Here().run(Work(), range(3), lambda job, found: done.append(job), lines.__setitem__)
     assert set(done) == set(range(3)) - failed
-    assert lines == {job: f"{job} is wrong" for job in failed}
+    assert lines.keys() == failed
+    assert all("\n" not in line for line in lines.values())
+    assert ("Traceback" in capsys.readouterr().err) == (how in UNEXPECTED and bool(failed))
