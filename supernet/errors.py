@@ -58,7 +58,7 @@ def enough_memory(what: str, change: str = "") -> Iterator[None]:
     except Exception as error:
         if not lacks_memory(error):
             raise
-        change = change or "a batch size or a size of the space or of the images"
+        change = change or "network, batch or set of images, or allow the process more memory"
         wanted = re.search(r"(\d+) bytes|allocate ([\d.]+ \wi?B)", str(error))
         size = ""
         if wanted is not None:

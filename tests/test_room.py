@@ -1,4 +1,4 @@
-"""Memory that is not there is one line that says what to change. The limits of the process count."""
+"""Memory that is not there is one line that says what to change; limits of the process count."""
 
 import contextlib
 import resource

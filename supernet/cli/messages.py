@@ -31,7 +31,7 @@ def one_line_errors() -> Iterator[None]:
     shows the whole traceback.
     """
     try:
-        with enough_memory("supernet"):
+        with enough_memory("memory"):
             yield
     except Exception as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1" or not correctable(error):

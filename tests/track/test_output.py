@@ -8,6 +8,7 @@ from rich.table import Table
 
 from supernet.track.console import Progress
 from supernet.track.output import Output
+from tests.commands import TINY, process
 
 ENCODINGS = ["ascii", "latin-1", "cp1252", "cp437", "koi8-r", "shift_jis", "utf-8", "utf-16"]
 TEXTS = ["95.00% ± 0.12", "8×8 pixels – 3…", "dossier/été/\N{SNOWMAN}/日本", "plain"]
@@ -88,6 +89,19 @@ def test_output_that_is_gone_is_said_once_and_the_work_goes_on(how, tmp_path, ca
     else:
         assert said.count("\n") == 1 and "the output ends here" in said and "goes on" in said
     file.close()  # writes nothing more, and so does not fail
+
+
+def test_a_run_whose_reader_goes_away_is_trained_to_its_end(tmp_path):
+    """As in ``PYTHONIOENCODING=ascii supernet search ... | head -1``."""
+    line = ["search", *TINY, "tracker=none", "search.supernets=1", "hydra.run.dir=\u00e9t\u00e9"]
+    running = process(*line, cwd=tmp_path, env={"PYTHONIOENCODING": "ascii"})
+    with running:
+        assert running.stdout.readline().endswith("?t?\n")
+        running.stdout.close()
+        said = running.stderr.read()
+    assert running.returncode == 0
+    assert "the output ends here" in said and said.count("\n") == 1
+    assert "search/0" in (tmp_path / "\u00e9t\u00e9" / "state.json").read_text()
 
 
 def test_no_output_at_all_is_no_error():
