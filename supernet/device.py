@@ -124,8 +124,8 @@ def available_memory_bytes(device: torch.device) -> int:
     """The largest amount of memory, in bytes, that this process can use; what it uses now is part
     of it.
 
-    On the CPU this is limited by the free memory of the machine and by the limits of the control
-    groups of this process; the smaller of the two counts.
+    On the CPU this is limited by the free memory of the machine, by the limits of the control
+    groups of this process, and by its own limits (``ulimit``); the smallest counts.
 
     Raises:
         UserError: the system does not say how much memory it has (Windows).
@@ -134,7 +134,8 @@ def available_memory_bytes(device: torch.device) -> int:
         free: int = torch.cuda.mem_get_info(device)[0]
         return free + torch.accelerator.memory_reserved(device)
     if MEMORY.exists():
-        left = min(kibibytes(MEMORY, "MemAvailable"), *left_in_control_groups())
+        limits = [*left_in_control_groups(), *left_of_own_limits()]
+        left = min([kibibytes(MEMORY, "MemAvailable"), *limits])
         return left + kibibytes(STATUS, "VmRSS")
     if hasattr(os, "sysconf"):
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -145,6 +146,37 @@ def kibibytes(path: Path, name: str) -> int:
     """The entry ``name`` of a file in ``/proc``, such as ``VmRSS:  2048 kB``, in bytes."""
     lines = path.read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
+
+
+def require_room(what: str, needed: int, device: torch.device, change: str) -> None:
+    """Raises a UserError if ``needed`` bytes are more than :func:`available_memory_bytes`.
+
+    Call it before much is allocated. The system may grant more memory than there is, and kills the
+    process when it uses it. ``what`` needs the memory, and ``change`` are the settings to make
+    smaller.
+    """
+    try:
+        available = available_memory_bytes(device)
+    except UserError:  # the system does not say
+        return
+    if needed > available:
+        need, have = (f"{count / 2**30:,.2f} GiB" for count in (needed, available))
+        raise UserError(
+            f"{what}: there is not enough memory: it needs at least {need}, and there are {have}; "
+            f"choose a smaller {change}"
+        )
+
+
+def left_of_own_limits() -> Iterator[int]:
+    """Yields, for each limit on the memory of this process (``ulimit -v`` and ``ulimit -d``), how
+    many bytes are left until the limit. The limits are on addresses, used or not.
+    """
+    import resource  # this is Linux: Windows has no such module
+
+    for limit, used in ((resource.RLIMIT_AS, "VmSize"), (resource.RLIMIT_DATA, "VmData")):
+        soft, _ = resource.getrlimit(limit)
+        if soft != resource.RLIM_INFINITY:
+            yield max(0, soft - kibibytes(STATUS, used))
 
 
 def left_in_control_groups(

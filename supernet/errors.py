@@ -2,7 +2,9 @@
 
 import difflib
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
 
@@ -13,6 +15,58 @@ class UserError(ValueError):
 
     The command line prints this line without a traceback and exits with code 2.
     """
+
+
+def one_line(error: BaseException) -> str:
+    """The error in one line. The type of an error that is not the user's is part of the line."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"
+
+
+# What torch, numpy and the system say if there is not enough memory; in lower case. They say it in
+# errors of several types.
+NO_MEMORY = (
+    "out of memory",
+    "allocate memory",
+    "not enough memory",
+    "unable to allocate",
+    "bad_alloc",
+    "failed to map segment",
+    "storage size calculation overflowed",
+    "integer multiplication overflow",
+    "array is too big",
+    "maximum allowed dimension exceeded",
+    "can't start new thread",
+)
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Whether the error says that there is not enough memory."""
+    if isinstance(error, UserError):
+        return False
+    return isinstance(error, MemoryError) or any(words in str(error).lower() for words in NO_MEMORY)
+
+
+@contextmanager
+def enough_memory(what: str, change: str = "") -> Iterator[None]:
+    """Raises a UserError if there is not enough memory for what the block does.
+
+    ``what`` names that for the message, and ``change`` the settings to make smaller.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not lacks_memory(error):
+            raise
+        change = change or "network, batch or set of images, or allow the process more memory"
+        wanted = re.search(r"(\d+) bytes|allocate ([\d.]+ \wi?B)", str(error))
+        size = ""
+        if wanted is not None:
+            count = wanted[2] or f"{int(wanted[1]) / 2**30:,.2f} GiB"
+            size = f" (it asked for {count} at once)"
+        raise UserError(
+            f"{what}: there is not enough memory{size}; choose a smaller {change}"
+        ) from error
 
 
 def unknown(word: str, known: Sequence[str]) -> str:

@@ -6,6 +6,7 @@ parent run, the job is not run again. The executor runs the other jobs.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,11 +17,13 @@ from supernet.mixture import Architecture
 from supernet.runs.derive import Derive, shortlist, write_architectures
 from supernet.runs.executor import Executor, Here
 from supernet.runs.export import Export
-from supernet.runs.folder import State, remove_leftovers, take_over
+from supernet.runs.folder import State, computed, remove_leftovers, take_over
 from supernet.runs.job import Job, key_of
 from supernet.runs.judge import Judge
 from supernet.runs.latency import Latency
+from supernet.runs.lock import InUse, held
 from supernet.runs.memory import as_planned, fitted
+from supernet.runs.preflight import rehearse
 from supernet.runs.rank import ranking
 from supernet.runs.results import results, search_of
 from supernet.runs.search import searches
@@ -49,7 +52,7 @@ class Run:
     ):
         self.progress, self.stop = progress or Progress(quiet=True), stop or StopRequest()
         self.executor = executor or Here()
-        self.state = State.read(Path(folder))
+        self.state = self.state_of(setup, Path(folder))
         if self.state.plan is None:
             setup = self.begin(setup, parent)
         self.setup = as_planned(setup, self.state.memory)
@@ -60,13 +63,25 @@ class Run:
         self.merged = Merged(self.state.folder, self.tracker)
         self.work = Work(self.setup, self.state, self.progress, self.stop, self.merged.follow)
 
+    @staticmethod
+    def state_of(setup: Setup, folder: Path) -> State:
+        """The state of ``folder``. It is a new one if a run of other settings has begun there and
+        has computed nothing, for example because its settings were refused.
+        """
+        state = State.read(folder)
+        if state.plan is None or computed(folder) or goes_on(setup, state):
+            return state
+        return State(folder)
+
     def begin(self, setup: Setup, parent: Path | None) -> Setup:
         """Records what a new run must remember of other runs. Returns the setup that fits into
         memory.
         """
         before, state, warm = None, self.state, setup.config.retrain.warm_start
-        if parent is not None:
-            before, state.parent = State.read(parent), str(parent)
+        if parent is not None and parent != state.folder:
+            state.parent = str(parent)
+        if state.parent is not None:
+            before = State.read(Path(state.parent))
             state.origin = search_of(before)
         if warm is not None:  # now, because the retrainings may be deleted later
             state.warm_start = [stage["key"] for stage in finished_retrainings(Path(warm))]
@@ -74,16 +89,16 @@ class Run:
         return setup
 
     def __enter__(self) -> Self:
-        if self.state.plan is None:
-            self.state.plan = plan_of(self.setup)
-            self.state.write()
-        elif self.state.plan != plan_of(self.setup):
+        if not goes_on(self.setup, self.state):
             raise UserError(
                 f"{self.state.folder} holds a run of other settings; choose another folder, or "
                 "start from=that one"
             )
         remove_leftovers(self.state.folder)
         self.tracker.start(self.state.folder, self.setup.settings, self.merged.begin())
+        if self.state.plan is None:  # last: what is refused above leaves no plan behind
+            self.state.plan = plan_of(self.setup)
+            self.state.write()
         return self
 
     def __exit__(self, kind: type | None, *error: Any) -> None:
@@ -93,15 +108,17 @@ class Run:
 
     def run(self) -> None:
         """The main command: all steps."""
-        self.retrain()
+        self.retrain(restored=False)
         self.export(again=False)
         self.report()
         self.tracker.summary(self.results())
 
     def search(self) -> list[dict[str, Any]]:
-        """Trains the supernets."""
+        """Trains the supernets, also those that were trained and whose checkpoints are gone."""
+        jobs = searches(self.setup)
         self.prepare()
-        return self.perform(searches(self.setup))
+        self.perform(jobs)
+        return self.restore(jobs)
 
     def latency(self) -> None:
         """Makes the latency table."""
@@ -116,27 +133,32 @@ class Run:
         """Finds the architecture: the given one, or the best one of the searcher."""
         self.prepare()
         if self.setup.given is None:
-            self.search()
+            self.perform(searches(self.setup))
             self.perform([Judge()])
         for candidate in shortlist(self.work):
             self.perform([candidate])
         (derived,) = self.perform([Derive()])
         return write_architectures(self.work, derived)
 
-    def retrain(self) -> None:
+    def retrain(self, restored: bool = True) -> None:
         """Trains the derived network from scratch, once for each seed, and random networks for
         comparison.
 
         Random networks do not need the search. With several workers they are trained at the same
-        time.
+        time. If ``restored``, a derived network whose checkpoint is gone is trained again.
         """
+        if not self.state.stages:
+            rehearse(self.setup)
         self.prepare()
         if self.setup.init == "inherit":  # also if the architecture is given
             self.search()
         chance = random_trainings(self.work)
         if self.executor.workers > 1 and self.setup.given is None:
             self.perform([*searches(self.setup), *chance])
-        self.perform([*retrainings(self.work, self.derive()), *chance])
+        derived = retrainings(self.work, self.derive())
+        self.perform([*derived, *chance])
+        if restored:
+            self.restore(derived)
 
     def export(self, again: bool = True) -> Path:
         """Writes the trained network in every form. If it is there already, only if ``again``."""
@@ -160,7 +182,7 @@ class Run:
         """
         self.prepare()
         job = ranking(self.work, others)
-        self.search()
+        self.perform(searches(self.setup))
         self.perform(job.trainings(self.work))
         return self.perform([job])[0]
 
@@ -168,6 +190,7 @@ class Run:
         """Writes ``report.html`` from what the folder holds."""
         from supernet.report.page import write_report  # matplotlib takes a second to import
 
+        self.state.require_there()
         write_json(self.state.folder / "results.json", self.results())
         return write_report(self.state.folder)
 
@@ -186,9 +209,25 @@ class Run:
             Stopped: the run was asked to stop.
         """
         missing = [job for job in jobs if again or self.finished(job) is None]
+        needed = {one.name: one for job in missing for one in job.needs(self.work)}
+        self.restore(list(needed.values()))
         if missing:
             self.executor.run(self.work, missing, self.commit)
         return [self.work.result(job) for job in jobs]
+
+    def restore(self, jobs: Sequence[Job]) -> list[Any]:
+        """The results of finished jobs, whose checkpoints are there when this returns. A job whose
+        checkpoint is gone, for example because it was damaged, is run again.
+
+        The jobs that used the old checkpoint stay finished, because the new one has the same bits.
+        """
+        for job in jobs:
+            path = self.work.checkpoints.path(job.name)
+            if self.finished(job) is not None and not path.exists():
+                self.progress.message(f"{path} is gone: {job.name} is run again")
+                del self.state.stages[job.name]  # else a part of it would count as the whole
+                self.state.write()
+        return self.perform(jobs) if jobs else []
 
     def finished(self, job: Job) -> Any | None:
         """The result of a job that this run or its parent has finished; else ``None``. If the
@@ -207,6 +246,7 @@ class Run:
 
     def commit(self, job: Job, result: Any) -> None:
         """Records that a job is finished. After this it is not run again."""
+        self.state.require_there()
         self.state.stages[job.name] = {"key": self.work.key(job), "result": result}
         self.state.write()
         write_json(self.state.folder / "results.json", self.results())
@@ -217,7 +257,26 @@ def plan_of(setup: Setup) -> str:
     return key_of(setup.result_settings)
 
 
+def goes_on(setup: Setup, state: State) -> bool:
+    """Whether the run of ``state`` can go on with a configuration: it computes the same, or the run
+    has not begun.
+    """
+    return state.plan is None or state.plan == plan_of(as_planned(setup, state.memory))
+
+
 def same_computation(setup: Setup, folder: Path) -> bool:
     """Whether a configuration computes the same as the run in ``folder``, so that it can go on."""
-    state = State.read(folder)
-    return plan_of(as_planned(setup, state.memory)) == state.plan
+    return goes_on(setup, State.read(folder))
+
+
+def report(setup: Setup, folder: Path) -> Path:
+    """Writes ``report.html`` from what the run in ``folder`` has computed so far.
+
+    Another process may be writing to the folder at this time. Then it also keeps ``results.json``
+    up to date.
+    """
+    from supernet.report.page import write_report  # matplotlib takes a second to import
+
+    with suppress(InUse), held(folder):
+        write_json(folder / "results.json", results(setup, State.read(folder)))
+    return write_report(folder)

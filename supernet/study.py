@@ -1,12 +1,14 @@
 """A study: several methods with several seeds and one recipe, compared in one table."""
 
 import dataclasses
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.markup import escape
 from rich.table import Table
 
 from supernet.config import Config, StudySettings, typed
@@ -20,6 +22,7 @@ from supernet.run import Run
 from supernet.runs.executor import Executor, Here
 from supernet.runs.folder import State, remove_leftovers
 from supernet.runs.job import Job
+from supernet.runs.lock import held
 from supernet.runs.setup import Setup
 from supernet.runs.work import Work, counted_budget
 from supernet.track.console import Labelled, Progress
@@ -47,15 +50,19 @@ class StudyRun(Job):
 
     def compute(self, work: Work) -> Row:
         """The results of the run. With a published table, also the derived architecture."""
-        setup = Setup(typed(Config, self.settings, ""))
-        with Run(
-            setup,
-            work.folder / self.name,
-            parent=None if self.parent is None else Path(self.parent),
-            executor=self.executor or Here(),
-            progress=Labelled(work.progress, self.name),
-            stop=work.stop,
-        ) as run:
+        setup, folder = Setup(typed(Config, self.settings, "")), work.folder / self.name
+        folder.mkdir(exist_ok=True)
+        with (
+            held(folder),
+            Run(
+                setup,
+                folder,
+                parent=None if self.parent is None else Path(self.parent),
+                executor=self.executor or Here(),
+                progress=Labelled(work.progress, self.name),
+                stop=work.stop,
+            ) as run,
+        ):
             if setup.config.study.published is None:
                 run.run()
                 return {"results": run.results()}
@@ -82,7 +89,8 @@ def run(
     ends with its derivation.
 
     Raises:
-        UserError: the table does not belong to the space, or a run failed.
+        UserError: the table does not belong to the space, or runs failed. If runs failed, the
+            others have ended first, and the message has the line that does what is missing.
     """
     remove_leftovers(folder)
     first = Setup(next(iter(cells.values())))
@@ -102,25 +110,46 @@ def run(
         for name, config in cells.items()
     ]
     done: dict[str, Row] = {}
+    failures: dict[str, str] = {}
+
+    def failed(job: Job, line: str) -> None:
+        failures[job.name] = line
+        progress.message(f"{job.name} failed: {line}")
+
+    for name in cells:  # so that a run that has not begun yet remembers its parent
+        if (before := parent_of(parent, name)) is not None:
+            State.begin(folder / name, Path(before))
     work = Work(first, State(folder), progress, stop)
     (executor if at_once else Here()).run(
-        work, jobs, lambda job, found: done.update({job.name: found})
+        work, jobs, lambda job, found: done.update({job.name: found}), failed
     )
-    results = [done[name]["results"] for name in cells]
     found: list[Row] = []
+    for name in [name for name in cells if name in done]:
+        if published is not None:
+            try:
+                found.append(looked_up(first, done[name], published))
+            except UserError as error:
+                del done[name]
+                failures[name] = str(error)
+    results = [done[name]["results"] for name in cells if name in done]
     if published is not None:
-        found = [looked_up(first, done[name], published) for name in cells]
         comparison = rows_of(found, results) + rivals(published, settings, largest)
         optimum = float(published.columns[settings.target].max()) / 100
         comparison = [row | {"regret": optimum - row["mean"]} for row in comparison]
     else:
         comparison = compare(results)
-    write_json(
-        folder / "results.json",
-        {"schema": 1, "study": comparison, "runs": results, "found": found},
-    )
-    progress.message(table(comparison))
+    value = {"schema": 1, "study": comparison, "runs": results, "found": found}
+    write_json(folder / "results.json", value | ({"failed": failures} if failures else {}))
+    if comparison:
+        progress.message(table(comparison))
+    if failures:
+        progress.message(failed_table(failures))
     progress.message(f"folder: {folder}")
+    if failures:
+        raise UserError(
+            f"{len(failures)} of {len(cells)} runs failed ({', '.join(failures)}); when the cause "
+            f"is mended, do what is missing with: supernet study from={shlex.quote(str(folder))}"
+        )
 
 
 def parent_of(parent: Path | None, name: str) -> str | None:
@@ -255,6 +284,14 @@ def table(rows: list[Row]) -> Table:
             else []
         )
         result.add_row(*cells, f"{one['search_seconds']:.1f}")
+    return result
+
+
+def failed_table(failures: dict[str, str]) -> Table:
+    """The runs that failed, and why."""
+    result = Table("failed run", "why")
+    for name, line in failures.items():
+        result.add_row(escape(name), escape(line))
     return result
 
 

@@ -6,6 +6,7 @@ import json
 import shutil
 
 import pytest
+import torch
 
 from tests.commands import TINY, finished, supernet
 from tests.disk import small_disk
@@ -92,15 +93,25 @@ def test_a_truncated_checkpoint(run, tmp_path):
 
 
 def test_a_checkpoint_that_is_gone(run, tmp_path):
+    """A run that goes on from another cannot train in the folder of that one, so it says how. In
+    its own folder, the search is run again.
+    """
     path = run / "checkpoints" / "search-0.pt"
+    before, weights = json.loads((run / "state.json").read_text())["stages"], loaded(path)
     path.unlink()
-    assert_one_line(supernet("derive", f"from={run}", cwd=tmp_path), path, "missing", "restore it")
-    assert_one_line(
-        supernet("search", f"from={run}", "method=spos", cwd=tmp_path),
-        path,
-        "missing",
-        "restore it",
-    )
+    child = supernet("search", f"from={run}", "method=spos", cwd=tmp_path)
+    advice = f"supernet search from={run}"
+    assert_one_line(child, path, "missing", "restore it", advice)
+    again = supernet(*advice.split()[1:], cwd=tmp_path)
+    assert (again.code, again.err) == (0, "") and f"{path} is gone: search/0 is run" in again.out
+    after = json.loads((run / "state.json").read_text())["stages"]
+    assert after["search/0"]["key"] == before["search/0"]["key"]
+    assert loaded(path).keys() == weights.keys()
+    assert all(torch.equal(value, weights[name]) for name, value in loaded(path).items())
+
+
+def loaded(path):
+    return torch.load(path, weights_only=True)["state"]["supernet"]
 
 
 def test_a_checkpoint_of_another_space(run, tmp_path):

@@ -86,6 +86,7 @@ def test_the_folder_is_complete(run, runs):
     several = {"pareto"} if run == runs("spos") else set()
     assert names == several | {
         ".hydra",
+        ".lock",
         "architecture.json",
         "checkpoints",
         "export",

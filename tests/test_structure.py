@@ -112,6 +112,7 @@ ALONE = {  # package -> the only files that may import it
     "yaml": {"shapes.py", "cli/recorded.py"},
     "wandb": {"track/wandb.py"},
     "rich": {"track/console.py", "report/summary.py", "study.py"},
+    "filelock": {"runs/lock.py"},
     "optuna": {"searchers/through_optuna.py", "searchers/nsga2.py", "searchers/tpe.py"},
     "matplotlib": {"report/figures.py", "report/graph.py"},
     "jinja2": {"report/page.py"},

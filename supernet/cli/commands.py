@@ -3,12 +3,11 @@
 import contextlib
 import errno
 import itertools
-import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
@@ -20,16 +19,19 @@ from supernet.cli.line import CommandLine, key
 from supernet.cli.options import Folders
 from supernet.cli.overrides import literal, single_jobs
 from supernet.cli.recorded import kept_folders, overrides_of, record
+from supernet.cli.sweep import Results, Sweep, again
 from supernet.cli.trust import needs_trust
 from supernet.config import Config
 from supernet.errors import UserError
 from supernet.report.summary import rank_tables, summary_table, verdict
-from supernet.run import Run, same_computation
+from supernet.run import Run, report, same_computation
 from supernet.runs.check import check
 from supernet.runs.evaluate import evaluate
 from supernet.runs.executor import executor_of
-from supernet.runs.folder import State
+from supernet.runs.folder import State, computed
+from supernet.runs.lock import held
 from supernet.runs.memory import as_planned
+from supernet.runs.preflight import read_files
 from supernet.runs.setup import Setup
 from supernet.runs.work import Work
 from supernet.track.console import Progress
@@ -49,9 +51,43 @@ def perform(line: CommandLine) -> None:
         for overrides in each(line):
             setup = Setup(composed(overrides, line.folders))
             Progress().message(evaluate(setup, line.parent))
+    elif line.command == "report":
+        for overrides in each(line):
+            reported(line, overrides)
     else:
-        line = prepared(line)
-        launch(line, lambda cfg: job(line, cfg))
+        stop = StopRequest()
+        with stop.listening():
+            started(line, stop)
+
+
+def reported(line: CommandLine, overrides: list[str]) -> None:
+    """Performs ``report``: for one folder, which another process may be writing to."""
+    assert line.parent is not None
+    setup = Setup(composed(overrides, line.folders))
+    if not same_computation(setup, line.parent):
+        raise UserError(
+            f"report shows what is in {line.parent}: leave out the settings that it was not "
+            "computed with"
+        )
+    report(setup, line.parent)
+    say_leaves(line.parent, Progress())
+
+
+def started(line: CommandLine, stop: StopRequest) -> None:
+    """Performs a command that writes to folders: one, or one for each job of a sweep.
+
+    A signal that arrives before anything is written ends the command at once. One that arrives
+    later is heeded by the jobs.
+    """
+    try:
+        line, folder = prepared(line, stop)
+    except Stopped as stopped:
+        Progress().message(f"stopped by {stopped} before anything was written")
+        sys.exit(128 + stopped.signum)
+    sweep = Sweep(line, folder) if line.sweeps else None
+    launch(line, lambda cfg: job(line, cfg, stop, sweep))
+    if sweep is not None:
+        sweep.end()
 
 
 def each(line: CommandLine) -> list[list[str]]:
@@ -99,11 +135,15 @@ def cells_of(overrides: Sequence[str], folders: Folders) -> dict[str, list[str]]
 # --- the folder of a run
 
 
-def prepared(line: CommandLine) -> CommandLine:
-    """The line for Hydra: everything is checked, and the folder is chosen.
+def prepared(line: CommandLine, stop: StopRequest) -> tuple[CommandLine, Path]:
+    """The line for Hydra, and its folder: everything is checked, and the folder is chosen.
 
     If the run in the folder of ``from=`` computes the same, it is continued there. Otherwise a new
     folder is made, which no other run uses.
+
+    Raises:
+        UserError: something is wrong with the settings, or with a file that they name.
+        Stopped: a signal has arrived. No folder was made.
     """
     setting = "hydra.sweep.dir" if line.sweeps else "hydra.run.dir"
     chosen = setting in map(key, line.overrides)
@@ -117,9 +157,11 @@ def prepared(line: CommandLine) -> CommandLine:
         folder = line.parent
     else:
         for overrides in each(line):
-            Setup(composed(overrides, line.folders))
+            read_files(Setup(composed(overrides, line.folders)), line.command, line.parent)
+        stop.check()
         folder = made(folder, setting, shared=chosen)
-    return replace(line, overrides=[*line.overrides, f"{setting}={literal(str(folder))}"])
+    said = f"{setting}={literal(str(folder))}"
+    return replace(line, overrides=[*line.overrides, said]), folder
 
 
 def goes_on(line: CommandLine, folder: Path) -> bool:
@@ -157,51 +199,81 @@ def made(folder: Path, setting: str = "hydra.run.dir", shared: bool = False) -> 
 # --- running a command
 
 
-def job(line: CommandLine, cfg: DictConfig) -> None:
+def job(line: CommandLine, cfg: DictConfig, stop: StopRequest, sweep: Sweep | None) -> None:
     """One job of the line, for which Hydra has made the configuration ``cfg``."""
     # as it is written: a folder may be called ${x}, and that is no reference
     whole: Any = HydraConfig.instance().cfg
     hydra: Any = OmegaConf.to_container(whole.hydra, resolve=False)
     folder, overrides = Path(hydra["runtime"]["output_dir"]), hydra["overrides"]["task"]
-    record(folder, cfg, overrides, line.folders)
-    execute(line, to_config(cfg, line.folders), folder, overrides)
+
+    def run() -> Results:
+        with held(folder):
+            if line.command != "study":
+                State.begin(folder, line.parent)
+            record(folder, cfg, overrides, line.folders, anew=not computed(folder))
+            return execute(line, to_config(cfg, line.folders), folder, overrides, stop)
+
+    go_on = again(line, folder if sweep is None else sweep.folder)
+    if sweep is None and needs_trust(overrides, as_written(cfg), line.folders):
+        go_on += " trust=true"
+    try:
+        if sweep is None:
+            run()
+        else:
+            sweep.job(folder, overrides, run)
+    except Stopped as stopped:
+        Progress().message(f"stopped by {stopped}; go on with: {go_on}")
+        sys.exit(128 + stopped.signum)
+    except KeyboardInterrupt:
+        Progress().message(f"interrupted; go on with: {go_on}")
+        sys.exit(130)
 
 
-def execute(line: CommandLine, config: Config, folder: Path, overrides: list[str]) -> None:
-    """Runs one command in ``folder``."""
-    progress, stop, command = Progress(), StopRequest(), line.command
-    with stop.listening():
-        try:
-            setup = Setup(config)
-            with executor_of(setup) as executor:
-                if command == "study":
-                    cells = recorded_cells(cells_of(overrides, line.folders), folder, line.folders)
-                    study.run(cells, folder, executor, progress, stop, line.parent)
-                    return
-                progress.message(f"{command}: {config.name} in {folder}")
-                run = Run(
-                    setup,
-                    folder,
-                    parent=line.parent,
-                    executor=executor,
-                    progress=progress,
-                    stop=stop,
-                )
-                with run:
-                    done(run, line)
-                    results = run.results()
-        except Stopped as stopped:
-            again = f"supernet {command} from={shlex.quote(str(folder))}"
-            if needs_trust(overrides, asdict(config), line.folders):
-                again += " trust=true"
-            progress.message(f"stopped by {stopped}; go on with: {again}")
-            sys.exit(128 + stopped.signum)
+def as_written(cfg: DictConfig) -> dict[str, Any]:
+    """The settings, with the references in them."""
+    return cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=False))
+
+
+def execute(
+    line: CommandLine, config: Config, folder: Path, overrides: list[str], stop: StopRequest
+) -> Results:
+    """Runs one command in ``folder``. Returns the results of the run; those of a study are empty.
+
+    Raises:
+        UserError: it failed.
+        Stopped: it was asked to stop.
+    """
+    progress, command = Progress(), line.command
+    setup = Setup(config)
+    with executor_of(setup) as executor:
+        if command == "study":
+            cells = recorded_cells(cells_of(overrides, line.folders), folder, line.folders)
+            study.run(cells, folder, executor, progress, stop, line.parent)
+            return {}
+        progress.message(f"{command}: {config.name} in {folder}")
+        run = Run(
+            setup,
+            folder,
+            parent=line.parent,
+            executor=executor,
+            progress=progress,
+            stop=stop,
+        )
+        with run:
+            done(run, line)
+            results = run.results()
     if command in ("run", "retrain"):
         progress.message(summary_table(results))
         if line_of_verdict := verdict(results):
             progress.message(line_of_verdict)
         if "architecture" in results:  # outside the table, so that it can be copied
             progress.message(f"found: {results['architecture']['text']}")
+    say_leaves(folder, progress)
+    return results
+
+
+def say_leaves(folder: Path, progress: Progress) -> None:
+    """Names what a command has left in ``folder``, and the folder."""
     for name in LEAVES:
         if (folder / name).exists():
             progress.message(f"{name.partition('.')[0]}: {folder / name}")
@@ -234,6 +306,7 @@ def recorded_cells(
     started alone.
     """
     for name, overrides in cells.items():
-        with composition(overrides, folders) as cfg:
-            record(folder / name, cfg, overrides, folders)
+        (folder / name).mkdir(exist_ok=True)
+        with composition(overrides, folders) as cfg, held(folder / name):
+            record(folder / name, cfg, overrides, folders, anew=not computed(folder / name))
     return {name: composed(overrides, folders) for name, overrides in cells.items()}

@@ -10,13 +10,14 @@ from dataclasses import replace
 from supernet.cli.line import CommandLine, given_anew, parse
 from supernet.cli.messages import one_line_errors
 from supernet.errors import UserError
+from supernet.track.output import steady_output
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """The entry point. The exit code is 0; 2 for an error that the user can correct; 130 or 143 if
-    it was stopped.
+    """The entry point. The exit code is 0; 2 for an error that the user can correct; 129, 130 or
+    143 if it was stopped by SIGHUP, SIGINT or SIGTERM.
     """
-    with one_line_errors():
+    with steady_output(), one_line_errors():
         line = with_parent(parse(argv))
         if line.flags and not line.sweeps:  # --cfg and the like
             show(line)

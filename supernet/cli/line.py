@@ -4,6 +4,7 @@
 """
 
 import argparse
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -23,6 +24,7 @@ class CommandLine:
     the flags of Hydra, the overrides, and the folders of options.
     """
 
+    words: list[str] = field(default_factory=list)  # as they were typed
     command: str = "run"
     parent: Path | None = None
     flags: list[str] = field(default_factory=list)
@@ -63,8 +65,9 @@ def parse(arguments: Sequence[str] | None) -> CommandLine:
     Raises:
         UserError: a word is not a command, a flag or KEY=VALUE, or a value is wrong.
     """
-    given = vars(Flags().parse_intermixed_args(arguments))
-    line, words = CommandLine(), given.pop("words")
+    typed = list(sys.argv[1:] if arguments is None else arguments)
+    given = vars(Flags().parse_intermixed_args(typed))
+    line, words = CommandLine(typed), given.pop("words")
     if (own := given.pop("config_dir")) is not None:
         line.folders = Folders.of([own])
     if given.pop("help"):

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 
 from supernet.cli.options import Folders
-from supernet.errors import UserError
+from supernet.errors import UserError, enough_memory
 
 COMMANDS = {
     "run": "search, derive, retrain, report and export (this is the default)",
@@ -31,7 +31,8 @@ def one_line_errors() -> Iterator[None]:
     shows the whole traceback.
     """
     try:
-        yield
+        with enough_memory("memory"):
+            yield
     except Exception as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1" or not correctable(error):
             raise

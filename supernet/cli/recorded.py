@@ -20,11 +20,16 @@ from supernet.files import write_text
 from supernet.shapes import Overrides, Places, read
 
 
-def record(folder: Path, cfg: DictConfig, overrides: Sequence[str], folders: Folders) -> None:
-    """Records the settings, before anything else is done."""
-    if not (folder / ".hydra" / "overrides.yaml").exists():
+def record(
+    folder: Path, cfg: DictConfig, overrides: Sequence[str], folders: Folders, anew: bool
+) -> None:
+    """Records the settings, before anything else is done. Those of an earlier line stay, unless
+    ``anew``.
+    """
+    if anew or not (folder / ".hydra" / "overrides.yaml").exists():
         text = OmegaConf.to_yaml(settings(cfg), resolve=True)
         write_text(folder / ".hydra" / "config.yaml", text)
+        (folder / ".hydra" / "folders.yaml").unlink(missing_ok=True)
         if folders.own:
             places = yaml.safe_dump([str(place) for place in folders.own])
             write_text(folder / ".hydra" / "folders.yaml", places)

@@ -2,7 +2,7 @@
 recipe.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
@@ -144,6 +144,38 @@ def rank_tables(ranked: Mapping[str, Any]) -> Group:
             table.add_row(*map(escape, row))
         tables.append(table)
     return Group(*tables)
+
+
+@dataclass
+class Ended:
+    """A job of a sweep that has ended: the name of its folder, why it failed (``None`` if it did
+    not), and its results.
+    """
+
+    name: str
+    failure: str | None
+    results: Mapping[str, Any]
+
+
+def sweep_table(jobs: Sequence[Ended], differ: Sequence[str]) -> Table:
+    """One row for each job of a sweep. ``differ`` are the overrides of each job that not every job
+    has.
+    """
+    headings = ("job", "differs in", "accuracy", "random", "with inherited weights", "parameters")
+    table = Table(*headings, "seconds")
+    for job, differs in zip(jobs, differ, strict=True):
+        results = job.results
+        figures = [
+            percent(results.get("retrain", {}).get("mean")),
+            percent(results.get("random_baseline", {}).get("mean")),
+            percent(results.get("derive", {}).get("inherited_accuracy")),
+            thousands(results.get("cost", {}).get("params")),
+            thousands(results.get("total_seconds")),
+        ]
+        if job.failure is not None:
+            figures = ["failed", *[""] * (len(figures) - 1)]
+        table.add_row(escape(job.name), escape(differs), *figures)
+    return table
 
 
 def with_interval(found: Mapping[str, Any]) -> str:

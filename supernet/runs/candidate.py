@@ -27,6 +27,8 @@ class Candidate(Job):
 
     texts: tuple[str, ...]  # the architectures, best first, up to this one
 
+    smaller = "retrain.batch_size or a size under space.evaluation"
+
     @property
     def name(self) -> str:  # type: ignore[override]
         return f"candidate/{len(self.texts) - 1}"

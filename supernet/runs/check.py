@@ -10,7 +10,7 @@ from supernet.device import available_memory_bytes, describe, reproducible
 from supernet.randomness import Streams
 from supernet.runs.latency import made
 from supernet.runs.memory import memory_plan
-from supernet.runs.search import search_stage, searches
+from supernet.runs.search import require_room_for_search, search_stage, searches
 from supernet.runs.setup import Setup
 from supernet.runs.training import fresh_network, retrain_stage
 from supernet.runs.work import budget_of
@@ -33,6 +33,7 @@ def checked(setup: Setup) -> Iterator[str]:
     if setup.config.budget.measures:
         tables["latency_ms"] = made(setup, Progress(quiet=True))[0]
     budget = budget_of(setup, tables)
+    require_room_for_search(setup)
     stage = search_stage(setup, budget)
     weights = sum(parameter.numel() for parameter in stage.supernet.parameters())
     steps = stage.steps * len(searches(setup))

@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -22,16 +23,17 @@ from typing import Any, Protocol, Self
 
 from supernet.config import Config, typed
 from supernet.device import reproducible
-from supernet.errors import UserError
+from supernet.errors import UserError, enough_memory, one_line
 from supernet.processes import worker_context
 from supernet.runs.folder import State
 from supernet.runs.job import Job
 from supernet.runs.setup import Setup
 from supernet.runs.work import Work
 from supernet.track.console import Progress, Update
-from supernet.train.loop import Stopped, StopRequest
+from supernet.train.loop import STOPPING, Stopped, StopRequest
 
 Finished = Callable[[Job, Any], None]
+Failed = Callable[[Job, str], None]
 POLL = 0.1  # seconds between two looks at the workers' messages
 
 
@@ -40,8 +42,13 @@ class Executor(Protocol):
 
     workers: int  # how many jobs can run at once
 
-    def run(self, work: Work, jobs: Sequence[Job], finished: Finished) -> None:
+    def run(
+        self, work: Work, jobs: Sequence[Job], finished: Finished, failed: Failed | None = None
+    ) -> None:
         """Runs ``jobs``, which do not need each other; ``finished`` gets each job and its result.
+
+        If ``failed`` is given, it gets each job that failed and one line that says why, and the
+        other jobs go on.
 
         Raises:
             UserError: a job failed. Others that were running have ended first.
@@ -59,11 +66,20 @@ class Here:
 
     workers = 1
 
-    def run(self, work: Work, jobs: Sequence[Job], finished: Finished) -> None:
+    def run(
+        self, work: Work, jobs: Sequence[Job], finished: Finished, failed: Failed | None = None
+    ) -> None:
         for job in jobs:
-            with reproducible(work.config.threads):
-                result = job.compute(work)
-            finished(job, result)
+            try:
+                result = result_of(job, work)
+            except Stopped:
+                raise
+            except Exception as error:
+                if failed is None:
+                    raise
+                failed(job, reported(error))
+            else:
+                finished(job, result)
             work.stop.check()
 
     def __enter__(self) -> Self:
@@ -71,6 +87,24 @@ class Here:
 
     def __exit__(self, *error: Any) -> None:
         """Nothing is kept."""
+
+
+def result_of(job: Job, work: Work) -> Any:
+    """Computes a job in this process.
+
+    Raises:
+        UserError: it failed, or there is not enough memory for it.
+        Stopped: the run was asked to stop.
+    """
+    with reproducible(work.config.threads), enough_memory(job.name, job.smaller):
+        return job.compute(work)
+
+
+def reported(error: Exception) -> str:
+    """The error of a failed job in one line. The traceback is printed if it is not the user's."""
+    if not isinstance(error, UserError | OSError):
+        traceback.print_exception(error)
+    return one_line(error)
 
 
 def executor_of(setup: Setup) -> "Here | Processes":
@@ -100,9 +134,11 @@ class Processes:
             slot.close()
         self.slots = []
 
-    def run(self, work: Work, jobs: Sequence[Job], finished: Finished) -> None:
+    def run(
+        self, work: Work, jobs: Sequence[Job], finished: Finished, failed: Failed | None = None
+    ) -> None:
         if len(jobs) == 1:  # another process would only cost time
-            Here().run(work, jobs, finished)
+            Here().run(work, jobs, finished, failed)
             return
         failures: list[Failure] = []
         waiting = deque(jobs)
@@ -126,8 +162,11 @@ class Processes:
                     if done:
                         job, outcome = slot.take()
                         if isinstance(outcome, Failure):
-                            failures.append(outcome)
                             display.end(slot)
+                            if failed is None:
+                                failures.append(outcome)
+                            else:
+                                failed(job, outcome.line)
                         elif not isinstance(outcome, Interrupted):
                             finished(job, outcome)
         work.stop.check()
@@ -202,8 +241,6 @@ class Slot:
         self.job = self.future = None
         try:
             return job, future.result()
-        except UserError as error:
-            return job, Failure(str(error), ends=True)
         except BrokenProcessPool:
             self.close()
             self.__post_init__()
@@ -213,6 +250,8 @@ class Slot:
                 "fewer jobs at once (jobs=1) take less memory",
                 ends=False,
             )
+        except Exception as error:
+            return job, Failure(reported(error), ends=True)
 
     def close(self) -> None:
         assert self.pool is not None
@@ -304,7 +343,7 @@ def begin(writer: Connection) -> None:
     """Prepares a worker process: how it reports, how it stops, and that it ends with its parent."""
     global WORKER
     WORKER = Worker(RemoteProgress(writer), StopRequest())
-    for number in (signal.SIGINT, signal.SIGTERM):  # Ctrl-C reaches the workers as well
+    for number in STOPPING:  # Ctrl-C and the end of a terminal reach the workers as well
         signal.signal(number, lambda signum, frame: setattr(WORKER.stop, "signum", signum))
     parent = multiprocessing.parent_process()
     assert parent is not None
@@ -326,7 +365,6 @@ def compute(settings: dict[str, Any], folder: str, job: Job) -> Any:
     assert WORKER.setup is not None
     work = Work(WORKER.setup, State.read(Path(folder)), WORKER.progress, WORKER.stop)
     try:
-        with reproducible(work.config.threads):
-            return job.compute(work)
+        return result_of(job, work)
     except Stopped as stopped:
         return Interrupted(stopped.signum)

@@ -26,6 +26,9 @@ class Export(Job):
         """The job that trained the network."""
         return Train("retrain", 0, self.architecture, work.setup.init)
 
+    def needs(self, work: "Work") -> list[Train]:
+        return [self.network(work)]
+
     def inputs(self, work: "Work") -> dict[str, Any]:
         return {"network": self.network(work)}
 

@@ -8,6 +8,7 @@
 | ``metrics/JOB.jsonl`` | the rows that a job has logged |
 | ``latency.csv`` | the latency table, if the budget needs one |
 | ``metrics.jsonl`` | the rows of all jobs, in the order in which they came |
+| ``.lock`` | is locked while a process writes to the folder (:mod:`supernet.runs.lock`) |
 """
 
 import shutil
@@ -60,6 +61,22 @@ class State:
         checked({"schema": schema, **value}, RunState, path)
         return cls(Path(folder), **value)
 
+    @classmethod
+    def begin(cls, folder: Path, parent: Path | None) -> None:
+        """Writes the state of a run that has not begun, if the folder has none yet. So a run that
+        is stopped or killed before it has done anything can go on from its folder.
+        """
+        if not (folder / "state.json").exists():
+            cls(folder, parent=None if parent in (None, folder) else str(parent)).write()
+
+    def require_there(self) -> None:
+        """Raises a UserError if the folder was deleted or moved while the run was writing to it."""
+        if not (self.folder / "state.json").exists():
+            raise UserError(
+                f"{self.folder} was deleted or moved while the run was writing to it; if it was "
+                "moved, go on with from=ITS_NEW_PLACE, otherwise start again"
+            )
+
     def write(self) -> None:
         value = {k: v for k, v in vars(self).items() if k != "folder"}
         write_json(self.folder / "state.json", {"schema": SCHEMA} | value)
@@ -68,6 +85,14 @@ class State:
         """The result of a finished job, if it was computed with the same ``key``."""
         found = self.stages.get(name)
         return found["result"] if found and found["key"] == key else None
+
+
+def computed(folder: Path) -> bool:
+    """Whether anything was computed in the folder of a run, or in that of a run of a study. If not,
+    the folder can be used for other settings.
+    """
+    runs = [folder, *(path.parent for path in folder.glob("*/state.json"))]
+    return any(State.read(run).stages or any((run / "checkpoints").glob("*.pt")) for run in runs)
 
 
 def rows_path(folder: Path, name: str) -> Path:

@@ -3,8 +3,8 @@
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     from supernet.runs.work import Work
@@ -18,6 +18,9 @@ class Job(ABC):
     """
 
     name: str  # the name under which the run keeps its result, such as retrain/0
+    smaller: ClassVar[str] = (
+        ""  # settings to make smaller if there is not enough memory for the job
+    )
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -36,6 +39,12 @@ class Job(ABC):
             UserError: it failed in a way that the user can correct.
             Stopped: the run was asked to stop. The next start continues from the job's checkpoint.
         """
+
+    def needs(self, work: "Work") -> Sequence["Job"]:
+        """The jobs whose checkpoints :meth:`compute` reads. If one of these checkpoints is gone,
+        the run first does that job again.
+        """
+        return ()
 
     def take_over(self, work: "Work", result: dict[str, Any]) -> None:  # noqa: B027
         """Copies other files of the job from the folder of the parent run, which computed it."""

@@ -9,7 +9,7 @@ from supernet.mixture import Architecture, Logits
 from supernet.randomness import Streams
 from supernet.runs.job import Job
 from supernet.runs.judging import costs_of, judge, kept_judgements, shown
-from supernet.runs.search import searches, trained_supernet
+from supernet.runs.search import Search, searches, trained_supernet
 from supernet.runs.setup import option
 from supernet.searchers.perturbation import PerturbationSelection
 from supernet.searchers.searcher import SearchResult, order, search
@@ -28,11 +28,15 @@ class Judge(Job):
 
     name = "judge"
     stages = (ROWS, TUNING)
+    smaller = "judge.batch_size"
 
     def inputs(self, work: "Work") -> dict[str, Any]:
         size = work.config.shortlist.size
         settings = work.setup.of("searcher", "judge", "budget", "distinct")
         return settings | {"searches": searches(work.setup), "size": size}
+
+    def needs(self, work: "Work") -> list[Search]:
+        return searches(work.setup)
 
     def compute(self, work: "Work") -> dict[str, Any]:
         """The best architectures, best first, and a record of the search.

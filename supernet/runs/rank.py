@@ -66,12 +66,16 @@ class Ranking(Job):
     others: tuple[Work, ...]
 
     name = "rank"
+    smaller = "judge.batch_size"
 
     def inputs(self, work: Work) -> dict[str, Any]:
         keys = [other.key(last_search(other)) for other in self.others]
         settings = work.setup.of("rank", "judge", "budget") | training_settings(work.setup)
         texts = [work.space.encode(architecture) for architecture in self.architectures]
         return settings | {"search": last_search(work), "others": keys, "architectures": texts}
+
+    def needs(self, work: Work) -> list[Search]:
+        return [last_search(work)]
 
     def trainings(self, work: Work) -> list[Train]:
         """The jobs that train the first of the architectures from scratch."""

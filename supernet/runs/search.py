@@ -12,6 +12,7 @@ from supernet.errors import UserError
 from supernet.randomness import Streams
 from supernet.runs.fidelity import fidelity
 from supernet.runs.job import Job, key_of
+from supernet.runs.room import require_room_for_weights
 from supernet.runs.setup import Setup
 from supernet.train.checkpoint import Checkpoints
 from supernet.train.search import SearchStage
@@ -30,6 +31,8 @@ class Search(Job):
 
     number: int = 0
 
+    smaller = "search.batch_size or a size under space.search, or choose memory=fit"
+
     @property
     def name(self) -> str:  # type: ignore[override]
         return f"search/{self.number}"
@@ -43,6 +46,7 @@ class Search(Job):
         if start is not None and not work.checkpoints.path(self.name).exists():
             weights = start_weights(work, start)
             work.progress.message(f"search starts from the weights of {work.state.parent}")
+        require_room_for_search(setup)
         stage = search_stage(
             setup,
             work.budget,
@@ -71,6 +75,12 @@ class Search(Job):
 def searches(setup: Setup) -> list[Search]:
     """The jobs that train the supernets of a search."""
     return [Search(number) for number in range(setup.config.search.supernets)]
+
+
+def require_room_for_search(setup: Setup) -> None:
+    """Raises a UserError if the weights of the supernet are more than there is memory."""
+    space = setup.config.search.phases[-1].resized(setup.space)
+    require_room_for_weights(setup, "search", lambda: space.supernet(setup.task), Search.smaller)
 
 
 def weights_key(setup: Setup) -> str:
@@ -117,7 +127,7 @@ def start_weights(work: "Work", key: str) -> dict[str, Tensor]:
     if saved is None:
         raise UserError(
             f"{checkpoints.path(Search().name)} is missing: the search starts from the weights in "
-            "it; restore it"
+            f"it; restore it, or train it again: supernet search from={work.state.parent}"
         )
     return checkpoints.weights(Search().name, saved, "supernet")
 
@@ -177,7 +187,7 @@ def trained_supernet(work: "Work", number: int | None = None) -> SearchStage:
     if saved is None:
         raise UserError(
             f"{work.checkpoints.path(job.name)} is missing: the trained supernet was there; "
-            "restore it"
+            f"restore it, or train it again: supernet search from={work.folder}"
         )
     work.checkpoints.restore(stage, saved)
     return stage

@@ -13,8 +13,8 @@ import torch
 
 from supernet.config import Config, build
 from supernet.data import ImageData, Splits, split
-from supernet.device import choose_device, cores
-from supernet.errors import UserError, require
+from supernet.device import choose_device, cores, require_room
+from supernet.errors import UserError, enough_memory, require
 from supernet.files import read_json
 from supernet.mixture import Architecture
 from supernet.randomness import Streams
@@ -140,8 +140,15 @@ class Setup:
 
     @cached_property
     def data(self) -> ImageData:
-        data, side = self.source.load(), self.config.data.image_size
-        return (data if side is None else data.averaged(side)).to(self.device)
+        sized, config = "", self.config
+        if (size := getattr(self.source, "size", None)) is not None:  # images of that many pixels
+            sized = "data.source.size or "
+            batch = max(config.search.batch_size, config.retrain.batch_size)
+            what = f"data.source.size={size}: a batch of {batch} images"
+            require_room(what, 4 * 3 * size**2 * batch, self.device, "one, or a smaller batch size")
+        with enough_memory("data", f"{sized}set of images"):
+            data, side = self.source.load(), self.config.data.image_size
+            return (data if side is None else data.averaged(side)).to(self.device)
 
     @cached_property
     def splits(self) -> Splits:

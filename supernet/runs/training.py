@@ -15,7 +15,7 @@ from supernet.runs.fidelity import fidelity
 from supernet.runs.folder import State
 from supernet.runs.job import Job
 from supernet.runs.judging import tested
-from supernet.runs.search import searches, trained_supernet
+from supernet.runs.search import Search, searches, trained_supernet
 from supernet.runs.setup import Setup
 from supernet.spaces.space import Form
 from supernet.train.checkpoint import Checkpoints
@@ -48,6 +48,11 @@ class Train(Job):
     @property
     def name(self) -> str:  # type: ignore[override]
         return f"{self.kind}/{self.index}"
+
+    smaller = "retrain.batch_size or a size under space.evaluation"
+
+    def needs(self, work: "Work") -> list[Search]:
+        return searches(work.setup)[-1:] if self.init == "inherit" else []
 
     def inputs(self, work: "Work") -> dict[str, Any]:
         start = {"inherit": searches(work.setup), "warm": work.state.warm_start}.get(self.init)
@@ -175,7 +180,7 @@ def trained_network(work: "Work", job: Train) -> nn.Module:
     if saved is None:
         raise UserError(
             f"{work.checkpoints.path(stage.name)} is missing: the trained network was there; "
-            "restore it"
+            f"restore it, or train it again: supernet retrain from={work.folder}"
         )
     work.checkpoints.restore(stage, saved)
     return stage.trained().eval()
@@ -216,7 +221,7 @@ def warm_start(work: "Work", index: int) -> dict[str, Any]:
     if saved is None or done is None:
         raise UserError(
             f"retrain.warm_start={folder}: the network {name} that was there when this run began "
-            "is gone; restore it"
+            f"is gone; restore it, or train it again: supernet retrain from={folder}"
         )
     weights = Checkpoints(folder / "checkpoints").weights(name, saved, "average", "network")
     return {"from": str(folder), "weights": weights, "of": work.space.decode(done["text"])}

@@ -41,7 +41,9 @@ class Work:
         self.on_row = on_row
         self.keys: dict[Job, str] = {}
         self.checkpoints = Checkpoints(
-            self.folder / "checkpoints", self.config.checkpoint.every_seconds
+            self.folder / "checkpoints",
+            self.config.checkpoint.every_seconds,
+            state.require_there,
         )
 
     def key(self, job: Job) -> str:

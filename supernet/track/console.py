@@ -5,12 +5,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 from rich.table import Column
+
+from supernet.track.output import Output
 
 Update = Callable[[int, Mapping[str, float]], None]
 
@@ -27,7 +29,8 @@ class Progress:
         self.quiet, self.every = quiet, every
         self.bar: Bar | None = None  # shared by all stages that run now
         self.running = 0  # how many stages have a line in the bar
-        self.console = Console(file=file or sys.stdout, highlight=False, emoji=False)
+        output = cast(TextIO, Output(file or sys.stdout))
+        self.console = Console(file=output, highlight=False, emoji=False)
         self.live = (
             self.console.is_terminal
             and not self.console.is_dumb_terminal

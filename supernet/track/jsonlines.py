@@ -69,7 +69,8 @@ class JsonLines(Tracker):
         """
         try:
             if self._file is None:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
+                # Not its parents: if the folder of the run was deleted, it stays deleted.
+                self.path.parent.mkdir(exist_ok=True)
                 self._file = open(self.path, "a+b")  # noqa: SIM115 (open until close())
                 self._file.seek(0)
                 kept = self._file.read(self._length)

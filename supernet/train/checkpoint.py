@@ -6,7 +6,7 @@ loop decides when to write one.
 
 import time
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -36,10 +36,12 @@ class Checkpoints:
     """The checkpoint files in ``folder``, one for each stage.
 
     :meth:`due` says whether ``every_seconds`` have passed since the last checkpoint was written.
+    ``before_save`` is called before a file is written; it may raise a UserError.
     """
 
     folder: Path
     every_seconds: float = 60.0
+    before_save: Callable[[], None] = lambda: None
 
     def __post_init__(self) -> None:
         self.folder = Path(self.folder)
@@ -52,6 +54,7 @@ class Checkpoints:
         return time.monotonic() - self._last >= self.every_seconds
 
     def save(self, stage: str, state: dict[str, Any]) -> Path:
+        self.before_save()
         path = self.path(stage)
         with atomic(path) as temporary:
             try:
@@ -81,8 +84,8 @@ class Checkpoints:
             state = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # a damaged file can raise almost any exception
             raise UserError(
-                f"checkpoint {path} is damaged ({type(error).__name__}); remove it to start the "
-                f"stage {stage} anew"
+                f"checkpoint {path} is damaged ({type(error).__name__}); restore it, or remove it "
+                f"and give the same command again, which then runs {stage} anew"
             ) from error
         if (
             not isinstance(state, dict)

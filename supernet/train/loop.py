@@ -69,10 +69,18 @@ class Stopped(Exception):
         self.signum = signum
 
 
-class StopRequest:
-    """Remembers that SIGINT or SIGTERM arrived, until the stage can write a checkpoint and stop.
+# The signals that stop a run. The system sends SIGHUP when a terminal is closed.
+STOPPING = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+)
 
-    A second signal raises KeyboardInterrupt at once.
+
+class StopRequest:
+    """Remembers that a signal of :data:`STOPPING` arrived, until the stage can write a checkpoint
+    and stop.
+
+    A second signal raises KeyboardInterrupt at once. A signal that this process was started to
+    ignore, as ``nohup`` does with SIGHUP, stays ignored.
     """
 
     def __init__(self) -> None:
@@ -85,7 +93,8 @@ class StopRequest:
 
     @contextmanager
     def listening(self) -> Iterator["StopRequest"]:
-        before = {s: signal.signal(s, self._receive) for s in (signal.SIGINT, signal.SIGTERM)}
+        heeded = [s for s in STOPPING if signal.getsignal(s) is not signal.SIG_IGN]
+        before = {s: signal.signal(s, self._receive) for s in heeded}
         try:
             yield self
         finally:

@@ -223,7 +223,8 @@ def test_a_damaged_checkpoint_is_refused_in_one_line_and_left_where_it_is(tmp_pa
     damaged = spoilt(path.read_bytes())[how]
     path.write_bytes(damaged)
     with pytest.raises(
-        UserError, match=r"search\.pt is damaged \(\w+\); remove it to start the stage search anew"
+        UserError,
+        match=r"search\.pt is damaged \(\w+\); restore it, or remove it and give the same",
     ) as caught:
         checkpoints.load("search", "k")
     assert "\n" not in str(caught.value) and path.read_bytes() == damaged
