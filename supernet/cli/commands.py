@@ -13,7 +13,13 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from supernet import study
-from supernet.cli.composition import composed, composition, register, to_config
+from supernet.cli.composition import (
+    composed,
+    composition,
+    register,
+    to_config,
+    with_paths_made_absolute,
+)
 from supernet.cli.line import CommandLine, given_anew, key, parse, quoted, single_jobs
 from supernet.cli.messages import one_line_errors
 from supernet.cli.options import Folders, conf_dir
@@ -182,7 +188,7 @@ def launch(line: CommandLine) -> None:
     def job(cfg: DictConfig) -> None:
         with one_line_errors():
             folder = Path(HydraConfig.get().runtime.output_dir)
-            overrides = list(HydraConfig.get().overrides.task)
+            overrides = with_paths_made_absolute(cfg, HydraConfig.get().overrides.task)
             record(folder, cfg, overrides, line.folders)
             execute(line, to_config(cfg, line.folders), folder, overrides)
 

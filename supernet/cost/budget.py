@@ -3,7 +3,7 @@ cheapest and random architectures.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -16,6 +16,7 @@ from supernet.cost.count import count
 from supernet.cost.program import Limit, maximised
 from supernet.cost.table import CostTable, counted, nothing
 from supernet.errors import UserError, unknown
+from supernet.files import PATH
 from supernet.mixture import Architecture, Mixture
 from supernet.spaces.capabilities import Costed, capable
 from supernet.spaces.space import Space
@@ -34,7 +35,7 @@ class BudgetSettings:
     madds: float | None = None  # multiply-adds of one input
     latency_ms: float | None = None  # of one forward pass, by the latency table
     # a CSV file as ``supernet latency`` writes it; None measures on this device
-    latency_table: str | None = None
+    latency_table: str | None = field(default=None, metadata=PATH)
     latency_batch: int = 1  # images in that pass
     # the most skip connections of each group, or of the named groups: {normal: 2}; below 1, a share
     # of the edges

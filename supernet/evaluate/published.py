@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from supernet.errors import UserError, unknown
+from supernet.files import read_npz
 
 
 @dataclass(frozen=True)
@@ -46,14 +47,7 @@ def read_published(setting: str, path: Path, *wanted: str) -> Published:
         UserError: the file cannot be read, or it has no ``arch`` or lacks a column that is
             ``wanted``.
     """
-    try:
-        with np.load(path) as file:
-            arrays = dict(file)
-    except (OSError, ValueError, EOFError) as error:
-        raise UserError(
-            f"{setting}={path}: cannot be read ({error}); expected an npz file with arch and "
-            f"{wanted[0]}"
-        ) from error
+    arrays = read_npz(path, f"{setting}={path}")
     if "arch" not in arrays:
         raise UserError(
             f"{setting}={path}: has no arch, only {', '.join(arrays)}; the names of the "
@@ -70,4 +64,10 @@ def read_published(setting: str, path: Path, *wanted: str) -> Published:
     for column in wanted:
         if column not in columns:
             raise UserError(f"{setting}={path}: column {unknown(column, list(columns))}")
+    for name, figures in columns.items():
+        if not np.isfinite(figures).all():
+            raise UserError(
+                f"{setting}={path}: the column {name} holds {figures[~np.isfinite(figures)][0]}; "
+                "give every architecture a finite figure"
+            )
     return Published(rows, columns)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from supernet.errors import UserError, require
+from supernet.files import PATH
 
 RESAMPLES = 1000  # number of resamples of the bootstrap
 FEWEST = 3  # architectures that a correlation needs
@@ -30,9 +31,9 @@ class RankSettings:
 
     architectures: int = 200
     scratch: int = 0
-    published: str | None = None
+    published: str | None = field(default=None, metadata=PATH)
     target: str = "test_200"
-    beside: list[str] = field(default_factory=list)
+    beside: list[str] = field(default_factory=list, metadata=PATH)
 
     def __post_init__(self) -> None:
         # a correlation of fewer architectures is meaningless

@@ -26,7 +26,7 @@ class Derive(Job):
     def inputs(self, work: "Work") -> dict[str, Any]:
         if work.setup.given is not None:
             given = work.setup.given.to_dict()
-            return {"architecture": given, "space": work.setup.settings["space"]}
+            return {"architecture": given, **work.setup.of("space")}
         if work.config.shortlist.size == 1:
             return {"judge": Judge()}
         settings = training_settings(work.setup) | work.setup.of("shortlist")

@@ -1,6 +1,6 @@
 """The retrain stage: trains the network of one architecture by the recipe of its data set."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor, nn, optim
 from supernet.data import Augment, Batches, ImageData
 from supernet.device import autocast
 from supernet.errors import UserError, require
+from supernet.files import PATH
 from supernet.ops import DropPath
 from supernet.randomness import Streams
 from supernet.train.schedule import SGDSettings, cosine
@@ -35,7 +36,7 @@ class RetrainSettings(SGDSettings):
     ema_decay: float = 0.0  # of the average of the weights (timm's ModelEmaV3); 0: no average
     seeds: int = 3
     init: str = "scratch"
-    warm_start: str | None = None
+    warm_start: str | None = field(default=None, metadata=PATH)
 
     def __post_init__(self) -> None:
         self.check("retrain")

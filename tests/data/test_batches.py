@@ -200,7 +200,7 @@ def test_a_damaged_file_is_one_line_that_names_it(in_files, workers, tmp_path):
     broken.write_bytes(good.read_bytes()[:60])
     images = FileImages([*in_files.paths[:-1], str(broken)], in_files.labels, SIDE, workers=workers)
     with pytest.raises(
-        UserError, match=r"broken\.png: cannot be read \(not an image, or damaged\)"
+        UserError, match=r"broken\.png: cannot be read \("
     ) as caught:
         for _ in images.stream(torch.arange(COUNT), 4):
             pass
