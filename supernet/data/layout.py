@@ -206,17 +206,17 @@ def files_in(folder: Path, ignored: "Ignored | None" = None) -> Iterator[Path]:
     """
     walked, seen = [], set()
     for place, folders, names in os.walk(folder, followlinks=True):
-        real = os.path.realpath(place)
+        real, within = os.path.realpath(place), list(folders)
         folders[:] = [] if real in seen else [name for name in folders if not hidden(name)]
         if real not in seen:
             walked.append((place, names))
+            if ignored is not None:
+                ignored.hidden |= {
+                    os.path.join(place, name) for name in (*within, *names) if hidden(name)
+                }
         seen.add(real)
     for place, names in sorted(walked):
-        for name in sorted(names):
-            if not hidden(name):
-                yield Path(place, name)
-            elif ignored is not None:
-                ignored.hidden.add(str(Path(place, name)))
+        yield from (Path(place, name) for name in sorted(names) if not hidden(name))
 
 
 def hidden(name: str) -> bool:
