@@ -335,10 +335,12 @@ def tensor_images(
 
 
 def surely_channels_last(shape: tuple[int, ...]) -> bool:
-    """Whether images of this shape, without N, can only be [H, W, C]: they are square, or have one
-    to four channels and a larger height, and are not square in the other order.
+    """Whether images of this shape, without N, can only be [H, W, C]. In the other order they would
+    have a width of one to four pixels, or be strips four times as long as they are wide.
     """
     first, second, last = shape
-    if first == last:
-        return shape == (1, 1, 1)
-    return first == second or (second != last and last <= 4 < first) or 0 in shape
+    if 0 in shape or shape == (1, 1, 1):  # refused elsewhere; the same in both orders
+        return True
+    if last <= 4:
+        return second != last and (first > 4 or first == second)
+    return first == second and last > 4 * second

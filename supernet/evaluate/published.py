@@ -53,12 +53,23 @@ def read_published(setting: str, path: Path, *wanted: str) -> Published:
             f"{setting}={path}: has no arch, only {', '.join(arrays)}; the names of the "
             "architectures"
         )
-    rows = {str(text): row for row, text in enumerate(arrays.pop("arch"))}
+    names = arrays.pop("arch")
+    if names.ndim != 1 or names.dtype.kind != "U":
+        raise UserError(
+            f"{setting}={path}: arch is {names.dtype} of shape {list(names.shape)}; must be a list "
+            "of text"
+        )
+    rows = {str(text): row for row, text in enumerate(names)}
+    if len(rows) < len(names):
+        twice = next(text for text in rows if (names == text).sum() > 1)
+        raise UserError(
+            f"{setting}={path}: arch has {twice} more than once; give each architecture one row"
+        )
     columns = {
         name: array if array.ndim == 1 else array.mean(axis=1)
         for name, array in arrays.items()
         if array.shape[:1] == (len(rows),)
-        and np.issubdtype(array.dtype, np.number)
+        and array.dtype.kind in "iuf"
         and array.ndim <= 2
     }
     for column in wanted:
