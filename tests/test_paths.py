@@ -55,9 +55,14 @@ def value_of(config, setting):
     return found
 
 
-@pytest.mark.parametrize("setting", SETTINGS)
-@pytest.mark.parametrize("member", TYPED)
-def test_a_relative_path_is_recorded_in_absolute_form(member, setting, tmp_path, monkeypatch):
+MEMBERS = [
+    *(("data.source.path", member) for member in TYPED),
+    *((setting, "a name") for setting in SETTINGS),
+]
+
+
+@pytest.mark.parametrize(("setting", "member"), MEMBERS)
+def test_a_relative_path_is_recorded_in_absolute_form(setting, member, tmp_path, monkeypatch):
     text, first = TYPED[member], FIRST.get(setting, "seed=0")
     monkeypatch.chdir(tmp_path)
     shown = f"'{text}'" if "," in text else text  # a comma separates the values of a sweep
@@ -70,10 +75,11 @@ def test_a_relative_path_is_recorded_in_absolute_form(member, setting, tmp_path,
 
 @pytest.mark.parametrize("text", ["/absolute/x.npz", "~/x.npz"])
 def test_a_path_that_begins_at_the_top_or_at_home_is_recorded_as_it_is(text, tmp_path, monkeypatch):
-    monkeypatch.setenv("HOME", "/home/someone")
-    overrides, config = recorded("data=npz", f"data.source.path={text}")
-    assert overrides == ["data=npz", f"data.source.path={text}"]
-    assert config.data.source["path"] == text.replace("~", "/home/someone")
+    monkeypatch.setenv("HOME", "/somewhere")
+    typed = ["data=npz", f"data.source.path={text}"]
+    overrides, config = recorded(*typed)
+    assert overrides == parse(typed).overrides
+    assert config.data.source["path"] == text.replace("~", "/somewhere")
 
 
 def test_lists_of_paths_and_paths_in_the_users_own_yaml_become_absolute(tmp_path, monkeypatch):

@@ -47,7 +47,7 @@ ALLOWED = {
     "files": {"errors"},
     "mixture": {"errors"},
     "task": set(),
-    "data": {"errors", "task"},
+    "data": {"errors", "files", "task"},
     "track": {"errors", "files"},
     "report": {"errors", "files", "track"},
     "spaces": {"errors", "mixture", "ops", "task"},
@@ -55,7 +55,7 @@ ALLOWED = {
     "samplers": {"errors", "mixture", "randomness", "spaces", "cost"},
     "learners": {"errors", "mixture", "randomness", "samplers"},
     "modifiers": {"errors", "mixture", "randomness", "spaces", "cost", "samplers"},
-    "evaluate": {"errors", "mixture", "task"},
+    "evaluate": {"errors", "files", "mixture", "task"},
     "instruments": {"errors", "mixture", "spaces", "cost", "learners", "evaluate"},
     "guards": {"errors", "mixture", "spaces", "instruments"},
     "searchers": {"errors", "mixture", "spaces", "cost", "evaluate"},
@@ -79,7 +79,7 @@ ALLOWED = {
         "instruments",
         "guards",
     },
-    "config": {"cost", "errors", "evaluate", "train"},
+    "config": {"cost", "errors", "evaluate", "files", "train"},
 }
 ALLOWED["environment"] = {"device"}
 PARTS = {"samplers", "learners", "modifiers", "guards", "instruments", "ops"}

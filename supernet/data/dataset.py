@@ -336,8 +336,8 @@ class ImageData:
         if len(present) < classes:
             missing = next(i for i, label in enumerate(present.tolist()) if i != label)
             raise UserError(
-                f"{name}: no training image has label {missing}{also_called(missing)}, though labels go up to "
-                f"{classes - 1}; close the gap"
+                f"{name}: no training image has label {missing}{also_called(missing)}, though "
+                f"labels go up to {classes - 1}; close the gap"
             )
         if classes < 2:
             raise UserError(

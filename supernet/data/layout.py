@@ -84,7 +84,8 @@ def parts_in(root: Path, ignored: "Ignored") -> dict[str, Path]:
     if not roles:
         return {}
     others = [one for one in folders if role_of(one.name) is None]
-    if len(roles) == 1 and others and not any(has_classes(one) for one in sum(roles.values(), [])):
+    named = [one for same in roles.values() for one in same]
+    if len(roles) == 1 and others and not any(map(has_classes, named)):
         return {}  # a class whose name is that of a part, among other classes
     for role, same in roles.items():
         if len(same) > 1:
@@ -94,7 +95,7 @@ def parts_in(root: Path, ignored: "Ignored") -> dict[str, Path]:
             )
     found = {role: inside(same[0]) for role, same in roles.items()}
     if TRAINING not in found:
-        names = ", ".join(f"{one.name}/" for same in roles.values() for one in same)
+        names = ", ".join(f"{one.name}/" for one in named)
         raise UserError(f"{root}: has {names} but no training part; call its folder train")
     if not has_classes(found[TRAINING]):
         raise UserError(
@@ -220,7 +221,7 @@ def files_in(folder: Path, ignored: "Ignored | None" = None) -> Iterator[Path]:
 
 
 def hidden(name: str) -> bool:
-    """Whether an entry of this name is never data: hidden files, and what macOS adds to archives."""
+    """Whether an entry of this name is never data: hidden, or what macOS adds to archives."""
     return name.startswith(".") or name == "__MACOSX"
 
 

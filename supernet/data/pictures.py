@@ -86,7 +86,9 @@ def require_shown_one_way(image: Image.Image, path: str) -> None:
     frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
     if frames > 1:
         what = "pages" if image.format == "TIFF" else "frames of an animation"
-        raise UserError(f"{path}: has {frames} {what}; save each as a file of its own, or remove it")
+        raise UserError(
+            f"{path}: has {frames} {what}; save each as a file of its own, or remove it"
+        )
     if image.mode not in EIGHT_BITS and range_of(image) is None:
         kinds = {"F": "floating-point pixels", "I": "pixels of 32-bit whole numbers"}
         kind = kinds.get(image.mode, f"pixels of the mode {image.mode}")

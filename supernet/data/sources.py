@@ -231,9 +231,7 @@ class Folder:
             )
             train, test = [train[i] for i in first.tolist()], [train[i] for i in rest.tolist()]
         keep = (len(train) + len(test)) * 3 * self.size**2 <= self.memory_limit
-        line = described(
-            found, len(train), len(test), {"data.source.test_share": self.test_share}
-        )
+        line = described(found, len(train), len(test), {"data.source.test_share": self.test_share})
         return ImageData.of(
             str(root),
             self._images(train, keep),

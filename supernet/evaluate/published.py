@@ -68,9 +68,7 @@ def read_published(setting: str, path: Path, *wanted: str) -> Published:
     columns = {
         name: array if array.ndim == 1 else array.mean(axis=1)
         for name, array in arrays.items()
-        if array.shape[:1] == (len(rows),)
-        and array.dtype.kind in "iuf"
-        and array.ndim <= 2
+        if array.shape[:1] == (len(rows),) and array.dtype.kind in "iuf" and array.ndim <= 2
     }
     for column in wanted:
         if column not in columns:

@@ -308,9 +308,7 @@ def end_with(sentinel: int) -> None:
     os._exit(1)
 
 
-def compute(
-    settings: dict[str, Any], contents: Contents | None, folder: str, job: Job
-) -> Any:
+def compute(settings: dict[str, Any], contents: Contents | None, folder: str, job: Job) -> Any:
     """Computes a job in a worker process. Returns its result, or that it was interrupted."""
     assert WORKER is not None
     if WORKER.settings != (settings, contents):

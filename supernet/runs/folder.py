@@ -57,7 +57,8 @@ class State:
         if schema != SCHEMA:
             raise UserError(
                 f"{path}: its schema is {schema}, but supernet {version('supernet')} reads "
-                f"{SCHEMA}; this run needs another version of supernet, or begin anew, without from="
+                f"{SCHEMA}; this run needs another version of supernet, or a new start without "
+                "from="
             )
         return cls(Path(folder), **value)
 

@@ -93,7 +93,11 @@ def damaged(whole, name):
     chance = np.random.default_rng(0)
     for length in {0, 1, 4, 30, 100, len(whole) // 3, len(whole) // 2, len(whole) - 30}:
         yield whole[:length]
-    for place in {*range(100), *range(len(whole) - 100, len(whole)), *chance.integers(len(whole), size=50)}:
+    for place in {
+        *range(100),
+        *range(len(whole) - 100, len(whole)),
+        *chance.integers(len(whole), size=50),
+    }:
         changed = bytearray(whole)
         changed[place] ^= 1 << int(chance.integers(8))
         yield bytes(changed)
@@ -104,7 +108,9 @@ def damaged(whole, name):
         head,
         head + b"\x10\x00no dictionary   ",
         head + b"\x10\x00{'descr': 1}    ",
-        head + b"\x50\x00" + b"{'descr': '|u1', 'fortran_order': False, 'shape': (9999999999999,)}".ljust(80),
+        head
+        + b"\x50\x00"
+        + b"{'descr': '|u1', 'fortran_order': False, 'shape': (9999999999999,)}".ljust(80),
         head + b"\x50\x00" + b"{'descr': '|O', 'fortran_order': False, 'shape': (3,)}".ljust(80),
         ("other.txt", b"text in the zip"),
         (name, b"text in the zip"),
@@ -161,6 +167,6 @@ WRONG = {
 def test_a_table_of_wrong_figures_is_one_line(member, tmp_path):
     path = tmp_path / "some.npz"
     np.savez(path, **(TABLE | WRONG[member]))
-    with pytest.raises(UserError, match="^study.published=") as caught:
+    with pytest.raises(UserError, match="^study[.]published=") as caught:
         read_published("study.published", path, "test_200")
     assert "\n" not in str(caught.value)

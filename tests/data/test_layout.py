@@ -94,7 +94,9 @@ def test_hidden_entries_are_never_data(entry, parts, tmp_path, picture):
         painted(folder, picture, 4)
         picture(folder / NEVER_DATA[entry])
     data = loaded(tmp_path)
-    assert data.class_names == ("ant", "bee") and len(data.train) + len(data.test) == 8 * len(folders)
+    assert data.class_names == ("ant", "bee") and len(data.train) + len(data.test) == 8 * len(
+        folders
+    )
     (line,) = data.found
     assert f"left out: {len(folders)} hidden" in line
 
@@ -121,8 +123,9 @@ def test_without_a_test_part_the_line_says_which_setting_divides_the_images(tmp_
     for root, words in (("all", "no parts"), ("parts", "Train/ holds all images")):
         data = loaded(tmp_path / root)
         assert (len(data.train), len(data.test)) == (8, 2)
-        assert f"{words}, so 20% of each class is the test set (data.source.test_share)" in (
-            data.found[0]
+        assert (
+            f"{words}, so 20% of each class is the test set (data.source.test_share)"
+            in (data.found[0])
         )
     assert "left out: Test/ (has no class folders)" in data.found[0]
 
@@ -134,7 +137,10 @@ def test_a_class_may_be_called_as_a_part_is(name, tmp_path, picture):
 
 
 AMBIGUOUS = {
-    "two training parts": (("train/ant", "Train/ant", "test/ant"), ["Train/ and train/", "training"]),
+    "two training parts": (
+        ("train/ant", "Train/ant", "test/ant"),
+        ["Train/ and train/", "training"],
+    ),
     "two words for it": (("train/ant", "training/ant", "test/ant"), ["train/ and training/"]),
     "two test parts": (("train/ant", "test/ant", "testing/ant"), ["test/ and testing/"]),
     "no training part": (("test/ant", "val/ant"), ["no training part", "call its folder train"]),

@@ -41,7 +41,9 @@ def png(values, bits, kind, *chunks):
     """A PNG file, written by its specification: ``values`` [H, W, channels] of ``bits`` bits."""
 
     def chunk(name, data):
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        return (
+            struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        )
 
     height, width = values.shape[:2]
     rows = values.astype(">u2" if bits == 16 else "u1").reshape(height, -1)
@@ -105,7 +107,7 @@ SHOWN = {
     ),
     "16 bits/PNG with a transparent grey": (
         png(DEEP, 16, 0, (b"tRNS", struct.pack(">H", int(DEEP[3, 3])))),
-        np.where((DEEP == DEEP[3, 3])[..., None], 255, DEEP_GREY),
+        np.where((DEEP[3, 3] == DEEP)[..., None], 255, DEEP_GREY),
         1,
     ),
     "16 bits/PGM": (b"P5 8 8 65535\n" + DEEP.astype(">u2").tobytes(), DEEP_GREY, 1),
@@ -117,7 +119,11 @@ SHOWN = {
     "16 bits/PPM": (b"P6 8 8 65535\n" + (RGB.astype(">u2") * 257).tobytes(), RGB, 1),
     "16 bits/TIFF": (tiff(DEEP, 16, 1), DEEP_GREY, 1),
     "16 bits/TIFF, white is zero": (tiff(DEEP, 16, 0), 255 - DEEP_GREY, 1),
-    "16 bits/TIFF of 12 bits": (tiff(twelve_bits(RAMP * 64), 12, 1), three(RAMP * 64 / 4095 * 255), 1),
+    "16 bits/TIFF of 12 bits": (
+        tiff(twelve_bits(RAMP * 64), 12, 1),
+        three(RAMP * 64 / 4095 * 255),
+        1,
+    ),
     "16 bits/TIFF that Pillow writes": (saved("TIFF", Image.fromarray(DEEP)), DEEP_GREY, 1),
     "transparency/PNG RGBA": (
         saved("PNG", Image.fromarray(np.dstack([RGB, ALPHA]))),
@@ -141,12 +147,12 @@ SHOWN = {
     ),
     "transparency/PNG, one grey": (
         saved("PNG", Image.fromarray(GREY), transparency=int(GREY[2, 2])),
-        np.where((GREY == GREY[2, 2])[..., None], 255, three(GREY)),
+        np.where((GREY[2, 2] == GREY)[..., None], 255, three(GREY)),
         0,
     ),
     "transparency/PNG, one colour": (
         saved("PNG", LIGHT, transparency=tuple(map(int, RGB[1, 1]))),
-        np.where((RGB == RGB[1, 1]).all(2)[..., None], 255, RGB),
+        np.where((RGB[1, 1] == RGB).all(2)[..., None], 255, RGB),
         0,
     ),
     "transparency/PNG, one of a palette": (

@@ -99,7 +99,12 @@ def test_a_seed_gives_one_split_and_another_seed_another_in_mixed_order():
 @pytest.mark.parametrize(
     ("counts", "share", "limit", "line"),
     [
-        ((10, 1), 0.5, None, "the class ant has one image, but needs one in the split for the weights and one in the"),
+        (
+            (10, 1),
+            0.5,
+            None,
+            "the class ant has one image, but needs one in the split for the weights",
+        ),
         (
             (50, 2),
             0.5,

@@ -134,7 +134,11 @@ def test_a_key_changes_with_the_content_of_a_folder_and_not_with_its_place(
     change, memory_limit, tmp_path
 ):
     pictures(tmp_path / "a")
-    more = ("data.source.size=8", "data.source.workers=0", f"data.source.memory_limit={memory_limit}")
+    more = (
+        "data.source.size=8",
+        "data.source.workers=0",
+        f"data.source.memory_limit={memory_limit}",
+    )
     before, moved = (
         setup_of("data=folder", f"data.source.root={tmp_path / name}", *more) for name in ("a", "b")
     )
