@@ -167,6 +167,6 @@ WRONG = {
 def test_a_table_of_wrong_figures_is_one_line(member, tmp_path):
     path = tmp_path / "some.npz"
     np.savez(path, **(TABLE | WRONG[member]))
-    with pytest.raises(UserError, match="^study[.]published=") as caught:
+    with pytest.raises(UserError, match=r"^study\.published=") as caught:
         read_published("study.published", path, "test_200")
     assert "\n" not in str(caught.value)
