@@ -87,6 +87,8 @@ def with_paths_made_absolute(cfg: DictConfig, overrides: Sequence[str]) -> list[
         typed_as = before[name] if isinstance(before[name], list) else [before[name]]
         if before[name] == after or all(one.startswith("~") for one in typed_as):
             continue
+        # a folder may be called ${x}, which is no reference to a setting
+        after = [escaped(one) for one in after] if isinstance(after, list) else escaped(after)
         OmegaConf.update(cfg, name, after)
         same = [override for override in found if key(override) == name]
         plus = same[0][: len(same[0]) - len(same[0].lstrip("+"))] if same else ""
@@ -94,6 +96,11 @@ def with_paths_made_absolute(cfg: DictConfig, overrides: Sequence[str]) -> list[
         found = [override for override in found if override not in same]
         found.append(f"{plus}{name}={value}")
     return found
+
+
+def escaped(text: str) -> str:
+    """The text, for OmegaConf, which takes ``${`` for the beginning of a reference."""
+    return text.replace("${", "\\${")
 
 
 def phase(name: str, folders: Folders) -> Any:
