@@ -13,7 +13,8 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any, cast
 
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -33,6 +34,7 @@ from supernet.cost.memory import require_mode
 from supernet.cost.settings import BudgetSettings
 from supernet.errors import UserError, require, require_different, unknown
 from supernet.evaluate.settings import RankSettings
+from supernet.files import JSON_PATH, PATH, absolute
 from supernet.train.settings import (
     MeasureSettings,
     RetrainSettings,
@@ -44,6 +46,8 @@ REFERENCE = re.compile(r"(\\*)\$\{")  # of OmegaConf, and the backslashes before
 
 # Groups of which several options can be chosen at once.
 SEVERAL = ("modifier", "guard", "instrument")
+
+Named = tuple[str, Any]  # the full name of a setting, and its value
 
 
 @dataclass
@@ -114,7 +118,7 @@ class StudySettings(Bounded):
 
     methods: list[str] = field(default_factory=lambda: ["darts", "spos"])
     seeds: list[Seed] = field(default_factory=lambda: [0, 1, 2])
-    published: str | None = None
+    published: str | None = field(default=None, metadata=PATH)
     target: str = "test_200"
     ranked_by: str = "test_12"
     draws: Annotated[int, Bounds(least=1, most=10_000)] = 100
@@ -141,7 +145,7 @@ class Config(Bounded):
     jobs: Any = "auto"  # how many jobs run at once; auto: as many as there are cores for
     # an architecture in the notation of the space, or the path of an architecture.json; with it
     # the run skips search and derivation
-    architecture: str | None = None
+    architecture: str | None = field(default=None, metadata=JSON_PATH)
     # architectures that compute the same function (Space.canonical) count as one: the searcher
     # judges one of them, and random ones differ in what they compute
     distinct: bool = False
@@ -298,6 +302,21 @@ def settings_of(node: Any, where: str) -> DictConfig:
             f"{where}={node}: expected a node with a _target_, as in the files of "
             f"conf/{where.replace('.', '/')}"
         )
+    kind = class_of(node, where)
+    given = {
+        key: with_parts(value, below(where, key))
+        for key, value in node.items()
+        if key != "_target_"
+    }
+    return checked(kind, given, where)
+
+
+def class_of(node: Mapping[str, Any], where: str) -> type:
+    """The dataclass that the ``_target_`` of a node names.
+
+    Raises:
+        UserError: there is no such dataclass.
+    """
     module, _, name = str(node.get("_target_", "")).rpartition(".")
     try:
         kind = getattr(importlib.import_module(module), name)
@@ -307,12 +326,7 @@ def settings_of(node: Any, where: str) -> DictConfig:
             f"{where}._target_={node.get('_target_')}: no such dataclass; give the full dotted "
             "name of a class with settings"
         ) from error
-    given = {
-        key: with_parts(value, below(where, key))
-        for key, value in node.items()
-        if key != "_target_"
-    }
-    return checked(kind, given, where)
+    return kind
 
 
 def with_parts(value: Any, where: str) -> Any:
@@ -339,3 +353,65 @@ def with_named_phases(sampler: Any, option: Callable[[str], Any]) -> Any:
     if not isinstance(sampler, Mapping) or not isinstance(sampler.get("phases"), list | tuple):
         return sampler
     return {**sampler, "phases": [phase(pair) for pair in sampler["phases"]]}
+
+
+# --- settings that are paths
+
+
+def paths(settings: Mapping[str, Any], kind: type = Config, where: str = "") -> Iterator[Named]:
+    """Yields the full name and the value of every setting that is a path, or a list of paths.
+
+    A field of a dataclass is one if it has the metadata :data:`supernet.files.PATH`, or the type
+    ``Path``. ``settings`` are plain values of the dataclass ``kind``, with nodes for parts. Parts
+    in lists are not looked at.
+    """
+    fields = {f.name: f for f in dataclasses.fields(kind)}
+    for name, value in settings.items():
+        full = below(where, name)
+        if name in fields and is_path(fields[name], value):
+            yield full, value
+        elif isinstance(value, Mapping):
+            yield from paths_inside(value, fields.get(name), full)
+
+
+def paths_inside(value: Mapping[str, Any], field: Any, where: str) -> Iterator[Named]:
+    """The same for a mapping: a node, nested settings, or a mapping of such."""
+    if "_target_" in value:
+        yield from paths(value, class_of(value, where), where)
+    elif field is not None and dataclasses.is_dataclass(field.type):
+        yield from paths(value, cast(type, field.type), where)
+    else:
+        for name, inner in value.items():
+            if isinstance(inner, Mapping):
+                yield from paths_inside(inner, None, below(where, name))
+
+
+def is_path(field: Any, value: Any) -> bool:
+    """Whether a field of a dataclass holds a path or a list of paths, and ``value`` is given."""
+    values = list(value) if isinstance(value, list | tuple) else [value]
+    if not values or not all(isinstance(one, str) and one != MISSING for one in values):
+        return False
+    if field.type in (Path, Path | None):
+        return True
+    return "path" in field.metadata and all(one.endswith(field.metadata["path"]) for one in values)
+
+
+def with_absolute_paths(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings, with an absolute path wherever a setting is a path.
+
+    Raises:
+        UserError: a path cannot be made absolute, or a node names no class.
+    """
+    found = dict(settings)
+    for name, value in paths(settings):
+        if isinstance(value, str):
+            found = with_setting(found, name, absolute(value, name))
+        else:
+            found = with_setting(found, name, [absolute(one, name) for one in value])
+    return found
+
+
+def with_setting(settings: Mapping[str, Any], name: str, value: Any) -> dict[str, Any]:
+    """The settings with another ``value`` for the setting of that full name."""
+    head, _, rest = name.partition(".")
+    return {**settings, head: with_setting(settings[head], rest, value) if rest else value}

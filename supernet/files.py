@@ -1,15 +1,29 @@
-"""Atomic writes: a file is written as a whole or not at all, even if the process crashes."""
+"""Files: atomic writes, checksums, the paths that settings name, and the readers of JSON and npz.
 
+A write is atomic: a file is written as a whole or not at all, even if the process crashes.
+"""
+
+import hashlib
 import json
 import math
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from supernet.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+# The metadata of a dataclass field that holds the path of a file or folder, or a list of paths.
+# Such a setting becomes absolute where the command line is read, and the content of its file is
+# part of the keys of jobs.
+PATH = {"path": ""}
+# The same for a field that holds a path only if its value ends in .json.
+JSON_PATH = {"path": ".json"}
 
 
 @contextmanager
@@ -123,3 +137,76 @@ def within(folder: Path, name: str) -> Path:
     if not path.is_relative_to(folder.resolve()):
         raise UserError(f"{folder / name}: this is outside the folder; remove it from there")
     return path
+
+
+def absolute(path: str, setting: str) -> str:
+    """The absolute form of a path that a person typed: ``~`` is replaced by the home folder, and a
+    relative path begins in the working folder. Links are kept. ``setting`` is the name of the
+    setting that holds the path, for the message.
+
+    Raises:
+        UserError: the path is empty, or the home folder that ``~NAME`` means is not known.
+    """
+    if not path.strip():
+        raise UserError(f"{setting}={path}: is empty; give the path of a file or folder")
+    try:
+        return str(Path(path).expanduser().absolute())
+    except RuntimeError as error:
+        raise UserError(
+            f"{setting}={path}: there is no such user; write the whole path, or ./{path} for a "
+            "name that begins with ~"
+        ) from error
+
+
+def checksum(path: str | os.PathLike[str]) -> str:
+    """The SHA-256 of a file's bytes, in hexadecimal.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be read ({error.strerror or error}); restore it or remove it"
+        ) from error
+
+
+def read_npz(path: Path, where: str, names: Sequence[str] | None = None) -> "dict[str, np.ndarray]":
+    """Reads the arrays ``names`` of an npz file, or all of its arrays. Names that the file does not
+    have are left out. Pickled objects are not read, so that no code of the file runs.
+
+    ``where`` is what messages call the file.
+
+    Raises:
+        UserError: the file is missing, is not an npz file, or is damaged; or one of the arrays is
+            not an array of numbers or of text.
+    """
+    import numpy as np  # imported late, because every command imports this module
+
+    try:
+        with open(path, "rb") as handle:  # numpy itself would not close a damaged file
+            file = np.load(handle, allow_pickle=False)
+            if not isinstance(file, np.lib.npyio.NpzFile):
+                raise UserError(f"{where}: holds a single array; save arrays by name, numpy.savez")
+            wanted = file.files if names is None else [name for name in names if name in file.files]
+            arrays = {name: file[name] for name in wanted}
+    except FileNotFoundError as error:
+        raise UserError(f"{where}: no such file; give the path of an npz file") from error
+    except UserError:
+        raise
+    # Damaged bytes reach several libraries, and they raise errors of a dozen types.
+    except Exception as error:
+        reason = (str(error).splitlines() or [""])[0] or type(error).__name__
+        raise UserError(
+            f"{where}: not a readable npz file, or damaged ({reason}); write it anew with "
+            "numpy.savez"
+        ) from error
+    for name, array in arrays.items():
+        if not isinstance(array, np.ndarray):  # numpy returns other members of the zip as bytes
+            raise UserError(
+                f"{where}: {name} is a file of another kind, not an array; write it anew with "
+                "numpy.savez"
+            )
+    return arrays

@@ -14,6 +14,7 @@ from supernet.config import build
 from supernet.errors import UserError
 from supernet.files import write_json
 from supernet.mixture import Architecture
+from supernet.runs.contents import require_same_content
 from supernet.runs.derive import Derive, shortlist, write_architectures
 from supernet.runs.executor import Executor, Here
 from supernet.runs.export import Export
@@ -60,6 +61,7 @@ class Run:
         self.tracker = Trackers(
             [JsonLines(self.state.folder / "metrics.jsonl"), build(setup.config.tracker, "tracker")]
         )
+        self.compared = False  # whether the data set is the one with which the run began
         self.merged = Merged(self.state.folder, self.tracker)
         self.work = Work(self.setup, self.state, self.progress, self.stop, self.merged.follow)
 
@@ -208,6 +210,10 @@ class Run:
             UserError: a job failed.
             Stopped: the run was asked to stop.
         """
+        if not self.compared:
+            self.compared = True
+            if require_same_content(self.setup, self.state, self.parent, self.progress):
+                self.state.write()
         missing = [job for job in jobs if again or self.finished(job) is None]
         needed = {one.name: one for job in missing for one in job.needs(self.work)}
         self.restore(list(needed.values()))

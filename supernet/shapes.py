@@ -327,6 +327,13 @@ def with_results(stages: dict[str, Stage]) -> dict[str, Stage]:
 
 
 @with_config(CLOSED)
+class Content(TypedDict):
+    setting: Any  # the value of the setting
+    content: Text  # a checksum of what it names
+    classes: NotRequired[list[Text]]
+
+
+@with_config(CLOSED)
 class RunState(TypedDict):
     schema: Count
     stages: NotRequired[Annotated[dict[Text, Stage], AfterValidator(with_results)]]
@@ -335,6 +342,7 @@ class RunState(TypedDict):
     origin: NotRequired[Origin | None]
     warm_start: NotRequired[list[Text] | None]
     memory: NotRequired[Memory | None]
+    contents: NotRequired[dict[Text, Content] | None]
 
 
 # --- rows, judgements, the tracker, checkpoints

@@ -190,8 +190,14 @@ DATA = {
     ),
     "label out of range": (images(y_test=np.full(40, 7)), ["test label 0", "7", "0 to 1"]),
     "no array": ({"x_train": np.zeros((4, 8, 8), np.uint8)}, ["y_train"]),
-    "fewer images than classes": (images(3, classes=3), ["class 2", "split"]),
-    "images too small": (images(size=2), ["crop_padding", "2×2"]),
+    "fewer images than classes": (
+        images(3, classes=3),
+        ["the class 0 has one image", "split", "data.architecture_share"],
+    ),
+    "channels first": (
+        images(x_train=np.zeros((40, 13, 28, 28), np.uint8)),
+        ["x_train", "[40, 13, 28, 28]", "data.source.channels_first"],
+    ),
 }
 
 

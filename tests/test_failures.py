@@ -126,6 +126,7 @@ def test_a_checkpoint_of_another_space(run, tmp_path):
     [
         ("state.json", '{"schema": 2, "sta', ["state.json", "not valid JSON"]),
         ("state.json", '{"schema": 99}', ["state.json", "99", "another version"]),
+        ("state.json", '{"schema": 2}', ["state.json", "2", "another version of supernet"]),
         ("state.json", "[]", ["state.json", "another version"]),
         ("metrics.jsonl", "{}\nnot json\n", ["metrics.jsonl", "damaged"]),
     ],

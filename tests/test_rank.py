@@ -122,7 +122,7 @@ def test_ranks_of_two_supernets_against_both_truths(searched, tmp_path, table, m
     ("wrong", "said"),
     [
         (["rank.beside=[nowhere]"], "nowhere: not the folder of a run"),
-        (["rank.published=nowhere.npz"], "cannot be read"),
+        (["rank.published=nowhere.npz"], "no such file"),
         (["rank.architectures=2"], "rank.architectures=2"),
         (["space.search.channels=6", "rank.beside=[{fair}]"], "its space, geometry"),
     ],

@@ -150,6 +150,7 @@ def test_figures_are_those_of_the_exported_network(run):
     """
     results = results_of(run)
     about = json.loads((run / "export" / "architecture.json").read_text())
+    assert about["metadata"]["class_names"] == results["classes"] == list("0123456789")
     test = Digits().load().test
     mean, std = (np.array(about[name], np.float32).reshape(1, -1, 1, 1) for name in ("mean", "std"))
     images = (test.pixels.numpy().astype(np.float32) / 255 - mean) / std

@@ -51,7 +51,7 @@ ALLOWED = {
     "mixture": {"errors"},
     "task": set(),
     "processes": set(),
-    "data": {"errors", "processes", "task"},
+    "data": {"errors", "files", "processes", "task"},
     "track": {"errors", "files", "shapes"},
     "report": {"errors", "files", "shapes", "track"},
     "spaces": {"errors", "mixture", "ops", "task"},
@@ -59,7 +59,7 @@ ALLOWED = {
     "samplers": {"errors", "mixture", "randomness", "spaces", "cost"},
     "learners": {"errors", "mixture", "randomness", "samplers"},
     "modifiers": {"errors", "mixture", "randomness", "spaces", "cost", "samplers"},
-    "evaluate": {"errors", "mixture", "task"},
+    "evaluate": {"errors", "files", "mixture", "task"},
     "instruments": {"errors", "mixture", "spaces", "cost", "learners", "evaluate"},
     "guards": {"errors", "mixture", "spaces", "instruments"},
     "searchers": {"errors", "mixture", "spaces", "cost", "evaluate"},
@@ -84,7 +84,7 @@ ALLOWED = {
         "instruments",
         "guards",
     },
-    "config": {"cost", "errors", "evaluate", "train"},
+    "config": {"cost", "errors", "evaluate", "files", "train"},
 }
 for below in ALLOWED.values():
     if "errors" in below:  # whoever may refuse a setting may also declare its bounds

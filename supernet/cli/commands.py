@@ -13,7 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from supernet import study
-from supernet.cli.composition import composed, composition, to_config
+from supernet.cli.composition import composed, composition, to_config, with_paths_made_absolute
 from supernet.cli.launch import launch
 from supernet.cli.line import CommandLine, key
 from supernet.cli.options import Folders
@@ -204,7 +204,8 @@ def job(line: CommandLine, cfg: DictConfig, stop: StopRequest, sweep: Sweep | No
     # as it is written: a folder may be called ${x}, and that is no reference
     whole: Any = HydraConfig.instance().cfg
     hydra: Any = OmegaConf.to_container(whole.hydra, resolve=False)
-    folder, overrides = Path(hydra["runtime"]["output_dir"]), hydra["overrides"]["task"]
+    folder = Path(hydra["runtime"]["output_dir"])
+    overrides = with_paths_made_absolute(cfg, hydra["overrides"]["task"])
 
     def run() -> Results:
         with held(folder):

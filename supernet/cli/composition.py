@@ -15,8 +15,17 @@ from omegaconf.errors import OmegaConfBaseException
 
 from supernet.cli.line import key, owner_of_target
 from supernet.cli.options import Folders, conf_dir
+from supernet.cli.overrides import literal
 from supernet.cli.trust import leaves, require_known_classes
-from supernet.config import SEVERAL, Config, typed, with_named_phases
+from supernet.config import (
+    SEVERAL,
+    Config,
+    escaped,
+    paths,
+    typed,
+    with_absolute_paths,
+    with_named_phases,
+)
 from supernet.errors import UserError, unknown
 
 
@@ -46,6 +55,11 @@ def composition(overrides: Sequence[str], folders: Folders | None = None) -> Ite
             cfg = compose("config", words, return_hydra_config=True)
         require_inside(cfg.hydra.runtime.choices)
         job.set_config(cfg)
+        if cfg.hydra.job.chdir:
+            raise UserError(
+                "hydra.job.chdir=true: a run reads relative paths in the folder where it is "
+                "started; leave it out"
+            )
         yield cfg
     except (HydraException, OmegaConfBaseException) as error:
         known = lambda: known_keys(overrides, folders)  # noqa: E731
@@ -89,7 +103,30 @@ def to_config(cfg: DictConfig, folders: Folders | None = None) -> Config:
     tree["sampler"] = with_named_phases(tree["sampler"], lambda name: phase(name, folders))
     if folders.recorded is not None:
         require_known_classes(tree, folders.recorded)
-    return typed(Config, tree, "")
+    return typed(Config, with_absolute_paths(tree), "")
+
+
+def with_paths_made_absolute(cfg: DictConfig, overrides: Sequence[str]) -> list[str]:
+    """The overrides, with one for each setting that is a relative path: the same in absolute form.
+    The configuration is changed in the same way. A run can then go on from another working folder.
+
+    A path that begins with ``~`` is absolute, in the home folder of whoever starts the run.
+    """
+    tree = cast(dict[str, Any], OmegaConf.to_container(settings(cfg), resolve=True))
+    before, found = dict(paths(tree)), list(overrides)
+    for name, after in paths(with_absolute_paths(tree)):
+        typed_as = before[name] if isinstance(before[name], list) else [before[name]]
+        if before[name] == after or all(one.startswith("~") for one in typed_as):
+            continue
+        # a folder may be called ${x}, which is no reference to a setting
+        kept = [escaped(one) for one in after] if isinstance(after, list) else escaped(after)
+        OmegaConf.update(cfg, name, kept)
+        same = [override for override in found if key(override) == name]
+        plus = same[0][: len(same[0]) - len(same[0].lstrip("+"))] if same else ""
+        value = f"[{','.join(map(literal, after))}]" if isinstance(after, list) else literal(after)
+        found = [override for override in found if override not in same]
+        found.append(f"{plus}{name}={value}")
+    return found
 
 
 def phase(name: str, folders: Folders) -> Any:

@@ -1,11 +1,12 @@
 """The settings of the limits on what an architecture may cost. Needs no torch."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from supernet.bounds import Bounded, Bounds, Positive
 from supernet.errors import UserError, require, unknown
+from supernet.files import PATH
 
 COUNTED = ("params", "madds")  # the costs that every budget counts, even if they have no limit
 METRICS = (*COUNTED, "latency_ms")
@@ -21,7 +22,7 @@ class BudgetSettings(Bounded):
     madds: Positive | None = None  # multiply-adds of one input
     latency_ms: Positive | None = None  # of one forward pass, by the latency table
     # a CSV file as ``supernet latency`` writes it; None measures on this device
-    latency_table: str | None = None
+    latency_table: str | None = field(default=None, metadata=PATH)
     latency_batch: Annotated[int, Bounds(least=1, most=4096)] = 1  # images in that pass
     # the most skip connections of each group, or of the named groups: {normal: 2}; below 1, a share
     # of the edges

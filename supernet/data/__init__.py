@@ -4,7 +4,7 @@ A stream that is restored from a checkpoint continues with the same bits.
 """
 
 from supernet.data.augment import Augment
-from supernet.data.batches import Batches, evaluation_batches
+from supernet.data.batches import Batches, calibration_indices, evaluation_batches
 from supernet.data.dataset import FileImages, ImageData, Images, TensorImages
 from supernet.data.sources import Digits, Folder, Npz, Torchvision
 from supernet.data.splits import Splits, split
@@ -21,6 +21,7 @@ __all__ = [
     "Splits",
     "TensorImages",
     "Torchvision",
+    "calibration_indices",
     "evaluation_batches",
     "split",
 ]

@@ -116,6 +116,21 @@ class Normalise:
         return pixels.float().sub_(self.mean).mul_(self.scale)
 
 
+def calibration_indices(indices: Tensor, batch_size: int, batches: int) -> tuple[Tensor, int]:
+    """The first of the images ``indices`` on which the statistics of BatchNorm are computed, and
+    the size of their batches: at most ``batches`` batches.
+
+    Every batch counts the same in these statistics. So a last batch of less than half the size is
+    left out, and no batch is of one image, of which BatchNorm cannot compute a variance.
+    """
+    size = max(batch_size, 2)
+    used = indices[: size * batches]
+    rest = len(used) % size
+    if 0 < rest < len(used) and (2 * rest < size or rest == 1):
+        used = used[: len(used) - rest]
+    return used, size
+
+
 def evaluation_batches(
     images: Images,
     indices: Tensor,

@@ -1,10 +1,14 @@
 """Labelled images, in memory or in files, and data sets of training and test images."""
 
+import hashlib
 import os
 import signal
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Self
 
 import numpy as np
@@ -14,7 +18,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
+from supernet.data.pictures import read_picture
 from supernet.errors import UserError
+from supernet.files import checksum
 from supernet.processes import worker_context
 from supernet.task import Classification
 
@@ -60,13 +66,29 @@ class Images(ABC):
         """The pixels of ``indices`` as one batch, uint8 [B, C, H, W]."""
         return next(self.stream(indices, max(1, len(indices))))[0]
 
+    def fingerprint(self) -> str:
+        """A checksum of the content: it differs if any pixel or label differs."""
+        digest = hashlib.sha256(str((len(self), self.channels, *self.size)).encode())
+        for pixels, labels in self.stream(torch.arange(len(self)), 512):
+            digest.update(pixels.cpu().numpy().tobytes())
+            digest.update(labels.cpu().numpy().tobytes())
+        return digest.hexdigest()
+
+    def called(self, index: int) -> str:
+        """What messages call one image."""
+        return f"number {index} (counted from 0)"
+
 
 @dataclass(frozen=True, eq=False)
 class TensorImages(Images):
-    """Images that fit in memory: all pixels are one tensor, uint8 [N, C, H, W], on any device."""
+    """Images that fit in memory: all pixels are one tensor, uint8 [N, C, H, W], on any device.
+
+    ``files`` are the files that they were decoded from, if there are such files.
+    """
 
     pixels: Tensor
     labels: Tensor
+    files: "FileImages | None" = None
 
     @property
     def channels(self) -> int:
@@ -91,6 +113,12 @@ class TensorImages(Images):
             self, pixels=torch.cat([area_average(part, size) for part in self.pixels.split(1024)])
         )
 
+    def fingerprint(self) -> str:
+        return super().fingerprint() if self.files is None else self.files.fingerprint()
+
+    def called(self, index: int) -> str:
+        return super().called(index) if self.files is None else self.files.called(index)
+
 
 @dataclass(frozen=True)
 class Decoder(Dataset[Tensor | UserError]):
@@ -104,18 +132,8 @@ class Decoder(Dataset[Tensor | UserError]):
     size: tuple[int, int] | None = None
 
     def decode(self, path: str) -> Tensor:
-        try:
-            with Image.open(path) as image:
-                square = ImageOps.fit(
-                    image.convert("RGB"), (self.side, self.side), Image.Resampling.BILINEAR
-                )
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            reason = (
-                "missing" if isinstance(error, FileNotFoundError) else "not an image, or damaged"
-            )
-            raise UserError(
-                f"{path}: cannot be read ({reason}); replace it or remove it"
-            ) from error
+        picture = read_picture(path)
+        square = ImageOps.fit(picture, (self.side, self.side), Image.Resampling.BILINEAR)
         return torch.from_numpy(np.array(square)).permute(2, 0, 1)
 
     def __getitem__(self, paths: Sequence[str]) -> Tensor | UserError:
@@ -134,6 +152,7 @@ class FileImages(Images):
     Worker processes decode the next batches ahead of time.
 
     Attributes:
+        root: the folder in which all files are.
         paths: one file for each image.
         side: height and width, in pixels, to which every image is resized and cut.
         workers: the largest number of processes that decode. There are never more of them than
@@ -146,6 +165,7 @@ class FileImages(Images):
     side: int
     workers: int = 0
     smaller: tuple[int, int] | None = None
+    root: str = ""
 
     @property
     def channels(self) -> int:
@@ -188,6 +208,23 @@ class FileImages(Images):
     def averaged(self, size: tuple[int, int]) -> Self:
         return replace(self, smaller=size)
 
+    def fingerprint(self) -> str:
+        """A checksum of the names below the root, the sizes, the bytes and the labels of all files.
+        It does not depend on the size to which images are decoded.
+        """
+
+        def entry(path: str) -> str:
+            return f"{os.path.relpath(path, self.root or '/')}\0{file_size(path)}\0{checksum(path)}"
+
+        digest = hashlib.sha256()
+        with ThreadPoolExecutor(min(8, cores())) as pool:  # hashing does not hold Python's lock
+            for line, label in zip(pool.map(entry, self.paths), self.labels.tolist(), strict=True):
+                digest.update(f"{line}\0{label}\n".encode(errors="surrogateescape"))
+        return digest.hexdigest()
+
+    def called(self, index: int) -> str:
+        return self.paths[index]
+
 
 def area_average(pixels: Tensor, size: tuple[int, int]) -> Tensor:
     """Images [N, C, H, W] averaged down to ``size`` (height, width), and rounded to uint8.
@@ -195,6 +232,11 @@ def area_average(pixels: Tensor, size: tuple[int, int]) -> Tensor:
     Each new pixel is the mean over an area; the areas have nearly the same size.
     """
     return F.adaptive_avg_pool2d(pixels.float(), size).round().to(torch.uint8)
+
+
+def file_size(path: str) -> int:
+    """The size of a file in bytes; 0 if it is missing."""
+    return Path(path).stat().st_size if Path(path).exists() else 0
 
 
 def cores() -> int:
@@ -221,6 +263,8 @@ class ImageData:
             of pixels in 0 to 1.
         source_size: height and width before the images were averaged down; ``None`` if they were
             not.
+        class_names: what each class is called. Without names of their own, their numbers.
+        found: lines that say what the source found, for people.
     """
 
     name: str
@@ -230,9 +274,18 @@ class ImageData:
     mean: Tensor
     std: Tensor
     source_size: tuple[int, int] | None = None
+    class_names: tuple[str, ...] = ()
+    found: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, name: str, train: Images, test: Images) -> Self:
+    def of(
+        cls,
+        name: str,
+        train: Images,
+        test: Images,
+        class_names: Sequence[str] | None = None,
+        found: Sequence[str] = (),
+    ) -> Self:
         """A data set of these images, with the statistics of the training images.
 
         Raises:
@@ -249,6 +302,10 @@ class ImageData:
                 f"{name}: training images are {shape(train)} but test images {shape(test)}; make "
                 "them equal"
             )
+
+        def also_called(label: int) -> str:
+            return f" ({class_names[label]})" if class_names else ""
+
         present = train.labels.unique()
         classes = int(present[-1]) + 1
         for part, labels in (("training", train.labels), ("test", test.labels)):
@@ -267,15 +324,38 @@ class ImageData:
         if len(present) < classes:
             missing = next(i for i, label in enumerate(present.tolist()) if i != label)
             raise UserError(
-                f"{name}: no training image has label {missing}, though labels go up to "
-                f"{classes - 1}; close the gap"
+                f"{name}: no training image has label {missing}{also_called(missing)}, though "
+                f"labels go up to {classes - 1}; close the gap"
             )
         if classes < 2:
             raise UserError(
-                f"{name}: all training labels are 0; there must be at least two classes"
+                f"{name}: all training labels are 0{also_called(0)}; there must be at least two "
+                "classes"
+            )
+        names = tuple(class_names or map(str, range(classes)))
+        if len(names) != classes:
+            raise UserError(
+                f"{name}: there are {len(names)} names of classes, but labels go up to "
+                f"{classes - 1}; give one name for each class"
             )
         mean, std = statistics(train)
-        return cls(name, classes, train, test, mean, std)
+        return cls(name, classes, train, test, mean, std, None, names, tuple(found))
+
+    @property
+    def fingerprint(self) -> str:
+        """A checksum of the content: of both parts, and of the names of the classes."""
+        parts = (self.train.fingerprint(), self.test.fingerprint(), *self.class_names)
+        return hashlib.sha256("\0".join(parts).encode(errors="surrogateescape")).hexdigest()
+
+    @property
+    def remarks(self) -> list[str]:
+        """What a person should know: what was found, and one warning if images are constant."""
+        constant = [
+            words
+            for part, images in (("training", self.train), ("test", self.test))
+            for words in constants(part, images, self.class_names)
+        ]
+        return [*self.found, *([f"warning: {', and '.join(constant)}"] if constant else [])]
 
     @property
     def channels(self) -> int:
@@ -312,7 +392,13 @@ class ImageData:
             )
         height, width = self.size
         size = round(height * side / short), round(width * side / short)
-        smaller = type(self).of(self.name, self.train.averaged(size), self.test.averaged(size))
+        smaller = type(self).of(
+            self.name,
+            self.train.averaged(size),
+            self.test.averaged(size),
+            self.class_names,
+            self.found,
+        )
         return replace(smaller, source_size=self.size)
 
 
@@ -323,20 +409,54 @@ def shape(images: Images) -> str:
     return f"{height}×{width} with {images.channels} channel{plural}"
 
 
+def constants(part: str, images: Images, names: Sequence[str], decoded: int = 512) -> list[str]:
+    """Says which images of a ``part`` have one colour, and of which classes all images are equal.
+
+    If the images are files, only ``decoded`` of them are looked at, evenly spread over all.
+    """
+    if images.size == (1, 1):  # such an image has one colour always
+        return []
+    indices, words = sample(images, decoded), []
+    flat: list[int] = []
+    of_class: dict[int, list[int]] = {}
+    position = 0
+    for pixels, labels in images.stream(indices, 512):
+        plain = pixels.flatten(2).cpu()
+        flat += (position + (plain.amin(2) == plain.amax(2)).all(1).nonzero()[:, 0]).tolist()
+        for image, label in zip(plain.numpy(), labels.tolist(), strict=True):
+            of_class.setdefault(label, []).append(zlib.crc32(image.tobytes()))
+        position += len(labels)
+    if flat:
+        count = f"{len(flat)} of {len(indices)}"
+        first = images.called(int(indices[flat[0]]))
+        words.append(f"{count} {part} images have one colour only (the first: {first})")
+    equal = [names[i] for i, sums in sorted(of_class.items()) if len(sums) > 1 == len(set(sums))]
+    if equal:
+        few = ", ".join(equal[:3]) + (", ..." if len(equal) > 3 else "")
+        plural = "es" if len(equal) > 1 else ""
+        words.append(f"all {part} images of the class{plural} {few} are equal")
+    return words
+
+
+def sample(images: Images, decoded: int) -> Tensor:
+    """The indices of all images in memory, or of ``decoded`` files, evenly spread over all."""
+    count = len(images) if isinstance(images, TensorImages) else min(len(images), decoded)
+    return torch.linspace(0, len(images) - 1, count, dtype=torch.float64).round().long()
+
+
 def statistics(images: Images, decoded: int = 2048) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of each channel, float32 [C], of pixels scaled to 0 to 1.
 
     If the images are files, only ``decoded`` of them are read, evenly spread over all. This is
     exact enough for normalising and takes only seconds.
     """
-    count = len(images) if isinstance(images, TensorImages) else min(len(images), decoded)
-    indices = torch.linspace(0, len(images) - 1, count, dtype=torch.float64).round().long()
+    indices = sample(images, decoded)
     total = squares = torch.zeros(images.channels, dtype=torch.float64)
     for pixels, _ in images.stream(indices, 512):
         pixels = pixels.cpu().double()
         total = total + pixels.sum((0, 2, 3))
         squares = squares + pixels.square().sum((0, 2, 3))
-    pixels_each = count * images.size[0] * images.size[1]
+    pixels_each = len(indices) * images.size[0] * images.size[1]
     mean = total / pixels_each
     # The variance is at least 1, so that a constant channel causes no division by zero later.
     std = (squares / pixels_each - mean.square()).clamp(min=1).sqrt()

@@ -6,9 +6,8 @@ only inside the source that needs it.
 """
 
 import difflib
-import zipfile
-import zlib
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,8 +17,10 @@ from torch import Tensor
 
 from supernet.bounds import Bounded, Bounds, FewOrZero, Part, Pixels
 from supernet.data.dataset import FileImages, ImageData, Images, TensorImages
+from supernet.data.layout import described, found_in
 from supernet.data.splits import split
 from supernet.errors import UserError, unknown
+from supernet.files import PATH, read_npz
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Torchvision:
     """
 
     dataset: str
-    root: str = "~/.cache/supernet"
+    root: str = field(default="~/.cache/supernet", metadata=PATH)
     download: bool = True
 
     def load(self) -> ImageData:
@@ -64,13 +65,12 @@ class Torchvision:
         """
         if self.dataset not in KINDS:
             raise UserError(f"data: {unknown(self.dataset, list(KINDS))}")
-        train, test = (
-            tensor_images(*self._part(is_train), f"{self.dataset}: {part}")
-            for part, is_train in (("training", True), ("test", False))
-        )
-        return ImageData.of(self.dataset, train, test)
+        (train, names), (test, _) = (self._part(is_train) for is_train in (True, False))
+        labels = int(train.labels.max()) + 1 if len(train) else 0
+        return ImageData.of(self.dataset, train, test, names if len(names) == labels else None)
 
-    def _part(self, train: bool) -> tuple[np.ndarray, np.ndarray]:
+    def _part(self, train: bool) -> tuple[TensorImages, list[str]]:
+        """The images of a part, and the names of the classes, if the publishers give names."""
         from torchvision import datasets
 
         name, files, address = KINDS[self.dataset]
@@ -88,9 +88,13 @@ class Torchvision:
                 f"there by hand, from {address}, or remove what is damaged and allow the download "
                 "(data.source.download=true)"
             ) from error
+        where = f"{self.dataset}: {'training' if train else 'test'}"
         if name == "SVHN":
-            return part.data.transpose(0, 2, 3, 1), part.labels
-        return np.asarray(part.data), np.asarray(part.targets)
+            images = tensor_images(part.data, part.labels, where, channels_first=True)
+        else:
+            pixels, labels = np.asarray(part.data), np.asarray(part.targets)
+            images = tensor_images(pixels, labels, where, channels_first=False)
+        return images, list(getattr(part, "classes", []))
 
 
 # name of a data set -> (torchvision's class, the files to put under the root by hand, the address
@@ -121,19 +125,24 @@ KINDS = {
 
 
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
+CLASS_NAMES = "class_names"
 
 
 @dataclass(frozen=True)
 class Npz:
     """An npz file with the arrays ``x_train``, ``y_train``, ``x_test`` and ``y_test``.
 
-    Images (x) are uint8 [N, H, W, C] or [N, H, W]. Labels (y) are whole numbers [N].
+    Images (x) are uint8 [N, H, W, C] or [N, H, W]. Labels (y) are whole numbers [N]. A list of text
+    ``class_names`` may name the classes.
 
     Attributes:
         path: the path of the file.
+        channels_first: whether images are [N, C, H, W]. Without it, images are [N, H, W, C], and
+            are refused if their shape could be the other one.
     """
 
-    path: str
+    path: str = field(metadata=PATH)
+    channels_first: bool | None = None
 
     def load(self) -> ImageData:
         """Reads the file.
@@ -142,31 +151,26 @@ class Npz:
             UserError: the file is missing or damaged, or its arrays are not as described.
         """
         path = Path(self.path).expanduser()
-        try:
-            with open(path, "rb") as handle:  # numpy itself would not close a damaged file
-                file = np.load(handle, allow_pickle=False)
-                if not isinstance(file, np.lib.npyio.NpzFile):
-                    raise UserError(
-                        f"{path}: holds a single array; save {', '.join(ARRAYS)} with numpy.savez"
-                    )
-                arrays = {key: array_of(file, key, path) for key in ARRAYS}
-        except FileNotFoundError as error:
-            raise UserError(f"{path}: no such file; set data.source.path to an npz file") from error
-        except UserError:
-            raise
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise UserError(
-                f"{path}: not a readable npz file, or damaged ({reason}); write it anew with "
-                "numpy.savez"
-            ) from error
+        arrays = read_npz(path, f"data.source.path={path}", [*ARRAYS, CLASS_NAMES])
+        if missing := [name for name in ARRAYS if name not in arrays]:
+            raise UserError(without_array(path, missing[0]))
         train, test = (
             tensor_images(
-                arrays[f"x_{part}"], arrays[f"y_{part}"], str(path), (f"x_{part}", f"y_{part}")
+                arrays[f"x_{part}"],
+                arrays[f"y_{part}"],
+                str(path),
+                (f"x_{part}", f"y_{part}"),
+                self.channels_first,
             )
             for part in ("train", "test")
         )
-        return ImageData.of(str(path), train, test)
+        names = arrays.get(CLASS_NAMES)
+        if names is not None and (names.ndim != 1 or names.dtype.kind != "U"):
+            raise UserError(
+                f"{path}: {CLASS_NAMES} is {names.dtype} of shape {list(names.shape)}; must be a "
+                "list of text"
+            )
+        return ImageData.of(str(path), train, test, None if names is None else names.tolist())
 
 
 @dataclass(frozen=True)
@@ -176,10 +180,10 @@ class Folder(Bounded):
     The images are read as RGB. The shorter side is resized to ``size`` pixels, and the square in
     the centre is cut out. Classes are numbered in the order of their names.
 
-    There are two layouts. If the folder ``root/train`` exists, it holds the class folders of the
-    training images; those of the test images are in ``root/test`` or else in ``root/val``.
-    Otherwise ``root`` holds the class folders. Without a folder of test images, a fixed share of
-    the images of each class is the test set.
+    There are two layouts (:mod:`supernet.data.layout`). With a folder for each part, such as
+    ``root/train`` and ``root/test``, these hold the class folders. Otherwise ``root`` holds the
+    class folders. Without a folder of test images, a fixed share of the images of each class is the
+    test set. Pictures look as a viewer shows them (:mod:`supernet.data.pictures`).
 
     Attributes:
         root: the folder.
@@ -193,7 +197,7 @@ class Folder(Bounded):
 
     where = "data.source"
 
-    root: str
+    root: str = field(metadata=PATH)
     size: Pixels = 224
     test_share: Part = 0.2
     workers: FewOrZero = 8
@@ -211,78 +215,78 @@ class Folder(Bounded):
                 f"{root}: no such folder; set data.source.root to a folder with one folder of "
                 "images a class"
             )
-        own_test = next((root / part for part in ("test", "val") if (root / part).is_dir()), None)
-        files, classes = self._list(root / "train" if (root / "train").is_dir() else root)
-        if (root / "train").is_dir() and own_test is not None:
-            test_files, _ = self._list(own_test, classes)
-        else:
-            train, test = held_out(torch.tensor([label for _, label in files]), self.test_share)
-            test_files = [files[i] for i in test.tolist()]
-            files = [files[i] for i in train.tolist()]
-        keep = (len(files) + len(test_files)) * 3 * self.size**2 <= self.memory_limit
-        return ImageData.of(str(root), self._images(files, keep), self._images(test_files, keep))
-
-    def _list(
-        self, folder: Path, known: dict[str, int] | None = None
-    ) -> tuple[list[tuple[str, int]], dict[str, int]]:
-        from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes, make_dataset
-
-        try:
-            names, classes = find_classes(str(folder))
-            for name in names:
-                if known is not None and name not in known:
-                    raise UserError(
-                        f"{folder / name}: a class without training images "
-                        f"({unknown(name, list(known))})"
-                    )
-            classes = known or classes
-            return make_dataset(
-                folder, classes, IMG_EXTENSIONS, allow_empty=known is not None
-            ), classes
-        except FileNotFoundError as error:
-            raise UserError(
-                f"{folder}: {error}; put the images of each class into one folder there"
-            ) from error
+        found = found_in(root)
+        train, test = found.train, found.test
+        if test is None:
+            labels = torch.tensor([label for _, label in train])
+            first, rest = held_out(
+                labels, self.test_share, found.classes, f"data.source.test_share={self.test_share}"
+            )
+            train, test = [train[i] for i in first.tolist()], [train[i] for i in rest.tolist()]
+        keep = (len(train) + len(test)) * 3 * self.size**2 <= self.memory_limit
+        line = described(found, len(train), len(test), {"data.source.test_share": self.test_share})
+        return ImageData.of(
+            str(root),
+            self._images(train, keep),
+            self._images(test, keep),
+            found.classes,
+            [f"{root}: {line}"],
+        )
 
     def _images(self, files: list[tuple[str, int]], keep: bool) -> Images:
         labels = torch.tensor([label for _, label in files], dtype=torch.int64)
-        images = FileImages([path for path, _ in files], labels, self.size, self.workers)
+        images = FileImages(
+            [path for path, _ in files], labels, self.size, self.workers, root=self.root
+        )
         if not (keep and files):
             return images
         pixels = [pixels for pixels, _ in images.stream(torch.arange(len(images)), 64)]
-        return TensorImages(torch.cat(pixels), labels)
+        return TensorImages(torch.cat(pixels), labels, images)
 
 
-def held_out(labels: Tensor, share: float) -> tuple[Tensor, Tensor]:
+def held_out(
+    labels: Tensor, share: float, names: Sequence[str] | None = None, setting: str = ""
+) -> tuple[Tensor, Tensor]:
     """Sorted indices of the training images and of the test images.
 
-    A ``share`` of each class is the test set. It does not depend on the seed of the run.
+    A ``share`` of each class is the test set. It does not depend on the seed of the run. ``names``
+    are those of the classes, and ``setting`` the one that gives the share, for messages.
     """
-    parts = split(labels, 1 - share, np.random.default_rng(0), parts=("training set", "test set"))
+    parts = split(
+        labels,
+        1 - share,
+        np.random.default_rng(0),
+        parts=("training set", "test set"),
+        names=names,
+        setting=setting,
+    )
     return parts.weights.sort().values, parts.architecture.sort().values
 
 
-def array_of(file: np.lib.npyio.NpzFile, key: str, path: Path) -> np.ndarray:
-    """The array ``key`` of an npz file.
-
-    Raises:
-        UserError: there is no such array.
-    """
-    if key not in file:
-        others = {name.lower(): name for name in file.files if name not in ARRAYS}
-        near = [others[name] for name in difflib.get_close_matches(key, others, n=1)]
-        hint = f" (is {near[0]!r} meant?)" if near else ""
-        raise UserError(
-            f"{path}: no array {key!r}{hint}; it holds {', '.join(file.files) or 'nothing'}; save "
-            "that one too"
-        )
-    return file[key]
+def without_array(path: Path, name: str) -> str:
+    """The message for an npz file that lacks the array ``name``."""
+    with np.load(path) as file:
+        held = file.files
+    others = {other.lower(): other for other in held if other not in ARRAYS}
+    near = [others[other] for other in difflib.get_close_matches(name, others, n=1)]
+    hint = f" (is {near[0]!r} meant?)" if near else ""
+    return (
+        f"{path}: no array {name!r}{hint}; it holds {', '.join(held) or 'nothing'}; save that one "
+        "too"
+    )
 
 
 def tensor_images(
-    x: np.ndarray, y: np.ndarray, where: str, names: tuple[str, str] = ("images", "labels")
+    x: np.ndarray,
+    y: np.ndarray,
+    where: str,
+    names: tuple[str, str] = ("images", "labels"),
+    channels_first: bool | None = False,
 ) -> TensorImages:
     """Checks arrays (images [N, H, W, C] or [N, H, W], labels [N]) and turns them into images.
+
+    With ``channels_first``, images are [N, C, H, W]. If it is ``None``, they are [N, H, W, C], and
+    are refused if their shape could be the other one.
 
     Raises:
         UserError: a type, a shape or a count is wrong. The message calls the arrays ``names`` and
@@ -306,13 +310,28 @@ def tensor_images(
             f"{where}: {images} holds {len(x)} but {labels} holds {len(y)}; must be as many"
         )
     if x.ndim == 3:
-        x = x[..., None]
-    if x.shape[3] > 4 >= x.shape[1]:
-        raise UserError(
-            f"{where}: {images} has shape {list(x.shape)}, channels first; transpose it to [N, H, "
-            "W, C]"
-        )
+        x, channels_first = x[..., None], False
+    if channels_first is None:
+        if not surely_channels_last(x.shape[1:]):
+            raise UserError(
+                f"{where}: {images} has shape {list(x.shape)}, which may be channels first; set "
+                "data.source.channels_first=true if it is [N, C, H, W], or false if it is [N, H, "
+                "W, C]"
+            )
+        channels_first = False
     return TensorImages(
-        torch.from_numpy(np.ascontiguousarray(x.transpose(0, 3, 1, 2))),
+        torch.from_numpy(np.ascontiguousarray(x if channels_first else x.transpose(0, 3, 1, 2))),
         torch.from_numpy(y.astype(np.int64)),
     )
+
+
+def surely_channels_last(shape: tuple[int, ...]) -> bool:
+    """Whether images of this shape, without N, can only be [H, W, C]. In the other order they would
+    have a width of one to four pixels, or be strips four times as long as they are wide.
+    """
+    first, second, last = shape
+    if 0 in shape or shape == (1, 1, 1):  # refused elsewhere; the same in both orders
+        return True
+    if last <= 4:
+        return second != last and (first > 4 or first == second)
+    return first == second and last > 4 * second

@@ -3,6 +3,7 @@
 The test images are in neither part.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,13 +27,17 @@ def split(
     generator: np.random.Generator,
     limit: int | None = None,
     parts: tuple[str, str] = ("split for the weights", "split for the architecture"),
+    names: Sequence[str] | None = None,
+    setting: str = "data.architecture_share",
 ) -> Splits:
     """Splits images with these ``labels``, int64 [N], at random into two parts.
 
     A share ``weights_share`` of them trains the weights, the rest trains the architecture. Every
-    class is divided in this proportion, to within one image. With ``limit`` only ``limit`` images
+    class is divided in this proportion, to within one image; a class of two images or more has at
+    least one in each part. With ``limit`` only ``limit`` images
     are used, in the same proportion from each class; without it every image is in one of the parts.
-    ``parts`` are the names of the two parts in messages.
+    In messages, ``parts`` are the names of the two parts, ``names`` those of the classes (without
+    them, their numbers), and ``setting`` is the one that gives the share.
 
     Raises:
         UserError: the share or the limit is out of range, or a class would have no image in one of
@@ -46,18 +51,21 @@ def split(
         )
     if limit is not None and not 1 <= limit <= count:
         raise UserError(
-            f"train_limit={limit}: there are {count} training images; choose 1 to {count}, or "
+            f"data.train_limit={limit}: there are {count} training images; choose 1 to {count}, or "
             "null for all"
         )
     used = apportion(np.bincount(classes), limit or count)
     weights = apportion(used, round(weights_share * used.sum()))
-    for part, counts in zip(parts, (weights, used - weights), strict=True):
-        if 0 in counts:
-            label = int(np.argmin(counts))
-            raise UserError(
-                f"class {label}, of which {used[label]} images are used, gets none in the {part}; "
-                "add images, raise the limit of images or move the share towards 0.5"
-            )
+    weights = weights.clip(np.minimum(used, 1), np.maximum(used - 1, 0))
+    if used.min() < 2:
+        label = int(np.argmin(used))
+        called = names[label] if names is not None else str(label)
+        few = "no image" if used[label] == 0 else "one image"
+        cause = f" of data.train_limit={limit}" if limit is not None else ""
+        raise UserError(
+            f"the class {called} has {few}{cause}, but needs one in the {parts[0]} and one in the "
+            f"{parts[1]} ({setting}); add images, or raise the limit of images"
+        )
     order = generator.permutation(count)
     shuffled = classes[order]
     rank = np.empty(count, dtype=np.int64)  # position of each image among those of its class

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from supernet.errors import UserError, unknown
+from supernet.files import read_npz
 
 
 @dataclass(frozen=True)
@@ -47,18 +48,7 @@ def read_published(setting: str, path: Path, *wanted: str) -> Published:
             or a figure is not finite.
     """
     where = f"{setting}={path}"
-    try:
-        # A pickle could run code. numpy does not close a file that it cannot read.
-        with open(path, "rb") as handle, np.load(handle, allow_pickle=False) as file:
-            arrays = dict(file)
-    except Exception as error:  # a damaged file can raise almost any exception
-        said = " ".join(str(error).split())
-        raise UserError(
-            f"{where}: cannot be read ({said}); expected an npz file with arch and {wanted[0]}"
-        ) from error
-    for name, array in arrays.items():
-        if not isinstance(array, np.ndarray):  # numpy returns the bytes of any other member
-            raise UserError(f"{where}: {name} is not an array of numpy; leave it out or restore it")
+    arrays = read_npz(path, where)
     if "arch" not in arrays:
         raise UserError(
             f"{where}: has no arch, only {', '.join(arrays)}; the names of the architectures"

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from supernet.bounds import MOST, Bounded, Bounds, CountOrZero
 from supernet.errors import UserError
+from supernet.files import PATH
 
 FEWEST = 3  # architectures that a correlation needs
 
@@ -27,9 +28,9 @@ class RankSettings(Bounded):
     # a correlation of fewer architectures is meaningless
     architectures: Annotated[int, Bounds(least=FEWEST, most=MOST)] = 200
     scratch: CountOrZero = 0
-    published: str | None = None
+    published: str | None = field(default=None, metadata=PATH)
     target: str = "test_200"
-    beside: list[str] = field(default_factory=list)
+    beside: list[str] = field(default_factory=list, metadata=PATH)
 
     def __post_init__(self) -> None:
         super().__post_init__()

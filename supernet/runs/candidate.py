@@ -88,5 +88,12 @@ def shortlist_splits(setup: Setup) -> Splits:
     parts = ("images that candidates train on", "images held out by shortlist.held_out")
     chance = Streams(setup.config.seed).host("shortlist")
     share, images = 1 - setup.config.shortlist.held_out, setup.images
-    found = split(setup.data.train.labels.cpu()[images], share, chance, parts=parts)
+    found = split(
+        setup.data.train.labels.cpu()[images],
+        share,
+        chance,
+        parts=parts,
+        names=setup.data.class_names,
+        setting=f"shortlist.held_out={setup.config.shortlist.held_out}",
+    )
     return Splits(images[found.weights], images[found.architecture])

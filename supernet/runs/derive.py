@@ -10,6 +10,7 @@ from supernet.mixture import Architecture
 from supernet.runs.candidate import Candidate
 from supernet.runs.job import Job
 from supernet.runs.judge import Judge
+from supernet.runs.setup import SOURCE
 from supernet.runs.training import training_settings
 from supernet.spaces.capabilities import Drawable
 
@@ -78,7 +79,10 @@ def outcome(work: "Work") -> dict[str, Any]:
 
 def described(work: "Work", architecture: Architecture) -> dict[str, Any]:
     """An architecture in the form of ``architecture.json``."""
-    found = architecture.to_dict() | {"text": work.space.encode(architecture)}
+    found = architecture.to_dict() | {
+        "text": work.space.encode(architecture),
+        "classes": work.setup.contents[SOURCE]["classes"],
+    }
     if isinstance(work.space, Drawable):
         found["graph"] = work.space.graph(architecture)
     return found

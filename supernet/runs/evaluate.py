@@ -5,12 +5,14 @@ from pathlib import Path
 from supernet.device import reproducible
 from supernet.errors import UserError
 from supernet.mixture import Architecture
+from supernet.runs.contents import require_same_content
 from supernet.runs.folder import State
 from supernet.runs.judging import judge
 from supernet.runs.memory import as_planned
 from supernet.runs.search import searches, trained_supernet
 from supernet.runs.setup import Setup
 from supernet.runs.work import Work
+from supernet.track.console import Progress
 
 
 def evaluate(setup: Setup, folder: Path) -> str:
@@ -26,6 +28,7 @@ def evaluate(setup: Setup, folder: Path) -> str:
     """
     state = State.read(folder)
     work = Work(as_planned(setup, state.memory), state)
+    require_same_content(work.setup, state, None, Progress(quiet=True))
     if work.result(searches(work.setup)[-1]) is None:
         raise UserError(
             f"{folder} holds no trained supernet of these settings; run supernet search first"

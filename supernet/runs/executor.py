@@ -27,7 +27,7 @@ from supernet.errors import UserError, enough_memory, one_line
 from supernet.processes import worker_context
 from supernet.runs.folder import State
 from supernet.runs.job import Job
-from supernet.runs.setup import Setup
+from supernet.runs.setup import Contents, Setup
 from supernet.runs.work import Work
 from supernet.track.console import Progress, Update
 from supernet.train.loop import STOPPING, Stopped, StopRequest
@@ -212,7 +212,9 @@ class Slot:
     def start(self, work: Work, job: Job) -> None:
         assert self.pool is not None
         self.job, self.told_to_stop = job, False
-        self.future = self.pool.submit(compute, work.setup.settings, str(work.folder), job)
+        self.future = self.pool.submit(
+            compute, work.setup.settings, vars(work.setup).get("contents"), str(work.folder), job
+        )
 
     def messages(self) -> Iterator[tuple[Any, ...]]:
         """The messages of the worker since the last call."""
@@ -332,7 +334,7 @@ class Worker:
 
     progress: Progress
     stop: StopRequest
-    settings: dict[str, Any] | None = None
+    settings: tuple[dict[str, Any], Contents | None] | None = None
     setup: Setup | None = None
 
 
@@ -357,11 +359,12 @@ def end_with(sentinel: int) -> None:
     os._exit(1)
 
 
-def compute(settings: dict[str, Any], folder: str, job: Job) -> Any:
+def compute(settings: dict[str, Any], contents: Contents | None, folder: str, job: Job) -> Any:
     """Computes a job in a worker process. Returns its result, or that it was interrupted."""
     assert WORKER is not None
-    if WORKER.settings != settings:
-        WORKER.settings, WORKER.setup = settings, Setup(typed(Config, settings, ""))
+    if WORKER.settings != (settings, contents):
+        WORKER.settings = settings, contents
+        WORKER.setup = Setup(typed(Config, settings, ""), contents)
     assert WORKER.setup is not None
     work = Work(WORKER.setup, State.read(Path(folder)), WORKER.progress, WORKER.stop)
     try:

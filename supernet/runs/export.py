@@ -41,6 +41,7 @@ class Export(Job):
             "mean": data.mean.tolist(),
             "std": data.std.tolist(),
             "data": work.config.data.name,
+            "class_names": list(data.class_names),
         }
         if data.source_size is not None:
             # A user of the network must first reduce images to the same size.

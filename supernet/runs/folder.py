@@ -13,6 +13,7 @@
 
 import shutil
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from supernet.files import atomic, read_json, write_json
 from supernet.shapes import RunState, checked
 from supernet.train.checkpoint import Checkpoints
 
-SCHEMA = 2
+SCHEMA = 3  # 2: of versions before the content of data was part of every key
 LATENCIES = "latency.csv"  # a run that goes on reads it, and so computes the same
 
 
@@ -40,6 +41,8 @@ class State:
     warm_start: list[str] | None = None  # keys of the retrainings that retrain.warm_start names
     # the predicted memory, and the batch that was chosen for it
     memory: dict[str, Any] | None = None
+    # the checksums of the data set and of the files that settings name, from when the run began
+    contents: dict[str, dict[str, Any]] | None = None
 
     @classmethod
     def read(cls, folder: Path) -> "State":
@@ -55,8 +58,9 @@ class State:
         schema = value.pop("schema", None) if isinstance(value, dict) else None
         if schema != SCHEMA:
             raise UserError(
-                f"{path}: its schema is {schema}, not {SCHEMA}; this run needs another version of "
-                "supernet"
+                f"{path}: its schema is {schema}, but supernet {version('supernet')} reads "
+                f"{SCHEMA}; this run needs another version of supernet, or a new start without "
+                "from="
             )
         checked({"schema": schema, **value}, RunState, path)
         return cls(Path(folder), **value)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from supernet.data import evaluation_batches
+from supernet.data import calibration_indices, evaluation_batches
 from supernet.errors import UserError
 from supernet.evaluate.accuracy import Judgement, inherited_accuracy
 from supernet.files import write_json
@@ -24,9 +24,13 @@ if TYPE_CHECKING:
 Known = dict[tuple[Architecture, float], Judgement]  # by architecture and share of the images
 
 
-def batches(setup: Setup, indices: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """The training images ``indices`` for judging: normalised, not augmented."""
-    data, size = setup.data, setup.config.judge.batch_size
+def batches(
+    setup: Setup, indices: Tensor, batch_size: int | None = None
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The training images ``indices`` for judging: normalised, not augmented. Without a
+    ``batch_size``, it is that of the configuration.
+    """
+    data, size = setup.data, batch_size or setup.config.judge.batch_size
     return evaluation_batches(
         data.train, indices, size, mean=data.mean, std=data.std, device=setup.device
     )
@@ -51,7 +55,7 @@ def judge(
     few = settings.recalibration_batches if recalibration_batches is None else recalibration_batches
     calibration = None
     if few:
-        seen = batches(setup, splits.weights[: few * settings.batch_size])
+        seen = batches(setup, *calibration_indices(splits.weights, settings.batch_size, few))
         calibration = (images for images, _ in seen)
     mixture = setup.space.path(judged) if isinstance(judged, Architecture) else judged
     images = splits.architecture[: max(1, round(share * len(splits.architecture)))]

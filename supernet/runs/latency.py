@@ -27,10 +27,10 @@ class Latency(Job):
     def inputs(self, work: "Work") -> dict[str, Any]:
         config, task = work.config, work.setup.task
         return {
-            "space": work.setup.settings["space"],
+            **work.setup.of("space"),
             "device": config.device,
             "threads": config.threads,
-            "table": config.budget.latency_table,
+            "table": work.setup.of("budget")["budget"]["latency_table"],
             "batch": config.budget.latency_batch,
             "task": [task.outputs, *task.input_shape],
         }

@@ -19,12 +19,14 @@ from supernet.evaluate.published import Published, read_published
 from supernet.evaluate.ranking import correlations
 from supernet.mixture import Architecture
 from supernet.randomness import Streams
+from supernet.runs.contents import require_same_content
 from supernet.runs.job import Job, key_of
 from supernet.runs.judging import all_judged, judge
 from supernet.runs.search import Search, searches, trained_supernet, weights_key
 from supernet.runs.setup import option
 from supernet.runs.training import Train, training_settings
 from supernet.runs.work import Work
+from supernet.track.console import Progress
 
 
 def ranking(work: Work, others: Sequence[Work]) -> "Ranking":
@@ -43,6 +45,7 @@ def ranking(work: Work, others: Sequence[Work]) -> "Ranking":
 
 def require_comparable(work: Work, other: Work) -> None:
     """Raises a UserError if the ranks of another run's supernet cannot be compared with these."""
+    require_same_content(other.setup, other.state, None, Progress(quiet=True))
     if other.result(last_search(other)) is None:
         raise UserError(
             f"rank.beside={other.folder}: holds no trained supernet; run supernet search "

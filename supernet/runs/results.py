@@ -6,7 +6,7 @@ from typing import Any
 from supernet.environment import environment
 from supernet.evaluate.statistics import difference_and_interval, mean_and_interval
 from supernet.runs.folder import SCHEMA, State
-from supernet.runs.setup import Setup
+from supernet.runs.setup import SOURCE, Setup
 
 SUMS = ("seconds", "steps")  # the figures of several supernets that are added up
 
@@ -24,6 +24,9 @@ def results(setup: Setup, state: State) -> dict[str, Any]:
         "data": config.data.name,
         "parent": state.parent,
     }
+    if state.contents is not None:
+        value["classes"] = state.contents[SOURCE]["classes"]
+        value["contents"] = {name: known["content"] for name, known in state.contents.items()}
     if state.memory is not None:
         value["memory"] = {k: v for k, v in state.memory.items() if k != "key"}
     if "latency" in stages:

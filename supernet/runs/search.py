@@ -85,7 +85,7 @@ def require_room_for_search(setup: Setup) -> None:
 
 def weights_key(setup: Setup) -> str:
     """A key of everything that the shapes of a supernet's weights, and its images, depend on."""
-    space, data = setup.settings["space"], setup.settings["data"]
+    space, data = setup.of("space")["space"], setup.of("data")["data"]
     images = [data[name] for name in ("source", "architecture_share", "train_limit", "image_size")]
     size = setup.space.settings("search")
     return key_of(space["_target_"], size, images, setup.config.seed)
@@ -93,7 +93,7 @@ def weights_key(setup: Setup) -> str:
 
 def method_key(setup: Setup) -> str:
     """A key of the method: everything that a supernet's training depends on, except its start."""
-    settings = setup.of(*METHOD) | {"data": setup.settings["data"]}
+    settings = setup.of(*METHOD, "data")
     search = {k: v for k, v in settings["search"].items() if k != "supernets"}
     watched = setup.settings["measure"]["images"] if setup.guards else None
     return key_of(weights_key(setup), settings | {"search": search}, watched)

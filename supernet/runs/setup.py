@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 
-from supernet.config import Config, build
+from supernet.config import Config, build, paths, with_setting
 from supernet.data import ImageData, Splits, split
 from supernet.device import choose_device, cores, require_room
 from supernet.errors import UserError, enough_memory, require
-from supernet.files import read_json
+from supernet.files import checksum, read_json
 from supernet.mixture import Architecture
 from supernet.randomness import Streams
 from supernet.spaces.space import Space
@@ -25,6 +25,11 @@ from supernet.train.search import require_search
 # So many threads, or jobs at once, are allowed on every machine, and more if it has more cores.
 # With a thousand, a machine of few cores seems to hang.
 AT_ONCE = 64
+
+SOURCE = "data.source"
+
+# The name of a setting -> its value, and a checksum of what it names.
+Contents = dict[str, dict[str, Any]]
 
 # Settings that no result depends on. A run's folder can be continued with another configuration if
 # the two differ only in these.
@@ -50,7 +55,10 @@ class Setup:
         UserError: a part does not exist, a setting is wrong, or two parts do not go together.
     """
 
-    def __init__(self, config: Config):
+    def __init__(self, config: Config, contents: Contents | None = None):
+        """``contents`` are known in a worker process: the main process has computed them."""
+        if contents is not None:
+            vars(self)["contents"] = contents
         self.config = config
         self.settings: dict[str, Any] = dataclasses.asdict(config)
         self.space: Space = build(config.space, "space")
@@ -118,7 +126,8 @@ class Setup:
             self.config, search=dataclasses.replace(self.config.search, **search)
         )
         other = Setup(config)
-        vars(other).update({k: v for k, v in vars(self).items() if k in ("data", "splits")})
+        loaded = ("data", "splits", "contents")
+        vars(other).update({k: v for k, v in vars(self).items() if k in loaded})
         return other
 
     @cached_property
@@ -140,6 +149,11 @@ class Setup:
 
     @cached_property
     def data(self) -> ImageData:
+        """The images. Both augmentations are checked against their size.
+
+        Raises:
+            UserError: they cannot be read, or are too small for an augmentation.
+        """
         sized, config = "", self.config
         if (size := getattr(self.source, "size", None)) is not None:  # images of that many pixels
             sized = "data.source.size or "
@@ -148,7 +162,28 @@ class Setup:
             require_room(what, 4 * 3 * size**2 * batch, self.device, "one, or a smaller batch size")
         with enough_memory("data", f"{sized}set of images"):
             data, side = self.source.load(), self.config.data.image_size
-            return (data if side is None else data.averaged(side)).to(self.device)
+            data = data if side is None else data.averaged(side)
+            self.augment.check(data.size, "data.augment")
+            if self.given is None or self.init == "inherit":
+                self.search_augment.check(data.size, "data.search_augment")
+            return data.to(self.device)
+
+    @cached_property
+    def contents(self) -> Contents:
+        """What the data set, and each file that a setting names, holds: the name of the setting ->
+        its value and a checksum.
+
+        Raises:
+            UserError: the data set or a file cannot be read.
+        """
+        settings = self.settings | self.result_settings
+        files = {
+            name: {"setting": path, "content": checksum(path)}
+            for name, path in paths(settings)
+            if not name.startswith(f"{SOURCE}.") and isinstance(path, str) and Path(path).is_file()
+        }
+        data = {"setting": settings["data"]["source"], "content": self.data.fingerprint}
+        return {SOURCE: data | {"classes": list(self.data.class_names)}} | files
 
     @cached_property
     def splits(self) -> Splits:
@@ -159,6 +194,8 @@ class Setup:
             1 - settings.architecture_share,
             Streams(self.config.seed).host("split"),
             limit=settings.train_limit,
+            names=self.data.class_names,
+            setting=f"data.architecture_share={settings.architecture_share}",
         )
 
     @cached_property
@@ -192,9 +229,24 @@ class Setup:
         return chosen | {"search": search} | watched
 
     def of(self, *sections: str) -> dict[str, Any]:
-        """These sections of the settings, as inputs of a job."""
+        """These sections of the settings, as inputs of a job. A file is known by its content: the
+        checksum stands where the settings have the path.
+        """
+        return {section: self.by_content[section] for section in sections}
+
+    @cached_property
+    def by_content(self) -> dict[str, Any]:
+        """The settings that a result may depend on, with checksums in the place of paths."""
         settings = self.result_settings
-        return {section: settings[section] for section in sections}
+        for name, _ in paths(settings):
+            if name.startswith(f"{SOURCE}."):
+                settings = with_setting(settings, name, None)
+        for name, known in self.contents.items():
+            if name == SOURCE:
+                settings = with_setting(settings, f"{SOURCE}.content", known["content"])
+            elif name.partition(".")[0] in settings:
+                settings = with_setting(settings, name, known["content"])
+        return settings
 
 
 def chosen(kind: str, node: Any, name: str) -> Any:

@@ -11,7 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from supernet.cost.budget import Budget
-from supernet.data import Augment, Batches, ImageData, Splits, evaluation_batches
+from supernet.data import (
+    Augment,
+    Batches,
+    ImageData,
+    Splits,
+    calibration_indices,
+    evaluation_batches,
+)
 from supernet.device import autocast
 from supernet.errors import UserError
 from supernet.guards.guard import Guard
@@ -292,18 +299,22 @@ def snapshot_of(search: SearchStage) -> Snapshot:
     """The state of the search that instruments and guards read at the end of an epoch."""
     progress = min(search.done, search.planned - 1) / search.planned
     data, few = search.data, search.watch.settings.images
+    size, splits = search.settings.batch_size, search.splits
     validation, calibration = (
         list(
             evaluation_batches(
                 data.train,
-                indices[:few],
-                search.settings.batch_size,
+                indices,
+                batch_size,
                 mean=data.mean,
                 std=data.std,
                 device=search.device,
             )
         )
-        for indices in (search.splits.architecture, search.splits.weights)
+        for indices, batch_size in (
+            (splits.architecture[:few], size),
+            calibration_indices(splits.weights[:few], size, few),
+        )
     )
     return Snapshot(
         search.space,

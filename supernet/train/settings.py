@@ -21,6 +21,7 @@ from supernet.bounds import (
     TrainingBatchSize,
 )
 from supernet.errors import UserError
+from supernet.files import PATH
 from supernet.train.phases import (
     Phase,
     phases_of,
@@ -115,7 +116,7 @@ class RetrainSettings(SGDSettings):
     ema_decay: Probability = 0.0  # of the average of the weights (timm's ModelEmaV3); 0: no average
     seeds: Count = 3
     init: str = "scratch"
-    warm_start: str | None = None
+    warm_start: str | None = field(default=None, metadata=PATH)
 
     def __post_init__(self) -> None:
         super().__post_init__()

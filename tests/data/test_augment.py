@@ -12,6 +12,7 @@ from scipy.stats import chisquare
 from torchvision.transforms import functional as F
 
 from supernet.data import Augment
+from supernet.data.augment import pixels
 from supernet.errors import UserError
 
 
@@ -92,3 +93,31 @@ def test_settings_out_of_range_are_one_line_that_names_them():
         ):
             Augment(**{setting: 8}).check((8, 9))
         Augment(**{setting: 7}).check((8, 9))
+
+
+@pytest.mark.parametrize("size", [(8, 8), (28, 28), (32, 32), (64, 48), (224, 224), (8, 224)])
+@pytest.mark.parametrize("share", [0.125, 0.25, 0.5, 0.07])
+def test_a_share_is_that_many_pixels_of_the_shorter_side(size, share):
+    """A share gives the same bits as the length in pixels."""
+    images = torch.randint(0, 256, (3, 2, *size), dtype=torch.uint8)
+    length = round(share * min(size))
+    for setting in ("crop_padding", "cutout"):
+        found = []
+        for value in (share, length):
+            noise = torch.Generator().manual_seed(0)
+            augment = Augment(**{setting: value})
+            augment.check(size)
+            found.append(augment.erase(augment.move(images, noise).float(), noise))
+        assert torch.equal(*found)
+
+
+def test_the_share_of_the_folders_is_the_padding_of_the_papers():
+    """DARTS pads CIFAR's 32 pixels by 4; 224 pixels have been padded by 28 here."""
+    assert [pixels(0.125, (side, side)) for side in (32, 224, 64, 8)] == [4, 28, 8, 1]
+
+
+@pytest.mark.parametrize("value", [1.5, -0.1, float("inf"), float("nan")])
+def test_a_length_is_a_share_or_whole_pixels(value):
+    for setting in ("crop_padding", "cutout"):
+        with pytest.raises(UserError, match=f"^augment: {setting}="):
+            Augment(**{setting: value})

@@ -179,7 +179,7 @@ BAD_ARRAYS = {
     ),
     "channels first": (
         {"x_train": np.zeros((12, 3, 8, 8), np.uint8)},
-        ["x_train has shape [12, 3, 8, 8]", "transpose"],
+        ["x_train has shape [12, 3, 8, 8]", "channels_first"],
     ),
     "type of the labels": ({"y_train": np.zeros(12)}, ["y_train is float64", "whole numbers"]),
     "shape of the labels": ({"y_train": np.zeros((12, 1), int)}, ["y_train has shape [12, 1]"]),
@@ -363,7 +363,7 @@ def test_without_a_test_folder_a_fixed_share_of_each_class_is_the_test_set_and_v
 def test_bad_folders_are_named(tmp_path):
     refused(Folder(str(tmp_path / "gone")), "gone: no such folder", "data.source.root")
     (tmp_path / "empty").mkdir()
-    refused(Folder(str(tmp_path / "empty")), "empty: Couldn't find any class folder")
+    refused(Folder(str(tmp_path / "empty")), "empty: there is no class folder")
     painted(tmp_path / "hole")
     (tmp_path / "hole" / "cat").mkdir()
     refused(Folder(str(tmp_path / "hole"), size=8), "hole", "cat")
@@ -379,7 +379,7 @@ def test_bad_folders_are_named(tmp_path):
     painted(tmp_path / "few", count=1)
     refused(
         Folder(str(tmp_path / "few"), size=8),
-        "class 0, of which 1 images are used, gets none in the test set",
+        "the class ant has one image, but needs one in the training set and one in the test set",
     )
     painted(tmp_path / "spoilt")
     (tmp_path / "spoilt" / "bee" / "3.png").write_bytes(b"no picture")

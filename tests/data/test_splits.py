@@ -99,18 +99,17 @@ def test_a_seed_gives_one_split_and_another_seed_another_in_mixed_order():
 @pytest.mark.parametrize(
     ("counts", "share", "limit", "line"),
     [
-        ((10, 1), 0.5, None, "class 1, of which 1 images are used, gets none in the split for the"),
         (
-            (10, 10),
-            0.99,
+            (10, 1),
+            0.5,
             None,
-            "class 0, of which 10 images are used, gets none in the split for the architecture",
+            "the class ant has one image, but needs one in the split for the weights",
         ),
         (
             (50, 2),
             0.5,
             10,
-            "class 1, of which 0 images are used, gets none in the split for the weights",
+            "the class ant has no image of data.train_limit=10, but needs one in the split for the",
         ),
         (
             (10, 10),
@@ -118,11 +117,11 @@ def test_a_seed_gives_one_split_and_another_seed_another_in_mixed_order():
             None,
             "the split for the weights has a share of 1; must lie between 0 and 1",
         ),
-        ((10, 10), 0.5, 0, "train_limit=0: there are 20 training images"),
-        ((10, 10), 0.5, 21, "train_limit=21: there are 20 training images"),
+        ((10, 10), 0.5, 0, "data.train_limit=0: there are 20 training images"),
+        ((10, 10), 0.5, 21, "data.train_limit=21: there are 20 training images"),
     ],
 )
 def test_what_cannot_be_split_is_one_line(counts, share, limit, line):
     with pytest.raises(UserError, match=line) as caught:
-        split(labels_of(*counts), share, host(), limit=limit)
+        split(labels_of(*counts), share, host(), limit=limit, names=["bee", "ant"])
     assert "\n" not in str(caught.value)

@@ -27,7 +27,7 @@ def test_a_table_of_published_figures(tmp_path):
     with pytest.raises(UserError, match="did you mean 'test'"):
         read_published("study.published", path, "tset")
     (tmp_path / "not.npz").write_text("no")
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match="not a readable npz file"):
         read_published("study.published", tmp_path / "not.npz", "test")
     np.savez(path, text=np.array(["b"]))
     with pytest.raises(UserError, match="has no arch"):
