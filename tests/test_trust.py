@@ -8,8 +8,9 @@ import sys
 import pytest
 import yaml
 
-from supernet.cli.commands import goes_on, with_parent
+from supernet.cli.commands import goes_on
 from supernet.cli.composition import composed, composition
+from supernet.cli.entry import with_parent
 from supernet.cli.line import parse
 from supernet.cli.messages import COMMANDS
 from supernet.cli.options import Folders
@@ -161,7 +162,7 @@ def searched(tmp_path_factory):
     """The folder of a run that was stopped before its first job ended."""
     run = tmp_path_factory.mktemp("searched") / "run"
     with composition(HONEST) as cfg:
-        record(run, cfg, HONEST, Folders())
+        record(run, cfg, HONEST, Folders(), anew=True)
     state = State(run)
     state.plan = plan_of(Setup(composed(HONEST)))
     state.write()
@@ -182,15 +183,17 @@ def contents(folder):
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def attacked(run, folder, override, command):
-    """What a command says to a run whose record has one more override, and the faults of that."""
+def attacked(run, folder, override, command, *typed):
+    """What a command says to a run whose record has one more override, and the faults of that.
+    ``typed`` are overrides that the user types beside from=.
+    """
     record = run / ".hydra" / "overrides.yaml"
     honest = record.read_text()
     record.write_text(yaml.safe_dump([*yaml.safe_load(honest), override]))
     before = contents(folder) | contents(run)
     sys.modules.pop("evil_parts", None)
     try:
-        outcome = supernet(command, f"from={run}", cwd=folder)
+        outcome = supernet(command, f"from={run}", *typed, cwd=folder)
     finally:
         after = contents(folder) | contents(run)
         record.write_text(honest)
@@ -211,6 +214,14 @@ def test_no_recorded_override_runs_or_writes_anything(number, searched, folder):
     commands = [name for name in COMMANDS if name != "study"]
     command = commands[number % len(commands)]
     outcome, faults = attacked(searched, folder, ATTACKS[number], command)
+    assert faults == [], outcome.err
+
+
+@pytest.mark.parametrize("node", NODES)
+def test_the_type_of_a_typed_setting_is_not_asked_of_a_recorded_class(node, searched, folder):
+    """A setting that is typed for the node has the type that the class of the node gives it."""
+    recorded = f"{node}._target_=evil_parts.Evil"
+    outcome, faults = attacked(searched, folder, recorded, "search", f"{node}.x=1_0")
     assert faults == [], outcome.err
 
 

@@ -30,6 +30,7 @@ from supernet.modifiers.skip_dropout import SkipDropout
 from supernet.runs.setup import AT_ONCE, Setup
 from supernet.runs.training import training_streams
 from supernet.samplers.schedule import Schedule
+from supernet.train.loop import StopRequest
 from tests.commands import ROOT
 from tests.test_config import WHOLE
 
@@ -276,9 +277,9 @@ def test_a_working_folder_may_have_any_name(name, tmp_path, monkeypatch):
 
     monkeypatch.setattr("supernet.cli.commands.execute", lambda *arguments: seen.extend(arguments))
     with contextlib.chdir(here):
-        line = prepared(parse(["search"]))
-        launch(line, lambda cfg: job(line, cfg))
-    _, config, folder, overrides = seen
+        line, _ = prepared(parse(["search"]), StopRequest())
+        launch(line, lambda cfg: job(line, cfg, StopRequest(), None))
+    _, config, folder, overrides, _ = seen
     assert folder.parents[2] == here and overrides == []
     assert (folder / ".hydra" / "overrides.yaml").is_file()
     assert list(tmp_path.iterdir()) == [here]
@@ -301,7 +302,7 @@ def test_a_folder_for_the_run_must_be_one(setting, value, tmp_path):
     (tmp_path / "FILE").write_text("precious")
     words = ["search", f"{setting}={value}", *(["-m"] if "sweep" in setting else [])]
     with contextlib.chdir(tmp_path):
-        assert setting[:9] in refused(lambda: prepared(with_parent(parse(words))))
+        assert setting[:9] in refused(lambda: prepared(with_parent(parse(words)), StopRequest()))
     assert [path.name for path in tmp_path.iterdir()] == ["FILE"]
     assert (tmp_path / "FILE").read_text() == "precious"
 

@@ -8,12 +8,11 @@ that may have no value, and the commas of a sweep (``-m``).
 """
 
 import dataclasses
-import importlib
 import types
 import typing
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 from hydra.conf import HydraConf
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -24,7 +23,9 @@ from supernet.cli.composition import composition
 from supernet.cli.line import CommandLine, key
 from supernet.cli.options import Folders
 from supernet.cli.overrides import quoted
-from supernet.config import Config, require_switch
+from supernet.cli.trust import require_known_classes
+from supernet.config import Config, class_of, require_switch
+from supernet.errors import UserError
 
 
 def with_texts(line: CommandLine, before: Sequence[str]) -> list[str]:
@@ -136,9 +137,18 @@ class Types:
 
     @cached_property
     def tree(self) -> DictConfig:
-        """The settings of the chosen parts."""
+        """The settings of the chosen parts.
+
+        Raises:
+            UserError: a recorded class is not known. None is imported before.
+        """
         with composition(self.choices, self.folders) as cfg:
-            return OmegaConf.masked_copy(cfg, [str(one) for one in cfg if one != "hydra"])
+            tree = OmegaConf.masked_copy(cfg, [str(one) for one in cfg if one != "hydra"])
+        if self.folders.recorded is not None:
+            require_known_classes(
+                cast(dict[str, Any], OmegaConf.to_container(tree)), self.folders.recorded
+            )
+        return tree
 
     def in_part(self, name: str) -> Any:
         """The type of a setting of a part."""
@@ -148,12 +158,12 @@ class Types:
             return type(shown)
         steps = name.split(".")
         for end in range(len(steps) - 1, 0, -1):
-            target = at(tree, f"{'.'.join(steps[:end])}._target_")
+            where = ".".join(steps[:end])
+            target = at(tree, f"{where}._target_")
             if isinstance(target, str):
-                module, _, name_of_class = target.rpartition(".")
                 try:
-                    kind = getattr(importlib.import_module(module), name_of_class)
-                except (ImportError, AttributeError, ValueError):
+                    kind = class_of({"_target_": target}, where)
+                except UserError:
                     return None  # the message for it comes when the part is built
                 found, left = walked(kind, steps[end:])
                 return None if left else found
