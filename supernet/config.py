@@ -279,16 +279,24 @@ def below(where: str, key: Any) -> str:
     return f"{where}.{key}" if where else str(key)
 
 
-def build(node: Any, where: str) -> Any:
+def build(node: Any, where: str, kind: type = object) -> Any:
     """Makes the part that ``node`` describes, and the parts that its settings describe.
 
-    ``where`` is the full name of the setting that holds the node, such as ``sampler``.
+    ``where`` is the full name of the setting that holds the node, such as ``sampler``. The part
+    must be of the class ``kind``.
 
     Raises:
-        UserError: there is no such class, or a setting is wrong. The message names the setting.
+        UserError: there is no such class, it is of another kind, or a setting is wrong. The message
+            names the setting.
     """
     with naming(where):
-        return OmegaConf.to_object(settings_of(escaped(node), where))
+        part = OmegaConf.to_object(settings_of(escaped(node), where))
+    if not isinstance(part, kind):
+        raise UserError(
+            f"{where}._target_={node['_target_']}: is no {kind.__name__}; give another class, or "
+            f"derive yours from {kind.__module__}.{kind.__name__}"
+        )
+    return part
 
 
 def settings_of(node: Any, where: str) -> DictConfig:

@@ -189,6 +189,15 @@ def test_a_class_is_given_on_the_command_line(folder):
         (["sampler._target_=my_parts.Shar"], "sampler._target_=my_parts.Shar: no such dataclass"),
         (["sampler._target_=my_parts.Sharp", "sampler.facto=1"], "did you mean 'factor'"),
         (["sampler._target_=os.path.join"], "no such dataclass"),
+        *(
+            ([f"{place}._target_=my_parts.Few"], f"{place}._target_=my_parts.Few: is no")
+            for place in ("space", "sampler", "learner", "searcher", "tracker", "data.augment")
+        ),
+        (["data.source._target_=my_parts.Narrow"], "derive yours from supernet.data.sources"),
+        *(
+            ([f"+{place}.x._target_=my_parts.Narrow"], f"{place}.x._target_=my_parts.Narrow: is no")
+            for place in ("modifier", "guard", "instrument")
+        ),
     ],
 )
 def test_a_mistake_is_one_line(folder, words, said):

@@ -6,7 +6,7 @@ A stream that is restored from a checkpoint continues with the same bits.
 from supernet.data.augment import Augment
 from supernet.data.batches import Batches, calibration_indices, evaluation_batches
 from supernet.data.dataset import FileImages, ImageData, Images, TensorImages
-from supernet.data.sources import Digits, Folder, Npz, Torchvision
+from supernet.data.sources import Digits, Folder, Npz, Source, Torchvision
 from supernet.data.splits import Splits, split
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "ImageData",
     "Images",
     "Npz",
+    "Source",
     "Splits",
     "TensorImages",
     "Torchvision",

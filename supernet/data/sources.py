@@ -9,7 +9,7 @@ import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -21,6 +21,19 @@ from supernet.data.layout import described, found_in
 from supernet.data.splits import split
 from supernet.errors import UserError, unknown
 from supernet.files import PATH, read_npz
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Where a data set comes from."""
+
+    def load(self) -> ImageData:
+        """Reads, checks and returns the data set.
+
+        Raises:
+            UserError: it cannot be read, or is not a data set.
+        """
+        ...
 
 
 @dataclass(frozen=True)

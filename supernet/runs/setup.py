@@ -12,21 +12,25 @@ from typing import Any
 import torch
 
 from supernet.config import Config, build, paths, with_setting
-from supernet.data import ImageData, Splits, split
+from supernet.data import Augment, ImageData, Source, Splits, split
 from supernet.device import choose_device, cores, require_room
 from supernet.errors import UserError, enough_memory, require
 from supernet.files import checksum, read_json
 from supernet.mixture import Architecture
 from supernet.randomness import Streams
+from supernet.searchers.searcher import Searcher
 from supernet.spaces.space import Space
 from supernet.task import Task
-from supernet.train.search import require_search
+from supernet.track.interface import Tracker
+from supernet.train.search import PARTS, require_search
 
 # So many threads, or jobs at once, are allowed on every machine, and more if it has more cores.
 # With a thousand, a machine of few cores seems to hang.
 AT_ONCE = 64
 
 SOURCE = "data.source"
+
+KINDS: dict[str, type] = PARTS | {"searcher": Searcher}  # group -> the class of its options
 
 # The name of a setting -> its value, and a checksum of what it names.
 Contents = dict[str, dict[str, Any]]
@@ -61,16 +65,16 @@ class Setup:
             vars(self)["contents"] = contents
         self.config = config
         self.settings: dict[str, Any] = dataclasses.asdict(config)
-        self.space: Space = build(config.space, "space")
-        self.sampler = build(config.sampler, "sampler")
-        self.learner = build(config.learner, "learner")
+        self.space: Space = build(config.space, "space", Space)
+        self.sampler, self.learner = self.fresh("sampler"), self.fresh("learner")
         self.modifiers = self.several("modifier")
         self.guards = self.several("guard")
         self.instruments = self.several("instrument")
-        self.searcher = build(config.searcher, "searcher")
-        self.augment = build(config.data.augment, "data.augment")
-        self.search_augment = build(config.data.search_augment, "data.search_augment")
-        self.source = build(config.data.source, "data.source")
+        self.searcher = self.fresh("searcher")
+        self.augment = build(config.data.augment, "data.augment", Augment)
+        self.search_augment = build(config.data.search_augment, "data.search_augment", Augment)
+        self.source = build(config.data.source, SOURCE, Source)
+        build(config.tracker, "tracker", Tracker)
         self.given: Architecture | None = None
         if config.architecture is not None:
             self.given = read_architecture(self.space, config.architecture)
@@ -80,7 +84,7 @@ class Setup:
         """The chosen options of a group of which several can be chosen: name -> part."""
         nodes = getattr(self.config, group)
         return {
-            name: build(chosen(group, node, name), f"{group}.{name}")
+            name: build(chosen(group, node, name), f"{group}.{name}", KINDS[group])
             for name, node in nodes.items()
         }
 
@@ -117,8 +121,8 @@ class Setup:
             require_search(config.search, self.space, self.learner, self.guards)
 
     def fresh(self, part: str) -> Any:
-        """The sampler or learner, built anew. Such a part keeps what it has learnt."""
-        return build(getattr(self.config, part), part)
+        """The sampler, learner or searcher, built anew. Such a part keeps what it has learnt."""
+        return build(getattr(self.config, part), part, KINDS[part])
 
     def replaced(self, **search: Any) -> "Setup":
         """The same setup with other settings of ``search``. Loaded data are not loaded again."""

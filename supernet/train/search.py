@@ -22,7 +22,7 @@ from supernet.data import (
 from supernet.device import autocast
 from supernet.errors import UserError
 from supernet.guards.guard import Guard
-from supernet.instruments.instrument import Batch, Snapshot
+from supernet.instruments.instrument import Batch, Instrument, Snapshot
 from supernet.learners.learner import Bilevel, Learner
 from supernet.mixture import Choice, Logits, Mixture
 from supernet.modifiers.modifier import Modified, Modifier
@@ -262,6 +262,14 @@ class SearchStage:
         self.steps, self.done = state["steps"], state["done"]
 
 
+# The parts that a search consists of: group -> the class of its options.
+PARTS: dict[str, type] = {
+    "sampler": Sampler,
+    "learner": Learner,
+    "modifier": Modifier,
+    "guard": Guard,
+    "instrument": Instrument,
+}
 # attributes of the stage whose own ``state_dict`` is part of the stage's
 STATEFUL = ("sampler", "learner", "weight_batches", "architecture_batches", "streams", "watch")
 
