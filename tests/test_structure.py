@@ -555,8 +555,8 @@ DANGEROUS = {
     "load_file": {"export/bundle.py": "safetensors holds tensors only; its checksum is verified"},
     "InferenceSession": {"export/bundle.py": "the file that this process has just written"},
     "exec": {
-        "export/source.py": "network.py of an export, which a caller of load_bundle trusts, as its "
-        "docstring says; no command of supernet calls it for a file that it has not just written",
+        "export/source.py": "network.py of an export: only if the caller says trust=True, or for "
+        "the file that this process has just written",
     },
     "compile": {"export/source.py": "the same"},
     "import_module": {

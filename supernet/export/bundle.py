@@ -186,16 +186,22 @@ def settings_of(network: nn.Module) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if name != "auxiliary"}
 
 
-def load_bundle(folder: str | os.PathLike[str]) -> nn.Module:
+def load_bundle(folder: str | os.PathLike[str], *, trust: bool = False) -> nn.Module:
     """The exported network with its weights, in evaluation mode, from ``network.py`` and
     ``model.safetensors``.
 
-    It runs ``network.py``: load only folders that you trust.
+    ``network.py`` is a program. It is run only if ``trust`` says that the folder is trusted.
 
     Raises:
-        UserError: a file is missing or is not the one that was exported.
+        UserError: the folder is not trusted, or a file is missing or is not the one that was
+            exported.
     """
     folder = Path(folder)
+    if not trust:
+        raise UserError(
+            f"{folder / 'network.py'} is a program, which may do anything; if you trust whoever "
+            "made this folder, say trust=True"
+        )
     files = _described(folder)
     for name in ("network.py", "model.safetensors"):
         path = folder / name

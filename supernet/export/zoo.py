@@ -15,20 +15,23 @@ from supernet.shapes import ExportedArchitecture, read
 default_cfgs: dict[str, Any] = {}
 
 
-def register_timm(folder: str | os.PathLike[str], name: str) -> None:
+def register_timm(folder: str | os.PathLike[str], name: str, *, trust: bool = False) -> None:
     """Registers the network that was exported to ``folder``, so that ``timm.create_model(name)``
     returns it. It always has its trained weights.
 
     Its ``pretrained_cfg`` says how images must be prepared. ``timm.data.resolve_model_data_config``
     and the functions that build on it read it.
 
+    ``network.py`` in the folder is a program, which is run each time. ``trust`` says that the folder
+    is trusted.
+
     Raises:
-        UserError: the folder holds no valid export. ``create_model`` raises the same error if the
+        UserError: the folder is not trusted, or holds no valid export. ``create_model`` raises the same error if the
             export was damaged later, or if it is called with another number of classes or input
             channels than the network has.
     """
     folder = Path(folder).resolve()
-    load_bundle(folder)
+    load_bundle(folder, trust=trust)
     about = read(folder / "architecture.json", ExportedArchitecture)
     settings = {
         "file": str(folder / "model.safetensors"),
@@ -59,7 +62,7 @@ def register_timm(folder: str | os.PathLike[str], name: str) -> None:
                     f"timm.create_model({name!r}, {what}={wanted}): the exported network has "
                     f"{what}={has}"
                 )
-        network = load_bundle(folder)
+        network = load_bundle(folder, trust=trust)
         own: Any = network  # torch's modules have no such attributes of their own
         own.pretrained_cfg = own.default_cfg = {"architecture": name} | settings
         own.num_classes = about["classes"]

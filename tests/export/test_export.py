@@ -180,7 +180,7 @@ def test_every_form_gives_the_same_output(exported):
     with torch.no_grad():
         forms = {
             "isolated": torch.load(exported.folder.parent / "isolated.pt"),
-            "load_bundle": load_bundle(exported.folder)(exported.images),
+            "load_bundle": load_bundle(exported.folder, trust=True)(exported.images),
             "torch.export": torch.export.load(exported.folder / "model.pt2").module()(
                 exported.images
             ),
@@ -228,7 +228,7 @@ def test_the_source_stands_alone(exported):
 def test_the_auxiliary_head_stays_behind(exports):
     export = exports["darts"]
     assert export.network.auxiliary is not None
-    assert load_bundle(export.folder).auxiliary is None
+    assert load_bundle(export.folder, trust=True).auxiliary is None
     keys = set(safetensors.torch.load_file(export.folder / "model.safetensors"))
     assert keys == {key for key in export.network.state_dict() if not key.startswith("auxiliary.")}
 
@@ -249,7 +249,7 @@ def test_the_description_suffices_to_build_the_network_again(exported):
     assert about["metadata"] == METADATA
     network = type(exported.network)(**about["network"]["settings"])
     assert about["network"]["class"] == type(network).__name__
-    network.load_state_dict(load_bundle(exported.folder).state_dict())
+    network.load_state_dict(load_bundle(exported.folder, trust=True).state_dict())
     with torch.no_grad():
         torch.testing.assert_close(network.eval()(exported.images), exported.expected)
 
@@ -279,17 +279,29 @@ def test_a_spoilt_or_missing_file_is_named(copied, name):
     data = path.read_bytes()
     path.write_bytes(data[: len(data) // 2])
     with pytest.raises(UserError, match=name.replace(".", r"\.")) as error:
-        load_bundle(copied.folder)
+        load_bundle(copied.folder, trust=True)
     assert "\n" not in str(error.value)
     path.unlink()
     with pytest.raises(UserError, match=f"no such file: .*{name}"):
-        load_bundle(copied.folder)
+        load_bundle(copied.folder, trust=True)
+
+
+@pytest.mark.parametrize(
+    "load", [load_bundle, lambda folder, **how: register_timm(folder, "untrusted", **how)]
+)
+@pytest.mark.parametrize("how", [{}, {"trust": False}])
+def test_the_program_in_an_export_runs_only_if_it_is_trusted(load, how, copied, tmp_path):
+    source = copied.folder / "network.py"
+    source.write_text(f"open({str(tmp_path / 'MARK')!r}, 'w')\n" + source.read_text())
+    with pytest.raises(UserError, match=r"network\.py is a program.*say trust=True"):
+        load(copied.folder, **how)
+    assert not (tmp_path / "MARK").exists()
 
 
 def test_another_file_in_place_of_bundle_json_is_one_line(copied):
     (copied.folder / "bundle.json").write_text("[1, 2]")
     with pytest.raises(UserError, match=r"bundle\.json is damaged .*remove it"):
-        load_bundle(copied.folder)
+        load_bundle(copied.folder, trust=True)
 
 
 def off_by_a_little(form):
@@ -374,7 +386,9 @@ def test_exporting_again_replaces_its_files_and_keeps_others(copied):
     again(copied)
     assert (copied.folder / "notes.txt").read_text() == "mine"
     with torch.no_grad():
-        torch.testing.assert_close(load_bundle(copied.folder)(copied.images), copied.expected)
+        torch.testing.assert_close(
+            load_bundle(copied.folder, trust=True)(copied.images), copied.expected
+        )
 
 
 def test_source_that_imports_more_than_torch_is_refused(tmp_path):
@@ -385,7 +399,7 @@ def test_source_that_imports_more_than_torch_is_refused(tmp_path):
 
 
 def test_timm_creates_the_exported_network(copied):
-    register_timm(copied.folder, "found_by_test_export")
+    register_timm(copied.folder, "found_by_test_export", trust=True)
     assert timm.is_model("found_by_test_export") and "found_by_test_export" in timm.list_models(
         "found_*", pretrained=True
     )
