@@ -22,13 +22,13 @@ def register_timm(folder: str | os.PathLike[str], name: str, *, trust: bool = Fa
     Its ``pretrained_cfg`` says how images must be prepared. ``timm.data.resolve_model_data_config``
     and the functions that build on it read it.
 
-    ``network.py`` in the folder is a program, which is run each time. ``trust`` says that the folder
-    is trusted.
+    ``network.py`` in the folder is a program, which is run each time. ``trust`` says that the
+    folder is trusted.
 
     Raises:
-        UserError: the folder is not trusted, or holds no valid export. ``create_model`` raises the same error if the
-            export was damaged later, or if it is called with another number of classes or input
-            channels than the network has.
+        UserError: the folder is not trusted, or holds no valid export. ``create_model`` raises the
+            same error if the export was damaged later, or if it is called with another number of
+            classes or input channels than the network has.
     """
     folder = Path(folder).resolve()
     load_bundle(folder, trust=trust)
