@@ -13,7 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from supernet.files import read_json, write_text
 from supernet.report import pictures, series, values
-from supernet.report.summary import percent, thousands
+from supernet.report.summary import percent, thousands, verdict
 from supernet.report.values import Results
 from supernet.shapes import Settings, read
 from supernet.track.jsonlines import read_rows
@@ -69,6 +69,7 @@ def found(results: Results, rows: series.Rows) -> dict[str, Any]:
     """The architecture that was found: what it is, what it costs, how accurate it is."""
     return {
         "compared": values.compared(results),
+        "verdict": verdict(results),
         "trained": values.trained(results),
         "derived": values.derived(results),
         "fidelity": values.fidelity(results),

@@ -456,6 +456,14 @@ def test_a_run_that_has_only_begun(tmp_path):
         read(tmp_path / "nowhere")
 
 
+@pytest.mark.parametrize("ends", [[0.01, 0.03], [-0.01, 0.05]])
+def test_the_verdict_stands_below_the_comparison(ends, tmp_path):
+    value = results("nb201") | {"found_minus_random": {"mean": 0.02, "ci95": ends}}
+    page, _ = read(write(tmp_path / "run", value, []))
+    assert "Found minus random: +2.00 points" in page.text
+    assert ("no difference shown" in page.text) == (ends[0] < 0)
+
+
 def test_one_seed_has_no_interval_and_an_empty_cell_is_drawn(tmp_path):
     value = results("nb201")
     value["retrain"] |= {"accuracy": [0.5], "mean": 0.5, "ci95": None}
