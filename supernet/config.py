@@ -290,33 +290,33 @@ def build(node: Any, where: str, kind: type = object) -> Any:
             names the setting.
     """
     with naming(where):
-        part = OmegaConf.to_object(settings_of(escaped(node), where))
-    if not isinstance(part, kind):
-        raise UserError(
-            f"{where}._target_={node['_target_']}: is no {kind.__name__}; give another class, or "
-            f"derive yours from {kind.__module__}.{kind.__name__}"
-        )
-    return part
+        return OmegaConf.to_object(settings_of(escaped(node), where, kind))
 
 
-def settings_of(node: Any, where: str) -> DictConfig:
-    """The settings of a ``node``, typed by the dataclass that its ``_target_`` names.
+def settings_of(node: Any, where: str, kind: type = object) -> DictConfig:
+    """The settings of a ``node``, typed by the dataclass that its ``_target_`` names. It must be a
+    subclass of ``kind``.
 
     Raises:
-        UserError: there is no such class, or a setting is wrong.
+        UserError: there is no such class, it is of another kind, or a setting is wrong.
     """
     if not isinstance(node, Mapping):
         raise UserError(
             f"{where}={node}: expected a node with a _target_, as in the files of "
             f"conf/{where.replace('.', '/')}"
         )
-    kind = class_of(node, where)
+    found = class_of(node, where)
+    if not issubclass(found, kind):
+        raise UserError(
+            f"{where}._target_={node['_target_']}: is no {kind.__name__}; give another class, or "
+            f"derive yours from {kind.__module__}.{kind.__name__}"
+        )
     given = {
         key: with_parts(value, below(where, key))
         for key, value in node.items()
         if key != "_target_"
     }
-    return checked(kind, given, where)
+    return checked(found, given, where)
 
 
 def class_of(node: Mapping[str, Any], where: str) -> type:

@@ -206,6 +206,19 @@ def test_a_mistake_is_one_line(folder, words, said):
     assert said in outcome.err
 
 
+def test_an_option_of_ones_own_has_a_name_of_its_own(folder):
+    (folder / "options" / "sampler" / "softmax.yaml").write_text(YAML["sampler/sharp"])
+    outcome = supernet("search", *TINY, *OWN, cwd=folder)
+    assert (outcome.code, outcome.err.count("\n")) == (2, 1)
+    assert "softmax.yaml: supernet has an option sampler=softmax" in outcome.err
+
+
+def test_a_phase_of_ones_own(folder):
+    phases = "sampler=[[sharp,0.5],[softmax,0.5]]"
+    run = finished("search", *TINY, *OWN, phases, "tracker=none", cwd=folder)
+    assert "my_parts.Sharp" in (run / ".hydra" / "config.yaml").read_text()
+
+
 def test_the_help_lists_them(folder):
     outcome = supernet("--help", *OWN, cwd=folder)
     assert outcome.code == 0 and "narrow" in outcome.out and "sharp" in outcome.out

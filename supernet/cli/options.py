@@ -41,7 +41,7 @@ class Folders:
         """The package's folder together with these.
 
         Raises:
-            UserError: a folder does not exist.
+            UserError: a folder does not exist, or has an option that the package has as well.
         """
         found = tuple(folder.expanduser().resolve() for folder in folders)
         for folder in found:
@@ -50,6 +50,12 @@ class Folders:
                     f"--config-dir={folder}: no such folder; give one with groups in it, as "
                     "space/mine.yaml"
                 )
+            for path in folder.glob("*/*.yaml"):
+                if (conf_dir() / path.relative_to(folder)).exists():  # Hydra would take that one
+                    raise UserError(
+                        f"{path}: supernet has an option {path.parent.name}={path.stem}; give "
+                        "yours another name"
+                    )
         return cls(found)
 
     @property
