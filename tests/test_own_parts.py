@@ -214,9 +214,15 @@ def test_an_option_of_ones_own_has_a_name_of_its_own(folder):
 
 
 def test_a_phase_of_ones_own(folder):
-    phases = "sampler=[[sharp,0.5],[softmax,0.5]]"
-    run = finished("search", *TINY, *OWN, phases, "tracker=none", cwd=folder)
-    assert "my_parts.Sharp" in (run / ".hydra" / "config.yaml").read_text()
+    """Its first half trains on other mixtures than the softmax's."""
+    rows = [
+        read_rows(
+            finished("search", *TINY, *OWN, f"sampler={phases}", "tracker=none", cwd=folder)
+            / "metrics.jsonl"
+        )
+        for phases in ("[[sharp,0.5],[softmax,0.5]]", "[[softmax,0.5],[softmax,0.5]]")
+    ]
+    assert len(rows[0]) == len(rows[1]) and rows[0] != rows[1]
 
 
 def test_the_help_lists_them(folder):
