@@ -333,6 +333,13 @@ class Content(TypedDict):
     classes: NotRequired[list[Text]]
 
 
+def with_source(contents: dict[str, Content]) -> dict[str, Content]:
+    """The contents, if the data set and its classes are among them."""
+    if "classes" not in contents.get("data.source", {}):
+        raise ValueError("data.source and its classes must be there")
+    return contents
+
+
 @with_config(CLOSED)
 class RunState(TypedDict):
     schema: Count
@@ -342,7 +349,7 @@ class RunState(TypedDict):
     origin: NotRequired[Origin | None]
     warm_start: NotRequired[list[Text] | None]
     memory: NotRequired[Memory | None]
-    contents: NotRequired[dict[Text, Content] | None]
+    contents: NotRequired[Annotated[dict[Text, Content], AfterValidator(with_source)] | None]
 
 
 # --- rows, judgements, the tracker, checkpoints

@@ -12,8 +12,9 @@ import pytest
 from supernet.errors import UserError
 from supernet.runs.executor import Here
 from supernet.runs.search import Search
-from supernet.study import Cell
+from supernet.study import StudyRun
 from tests.commands import TINY, supernet
+from tests.runs.done import SEARCHED
 from tests.test_study import result
 
 SEEDS = (0, 1, 2)
@@ -29,17 +30,6 @@ FAILURES = {
 }
 UNEXPECTED = ("by a fault", "for want of memory")  # MemoryError becomes one line elsewhere
 SOME = [set(some) for number in range(4) for some in combinations(range(3), number)]
-SEARCHED = {
-    "seconds": 1.0,
-    "steps": 1,
-    "peak_memory_bytes": 1,
-    "parts": {},
-    "guards": [],
-    "epochs": 1,
-    "method": "m",
-    "warm_start": None,
-    "keys": {},
-}
 
 
 def failing(patch, place, failed, error, of, found):
@@ -71,7 +61,7 @@ def study_failing(patch, failed, error):
         method, seed = job.name.split("-")
         return {"results": result(method, int(seed), 0.5, [0.1])}
 
-    return failing(patch, Cell, failed, error, lambda job, work: job.name, found)
+    return failing(patch, StudyRun, failed, error, lambda job, work: job.name, found)
 
 
 def last_line(outcome):

@@ -186,9 +186,9 @@ def test_runs_that_measure_latencies_are_not_run_at_once(budget, at_once, tmp_pa
     class Two(Here):
         workers, asked = 2, 0
 
-        def run(self, work, jobs, finished):
+        def run(self, work, jobs, *how):
             self.asked += len(jobs)
-            super().run(work, jobs, finished)
+            super().run(work, jobs, *how)
 
     def computed(run, work):
         results = {"method": "darts", "seed": 0, "retrain": {"mean": 0.5}}

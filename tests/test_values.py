@@ -288,9 +288,9 @@ def test_a_working_folder_may_have_any_name(name, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", FOLDERS)
 def test_settings_may_hold_what_looks_like_a_reference(name):
-    tree = WHOLE | {"name": name, "rank": {"beside": [name]}}
+    tree = WHOLE | {"study": {"target": name}, "rank": {"beside": [name]}}
     config = typed(Config, json.loads(json.dumps(tree)), "")
-    assert (config.name, config.rank.beside) == (name, [name])
+    assert (config.study.target, config.rank.beside) == (name, [name])
     tracker = {"_target_": "supernet.track.wandb.WandB", "project": name, "tags": [name]}
     built = build(tracker, "tracker")
     assert (built.project, built.tags) == (name, [name])

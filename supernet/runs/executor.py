@@ -212,9 +212,13 @@ class Slot:
     def start(self, work: Work, job: Job) -> None:
         assert self.pool is not None
         self.job, self.told_to_stop = job, False
-        self.future = self.pool.submit(
-            compute, work.setup.settings, vars(work.setup).get("contents"), str(work.folder), job
-        )
+        task = (work.setup.settings, vars(work.setup).get("contents"), str(work.folder), job)
+        try:
+            self.future = self.pool.submit(compute, *task)
+        except BrokenProcessPool:  # the process has died while it had nothing to do
+            self.close()
+            self.__post_init__()
+            self.future = self.pool.submit(compute, *task)
 
     def messages(self) -> Iterator[tuple[Any, ...]]:
         """The messages of the worker since the last call."""

@@ -47,7 +47,7 @@ def read_files(setup: Setup, command: str, parent: Path | None = None) -> None:
         require_all("study.published", study.published, table, setup.space)
     if command == "rank" and rank.published is not None:
         table = read_published("rank.published", Path(rank.published), rank.target)
-        require_all("rank.published", rank.published, table, setup.space)
+        require_some("rank.published", rank.published, table, setup.space)
 
 
 def read_warm_start(setup: Setup, folder: Path) -> None:
@@ -78,6 +78,15 @@ def require_all(setting: str, path: str, table: Published, space: Space) -> None
                 f"{setting}={path}: has no {text}; it must hold every architecture of the space "
                 f"{space.name} in the notation that supernet writes"
             )
+
+
+def require_some(setting: str, path: str, table: Published, space: Space) -> None:
+    """Raises a UserError if a published table has no architecture of the space at all."""
+    if not any(space.encode(architecture) in table.rows for architecture in members(space)):
+        raise UserError(
+            f"{setting}={path}: has no architecture of the space {space.name} in the notation that "
+            f"supernet writes, such as {space.encode(next(members(space)))}"
+        )
 
 
 def members(space: Space) -> Iterator[Architecture]:

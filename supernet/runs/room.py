@@ -14,10 +14,8 @@ def require_room_for_weights(
     setup: Setup, what: str, make: Callable[[], nn.Module], change: str
 ) -> None:
     """Raises a UserError if the weights and the gradients of the network that ``make`` returns are
-    more than there is memory. Nothing is allocated. With ``memory=ignore`` nothing is checked.
+    more than there is memory. Nothing is allocated.
     """
-    if setup.config.memory == "ignore":
-        return
     _ = setup.data  # loaded before the block, because nothing in it has values
     with torch.device("meta"), enough_memory(what, change):
         network = make()

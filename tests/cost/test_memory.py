@@ -355,7 +355,7 @@ def test_fit_recomputes_before_it_takes_a_smaller_batch_and_computes_the_same(ti
 
 def test_recomputation_is_named_where_it_fits(tight, tmp_path):
     tight["saves"] = 5
-    outcome = supernet("check", *FIVE_STEPS, cwd=tmp_path)
+    outcome = supernet("check", *FIVE_STEPS, "memory=check", cwd=tmp_path)
     assert (outcome.code, outcome.err.count("\n")) == (2, 1)
     assert (
         "with search.recompute=true about" in outcome.err

@@ -62,7 +62,8 @@ def test_candidates_cost_about_the_same_and_the_costs_are_distributed_as_those_o
 def test_of_a_lone_architecture_in_its_bucket_there_is_one_candidate(space, monkeypatch):
     """It is then trained, whatever its loss is; the sampler does not search for ever."""
     monkeypatch.setattr("supernet.samplers.attentive.TRIES", 50)
-    sampler = begun(Attentive(buckets=10**9), space)
+    sampler = begun(Attentive(), space)
+    sampler.buckets = 10**9  # more than the setting allows
     least, others = sampler.budget.smallest("madds"), sampler.budget.largest("madds")
     draws = iter([least])
     sampler.budget.random = lambda rng: next(draws, others)

@@ -186,7 +186,8 @@ def test_uniform_paths_are_uniform_over_the_valid_architectures(space):
     """Chi-squared over all valid in-edges of a node, found by brute force, and for the independence
     of two nodes.
     """
-    sampler = begun(Uniform(paths=6000), space)
+    sampler = begun(Uniform(), space)
+    sampler.paths = 6000  # more than the setting allows
     drawn = sampler.mixtures({}, 0.0, judged)
     for group in space.groups:
         table = np.array(

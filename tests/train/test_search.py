@@ -315,7 +315,7 @@ def test_a_learner_of_a_policy_reports_its_reward_and_entropy_and_no_logits(spac
 
 class Sealed:
     """Test images that nothing may read while they are sealed. After that, it counts how often they
-    are read.
+    are read. Their checksum may be computed, because it says nothing about what is in them.
     """
 
     def __init__(self, images):
@@ -325,7 +325,7 @@ class Sealed:
         return len(self.images)
 
     def __getattr__(self, name):
-        assert self.open, f"the test set's {name} was read"
+        assert self.open or name == "fingerprint", f"the test set's {name} was read"
         self.streams += name == "stream"
         return getattr(self.images, name)
 
