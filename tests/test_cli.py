@@ -272,12 +272,13 @@ def test_cfg_prints_what_hydra_prints(tmp_path, capsys):
 
 def test_check_tries_everything_and_writes_nothing(tmp_path):
     # the command may stand anywhere
-    outcome = supernet("space=darts", "check", "size=tiny", "memory=check", cwd=tmp_path)
+    words = ("method=spos", "check", "size=tiny", "memory=check")
+    outcome = supernet(*words, cwd=tmp_path)
     assert (outcome.code, outcome.err) == (0, "")
     assert outcome.out.rstrip().endswith("all is well")
     for word in (
         "images of shape (1, 8, 8)",
-        "darts",
+        "nb201",
         "weights",
         "memory: about",
         "the largest batch that fits is 719",

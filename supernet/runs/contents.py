@@ -1,5 +1,6 @@
 """Is the data what it was? What a run was begun with, compared with what is there now."""
 
+from supernet.config import paths
 from supernet.errors import UserError
 from supernet.runs.folder import State
 from supernet.runs.setup import CHANGE_NOTHING, SOURCE, Contents, Setup
@@ -19,6 +20,8 @@ def require_same_content(
         UserError: a file, or the data set, that results depend on has changed since.
     """
     now = setup.contents
+    for before in (parent.contents if parent is not None else None, state.contents):
+        keep_what_is_gone(setup, before or {})
     for remark in setup.data.remarks:
         progress.message(f"data: {remark}")
     for name in changed(state.contents or {}, now):
@@ -36,6 +39,17 @@ def require_same_content(
             )
     recorded, state.contents = state.contents, now
     return recorded != now
+
+
+def keep_what_is_gone(setup: Setup, before: Contents) -> None:
+    """Adds to the setup's contents what it knows ``before`` of files that are not there any more.
+
+    A run has taken from such a file what it needs, so that its keys stay what they were.
+    """
+    named = dict(paths(setup.settings))
+    for name, known in before.items():
+        if name not in setup.contents and named.get(name) == known["setting"]:
+            setup.contents[name] = known
 
 
 def changed(before: Contents, now: Contents) -> list[str]:

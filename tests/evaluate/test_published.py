@@ -152,5 +152,5 @@ def test_a_damaged_table_is_one_line_or_says_what_it_said(how, compression, tmp_
 def test_another_kind_of_file_is_one_line(tmp_path):
     np.save(tmp_path / "one.npy", FIGURES)
     for path in (tmp_path / "one.npy", tmp_path, tmp_path / "nowhere.npz"):
-        with pytest.raises(UserError, match="holds a single array"):
+        with pytest.raises(UserError, match=r"single array|not a readable|no such file"):
             read_published("study.published", path, "test")

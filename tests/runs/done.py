@@ -15,6 +15,19 @@ SEARCHED = {
 }
 
 
+# what a checkpoint holds beside the key
+CHECKPOINT = {
+    "step": 1,
+    "sums": {},
+    "counts": {},
+    "seconds": 0.0,
+    "peak_memory_bytes": 0,
+    "parts": {},
+    "state": {},
+    "tracker": {},
+}
+
+
 def trained(text):
     """The result of the training of an architecture."""
     return {

