@@ -369,6 +369,37 @@ def test_a_damaged_checkpoint_is_one_line(kind, work):
     assert not faults, f"{len(faults)} of {tried}: " + "; ".join(faults[:10])
 
 
+@pytest.mark.parametrize("kind", ["search/0", "retrain/0"])
+def test_a_state_of_an_optimizer_of_another_shape_is_one_line(kind, work):
+    """A finished stage makes no step in which torch would find it."""
+    content, tried = torch.load(work.checkpoints.path(kind)), 0
+    for path in tensors_of_optimizers(content):
+        tried += 1
+        wrong = changed_tree(content, path, at(content, path).repeat_interleave(2, 0))
+        with pytest.raises(UserError, match=r"does not fit.*of an optimiser") as caught:
+            work.checkpoints.restore(fresh_stage(work, kind), wrong)
+        assert "\n" not in str(caught.value)
+    assert tried > 3
+
+
+def tensors_of_optimizers(content):
+    """The places of some of the tensors that optimisers keep for each weight."""
+    for path, optimizer in found_optimizers(content["state"], ("state",)):
+        for number, state in list(optimizer["state"].items())[:5]:
+            for name, value in state.items():
+                if isinstance(value, torch.Tensor) and value.ndim:
+                    yield (*path, "state", number, name)
+
+
+def found_optimizers(tree, path):
+    if isinstance(tree, dict):
+        if "param_groups" in tree:
+            yield path, tree
+        else:
+            for name, part in tree.items():
+                yield from found_optimizers(part, (*path, name))
+
+
 def fresh_stage(work, kind):
     if kind == "search/0":
         return search_stage(work.setup, work.budget, key=work.key(searches(work.setup)[0]))

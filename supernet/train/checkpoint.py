@@ -6,7 +6,7 @@ loop decides when to write one.
 
 import time
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -114,6 +114,8 @@ class Checkpoints:
         try:
             require_kind(saved["state"], stage.state_dict(), "state")
             stage.load_state_dict(saved["state"])
+            for optimizer in optimizers_in(stage):
+                require_fitting(optimizer)
             step, done = saved["step"], getattr(stage, "done", saved["step"])
             if step > stage.steps or step != done:
                 raise ValueError(f"it is at step {step} of {stage.steps}, and has done {done}")
@@ -141,6 +143,24 @@ class Checkpoints:
         ):
             raise UserError(f"checkpoint {self.path(stage)} is damaged (no weights); restore it")
         return found
+
+
+def optimizers_in(stage: Any) -> Iterator[torch.optim.Optimizer]:
+    """Yields the optimisers of a stage and of its parts, such as its learner."""
+    for part in (stage, *vars(stage).values()):
+        values = vars(part).values() if hasattr(part, "__dict__") else ()
+        yield from (value for value in values if isinstance(value, torch.optim.Optimizer))
+
+
+def require_fitting(optimizer: torch.optim.Optimizer) -> None:
+    """Raises a ValueError unless the state of each weight, such as its momentum, has its shape.
+    Torch would only say so in the next step.
+    """
+    for weight, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, torch.Tensor) and value.ndim and value.shape != weight.shape:
+                shapes = f"{list(value.shape)} for a weight of {list(weight.shape)}"
+                raise ValueError(f"{name} of an optimiser has the shape {shapes}")
 
 
 def require_kind(saved: Any, fresh: Any, where: str) -> None:
