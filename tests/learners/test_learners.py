@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from supernet.cost.budget import Budget
+from supernet.errors import UserError
 from supernet.learners.fixed import Fixed
+from supernet.learners.learner import require_warmups
 from supernet.randomness import Streams
 from supernet.samplers.policy import Policy
 from tests.compare import identical
@@ -85,3 +87,12 @@ def chance(learner) -> Streams:
 def test_fixed_has_no_step():
     with pytest.raises(NotImplementedError):
         Fixed().step(None)
+
+
+@pytest.mark.parametrize(
+    "warmup", [[0.7, 0.3], [0.3, 0.3], [-0.1, 0.3], [0.5, 1.5], [0.3], [0, 0.3, 0.5], 0.3, "ab"]
+)
+def test_a_warmup_is_a_pair_of_rising_shares_of_the_search(warmup):
+    require_warmups([[0, 0.3], [0.5, 1.0]])
+    with pytest.raises(UserError, match=r"^learner\.warmups: "):
+        require_warmups([[0, 0.3], warmup])

@@ -252,6 +252,22 @@ def test_the_adversary_finds_a_worse_mixture_than_chance(noise):
     )
 
 
+def test_the_adversary_takes_steps_of_two_epsilon_over_their_number():
+    """The worst weight of one option lies inside the cube: the last of many small steps ends beside
+    it, within a step. Large steps would jump from one side of the cube to the other.
+    """
+    epsilon, steps, worst = 0.05, 50, 0.2 + 0.02
+    perturbation = WeightPerturbation("adversarial", start=epsilon, end=epsilon)
+    perturbation.steps = steps
+    sampler = modified(Softmax(), perturbation, space=SPACES["nb201"]())
+
+    def distance(mixture):
+        return -(mixture["edges"].weights[:, 0] - worst).abs().sum()
+
+    (mixture,) = sampler.mixtures({"edges": torch.zeros(6, 5)}, 0.5, distance)
+    assert -distance(mixture) / 6 < 2 * (2 * epsilon / steps)
+
+
 def test_the_logits_learn_on_the_mixture_as_it_is(noise):
     space = SPACES["nb201"]()
     sampler = modified(Softmax(), WeightPerturbation(), space=space)
@@ -462,9 +478,10 @@ def test_nothing_to_modify_is_one_line(search_stage):
             UserError, match="the space nb201 has no skip option; leave this modifier out"
         ):
             modifier.begin(space, None)
-    space.sums = lambda group: []
-    with pytest.raises(UserError, match="no node of the space nb201 has several in-edges"):
-        EdgeNormalisation().begin(space, None)
+    for nodes in ([], [[0], [1]]):  # no node, and nodes with one in-edge each
+        space.sums = lambda group, nodes=nodes: nodes
+        with pytest.raises(UserError, match="no node of the space nb201 has several in-edges"):
+            EdgeNormalisation().begin(space, None)
     assert Fixed().rests(0.5) is False and Choice.path([0]).weights is None
 
 
