@@ -270,7 +270,9 @@ def test_cfg_prints_what_hydra_prints(tmp_path, capsys):
     assert supernet(*words, cwd=tmp_path).out == capsys.readouterr().out != ""
 
 
-def test_check_tries_everything_and_writes_nothing(tmp_path):
+def test_check_tries_everything_and_writes_nothing(tmp_path, monkeypatch):
+    """What a trial of the memory measures is tested in ``tests/cost/test_memory.py``."""
+    monkeypatch.setattr("supernet.cost.memory.tried", lambda *arguments: 2**28 + 2**21)
     # the command may stand anywhere
     words = ("method=spos", "check", "size=tiny", "memory=check")
     outcome = supernet(*words, cwd=tmp_path)

@@ -18,6 +18,7 @@ from tests.compare import identical
 
 RUN = [*TINY, "tracker=none", "search.supernets=2", "checkpoint.every_seconds=0.02"]
 CLOCK = {"seconds", "total_seconds", "peak_memory_bytes", "parts", "git_commit"}
+SHOWN = {"search/0": "supernet 1 of 2", "search/1": "supernet 2 of 2"}  # names on the screen
 NAMES = ["search/0", "search/1", "random/0", "random/1", "retrain/0", "retrain/1"]
 
 
@@ -67,46 +68,46 @@ def test_the_same_bits_as_one_after_the_other(whole, tmp_path):
     outcome = waited(process("retrain", *line, cwd=tmp_path))
     assert (outcome.code, outcome.err) == (0, "")
     assert_same(folder, whole)
-    for name in ("supernet 1 of 2", "supernet 2 of 2", *NAMES[2:]):
-        assert f"{name}: step " in outcome.out
+    for name in NAMES:
+        assert f"{SHOWN.get(name, name)}: step " in outcome.out
     assert wandb_rows(folder) == as_wandb(read_rows(folder / "metrics.jsonl"))
 
 
-def test_killed_with_several_at_once_it_goes_on_to_the_same_bits(whole, tmp_path):
-    """It is killed twice. A resume does only what is missing."""
+def kill(pid):
+    """As an operating system does that has no memory left."""
+    os.kill(pid, signal.SIGKILL)
+
+
+def terminate(pid):
+    """SIGTERM reaches the main process alone."""
+    os.kill(pid, signal.SIGTERM)
+
+
+def interrupt(pid):
+    """Ctrl-C reaches every process of the terminal."""
+    os.killpg(pid, signal.SIGINT)
+
+
+def test_killed_and_stopped_with_several_at_once_it_goes_on_to_the_same_bits(whole, tmp_path):
+    """A stop says how to go on, and a resume does only what is missing."""
     folder, rng = tmp_path / "run", random.Random(0)
     line = ["retrain", *RUN, "jobs=2", f"hydra.run.dir={folder}"]
-    for wanted in (1, 4):
+    for wanted, end in ((0, terminate), (1, kill), (4, interrupt)):
         child = process(*line, cwd=tmp_path)
-        while len(finished_jobs(folder)) < wanted or not (folder / "state.json").exists():
+        while len(finished_jobs(folder)) < wanted or not list(folder.glob("checkpoints/*.pt")):
             assert child.poll() is None, child.communicate()
             time.sleep(0.01)
-        time.sleep(rng.uniform(0, 0.5))
-        os.kill(child.pid, signal.SIGKILL)
-        child.communicate()
+        time.sleep(rng.uniform(0, 0.3))
+        end(child.pid)
+        outcome = waited(child)
         line = ["retrain", f"from={folder}"]
+        if end is not kill:
+            number = signal.SIGTERM if end is terminate else signal.SIGINT
+            assert (outcome.code, outcome.err) == (128 + number, "")
+            said = outcome.out.partition("go on with: supernet ")[2].splitlines()[0]
+            assert shlex.split(said) == line
     before = finished_jobs(folder)
     outcome = waited(process(*line, cwd=tmp_path))
     assert (outcome.code, outcome.err) == (0, "")
-    assert not [name for name in before if f"{name}: step" in outcome.out]
-    assert_same(folder, whole)
-
-
-def test_stopped_with_several_at_once_it_says_how_to_go_on(whole, tmp_path):
-    """SIGTERM reaches only the main process. Ctrl-C reaches every process of the terminal."""
-    folder = tmp_path / "run"
-    line = ["retrain", *RUN, "jobs=2", f"hydra.run.dir={folder}"]
-    for number, stop in ((signal.SIGTERM, os.kill), (signal.SIGINT, os.killpg)):
-        before = set((folder / "checkpoints").glob("*.pt"))
-        child = process(*line, cwd=tmp_path)
-        while not set((folder / "checkpoints").glob("*.pt")) - before:
-            assert child.poll() is None
-            time.sleep(0.01)
-        stop(child.pid, number)
-        outcome = waited(child)
-        assert (outcome.code, outcome.err) == (128 + number, "")
-        command = outcome.out.partition("go on with: supernet ")[2].splitlines()[0]
-        line = shlex.split(command)
-    outcome = waited(process(*line, cwd=tmp_path))
-    assert (outcome.code, outcome.err) == (0, "")
+    assert not [name for name in before if f"{SHOWN.get(name, name)}: step" in outcome.out]
     assert_same(folder, whole)
