@@ -80,3 +80,21 @@ def test_the_installed_command_works_from_another_folder(installed, tmp_path):
     found = json.loads(results.read_text())
     assert found["search"]["steps"] == 10
     assert found["environment"]["git_commit"] is None
+
+
+def test_a_worker_that_is_lost_ends_the_tests_with_a_failure(tmp_path):
+    """With the project's own settings of pytest. The other tests do not wait for it."""
+    (tmp_path / "test_lost.py").write_text(
+        "import os, pytest\n\n"
+        "@pytest.mark.parametrize('number', range(8))\n"
+        "def test_lost(number):\n    os.abort()\n"
+    )
+    command = [sys.executable, "-m", "pytest", "-c", str(ROOT / "pyproject.toml")]
+    found = subprocess.run(
+        [*command, f"--rootdir={tmp_path}", str(tmp_path)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert found.returncode != 0 and "crashed" in found.stdout
