@@ -36,11 +36,11 @@ FLAGS = ("-O3", "-fno-math-errno", "-shared", "-fPIC", "-fopenmp")
 @cache
 def library() -> ctypes.CDLL | None:
     """The compiled kernels, or ``None`` without a compiler, if it failed, or if switched off."""
-    compiler = shutil.which("gcc") or shutil.which("cc")
-    if os.environ.get("SUPERNET_NATIVE") == "0" or compiler is None:
+    found = found_compiler()
+    if found is None:
         return None
     try:
-        return ctypes.CDLL(str(built(compiler)))
+        return ctypes.CDLL(str(built(found)))
     except (OSError, subprocess.SubprocessError) as error:
         warnings.warn(
             f"the C kernels of {SOURCES[0].parent} were not built, and steps take several times "
@@ -50,6 +50,13 @@ def library() -> ctypes.CDLL | None:
             stacklevel=2,
         )
         return None
+
+
+def found_compiler() -> str | None:
+    """The C compiler; ``None`` if there is none, or if the kernels are switched off."""
+    if os.environ.get("SUPERNET_NATIVE") == "0":
+        return None
+    return shutil.which("gcc") or shutil.which("cc")
 
 
 def kernels() -> ctypes.CDLL:

@@ -7,12 +7,18 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
+import pytest
 import torch
 from torch import Tensor
 
-from supernet.ops.fast.native import is_bfloat16
+from supernet.ops.fast.native import found_compiler, is_bfloat16
 from supernet.ops.fast.rows import GRAMS, Grams, Terms
 from supernet.ops.fast.rows import products as kernel
+
+# Where there is a compiler that fails, the tests of the kernels fail, and are not skipped.
+compiled = pytest.mark.skipif(
+    found_compiler() is None, reason="no C compiler, or SUPERNET_NATIVE=0"
+)
 
 
 class Sum(NamedTuple):

@@ -5,8 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from supernet.ops.fast.depthwise import DepthwiseMaker
-from supernet.ops.fast.native import library
-from tests.ops.fast.sums import Sum, arguments_of
+from tests.ops.fast.sums import Sum, arguments_of, compiled
 
 # the first two are alike, and torch runs them as one wide convolution
 SIZES, DILATIONS = (3, 3, 5, 3, 5), (1, 1, 1, 2, 2)
@@ -19,7 +18,6 @@ CLOSE = {
     torch.float32: dict(rtol=1e-4, atol=1e-4),
     torch.bfloat16: dict(rtol=2**-7, atol=1e-4),  # 2^-8 is half of the last place
 }
-compiled = pytest.mark.skipif(library() is None, reason="no C compiler here")
 
 
 def case(channels, height, width, shared, noise, dtype=torch.float32):

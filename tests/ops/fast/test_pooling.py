@@ -3,11 +3,10 @@
 import pytest
 import torch
 
-from supernet.ops.fast.native import library
 from supernet.ops.fast.pooling import PoolingMaker
-from tests.ops.fast.sums import Sum, arguments_of
+from tests.ops.fast.sums import Sum, arguments_of, compiled
 
-pytestmark = pytest.mark.skipif(library() is None, reason="no C compiler here")
+pytestmark = compiled
 NAMES = ("max", "avg"), ("max",), ("avg",)
 
 

@@ -5,9 +5,8 @@ import torch
 from torch import nn
 
 from supernet.ops import DilConv, Pool, ReLUConvBN, SepConv
-from supernet.ops.fast.combination import Combination
 from supernet.ops.fast.program import Program
-from supernet.ops.fast.wiring import Term
+from supernet.ops.fast.wiring import Term, Wiring
 
 CPU = torch.device("cpu")
 OPERATIONS = {
@@ -50,6 +49,4 @@ def test_starts_alone_can_be_asked_for_their_gradient(noise):
 def test_an_image_is_not_normed_in_two_ways():
     conv, norms = nn.Conv2d(4, 4, 1, bias=False), [nn.BatchNorm2d(4) for _ in range(2)]
     with pytest.raises(ValueError, match="give them twice"):
-        Combination(
-            [Term(0, 0, conv, norms[0], 0, 0), Term(0, 0, None, norms[1], 0, 1)], [None], 1, CPU
-        )
+        Wiring([Term(0, 0, conv, norms[0], 0, 0), Term(0, 0, None, norms[1], 0, 1)], [None], 1, CPU)
