@@ -50,22 +50,14 @@ from torch import Tensor
 from supernet.ops.fast.compiled import Combined
 from supernet.ops.fast.formula import combined_by_torch
 from supernet.ops.fast.native import supported
-from supernet.ops.fast.wiring import Maker, Term, Wiring
+from supernet.ops.fast.wiring import Wiring
 
 
 class Combination:
     """The sum, for each target, of the terms that are added to it; see :class:`Wiring`."""
 
-    def __init__(
-        self,
-        terms: Sequence[Term],
-        makers: Sequence[Maker | None],
-        targets: int,
-        device: torch.device,
-        stacked: bool = False,
-        recompute: bool = False,
-    ):
-        self.wiring = Wiring(terms, makers, targets, device, stacked, recompute)
+    def __init__(self, wiring: Wiring):
+        self.wiring = wiring
 
     def __call__(
         self,

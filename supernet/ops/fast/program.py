@@ -18,7 +18,7 @@ from supernet.ops.fast.combination import Combination
 from supernet.ops.fast.depthwise import DepthwiseMaker
 from supernet.ops.fast.native import bfloat16_is_faster
 from supernet.ops.fast.pooling import POOLINGS, PoolingMaker
-from supernet.ops.fast.wiring import Maker, Term
+from supernet.ops.fast.wiring import Maker, Term, Wiring
 
 
 class Link(NamedTuple):
@@ -133,12 +133,14 @@ class Program:
             ]
             between = [
                 Combination(
-                    [Term(0, k, *link.ends, k, k) for k, link in enumerate(depth)],
-                    [maker],
-                    len(depth),
-                    device,
-                    stacked=True,
-                    recompute=recompute,
+                    Wiring(
+                        [Term(0, k, *link.ends, k, k) for k, link in enumerate(depth)],
+                        [maker],
+                        len(depth),
+                        device,
+                        stacked=True,
+                        recompute=recompute,
+                    )
                 )
                 for depth, maker in zip(depths[:-1], each[:-1], strict=True)
             ]
@@ -149,7 +151,7 @@ class Program:
             ]
             makers.append(each[-1])
         targets = 1 + max(target for target, _ in operations)
-        self.last = Combination(terms, makers, targets, device, recompute=recompute)
+        self.last = Combination(Wiring(terms, makers, targets, device, recompute=recompute))
 
     def run(
         self,
