@@ -190,11 +190,9 @@ class Run:
 
     def report(self) -> Path:
         """Writes ``report.html`` from what the folder holds."""
-        from supernet.report.page import write_report  # matplotlib takes a second to import
-
         self.state.require_there()
-        write_json(self.state.folder / "results.json", self.results())
-        return write_report(self.state.folder)
+        write_results(self.setup, self.state)
+        return page_of(self.state.folder)
 
     def results(self) -> dict[str, Any]:
         """Every figure so far, in the form of ``results.json``."""
@@ -255,7 +253,19 @@ class Run:
         self.state.require_there()
         self.state.stages[job.name] = {"key": self.work.key(job), "result": result}
         self.state.write()
-        write_json(self.state.folder / "results.json", self.results())
+        write_results(self.setup, self.state)
+
+
+def write_results(setup: Setup, state: State) -> None:
+    """Writes ``results.json``: every figure of a run so far."""
+    write_json(state.folder / "results.json", results(setup, state))
+
+
+def page_of(folder: Path) -> Path:
+    """Writes ``report.html`` from the files in ``folder``."""
+    from supernet.report.page import write_report  # matplotlib takes a second to import
+
+    return write_report(folder)
 
 
 def plan_of(setup: Setup) -> str:
@@ -281,8 +291,6 @@ def report(setup: Setup, folder: Path) -> Path:
     Another process may be writing to the folder at this time. Then it also keeps ``results.json``
     up to date.
     """
-    from supernet.report.page import write_report  # matplotlib takes a second to import
-
     with suppress(InUse), held(folder):
-        write_json(folder / "results.json", results(setup, State.read(folder)))
-    return write_report(folder)
+        write_results(setup, State.read(folder))
+    return page_of(folder)

@@ -103,10 +103,9 @@ def run(
     # a latency that is measured beside other runs is that of a busy machine
     measures = any(config.budget.measures for config in cells.values())
     at_once = executor.workers > 1 and len(cells) > 1 and not measures
+    parents = {name: parent_of(parent, name) for name in cells}
     jobs = [
-        StudyRun(
-            name, dataclasses.asdict(config), parent_of(parent, name), None if at_once else executor
-        )
+        StudyRun(name, dataclasses.asdict(config), parents[name], None if at_once else executor)
         for name, config in cells.items()
     ]
     done: dict[str, Row] = {}
@@ -116,8 +115,8 @@ def run(
         failures[job.name] = line
         progress.message(f"{job.name} failed: {line}")
 
-    for name in cells:  # so that a run that has not begun yet remembers its parent
-        if (before := parent_of(parent, name)) is not None:
+    for name, before in parents.items():  # so a run that has not begun remembers its parent
+        if before is not None:
             State.begin(folder / name, Path(before))
     work = Work(first, State(folder), progress, stop)
     (executor if at_once else Here()).run(
