@@ -171,7 +171,7 @@ def _differentiable(ctx: Any, gradients: Sequence[Tensor]) -> list[Tensor | None
         inputs = [tensor for tensor, want in zip(saved, wanted, strict=True) if want]
         if not inputs:
             return [None] * len(wanted)
-        sums, _ = formula(wiring, small, sources)
+        sums = formula(wiring, small, sources)
     given = (gradients[0] if wiring.stacked else torch.stack(list(gradients))).to(sums.dtype)
     found = iter(
         torch.autograd.grad(sums, inputs, given, create_graph=True, materialize_grads=True)

@@ -9,11 +9,10 @@ gradients of the results.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate, groupby
+from itertools import accumulate
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from supernet.ops.fast.native import Numbers, address, addresses, is_bfloat16, kernels, numbers
 from supernet.ops.fast.rows import SumArguments
@@ -44,38 +43,6 @@ class DepthwiseMaker:
     def weights(self) -> int:
         """The number of weight tensors."""
         return len(self.dilations)
-
-    @staticmethod
-    def supported(weights: Sequence[Tensor]) -> bool:
-        """Whether the C++ kernels have convolutions with such ``weights``."""
-        return all(weight.shape[-1] in SIZES for weight in weights)
-
-    def by_torch(self, x: Tensor, weights: Sequence[Tensor]) -> Tensor:
-        """The results [K, B, H', W', C]. Neighbours of one size and dilation are one wide
-        convolution.
-        """
-        x, results, start = x.to(weights[0].dtype), [], 0
-        x = F.relu(x) if self.rectify else x
-        shared, batch, height, width, channels = x.shape
-        for (size, dilation), run in groupby(
-            (w.shape[-1], d) for w, d in zip(weights, self.dilations, strict=True)
-        ):
-            end = start + len(list(run))
-            some = x if shared == 1 else x[start:end]
-            # The channels of all images of the run, one image after the other.
-            image = some.permute(1, 0, 4, 2, 3).reshape(batch, -1, height, width)
-            # If the images are shared, each channel has several kernels, one after the other.
-            weight = torch.stack(list(weights[start:end]), dim=1 if shared == 1 else 0)
-            weight, padding = weight.flatten(0, 1), size // 2 * dilation
-            out = F.conv2d(
-                image, weight, None, self.stride, padding, dilation, groups=image.shape[1]
-            )
-            apart = (channels, end - start) if shared == 1 else (end - start, channels)
-            out = out.unflatten(1, apart)
-            order = (2, 0, 3, 4, 1) if shared == 1 else (1, 0, 3, 4, 2)
-            results.append(out.permute(order))
-            start = end
-        return torch.cat(results)
 
     def forward(
         self,

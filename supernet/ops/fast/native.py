@@ -20,10 +20,11 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from supernet.ops.fast.kept import kept
 
@@ -49,8 +50,10 @@ THREADS = (("-fopenmp",), ())
 # --- what the kernels are: see the sources
 
 NUMBER, FACTOR, POINTER = ctypes.c_long, ctypes.c_float, ctypes.c_void_p
-SUMS = [POINTER] * 4  # where the terms of each sum begin, their rows, their matrices, their kinds
-SIGNATURES: dict[str, list[type]] = {
+SUMS: list[type] = [
+    POINTER
+] * 4  # where the terms of each sum begin, their rows, their matrices, their kinds
+SIGNATURES: dict[str, list[Any]] = {
     "products": [POINTER] * 3 + SUMS + [NUMBER] * 5,
     "grams": [POINTER] * 4 + [NUMBER, FACTOR] + [NUMBER] * 3,
     "forward": [POINTER] * 9 + [NUMBER],
@@ -166,21 +169,32 @@ def reason(error: Exception) -> str:
     return f"{where}: {first.strip()}" if first else where
 
 
+def reachable(x: Tensor) -> bool:
+    """Whether there are kernels, and they can read ``x``: its values are in the memory of this
+    machine. (A tensor of a subclass may have no values.)
+    """
+    here = x.is_cpu and type(x) in (Tensor, nn.Parameter)
+    return here and library() is not None and tried()
+
+
+@cache
+def tried() -> bool:
+    """Whether the kernels have passed their trial (:mod:`supernet.ops.fast.trial`)."""
+    from supernet.ops.fast.trial import passed  # which runs the kernels, so that it imports this
+
+    return passed()
+
+
 def supported(x: Tensor) -> bool:
-    """Whether the kernels can read images like ``x``."""
-    return x.dtype == torch.float32 and x.is_cpu and library() is not None
+    """Whether the kernels can read images like ``x`` as they are."""
+    return x.dtype == torch.float32 and reachable(x)
 
 
 def bfloat16_is_faster(x: Tensor) -> bool:
     """Whether the kernels multiply the pixels of images like ``x`` [B, C, H, W] faster in bfloat16
     than in float32: the processor has AMX, and the channels fill its tiles.
     """
-    return (
-        x.is_cpu
-        and x.shape[1] % 16 == 0
-        and library() is not None
-        and bool(kernels().multiplies_halves())
-    )
+    return reachable(x) and x.shape[1] % 16 == 0 and bool(kernels().multiplies_halves())
 
 
 # --- arguments of the kernels

@@ -1,9 +1,9 @@
 """The 3×3 max and average poolings of one image as one call, and their gradient.
 
-``pooling.cpp`` reads the image once for both, and computes the moments of the results while these are
-in the cache. In backward it computes the sums of products that are the gradients of both results,
-an image at a time, and adds up what follows for the image. It stores no indices of maxima: it finds
-the maxima again.
+``pooling.cpp`` reads the image once for both, and computes the moments of the results while these
+are in the cache. In backward it computes the sums of products that are the gradients of both
+results, an image at a time, and adds up what follows for the image. It stores no indices of maxima:
+it finds the maxima again.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,6 @@ from torch import Tensor
 
 from supernet.ops.fast.native import Numbers, address, is_bfloat16, kernels, numbers
 from supernet.ops.fast.rows import SumArguments
-from supernet.ops.pool import pooled
 
 POOLINGS = ("max", "avg")
 
@@ -40,23 +39,6 @@ class PoolingMaker:
     def weights(self) -> int:
         """The number of weight tensors."""
         return 0
-
-    @staticmethod
-    def supported(weights: Sequence[Tensor]) -> bool:
-        """Whether the C++ kernels have these poolings: they do."""
-        return True
-
-    def by_torch(self, x: Tensor, weights: Sequence[Tensor]) -> Tensor:
-        """Images [1, B, H, W, C] into [K, B, H', W', C].
-
-        Each pooling permutes for itself: the order in which torch adds up gradients depends on it.
-        """
-        return torch.stack(
-            [
-                pooled(x[0].permute(0, 3, 1, 2), name, self.stride).permute(0, 2, 3, 1)
-                for name in self.names
-            ]
-        )
 
     def forward(
         self,

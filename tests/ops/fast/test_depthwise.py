@@ -5,6 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from supernet.ops.fast.depthwise import DepthwiseMaker
+from supernet.ops.fast.formula import made_by_torch
 from tests.ops.fast.sums import Sum, arguments_of, compiled
 
 # the first two are alike, and torch runs them as one wide convolution
@@ -86,7 +87,7 @@ def test_results_moments_and_gradients_are_those_of_convolutions(
     slope = torch.randn(expected.shape, generator=noise).to(dtype)
     wanted = torch.autograd.grad(expected, [images, *weights], slope.float())
     if how == "torch":
-        result = maker.by_torch(images, weights)
+        result = made_by_torch(maker, images, weights)
         found = torch.autograd.grad(result, [images, *weights], slope)
     else:
         result, second, first = moments(images, weights, maker, dtype)
@@ -110,7 +111,7 @@ def test_bits_do_not_depend_on_the_number_of_threads(noise):
     images, weights = case(16, 8, 8, True, noise)
     found, threads, maker = [], torch.get_num_threads(), DepthwiseMaker(1, DILATIONS)
     try:
-        for count in (1, 2, 3):
+        for count in (1, 2, 3, 12):
             torch.set_num_threads(count)
             result = moments(images, weights, maker)
             found.append([*result, *gradients(images, weights, maker, result[0])])

@@ -37,8 +37,8 @@ def test_without_a_compiler_there_are_no_kernels(missing, monkeypatch, tmp_path)
         compiler.chmod(0o755)
         monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
         line = (
-            f"fast were not built.*{re.escape(str(compiler))} exited with 1: depthwise.cpp:3:7: error: expected a "
-            "friend; .*SUPERNET_NATIVE=0 .*the kernels$"
+            f"fast were not built.*{re.escape(str(compiler))} exited with 1: "
+            "depthwise.cpp:3:7: error: expected a friend; .*SUPERNET_NATIVE=0 .*the kernels$"
         )
         warned = pytest.warns(RuntimeWarning, match=line)
     try:
