@@ -45,6 +45,18 @@ def test_the_trial_draws_nothing_from_the_generator_of_torch():
     assert torch.equal(torch.get_rng_state(), before)
 
 
+@compiled
+@pytest.mark.parametrize(
+    "context",
+    [torch.no_grad, torch.inference_mode, lambda: torch.autocast("cpu", torch.bfloat16)],
+    ids=["no_grad", "inference_mode", "autocast"],
+)
+def test_the_first_step_may_be_inside_of_any_context(context):
+    native.tried.cache_clear()
+    with context():
+        assert program.runs_at_once(torch.zeros(1, 4, 3, 3))
+
+
 HUGE = 2**50
 NOTHING = native.numbers([0] * 16)
 CALLS = {  # so many channels have no place in any memory, and there are no images
