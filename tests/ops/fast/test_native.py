@@ -53,6 +53,8 @@ def test_without_a_compiler_there_are_no_kernels(missing, monkeypatch, tmp_path)
 
 RECORDING = """#!/bin/sh
 [ "$1" = --version ] && exec echo compiler of this test
+refused=none
+case "$*" in *$refused*) echo "error: unsupported option '$refused'" >&2; exit 1;; esac
 options="$*"
 while [ "$1" != -o ]; do shift; done
 echo "$options" > "$2"
@@ -75,6 +77,15 @@ def test_they_are_compiled_for_the_processor_that_is_asked_for(monkeypatch, tmp_
         assert f"-march={march} " in libraries[march].read_text()
     assert libraries["native"] != libraries["x86-64-v3"]
     assert len(list(tmp_path.rglob("*.so"))) == 2
+
+
+def test_a_compiler_without_openmp_makes_kernels_for_one_thread(monkeypatch, tmp_path):
+    compiler = tmp_path / "clang++"
+    compiler.write_text(RECORDING.replace("=none", "=-fopenmp"))
+    compiler.chmod(0o755)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    options = built(str(compiler)).read_text()
+    assert "-O3" in options and "-fopenmp" not in options
 
 
 # --- the cache: what is loaded is what was compiled, by this user
