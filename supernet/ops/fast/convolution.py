@@ -3,44 +3,65 @@
 On a CPU torch's own gradients of 5×5 or dilated depthwise convolutions take five to twenty times as
 long as the convolution itself; the kernels take about twice as long. The convolution itself is
 torch's, which is as fast.
+
+The sum S of ``gradient * convolution(x, weight)`` over all values is linear in each of the three.
+The result of a convolution, and its two gradients, are the derivatives of S with respect to one of
+the three. The gradients of these derivatives are again such derivatives. So one function computes
+all of them, as often as a gradient is differentiated again.
 """
 
-from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from supernet.ops.fast.depthwise import SIZES, DepthwiseMaker
-from supernet.ops.fast.multilinear import Derivative
 from supernet.ops.fast.native import supported
 from supernet.ops.fast.rows import Terms
 
+RESULT, IMAGE, WEIGHT = range(3)  # with respect to which of (gradient, x, weight)
 GIVEN = Terms([[((0, 0), 0, False)]])  # the gradient as it is: times a diagonal of ones
 
 
-@dataclass(frozen=True)
-class Convolution:
-    """The sum of ``gradient * convolution(x, weight)``: of the gradient [B, C, H', W'], images
-    [B, C, H, W] and the weight [C, 1, k, k] (:mod:`supernet.ops.fast.multilinear`).
+class Derivative(torch.autograd.Function):
+    """The derivative of S with respect to ``which`` of the gradient [B, C, H', W'], the images
+    [B, C, H, W] and the weight [C, 1, k, k]. Its place among the tensors holds any tensor of its
+    shape.
     """
 
-    stride: int
-    dilation: int
+    @staticmethod
+    def forward(ctx: Any, maker: DepthwiseMaker, which: int, *tensors: Tensor) -> Tensor:
+        ctx.maker, ctx.which = maker, which
+        ctx.save_for_backward(*tensors)
+        return derivative(maker, which, *tensors)
 
-    def derivative(self, which: int, gradient: Tensor, x: Tensor, weight: Tensor) -> Tensor:
-        if which == 0:
-            return convolved(x, weight, self.stride, self.dilation)
-        gradient, x = (one.permute(0, 2, 3, 1).contiguous() for one in (gradient, x))
-        ones, zeros = weight.new_ones(len(weight)), weight.new_zeros(len(weight))
-        sums = zeros.data_ptr(), *GIVEN.at([gradient.data_ptr()], 0, ones.data_ptr())
-        maker = DepthwiseMaker(self.stride, (self.dilation,), rectify=False)
-        of_x, of_weight = maker.backward(x[None], [weight], sums, 0, which == 1, which == 2)
-        if which == 2:
-            assert of_weight is not None  # it was asked for
-            return of_weight
-        assert of_x is not None
-        return of_x[0].permute(0, 3, 1, 2)
+    @staticmethod
+    def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:
+        tensors = list(ctx.saved_tensors)
+        tensors[ctx.which] = slopes[0]
+        return (
+            None,
+            None,
+            *(
+                Derivative.apply(ctx.maker, which, *tensors)
+                if want and which != ctx.which
+                else None
+                for which, want in enumerate(ctx.needs_input_grad[2:])
+            ),
+        )
+
+
+def derivative(maker: DepthwiseMaker, which: int, gradient: Tensor, x: Tensor, w: Tensor) -> Tensor:
+    """See :class:`Derivative`; not differentiable."""
+    if which == RESULT:
+        return convolved(x, w, maker.stride, maker.dilations[0])
+    gradient, x = (one.permute(0, 2, 3, 1).contiguous() for one in (gradient, x))
+    ones, zeros = w.new_ones(len(w)), w.new_zeros(len(w))
+    sums = zeros.data_ptr(), *GIVEN.at([gradient.data_ptr()], 0, ones.data_ptr())
+    found = maker.backward(x[None], [w], sums, 0, which == IMAGE, which == WEIGHT)[which - IMAGE]
+    assert found is not None  # it was asked for
+    return found if which == WEIGHT else found[0].permute(0, 3, 1, 2)
 
 
 def convolved(x: Tensor, weight: Tensor, stride: int, dilation: int) -> Tensor:
@@ -54,7 +75,9 @@ def depthwise(x: Tensor, weight: Tensor, stride: int, dilation: int) -> Tensor:
     learns = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
     if not learns or not supported(x) or torch.is_autocast_enabled("cpu"):
         return convolved(x, weight, stride, dilation)
-    return Derivative.apply(Convolution(stride, dilation), 0, x, x, weight)
+    return Derivative.apply(
+        DepthwiseMaker(stride, (dilation,), rectify=False), RESULT, x, x, weight
+    )
 
 
 class Depthwise(nn.Conv2d):

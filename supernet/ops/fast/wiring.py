@@ -4,16 +4,15 @@ term reads which image and adds to which target, and where in memory everything 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
-from typing import Any, NamedTuple
+from itertools import accumulate, groupby
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from supernet.ops.fast.depthwise import DepthwiseMaker
 from supernet.ops.fast.folding import FoldLayout
 from supernet.ops.fast.pooling import PoolingMaker
-from supernet.ops.fast.products import Products
 from supernet.ops.fast.rows import FLOAT, Grams, Image, Terms
 
 Maker = DepthwiseMaker | PoolingMaker  # makes images of a source
@@ -87,8 +86,8 @@ class Wiring:
             self.norms[0].eps if self.norms else 0.0,
             device,
         )
+        self.runs = self._runs(full, device)
         self.plans: dict[int, Plan] = {}
-        self._forms: dict[int, Forms] = {}
 
     def _moments(self, places: list[Image], full: int) -> tuple[list[Image], list[Image]]:
         """The images (source, index) of which the second moments are needed, and those of which
@@ -118,23 +117,25 @@ class Wiring:
             )
         return whole, diagonal
 
-    def forms(self, channels: int) -> "Forms":
-        """The sums of products for images of so many channels, for :func:`formula`."""
-        if channels not in self._forms:
-
-            def place(image: Image) -> int:
-                return self.bases[image[0]] + image[1]
-
-            count = sum(self.counts)
-            whole, diagonal = ([place(one) for one in some] for some in (self.whole, self.diagonal))
-            terms = [(target, place((source, index))) for source, index, target in self.terms]
-            self._forms[channels] = Forms(
-                Products([(k, k) for k in whole], len(whole), count, count, channels),
-                Products([(k, k) for k in diagonal], 0, count, count, channels),
-                Products(terms, self.layout.full, self.targets, count, channels),
-                [*whole, *diagonal],
-            )
-        return self._forms[channels]
+    def _runs(
+        self, full: int, device: torch.device
+    ) -> list[tuple[int, int, int, Tensor | None, Tensor]]:
+        """Runs of terms that read images of one source: the source, the first term and the one
+        after the last, the indices of the images (``None``: all, in order), and the targets.
+        """
+        runs: list[tuple[int, int, int, Tensor | None, Tensor]] = []
+        for (_, source), run in groupby(
+            range(len(self.terms)), key=lambda t: (t < full, self.terms[t][0])
+        ):
+            some = [self.terms[t] for t in run]
+            start = runs[-1][2] if runs else 0
+            indices, goals = [index for _, index, _ in some], [target for *_, target in some]
+            maker = self.makers[source]
+            in_order = maker is None or indices == list(range(maker.count))
+            images = None if in_order else torch.tensor(indices, device=device)
+            targets = torch.tensor(goals, device=device)
+            runs.append((source, start, start + len(some), images, targets))
+        return runs
 
     def plan(self, channels: int) -> "Plan":
         """The plan for images of so many channels."""
@@ -155,17 +156,6 @@ class Wiring:
             sources.append(rest[:count])
             rest = rest[count:]
         return small, sources, rest
-
-
-class Forms(NamedTuple):
-    """What :func:`supernet.ops.fast.formula.formula` computes of the images of all sources: second
-    moments and their diagonals, the sums of the terms; and of which images it needs the means.
-    """
-
-    second: Products
-    squares: Products
-    sums: Products
-    observed: list[int]
 
 
 class Plan:
