@@ -24,7 +24,7 @@ from supernet.runs.judge import Judge
 from supernet.runs.latency import Latency
 from supernet.runs.lock import InUse, held
 from supernet.runs.memory import as_planned, fitted
-from supernet.runs.preflight import rehearse
+from supernet.runs.preflight import rehearse, warnings_of
 from supernet.runs.rank import ranking
 from supernet.runs.results import results, search_of
 from supernet.runs.search import searches
@@ -54,6 +54,8 @@ class Run:
         self.progress, self.stop = progress or Progress(quiet=True), stop or StopRequest()
         self.executor = executor or Here()
         self.state = self.state_of(setup, Path(folder))
+        for warning in warnings_of(setup):
+            self.progress.message(warning)
         if self.state.plan is None:
             setup = self.begin(setup, parent)
         self.setup = as_planned(setup, self.state.memory)
