@@ -3,7 +3,7 @@
 import ctypes
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
@@ -94,13 +94,13 @@ def computes_bf16(device: torch.device) -> bool:
     a measurement. The answer is ``True`` for other devices, and where torch does not know the
     features (old versions have no ``torch.cpu.get_capabilities``).
     """
-    features = getattr(torch.cpu, "get_capabilities", dict)()
+    features: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     if device.type != "cpu" or not features:
         return True
     x86 = "avx2" in features
     if x86 and os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper() in ISA_WITHOUT_BF16:
         return False
-    return any(features.get(name, False) for name in BF16_FEATURES)
+    return any(features.get(name) for name in BF16_FEATURES)
 
 
 def synchronise(device: torch.device) -> None:
