@@ -231,8 +231,20 @@ LATER += ("matplotlib", "onnx", "onnxruntime")  # with torch, what takes long to
         (["--help"], (*LATER, "hydra", "omegaconf")),
         (["--cfg", "job", "method=drnas", "space=darts", "data=folder"], LATER),
         (["--cfg", "hydra"], LATER),
+        # a wrong line is refused before what runs is imported
+        (["serch"], LATER),
+        (["search", "serch.epochs=1"], LATER),
+        (["method=dart"], LATER),
+        (["search.epochs=0"], LATER),
+        (["search.epochs=many"], LATER),
+        (["-m", "seed=-1"], LATER),
+        (["--cfg", "job", "-m", "seed=1"], LATER),
+        (["report", "from=missing"], LATER),
         # what runs needs torch, and nothing else of these before it is used
-        (["--cfg", "job", "-m", "seed=-1"], [n for n in LATER[1:] if n not in ("numpy", "scipy")]),
+        (
+            ["searcher=random", "searcher.candidates=0"],
+            [n for n in LATER[1:] if n not in ("numpy", "scipy")],
+        ),
     ],
     ids=" ".join,
 )
