@@ -65,7 +65,14 @@ class Run:
         )
         self.compared = False  # whether the data set is the one with which the run began
         self.merged = Merged(self.state.folder, self.tracker)
-        self.work = Work(self.setup, self.state, self.progress, self.stop, self.merged.follow)
+        self.work = Work(
+            self.setup,
+            self.state,
+            self.progress,
+            self.stop,
+            self.merged.follow,
+            self.executor.workers,
+        )
 
     @staticmethod
     def state_of(setup: Setup, folder: Path) -> State:
