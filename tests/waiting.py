@@ -13,7 +13,6 @@ from unittest import mock
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 # Operations of which the host needs the result: a number, or the size of a result.
 NUMBERS = {"_local_scalar_dense", "is_nonzero", "equal", "nonzero", "masked_select", "_unique2"}
@@ -34,25 +33,32 @@ class Held(TorchDispatchMode):
         storage = tensor.untyped_storage()
         self.storages[storage._cdata] = storage
 
-    def holds(self, value: Any) -> bool:
-        return isinstance(value, Tensor) and value.untyped_storage()._cdata in self.storages
+    def holds(self, value: Tensor) -> bool:
+        return value.untyped_storage()._cdata in self.storages
 
     def __torch_dispatch__(
         self, operation: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
-        leaves, name = tree_leaves((args, kwargs or {})), operation.overloadpacket.__name__
-        found = any(map(self.holds, leaves))
-        masked = name.startswith("index") and any(
-            self.holds(one) and one.dtype == torch.bool for one in tree_leaves(args[1:2])
-        )
-        if found and (name in NUMBERS or masked):
-            self.asked.append(name)
         result = operation(*args, **(kwargs or {}))
-        if found:
-            for one in tree_leaves(result):
-                if isinstance(one, Tensor):
-                    self.hold(one)
+        if any(map(self.holds, tensors_in([args, kwargs]))):
+            name = operation.overloadpacket.__name__
+            masked = name.startswith("index") and any(
+                one.dtype == torch.bool and self.holds(one) for one in tensors_in(args[1:2])
+            )
+            if name in NUMBERS or masked:
+                self.asked.append(name)
+            for one in tensors_in(result):
+                self.hold(one)
         return result
+
+
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    """The tensors among the arguments or the results of an operation."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, list | tuple | dict):
+        for one in value.values() if isinstance(value, dict) else value:
+            yield from tensors_in(one)
 
 
 @contextmanager
