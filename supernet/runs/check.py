@@ -10,6 +10,7 @@ from supernet.device import available_memory_bytes, describe, reproducible
 from supernet.randomness import Streams
 from supernet.runs.latency import made
 from supernet.runs.memory import memory_plan
+from supernet.runs.preflight import warnings_of
 from supernet.runs.search import require_room_for_search, search_stage, searches
 from supernet.runs.setup import Setup
 from supernet.runs.training import fresh_network, retrain_stage
@@ -28,6 +29,7 @@ def check(setup: Setup) -> Iterator[str]:
 
 
 def checked(setup: Setup) -> Iterator[str]:
+    yield from warnings_of(setup)
     data, splits = setup.data, setup.splits
     tables: dict[str, CostTable] = {}
     if setup.config.budget.measures:
