@@ -27,16 +27,30 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # the processes of the cases inherit it
-from tools.cases import OPTIMISATIONS, PRODUCTS, SIDE, Case, serve, space_of, task_of, use  # noqa: E402
+from tools.cases import (  # noqa: E402
+    OPTIMISATIONS,
+    PRODUCTS,
+    SIDE,
+    Case,
+    prepare,
+    serve,
+    space_of,
+    task_of,
+    use,
+)
+from tools.launches import launches  # noqa: E402
 
-# Every process starts with torch imported: to import it takes longer than many steps.
+# Every process starts with what it needs imported: that takes longer than many steps.
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["torch", "torch._dynamo"])
+PROCESSES.set_forkserver_preload(
+    ["torch._dynamo", "supernet.learners.gradient", "tests.textbook", "tools.cases"]
+)
 
 
 class Worker:
@@ -363,7 +377,7 @@ def pipeline(batch: int = 64, steps: int = 50) -> float:
 
 def evaluations(base: Case, count: int = 10) -> float:
     """How many architectures per second are judged with the supernet's weights, on one batch of 256
-    images.
+    images, by as many workers of one thread as torch takes threads.
     """
     import numpy as np
     import torch
@@ -374,11 +388,23 @@ def evaluations(base: Case, count: int = 10) -> float:
     task = task_of(base)
     supernet = space.supernet(task).to(memory_format=torch.channels_last)
     batch = [(torch.randn(256, 3, base.pixels, base.pixels), torch.randint(10, (256,)))]
-    inherited_accuracy(supernet, space.path(space.random(rng)), batch, task)
+    workers = torch.get_num_threads()
+    torch.set_num_threads(1)
+    inherited_accuracy(supernet, space.path(space.random(rng)), batch, task, workers=workers)
     start = time.perf_counter()
     for _ in range(count):
-        inherited_accuracy(supernet, space.path(space.random(rng)), batch, task)
+        inherited_accuracy(supernet, space.path(space.random(rng)), batch, task, workers=workers)
     return count / (time.perf_counter() - start)
+
+
+def launches_of(case: Case) -> int:
+    """How many operations of torch a step launches where the C++ kernels do not run, as on an
+    accelerator.
+    """
+    with ExitStack() as patches:
+        step = prepare(case, patches)
+        step()  # the first one makes what later ones keep
+        return launches(step)
 
 
 def startup(rounds: int = 3) -> float:
@@ -470,6 +496,10 @@ def main() -> None:
         figures["images_per_second"] = alone(options.threads, pipeline)
         figures["evaluations_per_second"] = alone(options.threads, evaluations, base)
         figures["startup_seconds"] = startup()
+        figures["launches"] = {
+            name: alone(options.threads, launches_of, replace(base, network=name, without="native"))
+            for name in ("ours", "textbook", "path", "standalone")
+        }
         if options.plot:
             draw(figures["growth"], options.plot)
     figures["machine"] = alone(options.threads, machine)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from unittest import mock
 
+NETWORKS = "ours", "second", "textbook", "rival", "difference", "path", "standalone"
 OPTIMISATIONS = ("at_once", "native", "fixed_weights", "channels_last")
 SIDE, PRODUCTS = 1024, 4  # side of the matrices that are multiplied, products in one step
 # A processor's instructions -> the variables that make torch, oneDNN and the kernels of the package

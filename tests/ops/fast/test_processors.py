@@ -1,8 +1,8 @@
 """The kernels give the same on every kind of processor and by every compiler that is at hand: with
 SSE2 alone, AVX2 or AVX-512 (x86), and NEON (aarch64, by a cross-compiler and an emulator).
 
-``driver.cpp`` runs every kernel. What it prints is compared with what it prints in the form for this
-machine, which the other tests of this folder compare with torch.
+``driver.cpp`` runs every kernel. What it prints is compared with what it prints in the form for
+this machine, which the other tests of this folder compare with torch.
 """
 
 import os
