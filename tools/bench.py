@@ -425,7 +425,7 @@ def startup(rounds: int = 3) -> float:
 
 def machine() -> dict[str, str | int | bool]:
     """The hardware and the versions on which the figures depend. ``native`` says whether the
-    package's C kernels are in use.
+    package's C++ kernels are in use.
     """
     import torch
 

@@ -159,7 +159,7 @@ class Wiring:
 
 
 class Plan:
-    """Where everything lies when the C kernels compute a combination of images of so many
+    """Where everything lies when the C++ kernels compute a combination of images of so many
     ``channels``.
 
     There are three buffers. A matrix takes channels² numbers in them, a row takes channels numbers.

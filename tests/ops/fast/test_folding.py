@@ -1,4 +1,4 @@
-"""The small algebra, compared with convolutions and BatchNorms of pixels. Its gradient in C is
+"""The small algebra, compared with convolutions and BatchNorms of pixels. Its gradient in C++ is
 compared with torch's in double precision.
 """
 
@@ -101,7 +101,7 @@ def test_parts_do_to_images_what_convolutions_and_norms_do(affine, weighted, noi
 @pytest.mark.parametrize("channels", CHANNELS)
 def test_parts_and_gradients_are_those_of_double_precision(channels, affine, weighted, noise):
     if library() is None:
-        pytest.skip("no C compiler here")
+        pytest.skip("no C++ compiler here")
     _, moments, small = case(channels, affine, weighted, noise)
     asked = [*moments, *(t for t in flat(small) if t is not None)]
     for tensor in asked:
