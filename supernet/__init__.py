@@ -97,6 +97,8 @@ if TYPE_CHECKING:  # the same names as in MODULES below, for type checkers and e
     from supernet.searchers.tpe import TPE
     from supernet.spaces.cells import Geometry
     from supernet.spaces.darts import Darts
+    from supernet.spaces.declared import Choose, Depth, OneOf, declared, elastic
+    from supernet.spaces.declared.space import Declared
     from supernet.spaces.nb201 import NB201
     from supernet.spaces.space import Space
     from supernet.train.loop import run_stage
@@ -122,8 +124,11 @@ __all__ = [
     "ByLogits",
     "Choice",
     "ChoiceGroup",
+    "Choose",
     "Cost",
     "Darts",
+    "Declared",
+    "Depth",
     "Digits",
     "DrNAS",
     "EarlyStop",
@@ -147,6 +152,7 @@ __all__ = [
     "Mixture",
     "Modifier",
     "Npz",
+    "OneOf",
     "OptionDropout",
     "PerturbationSelection",
     "Policy",
@@ -179,6 +185,8 @@ __all__ = [
     "WeightPerturbation",
     "choose_device",
     "count",
+    "declared",
+    "elastic",
     "export_network",
     "inherited_accuracy",
     "load_bundle",
@@ -257,6 +265,12 @@ MODULES = {  # where each public name is defined
     "SuccessiveHalving": "supernet.searchers.successive_halving",
     "TPE": "supernet.searchers.tpe",
     "Darts": "supernet.spaces.darts",
+    "Choose": "supernet.spaces.declared",
+    "Depth": "supernet.spaces.declared",
+    "OneOf": "supernet.spaces.declared",
+    "declared": "supernet.spaces.declared",
+    "elastic": "supernet.spaces.declared",
+    "Declared": "supernet.spaces.declared.space",
     "NB201": "supernet.spaces.nb201",
     "Geometry": "supernet.spaces.cells",
     "Space": "supernet.spaces.space",

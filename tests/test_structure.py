@@ -54,7 +54,7 @@ ALLOWED = {
     "data": {"errors", "files", "processes", "task"},
     "track": {"errors", "files", "shapes"},
     "report": {"errors", "files", "shapes", "track"},
-    "spaces": {"errors", "mixture", "ops", "task"},
+    "spaces": {"errors", "files", "mixture", "ops", "task"},
     "cost": {"errors", "files", "device", "randomness", "mixture", "ops", "spaces", "task"},
     "samplers": {"errors", "mixture", "randomness", "spaces", "cost"},
     "learners": {"errors", "mixture", "randomness", "samplers"},

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from supernet.mixture import Mixture
 from supernet.task import Task
@@ -63,7 +64,7 @@ def recalibrate(supernet: nn.Module, mixture: Mixture, batches: Iterable[Tensor]
     The new ones are the plain mean over the batches. The statistics of options that this mixture
     does not run stay as they were.
     """
-    norms = [module for module in supernet.modules() if isinstance(module, nn.BatchNorm2d)]
+    norms = [module for module in supernet.modules() if isinstance(module, _BatchNorm)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.momentum = None  # in torch this means a cumulative mean

@@ -15,7 +15,7 @@ from supernet.config import Config, build, paths, with_setting
 from supernet.data import Augment, ImageData, Source, Splits, split
 from supernet.device import choose_device, cores, require_room
 from supernet.errors import UserError, enough_memory, require
-from supernet.files import checksum, read_json
+from supernet.files import content_of, file_of, read_json
 from supernet.mixture import Architecture
 from supernet.randomness import Streams
 from supernet.searchers.searcher import Searcher
@@ -182,9 +182,11 @@ class Setup:
         """
         settings = self.settings | self.result_settings
         files = {
-            name: {"setting": path, "content": checksum(path)}
+            name: {"setting": path, "content": content_of(path)}
             for name, path in paths(settings)
-            if not name.startswith(f"{SOURCE}.") and isinstance(path, str) and Path(path).is_file()
+            if not name.startswith(f"{SOURCE}.")
+            and isinstance(path, str)
+            and file_of(path).is_file()
         }
         data = {"setting": settings["data"]["source"], "content": self.data.fingerprint}
         return {SOURCE: data | {"classes": list(self.data.class_names)}} | files

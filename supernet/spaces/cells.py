@@ -394,7 +394,7 @@ class CellSpace(Itemised, Resizable, Drawable):
         )
         return self if search == self.search else replace(self, search=search)
 
-    def settings(self, form: Form) -> dict[str, Any]:
+    def network_settings(self, form: Form) -> dict[str, Any]:
         """The supernet depends on its geometry alone."""
         if form == "search":
             return {"search": asdict(self.search)}

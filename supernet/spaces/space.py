@@ -126,7 +126,7 @@ class Space(Bounded, ABC):
             if name in state and state[name].shape == own.shape
         }
 
-    def settings(self, form: Form) -> dict[str, Any]:
+    def network_settings(self, form: Form) -> dict[str, Any]:
         """The settings that the networks of a form depend on; by default all settings. Two networks
         with the same settings have weights of the same names and shapes.
         """

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from supernet.errors import UserError, unknown
+from supernet.files import PROGRAM
 
 EXPECTED = "expected FILE.py:NAME, the name of a class in a file"
 
@@ -25,8 +26,8 @@ def class_of(model: str) -> Any:
         UserError: the text is not FILE.py:NAME, the file cannot be read or run, or defines no such
             name.
     """
-    file, colon, name = model.rpartition(":")
-    if not colon or not file.endswith(".py") or not name.isidentifier():
+    file, _, name = model.rpartition(":")
+    if not PROGRAM.fullmatch(model):
         raise UserError(f"space.model={model}: {EXPECTED}")
     path = Path(file).expanduser().resolve()
     try:

@@ -14,13 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from supernet.errors import UserError
+from supernet.files import PATH
 from supernet.mixture import Architecture, ChoiceGroup, Mixture
 from supernet.spaces.capabilities import Slot, Termed
 from supernet.spaces.declared.blocks import OneOf
 from supernet.spaces.declared.choices import Binding, Choose, bound
 from supernet.spaces.declared.costs import dependence, figures, largest
 from supernet.spaces.declared.plain import active_in, declared_in, plain, read_by
-from supernet.spaces.declared.program import class_of
+from supernet.spaces.declared.program import EXPECTED, class_of
 from supernet.spaces.space import Form
 from supernet.task import Classification, Task
 
@@ -239,14 +240,14 @@ class Module(Declared):
     The file is a program, which is run.
     """
 
-    model: Any
-    settings: dict[str, Any] = field(default_factory=dict)
+    model: Any = field(metadata=PATH)
+    settings: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.made: Callable[..., nn.Module] = (
-            class_of(self.model) if isinstance(self.model, str) else self.model
-        )
+        self.made: Any = class_of(self.model) if isinstance(self.model, str) else self.model
+        if not callable(self.made):
+            raise UserError(f"space.model={self.made}: {EXPECTED}")
         self.name = self.made.__name__
         _ = self.groups
 
@@ -255,7 +256,7 @@ class Module(Declared):
         named = inspect.signature(self.made).parameters
         own = {name: value for name, value in given.items() if name in named}
         try:
-            return self.made(**(own | self.settings))
+            return self.made(**(own | (self.settings or {})))
         except TypeError as error:
             raise UserError(
                 f"space.model={self.model}: {error}; give its arguments by space.settings"
