@@ -25,7 +25,7 @@ from hydra.errors import HydraException
 
 from supernet.cli.options import Folders, Recorded, conf_dir
 from supernet.errors import UserError
-from supernet.files import PROGRAM
+from supernet.files import PROGRAM, absolute
 
 # A class that a text names: ``_target_: my.Space`` in YAML, ``_target_=my.Space`` in an override.
 NAMED = re.compile(r"_target_['\"]?\s*[=:]\s*['\"]?([\w.]+)")
@@ -37,8 +37,9 @@ def named(overrides: Sequence[str], folders: Folders) -> frozenset[str]:
     """The classes and programs that the user names, by overrides or in folders of options."""
     files = [path for own in folders.own for path in own.rglob("*.yaml")]
     texts = [*overrides, *(path.read_text(encoding="utf-8", errors="replace") for path in files)]
-    patterns = (NAMED, NAMED_PROGRAM)
-    return frozenset(name for text in texts for one in patterns for name in one.findall(text))
+    programs = [name for text in texts for name in NAMED_PROGRAM.findall(text)]
+    programs += [absolute(name, "space.model") for name in programs]
+    return frozenset([name for text in texts for name in NAMED.findall(text)] + programs)
 
 
 # --- the overrides, before Hydra composes them

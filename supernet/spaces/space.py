@@ -327,3 +327,17 @@ def set_recompute(supernet: nn.Module, recompute: bool = True) -> None:
     for module in supernet.modules():
         if hasattr(module, "recompute"):
             module.recompute = recompute  # type: ignore[assignment]
+
+
+def images_of(task: Task) -> tuple[int, int]:
+    """The number of classes and the number of channels of an image.
+
+    Raises:
+        UserError: the inputs of the task are not images.
+    """
+    if len(task.input_shape) != 3:
+        raise UserError(
+            f"the space reads images (channels, height, width), not inputs of shape "
+            f"{task.input_shape}; choose another space or other data"
+        )
+    return task.outputs, task.input_shape[0]

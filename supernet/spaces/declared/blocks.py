@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from supernet.errors import UserError
-from supernet.spaces.declared.choices import Choose, active
+from supernet.spaces.declared.choices import Choose, Size, active, by_value, possible
 
 
 class OneOf(nn.Module):
@@ -16,25 +16,27 @@ class OneOf(nn.Module):
     On a path only the chosen module runs. In a mixture the outputs of the active modules are
     multiplied by their weights and added, so that they must have the same shape. ``choice`` is the
     name of the decision, or a :class:`~supernet.spaces.declared.choices.Choose` between the names
-    of the options, which several modules can read.
+    of the options, which several modules can read. It can also be computed from other decisions:
+    ``width.same(other)`` is between "same" and "other".
 
     Raises:
         UserError: the options are not the values of the choice.
     """
 
-    def __init__(self, choice: str | Choose, options: Mapping[str, nn.Module]):
+    def __init__(self, choice: str | Size, options: Mapping[str, nn.Module]):
         super().__init__()
-        self.choice = choice if isinstance(choice, Choose) else Choose(choice, tuple(options))
-        if set(self.choice.values) != set(options):
+        self.choice = choice if isinstance(choice, Size) else Choose(choice, tuple(options))
+        values = {value for (value,) in possible(self.choice)}
+        if values != set(options):
             raise UserError(
-                f"OneOf({self.choice.name!r}): has the options {list(options)}, but its choice is "
-                f"between {list(self.choice.values)}; give the same names"
+                f"OneOf({choice}): has the options {sorted(options)}, but its choice is between "
+                f"{sorted(map(str, values))}; give the same names"
             )
         self.options = nn.ModuleDict(options)
 
     def forward(self, *inputs: Any, **keywords: Any) -> Any:
         total: Any = None
-        for (name,), weight in active(self.choice):
+        for name, weight in by_value(self.choice).items():
             out = self.options[name](*inputs, **keywords)
             out = out if weight is None else out * weight
             total = out if total is None else total + out

@@ -51,6 +51,12 @@ class Size:
     def __floordiv__(self, other: "int | Size") -> "Size":
         return Computed(divided, self, other)
 
+    def same(self, other: "Size") -> "Size":
+        """Whether two sizes come to the same value: "same" or "other", as names of the options of a
+        OneOf.
+        """
+        return Computed(compared, self, other)
+
     def __call__(self) -> Any:
         found = active(self)
         if len(found) == 1 and (found[0].weight is None or not is_number(found[0].values[0])):
@@ -100,13 +106,13 @@ class Choose(Size):
 
 
 class Computed(Size):
-    """A whole number that is computed from others."""
+    """A value that is computed from others."""
 
-    def __init__(self, rule: Callable[[Any, Any], int], *parts: "float | Size"):
+    def __init__(self, rule: Callable[[Any, Any], Any], *parts: "float | Size"):
         self.rule, self.parts = rule, parts
         self.decisions = decisions_of(*parts)
 
-    def value(self, chosen: Mapping[str, Any]) -> int:
+    def value(self, chosen: Mapping[str, Any]) -> Any:
         return self.rule(*(p.value(chosen) if isinstance(p, Size) else p for p in self.parts))
 
     def __repr__(self) -> str:
@@ -121,6 +127,10 @@ def times(one: float, other: float) -> int:
 def divided(one: int, other: int) -> int:
     """The quotient, rounded down, but at least 1."""
     return max(1, one // other)
+
+
+def compared(one: Any, other: Any) -> str:
+    return "same" if one == other else "other"
 
 
 def is_number(value: Any) -> bool:
@@ -246,6 +256,17 @@ def active(*sizes: Any) -> list[Active]:
         chosen = {d.name: value for d, (value, _) in zip(decisions, combination, strict=True)}
         found.append(Active(values_of(sizes, chosen), product([w for _, w in combination])))
     now.kept[tuple(map(id, sizes))] = sizes, found
+    return found
+
+
+def by_value(size: Size) -> dict[Any, Tensor | None]:
+    """The active values of a size, and the weight of each. If several combinations of options have
+    the same value, it is the sum of their weights.
+    """
+    found: dict[Any, Tensor | None] = {}
+    for (value,), weight in active(size):
+        before = found.get(value)
+        found[value] = weight if before is None or weight is None else before + weight
     return found
 
 

@@ -122,7 +122,7 @@ def placed(
     """Every module with its name, and the decisions on which it depends whether it runs."""
     yield name, module, gates
     if isinstance(module, OneOf):
-        gates |= {module.choice.name}
+        gates |= {decision.name for decision in module.choice.decisions}
     for child_name, child in module.named_children():
         own = gates
         if isinstance(module, Depth) and int(child_name) >= min(module.choice.values):

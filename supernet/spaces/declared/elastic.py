@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from supernet.spaces.declared.attention import MultiheadAttention
-from supernet.spaces.declared.choices import Size, cut, most
+from supernet.spaces.declared.choices import Size, cut, most, padded
 from supernet.spaces.declared.convolutions import Conv1d, Conv2d, ConvTranspose2d, share_of
 from supernet.spaces.declared.layer import META, Elastic, Kept, Parts, filled, scaled
 from supernet.spaces.declared.norms import BatchNorm1d, BatchNorm2d, GroupNorm, LayerNorm
@@ -25,6 +25,7 @@ __all__ = [
     "ConvTranspose2d",
     "Embedding",
     "GroupNorm",
+    "Identity",
     "LayerNorm",
     "Linear",
     "MultiheadAttention",
@@ -56,6 +57,29 @@ class Linear(Elastic, nn.Linear):
         parts = self.parts(read)
         layer = nn.Linear(read, len(parts["weight"]), self.bias is not None, device=META)
         return filled(layer, kept, self, parts)
+
+
+class Identity(Elastic):
+    """Returns its input, but as many channels (axis 1) as ``width`` says. In a mixture this is the
+    superposition of the first channels of each active width.
+    """
+
+    def __init__(self, width: int | Size):
+        super().__init__()
+        self.declare(width=width)
+
+    def parts(self, read: int) -> Parts:
+        width, share = cut(self.sizes["width"])
+        return {"width": width, "share": share}
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = self.reading(x.shape[1])
+        width, share = parts["width"], parts["share"]
+        x = padded(x[:, :width], (len(x), width, *x.shape[2:]))
+        return x if share is None else x * share.reshape(-1, *[1] * (x.dim() - 2))
+
+    def plain(self, read: int, kept: Kept) -> nn.Module:
+        return nn.Identity()
 
 
 class Embedding(Elastic, nn.Embedding):

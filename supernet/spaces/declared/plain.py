@@ -102,7 +102,7 @@ def without_choices(value: Any) -> Any:
 def read_by(module: nn.Module) -> Iterator[Choose]:
     """The decisions that a module itself reads, without those of its children."""
     if isinstance(module, OneOf | Depth):
-        yield module.choice
+        yield from module.choice.decisions
     elif isinstance(module, Elastic):
         for size in module.sizes.values():
             yield from size.decisions if isinstance(size, Size) else ()

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ from supernet.spaces.declared.costs import dependence, figures, largest
 from supernet.spaces.declared.plain import active_in, declared_in, plain, read_by
 from supernet.spaces.declared.program import EXPECTED, class_of
 from supernet.spaces.space import Form
+from supernet.spaces.space import Size as Part
 from supernet.task import Classification, Task
 
 # The decisions of a module must not depend on the task. They are looked up in a network for this
@@ -53,6 +54,9 @@ class Declared(Termed):
 
     The search form and the evaluation form of a network are the same.
     """
+
+    # name of a size -> the setting that changes it, its value in a space, its value in the paper
+    paper: ClassVar[dict[str, tuple[str, Callable[[Any], float], float]]] = {}
 
     @abstractmethod
     def build(self, task: Task) -> nn.Module:
@@ -126,10 +130,10 @@ class Declared(Termed):
         that returns zeros (there is none), and those without parameters.
         """
         places = [m for m in self.pattern.modules() if isinstance(m, OneOf)]
-        places = [place for place in places if place.choice.name in names]
+        places = [p for p in places if isinstance(p.choice, Choose) and p.choice.name in names]
         if not places:
             return None, None, ()
-        options = places[0].choice.options
+        options = self.decisions[places[0].choice.decisions[0].name].options
         skips = [o for o in options if any(type(p.options[o]) is nn.Identity for p in places)]
         free = [o for o in options if not any(any(True for _ in p.options[o].parameters()) for p in places)]
         return (skips or [None])[0], None, tuple(free)
@@ -195,6 +199,12 @@ class Declared(Termed):
                 for name, option in names
             ]
         return Architecture.of(self.name, **rows)
+
+    def sizes(self, form: Form) -> list[Part]:
+        return [
+            Part(name, setting, value(self), full)
+            for name, (setting, value, full) in self.paper.items()
+        ]
 
     # --- costs
 
