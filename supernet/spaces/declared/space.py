@@ -19,7 +19,7 @@ from supernet.mixture import Architecture, ChoiceGroup, Mixture
 from supernet.spaces.capabilities import Slot, Termed
 from supernet.spaces.declared.blocks import OneOf
 from supernet.spaces.declared.choices import Binding, Choose, bound
-from supernet.spaces.declared.costs import dependence, figures, largest
+from supernet.spaces.declared.costs import Shapes, dependence, figures, largest
 from supernet.spaces.declared.plain import active_in, declared_in, plain, read_by
 from supernet.spaces.declared.program import EXPECTED, class_of
 from supernet.spaces.space import Form
@@ -168,7 +168,7 @@ class Declared(Termed):
         """
         shell = self.shell(task)
         with self.on(self.validate(architecture)) as binding:
-            with torch.no_grad():
+            with torch.no_grad(), Shapes():
                 shell(task.example(1, "meta"))
             names = {one: name for name, one in shell.named_modules()}
             reads = {names[layer]: width for layer, width in binding.read.items()}
