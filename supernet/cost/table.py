@@ -291,9 +291,7 @@ def counted_by_terms(space: Termed, task: Task) -> dict[str, CostTable]:
             )
             for metric in METRICS:
                 costs[metric][slots][place] = found.get(slots, {}).get(metric, 0)
-    return {
-        metric: table_of_terms(space, fixed[metric], found) for metric, found in costs.items()
-    }
+    return {metric: table_of_terms(space, fixed[metric], found) for metric, found in costs.items()}
 
 
 def table_of_terms(

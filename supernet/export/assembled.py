@@ -157,9 +157,10 @@ def arguments(module: nn.Module, where: str) -> Iterator[str]:
     arguments as attributes of the same names; those that have the default value are left out.
     """
     for name, parameter in inspect.signature(type(module)).parameters.items():
-        if name in ("device", "dtype") or parameter.kind is parameter.VAR_KEYWORD:
+        several = parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
+        if name in ("device", "dtype") or several:
             continue
-        if parameter.kind is parameter.VAR_POSITIONAL or not hasattr(module, name):
+        if not hasattr(module, name):
             if parameter.default is parameter.empty:
                 raise UserError(
                     f"{CANNOT}: {where} is a {type(module).__name__}, which does not say how it "

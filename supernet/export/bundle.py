@@ -116,7 +116,13 @@ def export_network(
         plain, differences = original, {}
         if source:
             write_text(new / "network.py", source)
-            plain, differences = _from_source(new, samples, expected)
+            try:
+                plain, differences = _from_source(new, samples, expected)
+            except (UserError, RuntimeError, TypeError, AttributeError) as error:
+                if settings_of(network):
+                    raise
+                without = str(error).splitlines()[0]
+                (new / "network.py").unlink()
         differences |= _write_forms(new, plain, samples, expected)
         bundle = {
             "schema": SCHEMA,
@@ -225,7 +231,12 @@ def load_bundle(folder: str | os.PathLike[str], *, trust: bool = False) -> nn.Mo
             f"{folder / 'network.py'} is a program, which may do anything; if you trust whoever "
             "made this folder, say trust=True"
         )
-    files = _described(folder)
+    bundle = _described(folder)
+    files: dict[str, str] = bundle["files"]
+    if why := bundle.get("no_network_py"):
+        raise UserError(
+            f"{folder} has no network.py ({why}); load model.pt2 by torch.export.load, or model.onnx"
+        )
     for name in ("network.py", "model.safetensors"):
         path = folder / name
         if not path.is_file():
@@ -238,16 +249,15 @@ def load_bundle(folder: str | os.PathLike[str], *, trust: bool = False) -> nn.Mo
     return _rebuild(folder)
 
 
-def _described(folder: Path) -> dict[str, str]:
-    """The files and checksums that ``bundle.json`` lists."""
+def _described(folder: Path) -> dict[str, Any]:
+    """The content of ``bundle.json``."""
     path = folder / "bundle.json"
     bundle = read(path, Bundle)
     if bundle["schema"] != SCHEMA:
         raise UserError(
             f"{path} does not describe an export of schema {SCHEMA}; export the network again"
         )
-    files: dict[str, str] = bundle["files"]
-    return files
+    return bundle
 
 
 def _rebuild(folder: Path) -> nn.Module:

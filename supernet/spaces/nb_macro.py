@@ -75,9 +75,7 @@ class Network(nn.Sequential):
     stride of 2 and doubles the channels.
     """
 
-    def __init__(
-        self, stem: int, blocks: list[int], width: int, classes: int, channels: int
-    ):
+    def __init__(self, stem: int, blocks: list[int], width: int, classes: int, channels: int):
         parts: list[nn.Module] = []
         wide = stem
         for number in blocks:

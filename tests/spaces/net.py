@@ -29,15 +29,24 @@ class Net(nn.Module):
         width, bottleneck = Choose("width", widths), Choose("bottleneck", (2, 4))
         self.stem = elastic.Conv2d(channels, width, 3, padding="same")
         self.norm = elastic.BatchNorm2d(width)
-        options = {"conv": elastic.Conv2d(width, width, 3, padding=1), "pool": nn.AvgPool2d(3, 1, 1)}
+        options = {
+            "conv": elastic.Conv2d(width, width, 3, padding=1),
+            "pool": nn.AvgPool2d(3, 1, 1),
+        }
         self.first = OneOf("op0", options | {"skip": nn.Identity()})
         self.body = Depth(
-            "depth", [Block(width, Choose(f"kernel{i}", (3, 5)), Choose(f"ratio{i}", (1, 2))) for i in range(2)]
+            "depth",
+            [
+                Block(width, Choose(f"kernel{i}", (3, 5)), Choose(f"ratio{i}", (1, 2)))
+                for i in range(2)
+            ],
         )
         narrow = nn.Sequential(
             elastic.Conv2d(width, bottleneck, 1), nn.ReLU(), elastic.Conv2d(bottleneck, width, 1)
         )
-        self.last = OneOf("op1", {"conv": narrow, "pool": nn.MaxPool2d(3, 1, 1), "skip": nn.Identity()})
+        self.last = OneOf(
+            "op1", {"conv": narrow, "pool": nn.MaxPool2d(3, 1, 1), "skip": nn.Identity()}
+        )
         self.scale = Choose("scale", (0.5, 1.0))
         self.head_norm = elastic.BatchNorm2d(width)
         self.head = elastic.Linear(width, classes)

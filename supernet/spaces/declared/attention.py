@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from supernet.spaces.declared.choices import Size, active, cut, most, superposed
+from supernet.spaces.declared.choices import Size, active, cut, superposed
 from supernet.spaces.declared.convolutions import share_of
 from supernet.spaces.declared.layer import META, Elastic, Kept, Parts, scaled
 
@@ -39,12 +39,11 @@ class MultiheadAttention(Elastic):
         head_dim = embed_dim // num_heads if head_dim is None else head_dim
         self.declare(embed_dim=embed_dim, num_heads=num_heads, head_dim=head_dim)
         self.is_causal = is_causal
-        self.largest = most(num_heads), most(head_dim)
-        inner = self.largest[0] * self.largest[1]
-        self.query, self.key, self.value = (
-            nn.Linear(most(embed_dim), inner, bias) for _ in range(3)
-        )
-        self.output = nn.Linear(inner, most(embed_dim), bias)
+        width, *heads = self.largest(embed_dim=embed_dim, num_heads=num_heads, head_dim=head_dim)
+        self.heads = heads[0], heads[1]
+        inner = heads[0] * heads[1]
+        self.query, self.key, self.value = (nn.Linear(width, inner, bias) for _ in range(3))
+        self.output = nn.Linear(inner, width, bias)
 
     def parts(self, read: int) -> Parts:
         """Weights [heads, width of a head, read] and biases [heads, width of a head] of the three
@@ -65,13 +64,13 @@ class MultiheadAttention(Elastic):
         parts: Parts = {"factor": factor}
         for name in READS:
             layer = getattr(self, name)
-            weight = layer.weight.unflatten(0, self.largest)[first][..., :read]
+            weight = layer.weight.unflatten(0, self.heads)[first][..., :read]
             weight = scaled(weight, None, None, inputs)
             parts[f"{name}.weight"] = weight if shares is None else weight * shares[..., None]
             if layer.bias is not None:
-                bias = layer.bias.unflatten(0, self.largest)[first]
+                bias = layer.bias.unflatten(0, self.heads)[first]
                 parts[f"{name}.bias"] = bias if shares is None else bias * shares
-        weight = self.output.weight.unflatten(1, self.largest)[(slice(outputs), *first)]
+        weight = self.output.weight.unflatten(1, self.heads)[(slice(outputs), *first)]
         weight = scaled(weight, wide)
         parts["output.weight"] = weight if shares is None else weight * shares
         if self.output.bias is not None:
@@ -109,7 +108,9 @@ class MultiheadAttention(Elastic):
             if own.bias is not None:
                 layer.bias = kept(own.bias, parts[f"{name}.bias"].flatten())
         for name in READS:
-            found = graph.call_method("unflatten", (graph.call_module(name, (x,)), -1, (heads, width)))
+            found = graph.call_method(
+                "unflatten", (graph.call_module(name, (x,)), -1, (heads, width))
+            )
             inputs.append(graph.call_method("transpose", (found, -2, -3)))
         out = graph.call_function(
             F.scaled_dot_product_attention, tuple(inputs), {"is_causal": self.is_causal}

@@ -51,6 +51,9 @@ class Size:
     def __floordiv__(self, other: "int | Size") -> "Size":
         return Computed(divided, self, other)
 
+    def __rfloordiv__(self, other: int) -> "Size":
+        return Computed(divided, other, self)
+
     def same(self, other: "Size") -> "Size":
         """Whether two sizes come to the same value: "same" or "other", as names of the options of a
         OneOf.
@@ -181,12 +184,14 @@ class Active(NamedTuple):
 class Binding:
     """What each decision comes to in one call: name -> a choice, and the slot of the decision.
 
-    ``read`` notes how many channels each elastic layer has read.
+    ``read`` notes how many channels each elastic layer has read. ``preparing`` says that a layer
+    is making its weights, which a plain network does not do.
     """
 
     def __init__(self, choices: Mapping[str, tuple[Choice, int]]):
         self.choices = choices
         self.read: dict[nn.Module, int] = {}
+        self.preparing = False
         # What is computed once for all layers that read the same size. The size is kept as well,
         # so that no other object gets its id.
         self.kept: dict[Any, tuple[Any, Any]] = {}

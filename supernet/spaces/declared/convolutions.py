@@ -12,7 +12,6 @@ from supernet.spaces.declared.choices import (
     Size,
     active,
     cut,
-    most,
     padded,
     possible,
     superposed,
@@ -127,6 +126,12 @@ class Convolution(Kernel):
         padding_mode: str = "zeros",
         transform: bool = False,
     ):
+        _, widest, largest, _ = self.largest(
+            in_channels=in_channels,
+            out_channels=out_channels,
+            kernel_size=kernel_size,
+            groups=groups,
+        )
         layouts = possible(in_channels, out_channels, groups)
         for inputs, outputs, number in layouts:
             if inputs % number or outputs % number:
@@ -135,11 +140,10 @@ class Convolution(Kernel):
                     f"and {outputs} output channels; let groups follow the width"
                 )
         each = max(inputs // number for inputs, _, number in layouts)
-        largest = kernel_size if not isinstance(kernel_size, Size) else most(kernel_size)
         own = 0 if padding == "same" else padding
         # torch stores the weights of one group for each output: [outputs, inputs / groups, ...]
         super().__init__(  # type: ignore[call-arg]
-            each, most(out_channels), largest, stride, own, dilation, 1, bias, padding_mode
+            each, widest, largest, stride, own, dilation, 1, bias, padding_mode
         )
         self.declare(
             in_channels=in_channels,
@@ -261,12 +265,11 @@ class ConvTranspose2d(Kernel, nn.ConvTranspose2d):
         dilation: Any = 1,
         transform: bool = False,
     ):
-        largest = kernel_size if not isinstance(kernel_size, Size) else most(kernel_size)
         own = 0 if padding == "same" else padding
         super().__init__(
-            most(in_channels),
-            most(out_channels),
-            largest,
+            *self.largest(
+                in_channels=in_channels, out_channels=out_channels, kernel_size=kernel_size
+            ),
             stride,
             own,
             0 if padding == "same" else output_padding,

@@ -11,7 +11,7 @@ from torch.utils.flop_counter import flop_registry
 
 from supernet.mixture import Architecture
 from supernet.spaces.declared.blocks import Depth, OneOf
-from supernet.spaces.declared.choices import Binding, decisions_of
+from supernet.spaces.declared.choices import Binding, binding, decisions_of
 from supernet.spaces.declared.layer import Elastic
 from supernet.spaces.declared.plain import active_in, told
 from supernet.task import Task
@@ -41,9 +41,10 @@ def figures(space: "Declared", architecture: Architecture, task: Task) -> dict[s
     space. One forward pass without values is counted.
     """
     network = space.shell(task)
-    with torch.no_grad(), space.on(architecture) as binding, Madds(network) as madds:
-        network(task.example(1, "meta"))
-        params = parameters(network, binding)
+    with torch.no_grad(), space.on(architecture) as now:
+        with Madds(network) as madds:
+            network(task.example(1, "meta"))
+        params = parameters(network, now)
     return {
         name: Figures(params.get(name, 0), madds.found.get(name, 0))
         for name in params.keys() | madds.found.keys()
@@ -55,9 +56,7 @@ class Shapes(TorchDispatchMode):
     the shape of their input.
     """
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in SAME_SHAPE:
             return torch.empty_like(args[0])
         if func in NORMS:
@@ -92,18 +91,17 @@ class Madds(Shapes):
             handle.remove()
         super().__exit__(*error)
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = super().__torch_dispatch__(func, types, args, kwargs)
-        if counted := flop_registry.get(func._overloadpacket):
+        counted = flop_registry.get(func._overloadpacket)
+        if counted is not None and not binding().preparing:
             flops = counted(*args, **(kwargs or {}), out_val=out)
             name = self.inside[-1]
             self.found[name] = self.found.get(name, 0) + flops // 2
         return out
 
 
-def parameters(network: nn.Module, binding: Binding) -> dict[str, int]:
+def parameters(network: nn.Module, now: Binding) -> dict[str, int]:
     """The number of parameters of each active module. One that several modules share is counted for
     the first of them.
     """
@@ -115,7 +113,7 @@ def parameters(network: nn.Module, binding: Binding) -> dict[str, int]:
             continue
         own: dict[str, Tensor] = dict(module._parameters)  # type: ignore[arg-type]
         if isinstance(module, Elastic):
-            parts = module.parts(binding.read.get(module, told(module)))
+            parts = module.parts(now.read.get(module, told(module)))
             own = {key: part for key, part in parts.items() if isinstance(part, Tensor)}
         for key, part in own.items():
             parameter = None if part is None else parameter_of(module, key)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from supernet.errors import UserError
-from supernet.spaces.declared.choices import Size, binding, possible
+from supernet.spaces.declared.choices import Size, binding, most, possible
 
 Parts = dict[str, Any]  # tensors and numbers with which a layer is computed
 
@@ -30,19 +30,24 @@ class Elastic(nn.Module):
     sizes: dict[str, Any]
 
     def declare(self, **sizes: Any) -> None:
-        """Keeps the sizes, which must be whole numbers of at least 1.
+        """Keeps the sizes."""
+        self.sizes = sizes
+
+    @classmethod
+    def largest(cls, **sizes: Any) -> list[Any]:
+        """The largest value of each size. Sizes that are no choices are returned as they are.
 
         Raises:
-            UserError: a choice has another value.
+            UserError: a choice has a value that is not a whole number of at least 1.
         """
         for name, size in sizes.items():
             for (value,) in possible(size) if isinstance(size, Size) else ():
                 if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                     raise UserError(
-                        f"elastic.{type(self).__name__}: {name}={size}: {value!r} is no size; "
-                        "give whole numbers of at least 1"
+                        f"elastic.{cls.__name__}: {name}={size}: {value!r} is no size; give whole "
+                        "numbers of at least 1"
                     )
-        self.sizes = sizes
+        return [most(size) if isinstance(size, Size) else size for size in sizes.values()]
 
     def parts(self, read: int) -> Parts:
         """What the layer computes with in the present call, if its input has ``read`` channels."""
@@ -54,8 +59,11 @@ class Elastic(nn.Module):
 
     def reading(self, read: int) -> Parts:
         """The same as :meth:`parts`; the binding notes what was read."""
-        binding().read[self] = read
-        return self.parts(read)
+        now = binding()
+        now.read[self], now.preparing = read, True
+        parts = self.parts(read)
+        now.preparing = False
+        return parts
 
 
 def scaled(tensor: Tensor | None, *shares: Tensor | None) -> Tensor | None:

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from supernet.errors import UserError
-from supernet.spaces.declared.choices import Active, Size, active, most, padded, possible
+from supernet.spaces.declared.choices import Active, Size, active, padded, possible
 from supernet.spaces.declared.convolutions import share_of
 from supernet.spaces.declared.layer import META, Elastic, Kept, Parts, filled, scaled
 
@@ -30,7 +30,7 @@ class BatchNorm(Elastic):
         momentum: float | None = 0.1,
         affine: bool = True,
     ):
-        super().__init__(most(num_features), eps, momentum, affine)  # type: ignore[call-arg]
+        super().__init__(*self.largest(num_features=num_features), eps, momentum, affine)  # type: ignore[call-arg]
         self.declare(num_features=num_features)
 
     def parts(self, read: int) -> Parts:
@@ -100,7 +100,9 @@ class LayerNorm(Elastic, nn.LayerNorm):
         elementwise_affine: bool = True,
         bias: bool = True,
     ):
-        super().__init__(most(normalized_shape), eps, elementwise_affine, bias)
+        super().__init__(
+            *self.largest(normalized_shape=normalized_shape), eps, elementwise_affine, bias
+        )
         self.declare(normalized_shape=normalized_shape)
 
     def parts(self, read: int) -> Parts:
@@ -141,9 +143,10 @@ class GroupNorm(Elastic, nn.GroupNorm):
         eps: float = 1e-5,
         affine: bool = True,
     ):
+        _, widest = self.largest(num_groups=num_groups, num_channels=num_channels)
         for groups, channels in possible(num_groups, num_channels):
             require_divides("GroupNorm", groups, channels)
-        super().__init__(1, most(num_channels), eps, affine)
+        super().__init__(1, widest, eps, affine)
         self.declare(num_groups=num_groups, num_channels=num_channels)
 
     def parts(self, read: int) -> Parts:

@@ -26,9 +26,7 @@ def plain(network: nn.Module, reads: Mapping[str, int], fresh: bool) -> nn.Modul
     the network is called, if there is one. Otherwise the plain layers have the weights of the
     elastic ones.
     """
-    widths = {
-        module: reads[name] for name, module in network.named_modules() if name in reads
-    }
+    widths = {module: reads[name] for name, module in network.named_modules() if name in reads}
     replacing = Replacing(widths, fresh)
     found = replacing.replaced(network)
     reset = getattr(found, "reset_parameters", None)
@@ -130,10 +128,15 @@ def declared_in(module: nn.Module) -> Iterator[Choose]:
 
 
 def active_in(module: nn.Module) -> Iterator[nn.Module]:
-    """The modules that the present path comes to, OneOfs and Depths included."""
+    """The modules that the present path comes to, OneOfs and Depths included, without the modules
+    in elastic layers.
+    """
     yield module
-    if isinstance(module, OneOf):
-        parts: Any = [module.chosen()]
+    parts: Any
+    if isinstance(module, Elastic):
+        parts = ()
+    elif isinstance(module, OneOf):
+        parts = [module.chosen()]
     elif isinstance(module, Depth):
         parts = module.chosen()
     else:

@@ -135,7 +135,11 @@ class Declared(Termed):
             return None, None, ()
         options = self.decisions[places[0].choice.decisions[0].name].options
         skips = [o for o in options if any(type(p.options[o]) is nn.Identity for p in places)]
-        free = [o for o in options if not any(any(True for _ in p.options[o].parameters()) for p in places)]
+        free = [
+            o
+            for o in options
+            if not any(any(True for _ in p.options[o].parameters()) for p in places)
+        ]
         return (skips or [None])[0], None, tuple(free)
 
     @cached_property
@@ -216,7 +220,9 @@ class Declared(Termed):
     @cached_property
     def together(self) -> list[tuple[Slot, ...]]:
         order = list(self.decisions)
-        places = [sorted(map(order.index, names)) for names in largest(set(self.dependence.values()))]
+        places = [
+            sorted(map(order.index, names)) for names in largest(set(self.dependence.values()))
+        ]
         return [tuple(self.slots[order[place]] for place in term) for term in sorted(places)]
 
     def terms(self) -> list[tuple[Slot, ...]]:
@@ -265,12 +271,14 @@ class Module(Declared):
         given = {"classes": task.outputs, "channels": task.input_shape[0], "task": task}
         named = inspect.signature(self.made).parameters
         own = {name: value for name, value in given.items() if name in named}
+        settings = own | (self.settings or {})
         try:
-            return self.made(**(own | (self.settings or {})))
+            inspect.signature(self.made).bind(**settings)
         except TypeError as error:
             raise UserError(
-                f"space.model={self.model}: {error}; give its arguments by space.settings"
+                f"space.model={self.name}: {error}; give its arguments by space.settings"
             ) from error
+        return self.made(**settings)
 
 
 def declared(model: Callable[..., nn.Module], **settings: Any) -> Module:

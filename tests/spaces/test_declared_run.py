@@ -1,0 +1,136 @@
+"""Declared spaces from the command line: search, derivation, retraining, budgets, export and report.
+A file that only a folder names is not run.
+"""
+
+import ast
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import onnxruntime
+import pytest
+import torch
+
+from supernet.cost.count import count
+from supernet.errors import UserError
+from supernet.export import load_bundle
+from supernet.files import read_json
+from supernet.mixture import Architecture
+from supernet.spaces.declared.space import Module
+from supernet.spaces.nb_macro import NBMacro
+from tests.commands import TINY, finished, supernet
+from tests.tasks import task_of
+
+FILE = Path(__file__).parent / "net.py"
+TASK = task_of(10, 1)
+QUICK = [*TINY, "tracker=none", "retrain.seeds=1", "baseline.architectures=1"]
+RUNS = {  # settings, the same space, the limit on multiply-adds
+    "module": (
+        ["space=module", "space.model=net.py:Net", "space.settings={widths:[4,8]}", "method=darts"],
+        lambda: Module(f"{FILE}:Net", {"widths": [4, 8]}),
+        30_000,
+    ),
+    "nb_macro": (
+        [
+            *("space=nb_macro", "method=spos", "searcher=evolution", "searcher.candidates=6"),
+            *("searcher.population=3", "searcher.sample=2", "retrain.init=inherit"),
+        ],
+        lambda: NBMacro(stem=4, head=16, blocks=[1, 2]),
+        20_000,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_whole_run(name, tmp_path):
+    """The exported network is the user's own source with the choices filled in."""
+    words, make, limit = RUNS[name]
+    shutil.copy(FILE, tmp_path)
+    folder = finished(*words, *QUICK, f"budget.madds={limit}", cwd=tmp_path)
+    space = make()
+    results, found = (read_json(folder / f"{n}.json") for n in ("results", "architecture"))
+    architecture = space.validate(Architecture.from_dict(found))
+    assert space.decode(found["text"]) == architecture
+    cost = count(space.standalone(architecture, TASK), TASK)
+    assert results["cost"] == {"params": cost.params, "madds": cost.madds}
+    assert 0 < cost.madds <= limit
+    assert all(one["madds"] <= limit for one in results["random_baseline"]["architectures"])
+
+    exported = load_bundle(folder / "export", trust=True)
+    source = (folder / "export" / "network.py").read_text()
+    modules = {n.module for n in ast.walk(ast.parse(source)) if isinstance(n, ast.ImportFrom)}
+    assert modules <= {"torch", "functools", "copy"} and "def forward" in source or name != "module"
+    plain = space.standalone(architecture, TASK)
+    plain.load_state_dict(exported.state_dict(), strict=True)
+    images = torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    session = onnxruntime.InferenceSession(folder / "export" / "model.onnx")
+    (onnx,) = session.run(None, {"images": images.numpy()})
+    with torch.no_grad():
+        expected = plain.eval()(images)
+        assert torch.equal(exported(images), expected)
+    torch.testing.assert_close(torch.from_numpy(onnx), expected, rtol=1e-4, atol=1e-5)
+    assert found["text"] in (folder / "report.html").read_text(encoding="utf-8")
+    if name == "module":
+        a_file_is_not_run_that_a_folder_names(folder, tmp_path)
+
+
+def a_file_is_not_run_that_a_folder_names(folder, tmp_path):
+    """The recorded file is changed: it is never run, unless the user names it or trusts the folder;
+    and then the run says that its content is another one.
+    """
+    (tmp_path / "net.py").write_text("from pathlib import Path\nPath('MARK').touch()\nNet = 3\n")
+    for command in ("retrain", "report", "search"):
+        refused = supernet(command, f"from={folder}", cwd=tmp_path)
+        if command != "report":
+            assert (refused.code, refused.err.count("\n")) == (2, 1)
+            assert "this is a program" in refused.err and "trust=true" in refused.err
+        assert not (tmp_path / "MARK").exists()
+    shutil.copy(FILE, tmp_path)
+    for anew in ("trust=true", "space.model=net.py:Net", f"space.model={tmp_path}/net.py:Net"):
+        assert finished("retrain", f"from={folder}", anew, cwd=tmp_path) == folder
+    before = json.loads((folder / "state.json").read_text())["stages"]["retrain/0"]["key"]
+    (tmp_path / "net.py").write_text(FILE.read_text().replace("torch.relu", "torch.tanh"))
+    outcome = supernet("retrain", f"from={folder}", "trust=true", cwd=tmp_path)
+    after = json.loads((folder / "state.json").read_text())["stages"]["retrain/0"]["key"]
+    assert (outcome.code == 2 and "space.model" in outcome.err) or before != after
+
+
+def test_a_network_whose_source_cannot_be_written_is_exported_without_it(tmp_path):
+    (tmp_path / "net.py").write_text(
+        FILE.read_text()
+        .replace("import torch\n", "import numpy as np\nimport torch\n", 1)
+        .replace("return self.head(x)", "return self.head(x) * float(np.float32(2))")
+    )
+    words = ["space=module", "space.model=net.py:Net", "method=spos", "searcher=random"]
+    folder = finished(*words, *QUICK, "searcher.candidates=1", "search.epochs=1", cwd=tmp_path)
+    bundle = read_json(folder / "export" / "bundle.json")
+    assert set(bundle["files"]) == {
+        *("architecture.json", "model.safetensors", "model.pt2", "model.onnx")
+    }
+    assert "imports numpy" in bundle["no_network_py"]
+    with pytest.raises(UserError, match="has no network.py .*imports numpy"):
+        load_bundle(folder / "export", trust=True)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["space.model=net.py"], "expected FILE.py:NAME"),
+        (["space.model=nowhere.py:Net"], "cannot read it"),
+        (["space.model=net.py:Nett"], "did you mean 'Net'"),
+        (["space.model=broken.py:Net"], "the file cannot be run (ZeroDivisionError"),
+        (["space.model=net.py:Net", "space.settings={width:3}"], "unexpected keyword argument"),
+        (["space.model=net.py:Net", "guard=[oles]"], "does not hold each option as a module"),
+        (["space.model=net.py:Net", "search.depths=[[0,0.5],[0.5,1]]"], "cannot change the size"),
+        ([], "space.model"),
+    ],
+)
+def test_a_mistake_is_one_line(words, said, tmp_path):
+    shutil.copy(FILE, tmp_path)
+    (tmp_path / "broken.py").write_text("1 / 0\n")
+    outcome = supernet(
+        *QUICK, "method=darts", "space=module", *words, cwd=tmp_path
+    )
+    assert (outcome.code, outcome.err.count("\n")) == (2, 1) and said in outcome.err
+    assert not [name for name in sys.modules if name.startswith("broken_")]
