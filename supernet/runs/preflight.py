@@ -99,6 +99,18 @@ def members(space: Space) -> Iterator[Architecture]:
         yield from (space.random(rng) for _ in range(DRAWN))
 
 
+def faults(setup: Setup) -> Iterator[str]:
+    """Yields what is wrong with the networks of the space, one line each."""
+    sizes = [setup.config.search.batch_size, setup.config.retrain.batch_size, len(setup.images)]
+    return setup.space.faults(setup.task, min(2, *sizes))
+
+
+def require_no_faults(setup: Setup) -> None:
+    """Raises a UserError if something is wrong with the networks of the space."""
+    for fault in faults(setup):
+        raise UserError(f"space {setup.space.name}: {fault}")
+
+
 def rehearse(setup: Setup) -> None:
     """Builds what is trained last, and computes its outputs for one image.
 
@@ -107,6 +119,7 @@ def rehearse(setup: Setup) -> None:
     Raises:
         UserError: a setting is wrong, or there is not enough memory.
     """
+    require_no_faults(setup)
     streams = Streams(setup.config.seed)
     architecture = setup.given or setup.space.random(streams.host("rehearsal"))
     form: Form = "search" if setup.init == "inherit" else "evaluation"

@@ -8,7 +8,7 @@ Nothing here knows what the networks look like. Cells, with their operations and
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, cast
 
@@ -135,6 +135,13 @@ class Space(Bounded, ABC):
     def sizes(self, form: Form) -> Sequence[Size]:
         """How large the networks of a form are. The report compares these with the paper."""
         return ()
+
+    def faults(self, task: Task, batch: int) -> Iterator[str]:
+        """Yields what is wrong with the networks, one line each, if they are trained on ``batch``
+        inputs of the task at once. It is looked for before anything is trained. By default nothing
+        is looked for.
+        """
+        yield from ()
 
     # --- the space as a set: genes are independent, and all combinations of values are valid
 

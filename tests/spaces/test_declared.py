@@ -518,3 +518,53 @@ def test_several_texts_cannot_be_mixed():
     mixture = softmax_mixture({g.name: torch.zeros(g.shape) for g in space.groups})
     with pytest.raises(UserError, match="only numbers can be mixed"):
         space.supernet(task)(task.example(1), mixture)
+
+
+# --- what is wrong is said before anything runs
+
+
+class Wrong(nn.Module):
+    """A module that is right, unless ``fault`` says otherwise."""
+
+    def __init__(self, fault=""):
+        super().__init__()
+        self.fault = fault
+        self.conv = conv(4, WIDTH, 3)
+        self.norm = elastic.BatchNorm2d(WIDTH)
+        wide = {"conv": conv(WIDTH, WIDTH, 1), "wide": nn.Conv2d(8, 8, 1), "skip": nn.Identity()}
+        if fault != "shapes":
+            wide.pop("wide")
+        self.op = OneOf("op", wide)
+        if fault == "unread":
+            self.scale = Choose("scale", (1, 2))
+        if fault == "unused":
+            self.extra = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+        self.head = elastic.Linear(WIDTH, 5 if fault == "outputs" else 3)
+
+    def forward(self, x):
+        x = self.op(self.norm(self.conv(x)))
+        x = x.mean((2, 3), keepdim=True)
+        if self.fault == "lone":
+            x = self.norm(x)
+        if self.fault == "dice":
+            x = F.dropout(x, 0.5)
+        return self.head(x.flatten(1))
+
+
+@pytest.mark.parametrize(
+    ("fault", "batch", "words"),
+    [
+        ("shapes", 2, "shapes do not meet in op.options.wide of width=4 op=wide: "),
+        ("outputs", 2, "returns outputs of shape (2, 5) for two inputs, but the task needs (2, 3)"),
+        ("unread", 2, "the choice 'scale' is never read"),
+        ("unused", 2, "the weights of extra never get a gradient"),
+        ("lone", 1, "the BatchNorm norm sees one value a channel in a batch of 1"),
+        ("dice", 2, "returns other outputs each time in evaluation mode"),
+    ],
+)
+def test_what_is_wrong_with_a_module_is_one_line(fault, batch, words):
+    before = torch.random.get_rng_state()
+    (said,) = declared(Wrong, fault=fault).faults(IMAGES, batch)
+    assert words in said and "\n" not in said
+    assert not list(declared(Wrong).faults(IMAGES, batch))
+    assert torch.equal(torch.random.get_rng_state(), before)

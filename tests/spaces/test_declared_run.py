@@ -1,5 +1,5 @@
-"""Declared spaces from the command line: search, derivation, retraining, budgets, export and report.
-A file that only a folder names is not run.
+"""Declared spaces from the command line: search, derivation, retraining, budgets, export, report. A
+file that only a folder names is not run.
 """
 
 import ast
@@ -60,7 +60,8 @@ def test_a_whole_run(name, tmp_path):
     exported = load_bundle(folder / "export", trust=True)
     source = (folder / "export" / "network.py").read_text()
     modules = {n.module for n in ast.walk(ast.parse(source)) if isinstance(n, ast.ImportFrom)}
-    assert modules <= {"torch", "functools", "copy"} and "def forward" in source or name != "module"
+    assert modules <= {"torch", "functools", "copy"}
+    assert ("def forward" in source) and ("def __init__" not in source)
     plain = space.standalone(architecture, TASK)
     plain.load_state_dict(exported.state_dict(), strict=True)
     images = torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -109,7 +110,7 @@ def test_a_network_whose_source_cannot_be_written_is_exported_without_it(tmp_pat
         *("architecture.json", "model.safetensors", "model.pt2", "model.onnx")
     }
     assert "imports numpy" in bundle["no_network_py"]
-    with pytest.raises(UserError, match="has no network.py .*imports numpy"):
+    with pytest.raises(UserError, match=r"has no network.py .*imports numpy"):
         load_bundle(folder / "export", trust=True)
 
 
@@ -129,8 +130,34 @@ def test_a_network_whose_source_cannot_be_written_is_exported_without_it(tmp_pat
 def test_a_mistake_is_one_line(words, said, tmp_path):
     shutil.copy(FILE, tmp_path)
     (tmp_path / "broken.py").write_text("1 / 0\n")
-    outcome = supernet(
-        *QUICK, "method=darts", "space=module", *words, cwd=tmp_path
-    )
+    outcome = supernet(*QUICK, "method=darts", "space=module", *words, cwd=tmp_path)
     assert (outcome.code, outcome.err.count("\n")) == (2, 1) and said in outcome.err
     assert not [name for name in sys.modules if name.startswith("broken_")]
+
+
+def test_a_check_says_how_large_a_space_is_and_what_is_wrong_with_it(tmp_path):
+    """The ends are those of all architectures, by brute force; the median is near that of all."""
+    words = ["space=nb_macro", "space.blocks=[2]", "method=spos", *QUICK]
+    lines = supernet("check", *words, cwd=tmp_path).out.splitlines()
+    space = NBMacro(stem=4, head=16, blocks=[2])
+    networks = [space.standalone(space.decode(f"{a}{b}"), TASK) for a in range(3) for b in range(3)]
+    costs = [count(network, TASK) for network in networks]
+    assert "space: nb_macro, 2 decisions, 9 architectures" in lines
+    for name, found in (
+        ("parameters", sorted(cost.params for cost in costs)),
+        ("multiply-adds", sorted(cost.madds for cost in costs)),
+    ):
+        (line,) = (line for line in lines if line.startswith(f"{name}: "))
+        assert line.startswith(f"{name}: {found[0]:,} to {found[-1]:,}, median ")
+        median = int(line.rpartition(" ")[2].replace(",", ""))
+        assert found.index(median) in (3, 4, 5)
+    assert any(line.startswith("latency of these networks, one input: ") for line in lines)
+
+    text = FILE.read_text().replace(
+        "self.head = elastic", "self.spare = nn.Linear(2, 2)\n        self.head = elastic"
+    )
+    (tmp_path / "net.py").write_text(text)
+    for command in ("check", "run"):
+        wrong = supernet(command, "space=module", "space.model=net.py:Net", *QUICK, cwd=tmp_path)
+        assert (wrong.code, wrong.err.count("\n")) == (2, 1)
+        assert "the weights of spare never get a gradient" in wrong.err

@@ -192,6 +192,7 @@ class Binding:
         self.choices = choices
         self.read: dict[nn.Module, int] = {}
         self.preparing = False
+        self.decided: set[str] = set()  # the decisions that were read
         # What is computed once for all layers that read the same size. The size is kept as well,
         # so that no other object gets its id.
         self.kept: dict[Any, tuple[Any, Any]] = {}
@@ -207,6 +208,7 @@ class Binding:
                 f"{decision}: the supernet does not know this choice; keep it as an attribute of a "
                 "module that belongs to the supernet"
             )
+        self.decided.add(decision.name)
         choice, slot = self.choices[decision.name]
         weights = choice.weights
         if not choice.active[slot]:

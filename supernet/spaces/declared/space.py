@@ -20,6 +20,7 @@ from supernet.spaces.capabilities import Slot, Termed
 from supernet.spaces.declared.blocks import OneOf
 from supernet.spaces.declared.choices import Binding, Choose, bound
 from supernet.spaces.declared.costs import Shapes, dependence, figures, largest
+from supernet.spaces.declared.faults import faults
 from supernet.spaces.declared.plain import active_in, declared_in, plain, read_by
 from supernet.spaces.declared.program import EXPECTED, class_of
 from supernet.spaces.space import Form
@@ -204,6 +205,10 @@ class Declared(Termed):
             ]
         return Architecture.of(self.name, **rows)
 
+    def output_shape(self, task: Task) -> tuple[int, ...] | None:
+        """The shape of the outputs for one input, if the task says so."""
+        return (task.outputs,) if isinstance(task, Classification) else None
+
     def sizes(self, form: Form) -> list[Part]:
         return [
             Part(name, setting, value(self), full)
@@ -266,6 +271,10 @@ class Module(Declared):
             raise UserError(f"space.model={self.made}: {EXPECTED}")
         self.name = self.made.__name__
         _ = self.groups
+
+    def faults(self, task: Task, batch: int) -> Iterator[str]:
+        """A module of the user's own can be wrong."""
+        return faults(self, task, batch)
 
     def build(self, task: Task) -> nn.Module:
         given = {"classes": task.outputs, "channels": task.input_shape[0], "task": task}
