@@ -42,16 +42,18 @@ def evaluate(
     The mode of the network (training or evaluation) is not changed; the caller sets it.
     """
     # The sums are taken on the host at the end, because not every device has float64.
-    right, losses, count = [], [], 0
+    right, losses, count, targets = [], [], 0, 0
     with torch.no_grad():
         for images, labels in batches:
             outputs = network(images).float()
-            right.append(task.right(outputs, labels).sum())
+            found = task.right(outputs, labels)
+            right.append(found.sum())
+            count += found.numel()
             losses.append(task.loss(outputs, labels, reduction="sum"))
-            count += labels.numel()
+            targets += labels.numel()
     return Judgement(
         float(torch.stack(right).sum()) / count,
-        float(torch.stack(losses).cpu().double().sum()) / count,
+        float(torch.stack(losses).cpu().double().sum()) / targets,
         count,
     )
 

@@ -313,6 +313,7 @@ def laid_out(
         break_on_hyphens=False,
     )
     shape = ", ".join(str(size) for size in task.input_shape)
+    outputs = ", ".join(str(size) for size in task.output_shape or ("...",))
     title = f"A network that was found and trained by {PROJECT} {version}."
     header = f'''"""{title} This file needs PyTorch alone.
 
@@ -322,7 +323,7 @@ def laid_out(
 
     model = network()
     model.load_state_dict(load_file("model.safetensors"))
-    logits = model.eval()(images)  # [B, {shape}] -> [B, {task.outputs}]
+    logits = model.eval()(images)  # [B, {shape}] -> [B, {outputs}]
 
 Images are pixels from 0 to 1, less MEAN, divided by STD, both one number a channel.
 """'''

@@ -74,6 +74,8 @@ class Setup:
         self.augment = build(config.data.augment, "data.augment", Augment)
         self.search_augment = build(config.data.search_augment, "data.search_augment", Augment)
         self.source = build(config.data.source, SOURCE, Source)
+        own = config.data.task
+        self.own_task = None if own is None else build(own, "data.task", Task)
         build(config.tracker, "tracker", Tracker)
         self.given: Architecture | None = None
         if config.architecture is not None:
@@ -170,7 +172,20 @@ class Setup:
             self.augment.check(data.size, "data.augment")
             if self.given is None or self.init == "inherit":
                 self.search_augment.check(data.size, "data.search_augment")
+            if self.own_task is not None:
+                data = dataclasses.replace(data, own_task=self.own_task.of(data.task))
+            if getattr(data.train, "targets", None) is not None:
+                self.require_still_images()
             return data.to(self.device)
+
+    def require_still_images(self) -> None:
+        """Raises a UserError if an augmentation would move images away from their targets."""
+        for name in ("augment", "search_augment"):
+            if getattr(self, name).crop_padding or getattr(self, name).flip:
+                raise UserError(
+                    f"data.{name}: moves images, but not the targets of their pixels; set "
+                    f"data.{name}.crop_padding=0 data.{name}.flip=false"
+                )
 
     @cached_property
     def contents(self) -> Contents:

@@ -8,9 +8,11 @@ import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
 import onnxruntime
 import pytest
 import torch
+from sklearn.metrics import jaccard_score
 
 from supernet.cost.count import count
 from supernet.errors import UserError
@@ -20,6 +22,7 @@ from supernet.mixture import Architecture
 from supernet.spaces.declared.space import Module
 from supernet.spaces.nb_macro import NBMacro
 from tests.commands import TINY, finished, supernet
+from tests.spaces.segmentation import Ink
 from tests.tasks import task_of
 
 FILE = Path(__file__).parent / "net.py"
@@ -161,3 +164,52 @@ def test_a_check_says_how_large_a_space_is_and_what_is_wrong_with_it(tmp_path):
         wrong = supernet(command, "space=module", "space.model=net.py:Net", *QUICK, cwd=tmp_path)
         assert (wrong.code, wrong.err.count("\n")) == (2, 1)
         assert "the weights of spare never get a gradient" in wrong.err
+
+
+STILL = [
+    f"data.{name}.{what}"
+    for name in ("augment", "search_augment")
+    for what in ("crop_padding=0", "flip=false")
+]
+OWN_TASK = [
+    *("space=module", f"space.model={FILE.parent / 'segmentation.py'}:Net"),
+    *("data.source._target_=tests.spaces.segmentation.Ink", "retrain.epochs=10"),
+    *("+data.task._target_=tests.spaces.segmentation.Overlap", "+data.task.ink=1.5"),
+    *(*STILL, *QUICK),
+]
+
+
+def test_an_own_task_with_a_class_for_each_pixel(tmp_path):
+    """What a run reports is recomputed from the exported network, by scikit-learn and NumPy."""
+    folder = finished("method=spos", "searcher=random", *OWN_TASK, cwd=tmp_path)
+    data = Ink().load()
+    exported = load_bundle(folder / "export", trust=True)
+    pixels = (data.test.pixels.float() / 255 - data.mean[:, None, None]) / data.std[:, None, None]
+    with torch.no_grad():
+        outputs = exported(pixels)
+    assert outputs.shape == (len(data.test), 2, 8, 8)
+    found, truth = outputs.argmax(1).numpy(), data.test.targets.numpy()
+    overlaps = [jaccard_score(a.ravel(), b.ravel()) for a, b in zip(truth, found, strict=True)]
+    row = read_json(folder / "state.json")["stages"]["retrain/0"]["result"]
+    assert row["accuracy"] == pytest.approx(np.mean(overlaps), rel=1e-5) and row["accuracy"] > 0.5
+    chances = np.exp(outputs.double().numpy())
+    chances = np.take_along_axis(chances, truth[:, None], 1)[:, 0] / chances.sum(1)
+    loss = -np.log(chances) * np.where(truth, 1.5, 1.0)
+    assert row["loss"] == pytest.approx(loss.mean(), rel=1e-4)
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert any("iou" in row for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("data.augment.flip=true", "moves images, but not the targets of their pixels"),
+        ("data.image_size=4", "cannot be averaged down"),
+        ("+data.task._target_=tests.spaces.segmentation.Ink", "is no Task"),
+        ("+data.task.inc=2", "did you mean 'ink'"),
+    ],
+)
+def test_a_mistake_in_an_own_task_is_one_line(word, said, tmp_path):
+    kept = [one for one in OWN_TASK if one.partition("=")[0] != word.partition("=")[0]]
+    outcome = supernet("method=spos", *kept, word, cwd=tmp_path)
+    assert (outcome.code, outcome.err.count("\n")) == (2, 1) and said in outcome.err

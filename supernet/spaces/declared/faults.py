@@ -63,7 +63,7 @@ def misfit(space: "Declared", architecture: Architecture, task: Task, read: set[
     finally:
         for handle in handles:
             handle.remove()
-    wanted = space.output_shape(task)
+    wanted = task.output_shape
     if wanted is not None and tuple(outputs.shape) != (2, *wanted):
         return (
             f"{text} returns outputs of shape {tuple(outputs.shape)} for two inputs, but the task "

@@ -59,6 +59,8 @@ class Declared(Termed):
     # name of a size -> the setting that changes it, its value in a space, its value in the paper
     paper: ClassVar[dict[str, tuple[str, Callable[[Any], float], float]]] = {}
 
+    _shell: tuple[Any, nn.Module] | None = None  # the last one, and its task
+
     @abstractmethod
     def build(self, task: Task) -> nn.Module:
         """The module, with all its choices."""
@@ -67,9 +69,10 @@ class Declared(Termed):
 
     def shell(self, task: Task) -> nn.Module:
         """The module without values, in evaluation mode. The last one is kept."""
-        if getattr(self, "_shell", (None, None))[0] != task:
+        known = type(task), dict(vars(task))
+        if self._shell is None or self._shell[0] != known:
             with torch.device("meta"):
-                self._shell = task, self.build(task).eval()
+                self._shell = known, self.build(task).eval()
         return self._shell[1]
 
     @cached_property
@@ -204,10 +207,6 @@ class Declared(Termed):
                 for name, option in names
             ]
         return Architecture.of(self.name, **rows)
-
-    def output_shape(self, task: Task) -> tuple[int, ...] | None:
-        """The shape of the outputs for one input, if the task says so."""
-        return (task.outputs,) if isinstance(task, Classification) else None
 
     def sizes(self, form: Form) -> list[Part]:
         return [
