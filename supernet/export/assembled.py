@@ -122,10 +122,10 @@ class Assembly:
         if type(value) is dict and all(type(key) in LITERALS for key in value):
             pairs = (f"{key!r}: {self.value(one, where)}" for key, one in value.items())
             return f"{{{', '.join(pairs)}}}"
-        if value is getattr(nn.functional, getattr(value, "__name__", ""), None):
-            return f"nn.functional.{value.__name__}"
-        if value is getattr(torch, getattr(value, "__name__", ""), None):
-            return f"torch.{value.__name__}"
+        name = getattr(value, "__name__", "")
+        for place, module in (("nn.functional", nn.functional), ("torch", torch)):
+            if name and value is getattr(module, name, None):
+                return f"{place}.{name}"
         raise UserError(
             f"{CANNOT}: the attribute {where} is a {type(value).__name__}, which cannot be written "
             "down; keep numbers, texts, lists and modules as attributes"

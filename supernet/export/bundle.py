@@ -113,7 +113,7 @@ def export_network(
     with _replacing(Path(folder)) as new:
         write_json(new / "architecture.json", description)
         _write(new / "model.safetensors", safetensors.torch.save(state))
-        plain, differences = original, {}
+        plain, differences = original, dict[str, float]()
         if source:
             write_text(new / "network.py", source)
             try:
@@ -235,7 +235,8 @@ def load_bundle(folder: str | os.PathLike[str], *, trust: bool = False) -> nn.Mo
     files: dict[str, str] = bundle["files"]
     if why := bundle.get("no_network_py"):
         raise UserError(
-            f"{folder} has no network.py ({why}); load model.pt2 by torch.export.load, or model.onnx"
+            f"{folder} has no network.py ({why}); load model.pt2 by torch.export.load, or "
+            "model.onnx"
         )
     for name in ("network.py", "model.safetensors"):
         path = folder / name

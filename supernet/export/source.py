@@ -275,7 +275,8 @@ def network_source(
         UserError: a definition cannot be copied. The message says which one, and why.
     """
     definitions = Definitions(kind, set(_strings(settings)))
-    data = f"# What the network is built with: its architecture and its size.\nSETTINGS = {_literal(settings)}"
+    comment = "# What the network is built with: its architecture and its size."
+    data = f"{comment}\nSETTINGS = {_literal(settings)}"
     return laid_out(
         definitions,
         data,

@@ -34,8 +34,8 @@ def profile(setup: Setup, budget: Budget) -> Iterator[str]:
     drawn = [budget.random(rng) for _ in range(DRAWN)]
     for metric in METRICS:
         cost = budget.tables[metric].of
-        costs = [cost(one) for one in ends(budget, metric, drawn)]
-        yield f"{NAMES[metric]}: {' to '.join(figure(c) for c in costs[::2])}, median {figure(costs[1])}"
+        least, median, most = (figure(cost(one)) for one in ends(budget, metric, drawn))
+        yield f"{NAMES[metric]}: {least} to {most}, median {median}"
     networks = ends(budget, "madds", drawn)
     bench = Bench(space, setup.task, setup.device, Streams(setup.config.seed), rounds=5)
     times = bench.timed(bench.networks(networks))

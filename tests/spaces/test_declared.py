@@ -466,7 +466,7 @@ def test_functional_calls_and_second_derivatives(noise):
 
 def test_decisions_that_no_active_part_reads_make_no_second_architecture():
     """By brute force: the canonical architectures are as many as there are different networks."""
-    space, task = a_space("all")
+    space, _ = a_space("all")
     assert [group.name for group in space.groups] == ["width", "depth", "ratio", "mix", "kernel"]
     first = space.decode("width=4 depth=1 ratio=1,1.5,2 mix=pool,conv,conv kernel=3,3,1")
     assert space.encode(space.canonical(first)) == (

@@ -88,7 +88,10 @@ class MultiheadAttention(Elastic):
         scale: float | None = None
         if isinstance(factor, Tensor):  # torch takes a number alone
             heads[0], scale = heads[0] * factor, 1.0
-        out = F.scaled_dot_product_attention(*heads, is_causal=self.is_causal, scale=scale)
+        query, key, value = heads
+        out = F.scaled_dot_product_attention(
+            query, key, value, is_causal=self.is_causal, scale=scale
+        )
         weight = parts["output.weight"].flatten(1)
         return F.linear(out.transpose(-2, -3).flatten(-2), weight, parts.get("output.bias"))
 

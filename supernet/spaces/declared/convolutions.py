@@ -84,7 +84,9 @@ class Kernel(Elastic):
 
     def middle(self, weight: Tensor, kernel: int) -> Tensor:
         edge = (weight.shape[-1] - kernel) // 2
-        return weight[(..., *(slice(edge, edge + kernel),) * self.axes)]
+        for axis in range(-self.axes, 0):
+            weight = weight.narrow(axis, edge, kernel)
+        return weight
 
     def transformed(self, weight: Tensor, least: int) -> dict[int, Tensor]:
         """Every kernel from the largest to the ``least``, each made from the next larger one."""
@@ -142,9 +144,7 @@ class Convolution(Kernel):
         each = max(inputs // number for inputs, _, number in layouts)
         own = 0 if padding == "same" else padding
         # torch stores the weights of one group for each output: [outputs, inputs / groups, ...]
-        super().__init__(  # type: ignore[call-arg]
-            each, widest, largest, stride, own, dilation, 1, bias, padding_mode
-        )
+        super().__init__(each, widest, largest, stride, own, dilation, 1, bias, padding_mode)
         self.declare(
             in_channels=in_channels,
             out_channels=out_channels,
@@ -163,10 +163,11 @@ class Convolution(Kernel):
         return function(x, **parts, stride=self.stride, padding=pads, dilation=self.dilation)
 
     def parts(self, read: int) -> Parts:
-        sizes, weight = self.sizes, self.weight
+        own: Any = self
+        sizes, weight = self.sizes, own.weight
         outputs, shares = cut(sizes["out_channels"])
         layouts = active(sizes["in_channels"], sizes["out_channels"], sizes["groups"])
-        bias = None if self.bias is None else scaled(self.bias[:outputs], shares)
+        bias = None if own.bias is None else scaled(own.bias[:outputs], shares)
         if len(layouts) == 1:
             layouts = [Active((read, outputs, layouts[0].values[2]), layouts[0].weight)]
         each = {(i // groups, o // groups) for (i, o, groups), _ in layouts}
@@ -232,13 +233,15 @@ def share_of(size: Any, read: int) -> Tensor | None:
 
 
 class Conv1d(Convolution, nn.Conv1d):
+    """See :class:`Convolution`."""
+
     axes, function, layer = 1, staticmethod(F.conv1d), nn.Conv1d
-    __doc__ = Convolution.__doc__
 
 
 class Conv2d(Convolution, nn.Conv2d):
+    """See :class:`Convolution`."""
+
     axes, function, layer = 2, staticmethod(F.conv2d), nn.Conv2d
-    __doc__ = Convolution.__doc__
 
 
 class ConvTranspose2d(Kernel, nn.ConvTranspose2d):
@@ -266,7 +269,7 @@ class ConvTranspose2d(Kernel, nn.ConvTranspose2d):
         transform: bool = False,
     ):
         own = 0 if padding == "same" else padding
-        super().__init__(
+        super().__init__(  # type: ignore[call-arg]
             *self.largest(
                 in_channels=in_channels, out_channels=out_channels, kernel_size=kernel_size
             ),

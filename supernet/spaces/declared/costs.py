@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
+from torch.utils.hooks import RemovableHandle
 
 from supernet.mixture import Architecture
 from supernet.spaces.declared.blocks import Depth, OneOf
@@ -76,7 +77,8 @@ class Madds(Shapes):
     def __init__(self, network: nn.Module):
         super().__init__()
         self.found: dict[str, int] = {}
-        self.network, self.inside, self.handles = network, [""], []
+        self.network, self.inside = network, [""]
+        self.handles: list[RemovableHandle] = []
 
     def __enter__(self) -> "Madds":
         for name, module in self.network.named_modules():
@@ -111,7 +113,7 @@ def parameters(network: nn.Module, now: Binding) -> dict[str, int]:
     for name, module in network.named_modules():
         if id(module) not in active:
             continue
-        own: dict[str, Tensor] = dict(module._parameters)  # type: ignore[arg-type]
+        own: dict[str, Tensor] = dict(module._parameters)
         if isinstance(module, Elastic):
             parts = module.parts(now.read.get(module, told(module)))
             own = {key: part for key, part in parts.items() if isinstance(part, Tensor)}

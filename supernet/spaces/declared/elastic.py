@@ -39,7 +39,7 @@ class Linear(Elastic, nn.Linear):
     """
 
     def __init__(self, in_features: int | Size, out_features: int | Size, bias: bool = True):
-        super().__init__(*self.largest(in_features=in_features, out_features=out_features), bias)
+        super().__init__(*self.largest(in_features=in_features, out_features=out_features), bias)  # type: ignore[call-arg]
         self.declare(in_features=in_features, out_features=out_features)
 
     def parts(self, read: int) -> Parts:
@@ -86,7 +86,7 @@ class Embedding(Elastic, nn.Embedding):
     """A table of vectors. See :class:`torch.nn.Embedding`. ``embedding_dim`` can be a choice."""
 
     def __init__(self, num_embeddings: int, embedding_dim: int | Size, padding_idx: Any = None):
-        super().__init__(num_embeddings, *self.largest(embedding_dim=embedding_dim), padding_idx)
+        super().__init__(num_embeddings, *self.largest(embedding_dim=embedding_dim), padding_idx)  # type: ignore[call-arg]
         self.declare(embedding_dim=embedding_dim)
 
     def parts(self, read: int) -> Parts:

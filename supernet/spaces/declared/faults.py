@@ -1,7 +1,7 @@
 """What is wrong with a module, in one line each. It is found by a few forward passes."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -79,7 +79,7 @@ def untrained(
     noise = torch.Generator().manual_seed(0)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        network = space.supernet(task)
+        network: Any = space.supernet(task)
         inputs = task.example(batch, noise=noise)
         lone: set[str] = set()
         for name, module in network.named_modules():

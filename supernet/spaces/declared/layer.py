@@ -66,12 +66,12 @@ class Elastic(nn.Module):
         return parts
 
 
-def scaled(tensor: Tensor | None, *shares: Tensor | None) -> Tensor | None:
+def scaled(tensor: Tensor, *shares: Tensor | None) -> Tensor:
     """A tensor multiplied by those ``shares`` that are not ``None``, one for each of its first
     axes.
     """
     for axis, share in enumerate(shares):
-        if tensor is not None and share is not None:
+        if share is not None:
             shape = [1] * tensor.dim()
             shape[axis] = -1
             tensor = tensor * share.reshape(shape)

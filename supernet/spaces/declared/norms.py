@@ -30,7 +30,7 @@ class BatchNorm(Elastic):
         momentum: float | None = 0.1,
         affine: bool = True,
     ):
-        super().__init__(*self.largest(num_features=num_features), eps, momentum, affine)  # type: ignore[call-arg]
+        super().__init__(*self.largest(num_features=num_features), eps, momentum, affine)
         self.declare(num_features=num_features)
 
     def parts(self, read: int) -> Parts:
@@ -71,12 +71,14 @@ class BatchNorm(Elastic):
 
 
 class BatchNorm1d(BatchNorm, nn.BatchNorm1d):
-    __doc__ = BatchNorm.__doc__
+    """See :class:`BatchNorm`."""
+
     layer = nn.BatchNorm1d
 
 
 class BatchNorm2d(BatchNorm, nn.BatchNorm2d):
-    __doc__ = BatchNorm.__doc__
+    """See :class:`BatchNorm`."""
+
     layer = nn.BatchNorm2d
 
 
@@ -100,7 +102,7 @@ class LayerNorm(Elastic, nn.LayerNorm):
         elementwise_affine: bool = True,
         bias: bool = True,
     ):
-        super().__init__(
+        super().__init__(  # type: ignore[call-arg]
             *self.largest(normalized_shape=normalized_shape), eps, elementwise_affine, bias
         )
         self.declare(normalized_shape=normalized_shape)

@@ -144,7 +144,7 @@ class Declared(Termed):
             for o in options
             if not any(any(True for _ in p.options[o].parameters()) for p in places)
         ]
-        return (skips or [None])[0], None, tuple(free)
+        return (skips[0] if skips else None), None, tuple(free)
 
     @cached_property
     def slots(self) -> dict[str, Slot]:
