@@ -4,6 +4,8 @@ file that only a folder names is not run.
 
 import ast
 import json
+import re
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -15,50 +17,63 @@ import torch
 from sklearn.metrics import jaccard_score
 
 from supernet.cost.count import count
+from supernet.cost.latency import read_table
 from supernet.errors import UserError
 from supernet.export import load_bundle
 from supernet.files import read_json
 from supernet.mixture import Architecture
 from supernet.spaces.declared.space import Module
 from supernet.spaces.nb_macro import NBMacro
-from tests.commands import TINY, finished, supernet
+from tests.commands import ROOT, TINY, finished, supernet
 from tests.spaces.segmentation import Ink
 from tests.tasks import task_of
 
 FILE = Path(__file__).parent / "net.py"
+PAGE = ROOT / "supernet" / "spaces" / "README.md"
+(EXAMPLE,) = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(), re.M | re.S)
+COMMAND, CHECK = (
+    shlex.split(line, comments=True)[1:]
+    for line in re.findall(r"^supernet .*$", PAGE.read_text(), re.M)
+)
 TASK = task_of(10, 1)
 QUICK = [*TINY, "tracker=none", "retrain.seeds=1", "baseline.architectures=1"]
-RUNS = {  # settings, the same space, the limit on multiply-adds
-    "module": (
-        ["space=module", "space.model=net.py:Net", "space.settings={widths:[4,8]}", "method=darts"],
-        lambda: Module(f"{FILE}:Net", {"widths": [4, 8]}),
-        30_000,
-    ),
+EVOLUTION = ["searcher=evolution", "searcher.candidates=6", "searcher.population=3"]
+RUNS = {  # settings, the text of the module, the same space
+    "module": (COMMAND, EXAMPLE, lambda folder: Module(f"{folder}/my_net.py:Net")),
     "nb_macro": (
         [
-            *("space=nb_macro", "method=spos", "searcher=evolution", "searcher.candidates=6"),
-            *("searcher.population=3", "searcher.sample=2", "retrain.init=inherit"),
+            *("space=nb_macro", "method=spos", "retrain.init=inherit", "budget.madds=20_000"),
+            *(*EVOLUTION, "searcher.sample=2"),
         ],
-        lambda: NBMacro(stem=4, head=16, blocks=[1, 2]),
-        20_000,
+        "",
+        lambda folder: NBMacro(stem=4, head=16, blocks=[1, 2]),
     ),
 }
 
 
 @pytest.mark.parametrize("name", RUNS)
 def test_a_whole_run(name, tmp_path):
-    """The exported network is the user's own source with the choices filled in."""
-    words, make, limit = RUNS[name]
-    shutil.copy(FILE, tmp_path)
-    folder = finished(*words, *QUICK, f"budget.madds={limit}", cwd=tmp_path)
-    space = make()
+    """The exported network is the user's own source with the choices filled in. The module and its
+    command are those of the page beside the code.
+    """
+    words, text, make = RUNS[name]
+    (tmp_path / "my_net.py").write_text(text)
+    folder = finished(*words, *QUICK, cwd=tmp_path)
+    space = make(tmp_path)
     results, found = (read_json(folder / f"{n}.json") for n in ("results", "architecture"))
     architecture = space.validate(Architecture.from_dict(found))
     assert space.decode(found["text"]) == architecture
     cost = count(space.standalone(architecture, TASK), TASK)
-    assert results["cost"] == {"params": cost.params, "madds": cost.madds}
-    assert 0 < cost.madds <= limit
-    assert all(one["madds"] <= limit for one in results["random_baseline"]["architectures"])
+    assert results["cost"].items() >= {"params": cost.params, "madds": cost.madds}.items()
+    compared = [results["cost"], *results["random_baseline"]["architectures"]]
+    if name == "module":
+        table = read_table(folder / "latency.csv", space)
+        assert table.of(architecture) <= 5
+        (size, *_, latency), _ = space_lines(supernet(*CHECK, *TINY, cwd=tmp_path).out)
+        assert size == f"space: Net, 7 decisions, {3 * 9 * 4 * 2 * 2:,} architectures"
+        assert latency.startswith("latency of these networks")
+    else:
+        assert all(0 < one["madds"] <= 20_000 for one in compared)
 
     exported = load_bundle(folder / "export", trust=True)
     source = (folder / "export" / "network.py").read_text()
@@ -79,22 +94,34 @@ def test_a_whole_run(name, tmp_path):
         a_file_is_not_run_that_a_folder_names(folder, tmp_path)
 
 
+def space_lines(text):
+    """The lines of a check about the space, and the others."""
+    lines = text.splitlines()
+    names = ("space: ", "parameters: ", "multiply-adds: ", "latency of ")
+    about = [line for line in lines if line.startswith(names)]
+    return about, [line for line in lines if line not in about]
+
+
 def a_file_is_not_run_that_a_folder_names(folder, tmp_path):
     """The recorded file is changed: it is never run, unless the user names it or trusts the folder;
     and then the run says that its content is another one.
     """
-    (tmp_path / "net.py").write_text("from pathlib import Path\nPath('MARK').touch()\nNet = 3\n")
+    (tmp_path / "my_net.py").write_text("from pathlib import Path\nPath('MARK').touch()\nNet = 3\n")
     for command in ("retrain", "report", "search"):
         refused = supernet(command, f"from={folder}", cwd=tmp_path)
         if command != "report":
             assert (refused.code, refused.err.count("\n")) == (2, 1)
             assert "this is a program" in refused.err and "trust=true" in refused.err
         assert not (tmp_path / "MARK").exists()
-    shutil.copy(FILE, tmp_path)
-    for anew in ("trust=true", "space.model=net.py:Net", f"space.model={tmp_path}/net.py:Net"):
+    (tmp_path / "my_net.py").write_text(EXAMPLE)
+    for anew in (
+        "trust=true",
+        "space.model=my_net.py:Net",
+        f"space.model={tmp_path}/my_net.py:Net",
+    ):
         assert finished("retrain", f"from={folder}", anew, cwd=tmp_path) == folder
     before = json.loads((folder / "state.json").read_text())["stages"]["retrain/0"]["key"]
-    (tmp_path / "net.py").write_text(FILE.read_text().replace("torch.relu", "torch.tanh"))
+    (tmp_path / "my_net.py").write_text(EXAMPLE.replace("torch.relu", "torch.tanh"))
     outcome = supernet("retrain", f"from={folder}", "trust=true", cwd=tmp_path)
     after = json.loads((folder / "state.json").read_text())["stages"]["retrain/0"]["key"]
     assert (outcome.code == 2 and "space.model" in outcome.err) or before != after
