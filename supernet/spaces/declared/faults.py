@@ -1,7 +1,7 @@
 """What is wrong with a module, in one line each. It is found by a few forward passes."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -31,6 +31,7 @@ def faults(space: "Declared", task: Task, batch: int) -> Iterator[str]:
         if name not in read:
             yield f"the choice {name!r} is never read: call it in a forward, or leave it out"
     yield from untrained(space, tried, task, batch)
+    yield from random_evaluation(space, tried[:1] + tried[-1:], task)
 
 
 def around(space: "Declared") -> Iterator[Architecture]:
@@ -75,46 +76,51 @@ def misfit(space: "Declared", architecture: Architecture, task: Task, read: set[
 def untrained(
     space: "Declared", architectures: list[Architecture], task: Task, batch: int
 ) -> Iterator[str]:
-    """Yields what is wrong with the gradients, the BatchNorms and the evaluation mode."""
-    noise = torch.Generator().manual_seed(0)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        network: Any = space.supernet(task)
-        inputs = task.example(batch, noise=noise)
-        lone: set[str] = set()
-        for name, module in network.named_modules():
-            if isinstance(module, _BatchNorm):
-                module.register_forward_pre_hook(
-                    lambda one, given, name=name: single(one, given[0], name, lone)
-                )
-        for architecture in architectures:
+    """Yields which BatchNorm sees one value a channel, and else which weights get no gradient."""
+    with torch.device("meta"):
+        network = space.build(task).train()
+    lone: set[str] = set()
+    for name, module in network.named_modules():
+        if isinstance(module, _BatchNorm):
+            module.register_forward_pre_hook(
+                lambda norm, given, name=name: single(norm, given[0], name, lone)
+            )
+    for architecture in architectures:
+        with space.on(architecture):
             try:
-                outputs = network.train()(inputs, space.path(architecture))
+                outputs = network(task.example(batch, "meta"))
             except ValueError:
                 if not lone:
                     raise
                 break
-            outputs.float().square().mean().backward()
-        for name in sorted(lone):
-            yield (
-                f"the BatchNorm {name.removeprefix('module.')} sees one value a channel in a batch "
-                f"of {batch}: train on larger batches, or leave it out where images have one pixel"
-            )
-        if lone:
-            return
+        outputs.float().square().mean().backward()
+    for name in sorted(lone):
+        yield (
+            f"the BatchNorm {name} sees one value a channel in a batch of {batch}: train on larger "
+            "batches, or leave it out where images have one pixel"
+        )
+    if not lone:
         gone = [name for name, weight in network.named_parameters() if weight.grad is None]
-        for place in places(network.module, gone):
+        for place in places(network, gone):
             yield f"the weights of {place} never get a gradient: no forward uses them"
-        network.eval()
-        with torch.no_grad():
-            for architecture in architectures[:2]:
-                path = space.path(architecture)
-                if not torch.equal(network(inputs, path), network(inputs, path)):
-                    yield (
-                        f"{space.encode(architecture)} returns other outputs each time in "
-                        "evaluation mode: draw random numbers in training mode only"
-                    )
-                    return
+
+
+def random_evaluation(
+    space: "Declared", architectures: list[Architecture], task: Task
+) -> Iterator[str]:
+    """Yields an architecture whose outputs differ between two calls in evaluation mode."""
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(0)
+        network = space.supernet(task).eval()
+        inputs = task.example(2, noise=torch.Generator().manual_seed(0))
+        for architecture in architectures:
+            path = space.path(architecture)
+            if not torch.equal(network(inputs, path), network(inputs, path)):
+                yield (
+                    f"{space.encode(architecture)} returns other outputs each time in evaluation "
+                    "mode: draw random numbers in training mode only"
+                )
+                return
 
 
 def single(norm: nn.Module, given: torch.Tensor, name: str, lone: set[str]) -> None:
@@ -124,13 +130,13 @@ def single(norm: nn.Module, given: torch.Tensor, name: str, lone: set[str]) -> N
 
 def places(network: nn.Module, names: list[str]) -> list[str]:
     """The modules that the parameters belong to, without those inside another one of them."""
-    own = [name.removeprefix("module.").rpartition(".")[0] for name in names]
+    own = [name.rpartition(".")[0] for name in names]
     found = []
     for name in dict.fromkeys(own):
         while name:
             parent = name.rpartition(".")[0]
             inner = [n for n, _ in network.get_submodule(parent).named_parameters(parent)]
-            if not parent or not all(f"module.{one}" in names for one in inner):
+            if not parent or not all(one in names for one in inner):
                 break
             name = parent
         found.append(name or "the module itself")
