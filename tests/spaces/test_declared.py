@@ -279,11 +279,11 @@ def test_a_plain_network_is_plain_and_loads_its_own_state(name):
 
 @pytest.mark.parametrize("name", BUILT)
 def test_tables_of_costs_are_exact(name):
-    """They are compared with counts of plain networks, of up to 200 architectures."""
+    """They are compared with counts of plain networks."""
     space, task = a_space(name)
     tables = Budget(space, task).tables
-    drawn = {space.encode(one): one for one in several(space, 200)}
-    for architecture in list(drawn.values())[:60]:
+    drawn = {space.encode(one): one for one in several(space, 20)}
+    for architecture in drawn.values():
         cost = count(space.standalone(architecture, task), task)
         assert tables["params"].of(architecture) == cost.params > 0
         assert tables["madds"].of(architecture) == cost.madds

@@ -382,6 +382,7 @@ def test_a_run_derives_by_perturbation_and_says_how(make_run):
 # --- several supernets
 
 
+@cells_alone
 def test_supernets_of_other_scopes_are_searches_of_their_own_whose_mean_scores_decide(
     space, search_stage, tmp_path
 ):
