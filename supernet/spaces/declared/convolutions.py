@@ -166,27 +166,35 @@ class Convolution(Kernel):
         own: Any = self
         sizes, weight = self.sizes, own.weight
         outputs, shares = cut(sizes["out_channels"])
-        layouts = active(sizes["in_channels"], sizes["out_channels"], sizes["groups"])
         bias = None if own.bias is None else scaled(own.bias[:outputs], shares)
-        if len(layouts) == 1:
-            layouts = [Active((read, outputs, layouts[0].values[2]), layouts[0].weight)]
-        each = {(i // groups, o // groups) for (i, o, groups), _ in layouts}
-        groups = max(one.values[2] for one in layouts)
+        groups = cut(sizes["groups"]).length
         if groups == 1:
             weight, kernel = self.kernels(weight[:outputs, :read])
             weight = scaled(weight, shares, share_of(sizes["in_channels"], read))
-        elif len(each) == 1:  # a wider layer has more groups of the same size
-            weight, kernel = self.kernels(weight[:outputs, : each.pop()[0]])
-            weight = scaled(weight, shares)
         else:
-            weight, kernel = self.kernels(weight[:outputs])
-            weight, groups = self.without_groups(weight, layouts, read), 1
+            weight, kernel, groups = self.grouped(weight[:outputs], shares, read, groups)
         return {
             "weight": weight,
             "bias": bias,
             "groups": groups,
             "padding": self.pads(kernel),
         }
+
+    def grouped(
+        self, weight: Tensor, shares: Tensor | None, read: int, groups: int
+    ) -> tuple[Tensor, int, int]:
+        """The weights, the kernel and the number of groups, of which there are at most
+        ``groups``.
+        """
+        layouts = active(*(self.sizes[n] for n in ("in_channels", "out_channels", "groups")))
+        if len(layouts) == 1:
+            layouts = [Active((read, len(weight), groups), layouts[0].weight)]
+        each = {(i // number, o // number) for (i, o, number), _ in layouts}
+        if len(each) == 1:  # a wider layer has more groups of the same size
+            weight, kernel = self.kernels(weight[:, : each.pop()[0]])
+            return scaled(weight, shares), kernel, groups
+        weight, kernel = self.kernels(weight)
+        return self.without_groups(weight, layouts, read), kernel, 1
 
     def without_groups(self, weight: Tensor, layouts: list[Active], read: int) -> Tensor:
         """The superposition of weights that are divided into groups in different ways: each is
