@@ -203,6 +203,9 @@ def checked(space: Costed, task: Task, tables: dict[str, CostTable]) -> dict[str
     Raises:
         UserError: the terms do not add up to the costs of these architectures.
     """
+    advice = "put all slots that one layer depends on into one term"
+    if isinstance(space, Termed):
+        advice = "give each layer the choice that its input has, as in elastic.Linear(width, 10)"
     rng = np.random.default_rng(0)
     for one in (space.random(rng) for _ in range(CHECKED)):
         cost = count(space.standalone(one, task), task)
@@ -210,8 +213,7 @@ def checked(space: Costed, task: Task, tables: dict[str, CostTable]) -> dict[str
             if table.of(one) != getattr(cost, metric):
                 raise UserError(
                     f"the space {space.name}: its terms() give {table.of(one):,.0f} {metric} for "
-                    f"{space.encode(one)}, which has {getattr(cost, metric):,}; put all slots that "
-                    "one layer depends on into one term"
+                    f"{space.encode(one)}, which has {getattr(cost, metric):,}; {advice}"
                 )
     return tables
 

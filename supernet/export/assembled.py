@@ -44,7 +44,7 @@ class Assembly:
         self.definitions = Definitions(None, assembled=True)
         for kind in kinds:
             self.definitions.add(kind)
-        self.kind = type(network).__name__ if kinds else "nn.Module"
+        self.kind = "nn.Module" if is_torch(network) else type(network).__name__
         self.expression = self.module(network, "network", 1)
         for body, name in self.graphs.items():
             self.definitions.texts[name] = f"class {name}(nn.Module):\n    {body}"

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from supernet.instruments.curvature import dominant_eigenvalue, largest_eigenvalue
 from supernet.mixture import softmax_mixture
 from tests.tasks import task_of
-from tests.variants import SPACES, cells_alone
+from tests.variants import SPACES
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,6 @@ def test_of_a_large_matrix_it_needs_few_products(noise):
     )
 
 
-@cells_alone
 def test_of_a_supernet_it_is_that_of_the_dense_hessian(noise):
     """In float64, for the 30 logits of NAS-Bench-201, with the BatchNorm statistics of the batch.
     It changes nothing in the supernet.

@@ -383,7 +383,6 @@ def test_a_setting_out_of_range_is_one_line(make, message):
 # --- depth
 
 
-@cells_alone
 def test_the_supernet_starts_anew_with_more_cells_and_what_was_pruned_stays_pruned(
     search_stage, tmp_path
 ):

@@ -18,6 +18,8 @@ from supernet import Choose, Depth, OneOf, declared, elastic
 from supernet.cost.budget import Budget
 from supernet.cost.count import count
 from supernet.errors import UserError
+from supernet.export.bundle import source_of
+from supernet.export.source import run_source
 from supernet.mixture import Choice, softmax_mixture
 from supernet.task import Classification
 from tests.spaces.test_spaces import assert_same, one_hot, worn
@@ -287,6 +289,22 @@ def test_tables_of_costs_are_exact(name):
         cost = count(space.standalone(architecture, task), task)
         assert tables["params"].of(architecture) == cost.params > 0
         assert tables["madds"].of(architecture) == cost.madds
+
+
+@pytest.mark.parametrize("name", BUILT | PATHS_ALONE)
+def test_the_source_of_a_plain_network_builds_it_again(name, tmp_path):
+    """It imports torch alone, and has no constructor that declares a choice."""
+    space, task = a_space(name)
+    for architecture in several(space, 2):
+        network = space.standalone(architecture, task).eval()
+        about = dict(architecture="a", version="0", task=task, mean=[0.0], std=[1.0])
+        text, without = source_of(network, **about)
+        assert not without and "__init__(self" not in text and "elastic" not in text
+        (tmp_path / "network.py").write_text(text)
+        again = run_source(tmp_path / "network.py").network()
+        again.load_state_dict(network.state_dict(), strict=True)
+        inputs = task.example(2)
+        assert torch.equal(again.eval()(inputs), network(inputs))
 
 
 # --- what torch's own layers say

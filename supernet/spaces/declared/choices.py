@@ -12,7 +12,6 @@ another one, in several threads, and with other weights (``torch.func.functional
 """
 
 import itertools
-import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -343,8 +342,3 @@ def padded(block: Tensor, shape: tuple[int, ...], middle: float = 0.0) -> Tensor
         before = int((whole - part) * middle)
         pads += [before, whole - part - before]
     return F.pad(block, pads) if any(pads) else block
-
-
-def number_of(decisions: Sequence[Choose]) -> int:
-    """How many combinations of options there are."""
-    return math.prod(len(decision.values) for decision in decisions)
