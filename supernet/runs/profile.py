@@ -17,7 +17,7 @@ NAMES = {"params": "parameters", "madds": "multiply-adds"}
 
 
 def profile(setup: Setup, budget: Budget) -> Iterator[str]:
-    """Yields the number of decisions and architectures of the space, and the least, the median and
+    """Yields the decisions and the number of architectures of the space, and the least, the median and
     the largest cost. The ends are exact, the median is that of random architectures. All are within
     the budget.
 
@@ -28,6 +28,11 @@ def profile(setup: Setup, budget: Budget) -> Iterator[str]:
     number = math.prod(len(gene.values) for gene in genes)
     many = f"{number:,}" if number < 10**9 else f"{number:.2e}"
     yield f"space: {space.name}, {len(genes)} decisions, {many} architectures"
+    groups = (
+        f"{group.name}{f' × {group.slots}' if group.slots > 1 else ''}: {', '.join(group.options)}"
+        for group in space.groups
+    )
+    yield f"choices: {'; '.join(groups)}"
     if not isinstance(space, Costed):
         return
     rng = Streams(setup.config.seed).host("profile")

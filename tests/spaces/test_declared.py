@@ -411,6 +411,27 @@ def test_parameters_that_layers_share_are_shared_by_the_plain_layers():
     assert table.of(space.decode("width=6")) == 30
 
 
+def test_another_option_takes_nothing_over_though_its_tensors_have_the_same_shapes():
+    def net():
+        wide, long = (nn.Conv2d(4, 4, 3, padding=1) for _ in range(2))
+        return nn.Sequential(
+            conv(4, 4, Choose("k", (1, 3))),
+            OneOf("op", {"wide 3x3": wide, "long 3x3": long}),
+        )
+
+    space = declared(net)
+    assert space.groups[1].options == ("wide_3x3", "long_3x3")
+    one, other = space.decode("k=1 op=wide_3x3"), space.decode("k=1 op=long_3x3")
+    network = space.standalone(one, IMAGES)
+    for architecture, names in (
+        (one, {"0.weight", "0.bias", "1.weight", "1.bias"}),
+        (other, {"0.weight", "0.bias"}),
+        (space.decode("k=3 op=long_3x3"), {"0.bias"}),
+    ):
+        new = space.standalone(architecture, IMAGES)
+        assert space.taken_over(network.state_dict(), one, new, architecture).keys() == names
+
+
 # --- a mixture is bound for one call
 
 

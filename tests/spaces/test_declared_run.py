@@ -173,6 +173,7 @@ def test_a_check_says_how_large_a_space_is_and_what_is_wrong_with_it(tmp_path):
     networks = [space.standalone(space.decode(f"{a}{b}"), TASK) for a in range(3) for b in range(3)]
     costs = [count(network, TASK) for network in networks]
     assert "space: nb_macro, 2 decisions, 9 architectures" in lines
+    assert "choices: block × 2: identity, mb3_k3, mb6_k5" in lines
     for name, found in (
         ("parameters", sorted(cost.params for cost in costs)),
         ("multiply-adds", sorted(cost.madds for cost in costs)),

@@ -84,7 +84,7 @@ class Madds(Shapes):
         for name, module in self.network.named_modules():
             self.handles += [
                 module.register_forward_pre_hook(lambda *_, name=name: self.inside.append(name)),
-                module.register_forward_hook(lambda *_: self.inside.pop() and None),
+                module.register_forward_hook(lambda *_: (self.inside.pop(), None)[1]),
             ]
         return super().__enter__()
 

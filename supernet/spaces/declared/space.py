@@ -137,14 +137,15 @@ class Declared(Termed):
         places = [p for p in places if isinstance(p.choice, Choose) and p.choice.name in names]
         if not places:
             return None, None, ()
-        options = self.decisions[places[0].choice.decisions[0].name].options
-        skips = [o for o in options if any(type(p.options[o]) is nn.Identity for p in places)]
-        free = [
-            o
-            for o in options
-            if not any(any(True for _ in p.options[o].parameters()) for p in places)
-        ]
-        return (skips[0] if skips else None), None, tuple(free)
+        decision = self.decisions[min(names)]
+        skip, free = None, []
+        for value, option in zip(decision.values, decision.options, strict=True):
+            modules = [place.options[value] for place in places]
+            if skip is None and any(type(module) is nn.Identity for module in modules):
+                skip = option
+            if not any(True for module in modules for _ in module.parameters()):
+                free.append(option)
+        return skip, None, tuple(free)
 
     @cached_property
     def slots(self) -> dict[str, Slot]:
@@ -192,6 +193,35 @@ class Declared(Termed):
         whole: Any = supernet
         module = copy.deepcopy(whole.module).cpu().to(memory_format=torch.contiguous_format)
         return self.plain(module, architecture, whole.task, fresh=False).train()
+
+    def taken_over(
+        self,
+        state: Mapping[str, Tensor],
+        of: Architecture,
+        network: nn.Module,
+        architecture: Architecture,
+    ) -> dict[str, Tensor]:
+        """All tensors of the same name and shape, except those of a OneOf that comes to another
+        option: another module may have tensors of the same shape, but for other features.
+        """
+        chosen = []
+        for one in (of, architecture):
+            with self.on(one):
+                chosen.append(
+                    {
+                        name: module.chosen()
+                        for name, module in self.pattern.named_modules()
+                        if isinstance(module, OneOf)
+                    }
+                )
+        before, after = chosen
+        other = tuple(
+            re.sub(r"\.options\.[^.]+", "", name)
+            for name in before
+            if before[name] is not after[name]
+        )
+        shared = super().taken_over(state, of, network, architecture)
+        return {name: value for name, value in shared.items() if not name.startswith(other)}
 
     # --- the space as a set
 
