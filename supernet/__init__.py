@@ -99,8 +99,11 @@ if TYPE_CHECKING:  # the same names as in MODULES below, for type checkers and e
     from supernet.spaces.darts import Darts
     from supernet.spaces.declared import Choose, Depth, OneOf, declared, elastic
     from supernet.spaces.declared.space import Declared
+    from supernet.spaces.nats_size import NATSSize
     from supernet.spaces.nb201 import NB201
+    from supernet.spaces.nb_macro import NBMacro
     from supernet.spaces.space import Space
+    from supernet.task import Segmentation, Task
     from supernet.train.loop import run_stage
     from supernet.train.retrain import RetrainStage
     from supernet.train.search import SearchStage
@@ -151,6 +154,8 @@ __all__ = [
     "MeasureSettings",
     "Mixture",
     "Modifier",
+    "NATSSize",
+    "NBMacro",
     "Npz",
     "OneOf",
     "OptionDropout",
@@ -171,12 +176,14 @@ __all__ = [
     "SearchSettings",
     "SearchStage",
     "Searcher",
+    "Segmentation",
     "SkipDropout",
     "Softmax",
     "Space",
     "Splits",
     "Streams",
     "SuccessiveHalving",
+    "Task",
     "TensorImages",
     "Torchvision",
     "Uniform",
@@ -272,6 +279,10 @@ MODULES = {  # where each public name is defined
     "elastic": "supernet.spaces.declared",
     "Declared": "supernet.spaces.declared.space",
     "NB201": "supernet.spaces.nb201",
+    "NATSSize": "supernet.spaces.nats_size",
+    "NBMacro": "supernet.spaces.nb_macro",
+    "Segmentation": "supernet.task",
+    "Task": "supernet.task",
     "Geometry": "supernet.spaces.cells",
     "Space": "supernet.spaces.space",
     "run_stage": "supernet.train.loop",

@@ -17,9 +17,9 @@ NAMES = {"params": "parameters", "madds": "multiply-adds"}
 
 
 def profile(setup: Setup, budget: Budget) -> Iterator[str]:
-    """Yields the decisions and the number of architectures of the space, and the least, the median and
-    the largest cost. The ends are exact, the median is that of random architectures. All are within
-    the budget.
+    """Yields the decisions and the number of architectures of the space, and the least, the median
+    and the largest cost. The ends are exact, the median is that of random architectures. All are
+    within the budget.
 
     The latency is measured, in milliseconds, for the networks of the least, the median and the most
     multiply-adds.
