@@ -65,6 +65,8 @@ class Setup:
             vars(self)["contents"] = contents
         self.config = config
         self.settings: dict[str, Any] = dataclasses.asdict(config)
+        if config.data.task is None:  # keys are those of before there was this setting
+            del self.settings["data"]["task"]
         self.space: Space = build(config.space, "space", Space)
         self.sampler, self.learner = self.fresh("sampler"), self.fresh("learner")
         self.modifiers = self.several("modifier")
@@ -241,8 +243,6 @@ class Setup:
         """All settings that a result may depend on."""
         chosen = {k: v for k, v in self.settings.items() if k not in CHANGE_NOTHING}
         search = {k: v for k, v in chosen["search"].items() if k != "recompute"}
-        if chosen["data"]["task"] is None:  # as before there was this setting: the same keys
-            chosen["data"] = {k: v for k, v in chosen["data"].items() if k != "task"}
         if self.given is not None:  # the same architecture, however it is written
             chosen["architecture"] = self.given.to_dict()
         watched = {"watched": self.settings["measure"]["images"]} if self.guards else {}
