@@ -84,14 +84,12 @@ class MultiheadAttention(Elastic):
             weight, bias = parts[f"{name}.weight"], parts.get(f"{name}.bias")
             found = F.linear(x, weight.flatten(0, 1), None if bias is None else bias.flatten())
             heads.append(found.unflatten(-1, weight.shape[:2]).transpose(-2, -3))
-        factor = parts["factor"]
-        scale: float | None = None
-        if isinstance(factor, Tensor):  # torch takes a number alone
-            heads[0], scale = heads[0] * factor, 1.0
         query, key, value = heads
-        out = F.scaled_dot_product_attention(
-            query, key, value, is_causal=self.is_causal, scale=scale
-        )
+        factor = parts["factor"]
+        if isinstance(factor, Tensor):
+            out = attended(query * factor, key, value, self.is_causal)
+        else:
+            out = F.scaled_dot_product_attention(query, key, value, is_causal=self.is_causal)
         weight = parts["output.weight"].flatten(1)
         return F.linear(out.transpose(-2, -3).flatten(-2), weight, parts.get("output.bias"))
 
@@ -121,3 +119,14 @@ class MultiheadAttention(Elastic):
         out = graph.call_method("flatten", (graph.call_method("transpose", (out, -2, -3)), -2))
         graph.output(graph.call_module("output", (out,)))
         return torch.fx.GraphModule(nn.ModuleDict(layers), graph, "MultiheadAttention")
+
+
+def attended(query: Tensor, key: Tensor, value: Tensor, is_causal: bool) -> Tensor:
+    """The same as torch's ``scaled_dot_product_attention`` with a scale of one. It can be
+    differentiated twice, as gradients of second order and curvatures need; torch's own cannot.
+    """
+    scores = query @ key.transpose(-2, -1)
+    if is_causal:
+        later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
+        scores = scores.masked_fill(later, -torch.inf)
+    return scores.softmax(dim=-1) @ value
