@@ -20,7 +20,7 @@ class MultiheadAttention(Elastic):
     first channels of each head. With ``is_causal`` a position sees only itself and those before.
 
     In a mixture, the projections are superposed, and the scores are multiplied by the mean of the
-    factors ``1 / sqrt(head_dim)``.
+    factors ``1 / sqrt(head_dim)``. It is then computed without torch's fused kernels.
 
     The plain network has four linear layers around torch's ``scaled_dot_product_attention``, as a
     ``torch.fx.GraphModule``. torch's own ``nn.MultiheadAttention`` cannot have a number of heads
