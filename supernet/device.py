@@ -3,7 +3,7 @@
 import ctypes
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,14 @@ import torch
 from supernet.errors import UserError
 
 STATUS, MEMORY = Path("/proc/self/status"), Path("/proc/meminfo")  # on Linux
+
+# With any of these features of a processor, torch multiplies bf16 matrices about as fast as float32
+# matrices, or faster. The first three are of x86, the last two of ARM.
+BF16_FEATURES = ("avx512_bf16", "amx_bf16", "avx_ne_convert", "bf16", "sve_bf16")
+
+# On x86 oneDNN computes the products. With these values of the environment variable
+# ONEDNN_MAX_CPU_ISA, a limit that users can set, it uses none of the features.
+ISA_WITHOUT_BF16 = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX512_CORE", "AVX512_CORE_VNNI")
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -76,6 +84,23 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any
     if precision == "bf16":
         return torch.autocast(device.type, torch.bfloat16)
     return nullcontext()
+
+
+def computes_bf16(device: torch.device) -> bool:
+    """Whether ``device`` has arithmetic for bf16. Without it, bf16 is many times slower than
+    float32.
+
+    For a CPU this depends on the features of the processor and on ``ONEDNN_MAX_CPU_ISA``, never on
+    a measurement. The answer is ``True`` for other devices, and where torch does not know the
+    features (old versions have no ``torch.cpu.get_capabilities``).
+    """
+    features: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+    if device.type != "cpu" or not features:
+        return True
+    x86 = "avx2" in features
+    if x86 and os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper() in ISA_WITHOUT_BF16:
+        return False
+    return any(features.get(name) for name in BF16_FEATURES)
 
 
 def synchronise(device: torch.device) -> None:

@@ -24,7 +24,7 @@ from supernet.runs.judge import Judge
 from supernet.runs.latency import Latency
 from supernet.runs.lock import InUse, held
 from supernet.runs.memory import as_planned, fitted
-from supernet.runs.preflight import rehearse
+from supernet.runs.preflight import rehearse, warnings_of
 from supernet.runs.rank import ranking
 from supernet.runs.results import results, search_of
 from supernet.runs.search import searches
@@ -54,6 +54,8 @@ class Run:
         self.progress, self.stop = progress or Progress(quiet=True), stop or StopRequest()
         self.executor = executor or Here()
         self.state = self.state_of(setup, Path(folder))
+        for warning in warnings_of(setup):
+            self.progress.message(warning)
         if self.state.plan is None:
             setup = self.begin(setup, parent)
         self.setup = as_planned(setup, self.state.memory)
@@ -63,7 +65,14 @@ class Run:
         )
         self.compared = False  # whether the data set is the one with which the run began
         self.merged = Merged(self.state.folder, self.tracker)
-        self.work = Work(self.setup, self.state, self.progress, self.stop, self.merged.follow)
+        self.work = Work(
+            self.setup,
+            self.state,
+            self.progress,
+            self.stop,
+            self.merged.follow,
+            self.executor.workers,
+        )
 
     @staticmethod
     def state_of(setup: Setup, folder: Path) -> State:

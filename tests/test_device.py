@@ -3,7 +3,9 @@
 import ctypes
 import importlib.util
 import os
+import re
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ from supernet.device import (
     autocast,
     available_memory_bytes,
     choose_device,
+    computes_bf16,
     describe,
     left_in_control_groups,
     peak_memory_bytes,
@@ -21,6 +24,8 @@ from supernet.device import (
     reset_peak_memory,
 )
 from supernet.errors import UserError
+
+CPUINFO = Path("/proc/cpuinfo")
 
 
 def test_auto_takes_the_accelerator_if_there_is_one(monkeypatch):
@@ -49,6 +54,47 @@ def test_bf16_is_the_precision_of_matrix_products_inside_autocast_alone():
         assert (matrix @ matrix).dtype == torch.bfloat16
     with autocast(device, "float32"):
         assert (matrix @ matrix).dtype == torch.float32
+
+
+X86 = {"architecture": "x86_64", "avx2": True, "avx512_f": False, "avx512_bf16": False}
+X86 |= {"amx_bf16": False, "avx_ne_convert": False}
+ARM = {"architecture": "aarch64", "neon": True, "bf16": False}
+
+
+@pytest.mark.parametrize(
+    ("features", "limit", "expected"),
+    [
+        (X86, "", False),
+        (X86 | {"avx512_f": True}, "", False),
+        (X86 | {"avx512_f": True, "avx512_bf16": True}, "", True),
+        (X86 | {"avx512_f": True, "avx512_bf16": True}, "AVX512_CORE_BF16", True),
+        (X86 | {"avx512_f": True, "avx512_bf16": True}, "AVX512_CORE", False),
+        (X86 | {"avx512_f": True, "avx512_bf16": True, "amx_bf16": True}, "avx2", False),
+        (X86 | {"avx_ne_convert": True}, "", True),
+        (ARM, "", False),
+        (ARM | {"bf16": True}, "", True),
+        (ARM | {"bf16": True}, "AVX2", True),  # the limit is on x86 alone
+        ({}, "", True),  # nothing is known, so nothing is said
+    ],
+)
+def test_whether_a_processor_computes_bf16_follows_from_its_features(
+    features, limit, expected, monkeypatch
+):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: features, raising=False)
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
+    assert computes_bf16(torch.device("cpu")) is expected
+    assert computes_bf16(torch.device("meta"))
+
+
+@pytest.mark.skipif(not CPUINFO.exists(), reason="there is no list of the processor's features")
+def test_the_features_that_torch_finds_are_those_that_the_system_finds(monkeypatch):
+    """Linux names the features in /proc/cpuinfo: flags on x86, Features on ARM."""
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
+    text = CPUINFO.read_text()
+    flags = re.search(r"^(?:flags|Features)\s*: (.*)$", text, re.M).group(1).split()
+    assert computes_bf16(torch.device("cpu")) == bool(
+        {"avx512_bf16", "amx_bf16", "avx_ne_convert", "bf16", "svebf16"} & set(flags)
+    )
 
 
 def test_peak_memory_is_in_bytes():

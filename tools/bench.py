@@ -17,7 +17,6 @@ rate.
 """
 
 import argparse
-import itertools
 import json
 import math
 import multiprocessing
@@ -26,250 +25,32 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
-from multiprocessing.connection import Connection
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
-from unittest import mock
 
 ROOT = Path(__file__).resolve().parents[1]
-OPTIMISATIONS = ("at_once", "native", "fixed_weights", "channels_last")
-# Every process starts with torch imported: to import it takes longer than many steps.
+sys.path.insert(0, str(ROOT))  # the processes of the cases inherit it
+from tools.cases import (  # noqa: E402
+    OPTIMISATIONS,
+    PRODUCTS,
+    SIDE,
+    Case,
+    prepare,
+    serve,
+    space_of,
+    task_of,
+    use,
+)
+from tools.launches import launches  # noqa: E402
+
+# Every process starts with what it needs imported: that takes longer than many steps.
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["torch", "torch._dynamo"])
-SIDE, PRODUCTS = 1024, 4  # side of the matrices that are multiplied, products in one step
-
-
-@dataclass(frozen=True)
-class Case:
-    """What one process measures: steps of a ``network``.
-
-    "ours" is a first-order DARTS step of this package's supernet, and "textbook" the same step of
-    the plain reference. "path" and "standalone" are steps of one architecture, as a path of the
-    supernet and as a network of its own. "search" is the whole step of a search by ``method``, with
-    its data pipeline. "matrices" is products of matrices. ``without`` names an optimisation that is
-    switched off.
-    """
-
-    network: str
-    method: str = ""
-    space: str = "darts"
-    channels: int = 16
-    cells: int = 8
-    nodes: int = 4  # nodes of a cell of the DARTS space
-    batch: int = 16
-    pixels: int = 32
-    precision: str = "float32"
-    options: int = 0  # how many options of every slot run, the first ones; 0: all
-    without: str = ""
-    recompute: bool = False
-    threads: int = 0
-
-
-# --- what runs in the process of a case
-
-
-def serve(case: Case, asker: Connection) -> None:
-    """Answers requests until the pipe ends.
-
-    "step" does a step and answers with its seconds. "memory" answers with the bytes by which the
-    peak of this process has grown since just before the first step.
-    """
-    import torch
-
-    from supernet.device import peak_memory_bytes, reset_peak_memory
-
-    use(case.threads)
-    device, made = torch.device("cpu"), PREPARE.get(case.network, prepare)
-    with ExitStack() as patches:
-        # A small step first: it loads the code into memory, which must not count.
-        made(replace(case, cells=2, batch=2, pixels=8), patches)()
-    with ExitStack() as patches, suppress(EOFError):
-        step = made(case, patches)
-        reset_peak_memory(device)
-        before = peak_memory_bytes(device)
-        while what := asker.recv():
-            if what == "memory":
-                asker.send(peak_memory_bytes(device) - before)
-                continue
-            start = time.perf_counter()
-            step()
-            asker.send(time.perf_counter() - start)
-
-
-def use(threads: int) -> None:
-    """Sets the number of threads of torch; 0 leaves it unchanged."""
-    import torch
-
-    if threads:
-        torch.set_num_threads(threads)
-
-
-def space_of(case: Case):
-    """The search space of a case."""
-    from supernet.spaces import darts, nb201
-    from supernet.spaces.cells import Geometry
-
-    geometry = Geometry(case.channels, case.cells)
-    space = {"darts": darts.Darts, "nb201": nb201.NB201}[case.space](geometry, geometry)
-    if case.space == "darts":
-        slots = len(darts.edges_of(case.nodes))
-        space.nodes, space.groups = (
-            case.nodes,
-            tuple(replace(group, slots=slots) for group in space.groups),
-        )
-    return space
-
-
-def task_of(case: Case):
-    """The task of a case: ten classes of colour images."""
-    from supernet.task import Classification
-
-    return Classification((3, case.pixels, case.pixels), 10)
-
-
-def prepare(case: Case, patches: ExitStack) -> Callable[[], object]:
-    """A function that does one step of a case: "ours", "textbook", "path" or "standalone"."""
-    import numpy as np
-    import torch
-    from torch import nn
-    from torch.nn import functional as F
-
-    from supernet.device import autocast
-    from supernet.learners import gradient
-    from supernet.learners.learner import Bilevel
-    from supernet.mixture import Choice, detached, softmax_mixture
-    from supernet.ops.fast import native
-    from supernet.spaces.cells import MixedCell
-    from supernet.spaces.space import set_recompute
-    from tests import textbook
-
-    space = space_of(case)
-    torch.manual_seed(0)
-    supernet = space.supernet(task_of(case))
-    images = torch.randn(2, case.batch, 3, case.pixels, case.pixels)
-    labels = torch.randint(10, (2, case.batch))
-    device = torch.device("cpu")
-    network = supernet
-    if case.network == "textbook":
-        network = textbook.textbook(space)
-        textbook.copy_weights(supernet, network)
-    elif case.network in ("path", "standalone"):
-        architecture = space.random(np.random.default_rng(0))
-        if case.network == "standalone":
-            network = space.standalone(architecture, task_of(case), "search")
-    if case.network != "textbook" and case.without != "channels_last":
-        network.to(memory_format=torch.channels_last)
-    set_recompute(network, case.recompute)
-    if case.without == "at_once":
-        patches.enter_context(mock.patch.object(MixedCell, "_at_once", MixedCell._one_by_one))
-    elif case.without == "native":
-        patches.enter_context(mock.patch.object(native, "library", lambda: None))
-    elif case.without == "fixed_weights":
-        patches.enter_context(mock.patch.object(gradient, "fixed", lambda network: ExitStack()))
-    parameters = list(network.parameters())
-    weights = torch.optim.SGD(parameters, lr=0.025, momentum=0.9, weight_decay=3e-4)
-    logits = {g.name: (1e-3 * torch.randn(g.shape)).requires_grad_() for g in space.groups}
-    learner = gradient.Gradient()
-    learner.begin(logits, None)
-
-    def relax(logits):
-        mixture = softmax_mixture(logits)
-        if not case.options:
-            return mixture
-        return {
-            n: Choice((tuple(range(case.options)),) * len(c.active), c.weights)
-            for n, c in mixture.items()
-        }
-
-    def update(loss) -> None:
-        loss.backward()
-        nn.utils.clip_grad_norm_(parameters, 5.0)
-        weights.step()
-        weights.zero_grad()
-
-    def forward(index: int, mixture=None):
-        with autocast(device, case.precision):
-            if case.network == "textbook":
-                out = textbook.run(network, images[index], mixture)
-            else:
-                out = network(images[index]) if mixture is None else network(images[index], mixture)
-            return F.cross_entropy(out, labels[index])
-
-    def ours() -> None:
-        batches = [(images[index], labels[index]) for index in (0, 1)]
-        problem = Bilevel(
-            supernet, logits, relax, F.cross_entropy, weights, *batches, lambda logits: 0.0
-        )
-        with autocast(device, case.precision):
-            learner.step(problem)
-        update(forward(0, detached(relax(logits))))
-
-    def plain() -> None:
-        forward(1, relax(logits)).backward()
-        learner.optimizer.step()
-        learner.optimizer.zero_grad()
-        weights.zero_grad()
-        update(forward(0, detached(relax(logits))))
-
-    return {
-        "ours": ours,
-        "textbook": plain,
-        "path": lambda: update(forward(0, space.path(architecture))),
-        "standalone": lambda: update(forward(0)),
-    }[case.network]
-
-
-def search(case: Case, patches: ExitStack) -> Callable[[], object]:
-    """A function that does one step of a search as the command line does it, on images of noise."""
-    import torch
-
-    from supernet.cli.composition import composed
-    from supernet.data import ImageData, TensorImages
-    from supernet.runs.search import search_stage
-    from supernet.runs.setup import Setup
-    from supernet.runs.work import budget_of
-
-    settings = {
-        "method": case.method,
-        "space": case.space,
-        "data": "cifar10",
-        "size": "full",
-        "space.search.channels": case.channels,
-        "space.search.cells": case.cells,
-        "search.batch_size": case.batch,
-        "precision": case.precision,
-        "device": "cpu",
-        "tracker": "none",
-    }
-    setup = Setup(composed([f"{name}={value}" for name, value in settings.items()]))
-    images = torch.randint(256, (40 * case.batch, 3, case.pixels, case.pixels), dtype=torch.uint8)
-    images = TensorImages(images, torch.arange(len(images)) % 10)
-    setup.data = ImageData.of("noise", images, images)
-    stage = search_stage(setup, budget_of(setup, {}))
-    # In the first steps of some methods the weights learn alone; half way through, all learn.
-    indices = itertools.count(stage.planned // 2)
-    return lambda: stage.step(next(indices))
-
-
-def matrices(case: Case, patches: ExitStack) -> Callable[[], object]:
-    """A function that only multiplies matrices: it shows how fast torch does multiply-adds on this
-    machine.
-    """
-    import torch
-
-    matrix = torch.randn(
-        SIDE, SIDE, dtype={"float32": torch.float32, "bf16": torch.bfloat16}[case.precision]
-    )
-    return lambda: [matrix @ matrix for _ in range(PRODUCTS)]
-
-
-PREPARE = {"search": search, "matrices": matrices}
-
-
-# --- what runs in the main process
+PROCESSES.set_forkserver_preload(
+    ["torch._dynamo", "supernet.learners.gradient", "tests.textbook", "tools.cases"]
+)
 
 
 class Worker:
@@ -376,42 +157,85 @@ def multiply_adds(case: Case) -> int:
     return case.batch * (counter.get_total_flops() // 2 + 3 * forward - stem)
 
 
-def headline(base: Case, rounds: int) -> dict[str, float]:
-    """The main figures: the ratios of the textbook to ours (a higher one is better) and of a path
-    to its standalone network (1 is best).
+def headline(base: Case, rounds: int) -> dict[str, dict[str, float]]:
+    """The main figures, for each set of instructions that this machine has: the ratios of the
+    textbook's and the rival's step to ours (a higher one is better), and of a path to its
+    standalone network (1 is best).
 
-    The arithmetic fractions say how close a step comes to the speed limit of the machine.
+    All sets take turns in the same rounds. The arithmetic fractions say how close a step comes to
+    the speed limit of the machine.
     """
-    figures = {"step_multiply_adds": alone(base.threads, multiply_adds, base)}
+    adds = alone(base.threads, multiply_adds, base)
+    share = adds / (PRODUCTS * SIDE**3)
+    figures: dict[str, dict[str, float]] = {
+        name: {"step_multiply_adds": adds} for name in instructions()
+    }
     for precision, short in (("float32", "fp32"), ("bf16", "bf16")):
-        case = replace(base, precision=precision)
-        found = measure(
-            {name: replace(case, network=name) for name in ("textbook", "ours", "matrices")}, rounds
-        )
-        figures[f"step_ratio_{short}"] = ratio(found, "textbook", "ours")
-        figures[f"textbook_seconds_{short}"] = found["textbook"]["seconds"]
-        figures[f"ours_seconds_{short}"] = found["ours"]["seconds"]
-        share = figures["step_multiply_adds"] / (PRODUCTS * SIDE**3)
-        figures[f"arithmetic_fraction_{short}"] = share * ratio(found, "matrices", "ours")
-        figures[f"textbook_arithmetic_fraction_{short}"] = share * ratio(
-            found, "matrices", "textbook"
-        )
-        figures[f"multiply_adds_per_second_{short}"] = (
-            PRODUCTS * SIDE**3 / found["matrices"]["seconds"]
-        )
-        if precision == "float32":
-            figures["memory_ratio"] = found["textbook"]["bytes"] / found["ours"]["bytes"]
-            figures["textbook_bytes"], figures["ours_bytes"] = (
-                found["textbook"]["bytes"],
-                found["ours"]["bytes"],
+        networks = ("textbook", "rival", "ours", "matrices")
+        for name, found in in_turns(replace(base, precision=precision), networks, rounds).items():
+            own = figures[name]
+            own[f"step_ratio_{short}"] = ratio(found, "textbook", "ours")
+            own[f"rival_ratio_{short}"] = ratio(found, "rival", "ours")
+            for network in networks[:3]:
+                own[f"{network}_seconds_{short}"] = found[network]["seconds"]
+            own[f"arithmetic_fraction_{short}"] = share * ratio(found, "matrices", "ours")
+            own[f"textbook_arithmetic_fraction_{short}"] = share * ratio(
+                found, "matrices", "textbook"
             )
-    found = measure(
-        {name: replace(base, network=name) for name in ("path", "standalone")},
-        2 * rounds + 3,
-        warmup=2,
-    )
-    figures["path_ratio"] = ratio(found, "path", "standalone")
+            own[f"multiply_adds_per_second_{short}"] = (
+                PRODUCTS * SIDE**3 / found["matrices"]["seconds"]
+            )
+            if precision == "float32":
+                own["memory_ratio"] = found["textbook"]["bytes"] / found["ours"]["bytes"]
+                own |= {f"{one}_bytes": found[one]["bytes"] for one in networks[:3]}
+    small = replace(base, space="nb201", pixels=base.pixels // 2)
+    small = replace(small, batch=4 * base.batch, cells=min(base.cells, 5))
+    for name, found in in_turns(small, ("textbook", "rival", "ours"), rounds).items():
+        figures[name]["nb201_ratio"] = ratio(found, "textbook", "ours")
+        figures[name]["nb201_rival_ratio"] = ratio(found, "rival", "ours")
+        figures[name]["nb201_seconds"] = found["ours"]["seconds"]
+    for name, found in in_turns(base, ("path", "standalone"), 2 * rounds + 3, 2).items():
+        figures[name]["path_ratio"] = ratio(found, "path", "standalone")
+    for name, found in in_turns(base, ("difference", "second"), rounds).items():
+        figures[name]["second_order_ratio"] = ratio(found, "difference", "second")
+        figures[name]["second_order_seconds"] = found["second"]["seconds"]
     return figures
+
+
+def in_turns(
+    base: Case, networks: Sequence[str], rounds: int, warmup: int = 1
+) -> dict[str, dict[str, dict]]:
+    """What :func:`measure` finds of the ``networks``, for each set of instructions."""
+    cases = {
+        (name, network): replace(base, network=network, instructions=name)
+        for name in instructions()
+        for network in networks
+    }
+    found = measure(cases, rounds, warmup)
+    return {
+        name: {network: found[name, network] for network in networks} for name in instructions()
+    }
+
+
+def instructions() -> list[str]:
+    """The sets of instructions to measure: all that this processor has, and AVX2 alone where that
+    is less.
+    """
+    return ["native", "avx2"] if "avx512f" in features() else ["native"]
+
+
+FEATURES = (
+    *("sse4_2", "avx2", "fma", "avx512f", "avx512_bf16", "amx_tile", "amx_bf16"),
+    *("asimd", "sve", "bf16"),
+)
+
+
+def features() -> list[str]:
+    """Those instructions of this processor that the speed of a step depends on (on Linux)."""
+    cpu = Path("/proc/cpuinfo")
+    text = cpu.read_text() if cpu.exists() else ""
+    found = next((x for x in text.splitlines() if x.startswith(("flags", "Features"))), "").split()
+    return [name for name in FEATURES if name in found]
 
 
 def ablations(base: Case, rounds: int) -> dict[str, dict[str, float]]:
@@ -553,7 +377,7 @@ def pipeline(batch: int = 64, steps: int = 50) -> float:
 
 def evaluations(base: Case, count: int = 10) -> float:
     """How many architectures per second are judged with the supernet's weights, on one batch of 256
-    images.
+    images, by as many workers of one thread as torch takes threads.
     """
     import numpy as np
     import torch
@@ -564,11 +388,23 @@ def evaluations(base: Case, count: int = 10) -> float:
     task = task_of(base)
     supernet = space.supernet(task).to(memory_format=torch.channels_last)
     batch = [(torch.randn(256, 3, base.pixels, base.pixels), torch.randint(10, (256,)))]
-    inherited_accuracy(supernet, space.path(space.random(rng)), batch, task)
+    workers = torch.get_num_threads()
+    torch.set_num_threads(1)
+    inherited_accuracy(supernet, space.path(space.random(rng)), batch, task, workers=workers)
     start = time.perf_counter()
     for _ in range(count):
-        inherited_accuracy(supernet, space.path(space.random(rng)), batch, task)
+        inherited_accuracy(supernet, space.path(space.random(rng)), batch, task, workers=workers)
     return count / (time.perf_counter() - start)
+
+
+def launches_of(case: Case) -> int:
+    """How many operations of torch a step launches where the C++ kernels do not run, as on an
+    accelerator.
+    """
+    with ExitStack() as patches:
+        step = prepare(case, patches)
+        step()  # the first one makes what later ones keep
+        return launches(step)
 
 
 def startup(rounds: int = 3) -> float:
@@ -607,6 +443,7 @@ def machine() -> dict[str, str | int | bool]:
     )
     return {
         "processor": names[0] if names else platform.processor(),
+        "features": " ".join(features()),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -645,7 +482,6 @@ def main() -> None:
         parser.error(
             "--plot draws the growth, which --quick does not measure; leave out one of them"
         )
-    sys.path.insert(0, str(ROOT))  # the processes of the cases inherit it
     base = Case("ours", threads=options.threads)
     if options.quick:
         figures = headline(replace(base, cells=2, batch=4), options.rounds or 3)
@@ -660,6 +496,10 @@ def main() -> None:
         figures["images_per_second"] = alone(options.threads, pipeline)
         figures["evaluations_per_second"] = alone(options.threads, evaluations, base)
         figures["startup_seconds"] = startup()
+        figures["launches"] = {
+            name: alone(options.threads, launches_of, replace(base, network=name, without="native"))
+            for name in ("ours", "textbook", "path", "standalone")
+        }
         if options.plot:
             draw(figures["growth"], options.plot)
     figures["machine"] = alone(options.threads, machine)

@@ -30,6 +30,7 @@ from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
 
 from supernet.mixture import Architecture
+from supernet.ops.fast.convolution import with_fast_gradients
 from supernet.spaces.cells import Geometry
 from supernet.spaces.darts import Darts
 from supernet.spaces.nb201 import NB201
@@ -58,7 +59,7 @@ def stepper(
     network: nn.Module, images: Tensor, labels: Tensor, *mixture: object
 ) -> Callable[[], Tensor]:
     """A function that does one training step as the search does, and returns the loss."""
-    network.to(memory_format=torch.channels_last).train()
+    with_fast_gradients(network.to(memory_format=torch.channels_last)).train()
     optimizer = optim.SGD(network.parameters(), 0.025, momentum=0.9, weight_decay=3e-4)
 
     def step() -> Tensor:

@@ -90,9 +90,27 @@ def as_yaml(cfg: DictConfig) -> str:
     return OmegaConf.to_yaml(own)
 
 
+def require_right(overrides: Sequence[str], folders: Folders) -> None:
+    """Raises a UserError if it can be known, without an import of torch, that a key, a name or a
+    value of these overrides is wrong. The settings of parts are typed later, by their classes.
+    """
+    with composition(overrides, folders) as cfg:
+        typed(Config, plain(cfg, folders), "")
+
+
 def to_config(cfg: DictConfig, folders: Folders | None = None) -> Config:
     """The typed configuration, without Hydra's own node."""
     folders = folders or Folders()
+    tree = plain(cfg, folders)
+    if folders.recorded is not None:
+        require_known_classes(tree, folders.recorded)
+    return typed(Config, with_absolute_paths(tree), "")
+
+
+def plain(cfg: DictConfig, folders: Folders) -> dict[str, Any]:
+    """The settings as plain values, without Hydra's own node. The names of methods and of phases
+    are checked, and phases are replaced by their nodes.
+    """
     tree = cast(
         dict[str, Any],
         OmegaConf.to_container(settings(cfg), resolve=True, throw_on_missing=True),
@@ -101,9 +119,7 @@ def to_config(cfg: DictConfig, folders: Folders | None = None) -> Config:
         if method not in folders.options("method"):
             raise UserError(f"study.methods: {unknown(method, folders.options('method'))}")
     tree["sampler"] = with_named_phases(tree["sampler"], lambda name: phase(name, folders))
-    if folders.recorded is not None:
-        require_known_classes(tree, folders.recorded)
-    return typed(Config, with_absolute_paths(tree), "")
+    return tree
 
 
 def with_paths_made_absolute(cfg: DictConfig, overrides: Sequence[str]) -> list[str]:

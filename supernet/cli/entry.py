@@ -1,7 +1,7 @@
 """The entry point. It parses first, and then imports only what the command needs.
 
 Torch and all that stands on it take seconds to import. ``--version`` and ``--help`` need none of
-it, and neither does ``--cfg``, which prints settings.
+it, neither does ``--cfg``, which prints settings, and a wrong line is refused before.
 """
 
 from collections.abc import Sequence
@@ -22,9 +22,22 @@ def main(argv: Sequence[str] | None = None) -> None:
         if line.flags and not line.sweeps:  # --cfg and the like
             show(line)
         else:
+            check(line)
             from supernet.cli.commands import perform
 
             perform(line)
+
+
+def check(line: CommandLine) -> None:
+    """Raises a UserError if it can be known before torch is imported that the line is wrong. Of a
+    sweep, the first job is checked.
+    """
+    if others := [flag for flag in line.flags if flag != "--multirun"]:
+        raise UserError(f"{' '.join(others)}: shows one configuration; leave out -m")
+    from supernet.cli.composition import require_right
+    from supernet.cli.overrides import single_jobs
+
+    require_right(single_jobs(line.overrides)[0] if line.sweeps else line.overrides, line.folders)
 
 
 def show(line: CommandLine) -> None:

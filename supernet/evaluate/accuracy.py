@@ -5,7 +5,9 @@ accuracy is called *inherited*.
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +16,15 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from supernet.mixture import Mixture
 from supernet.task import Task
+
+Batch = tuple[Tensor, Tensor]
+# right answers, losses, the number of answers, and the number of targets
+Sums = tuple[Tensor, Tensor, int, int]
+
+# The size of the parts of a batch that are judged on a CPU. On larger parts, the outputs of a layer
+# do not fit into the cache, and the system gives and takes back their memory each time. On smaller
+# parts, the cost of the calls counts.
+PIXELS, FEWEST = 2**15, 8  # of all images of a part together; images of a part, however large
 
 
 @dataclass(frozen=True)
@@ -35,27 +46,64 @@ class Judgement:
 
 
 def evaluate(
-    network: Callable[[Tensor], Tensor], batches: Iterable[tuple[Tensor, Tensor]], task: Task
+    network: Callable[[Tensor], Tensor], batches: Iterable[Batch], task: Task, workers: int = 1
 ) -> Judgement:
     """Judges ``network`` by the metric and the loss of ``task``.
 
-    The mode of the network (training or evaluation) is not changed; the caller sets it.
+    The mode of the network (training or evaluation) is not changed; the caller sets it. Up to
+    ``workers`` batches are computed at once, in threads. The network must then be in evaluation
+    mode. The number of workers does not change the bits of the result.
     """
-    # The sums are taken on the host at the end, because not every device has float64.
-    right, losses, count, targets = [], [], 0, 0
-    with torch.no_grad():
-        for images, labels in batches:
+
+    def judged(batch: Batch) -> Sums:
+        images, labels = batch
+        with torch.no_grad():  # here, because this holds for one thread alone
             outputs = network(images).float()
-            found = task.right(outputs, labels)
-            right.append(found.sum())
-            count += found.numel()
-            losses.append(task.loss(outputs, labels, reduction="sum"))
-            targets += labels.numel()
+            right = task.right(outputs, labels)
+            loss = task.loss(outputs, labels, reduction="sum")
+            return right.sum(), loss, right.numel(), labels.numel()
+
+    # The sums are taken on the host at the end, because not every device has float64.
+    right, losses, counts, targets = zip(*mapped(judged, batches, workers), strict=True)
+    count = sum(counts)
     return Judgement(
         float(torch.stack(right).sum()) / count,
-        float(torch.stack(losses).cpu().double().sum()) / targets,
+        float(torch.stack(losses).cpu().double().sum()) / sum(targets),
         count,
     )
+
+
+def mapped(
+    judged: Callable[[Batch], Sums], batches: Iterable[Batch], workers: int
+) -> Iterator[Sums]:
+    """Yields ``judged(batch)`` of each batch, in their order. Up to ``workers`` threads compute
+    them, each with as many threads of torch as this one has. Few batches are taken ahead.
+    """
+    if workers == 1:
+        yield from map(judged, batches)
+        return
+    threads = torch.get_num_threads()  # otherwise a new thread would have torch's default
+    with ThreadPoolExecutor(
+        workers, initializer=torch.set_num_threads, initargs=(threads,)
+    ) as pool:
+        ahead: deque[Future[Sums]] = deque()
+        for batch in batches:
+            ahead.append(pool.submit(judged, batch))
+            if len(ahead) > workers:
+                yield ahead.popleft().result()
+        for future in ahead:
+            yield future.result()
+
+
+def in_parts(batches: Iterable[Batch]) -> Iterator[Batch]:
+    """The same images in smaller batches, if they are on the CPU. In evaluation mode the outputs of
+    a network are the same.
+    """
+    for images, labels in batches:
+        size = len(images)
+        if images.device.type == "cpu":
+            size = max(FEWEST, PIXELS // math.prod(images.shape[2:]))
+        yield from zip(images.split(size), labels.split(size), strict=True)
 
 
 def recalibrate(supernet: nn.Module, mixture: Mixture, batches: Iterable[Tensor]) -> None:
@@ -90,22 +138,25 @@ def inherited_accuracy(
     batches: Iterable[tuple[Tensor, Tensor]],
     task: Task,
     calibration: Iterable[Tensor] | None = None,
+    workers: int = 1,
 ) -> Judgement:
     """Judges a mixture with the weights of the supernet. For an architecture the mixture is its
     path.
 
     ``calibration`` are batches of training images, on which the BatchNorm statistics are
-    recalibrated first; with ``None`` the statistics stay as training left them. Afterwards the
-    supernet is as it was before.
+    recalibrated first; with ``None`` the statistics stay as training left them. Up to ``workers``
+    threads judge. Afterwards the supernet is as it was before.
     """
-    before = {name: buffer.clone() for name, buffer in supernet.named_buffers()}
+    before: dict[str, Tensor] = {}  # evaluation mode changes no buffer
+    if calibration is not None:
+        before = {name: buffer.clone() for name, buffer in supernet.named_buffers()}
     mode = supernet.training
     try:
         if calibration is not None:
             recalibrate(supernet, mixture, calibration)
         supernet.eval()
-        return evaluate(lambda images: supernet(images, mixture), batches, task)
+        return evaluate(lambda images: supernet(images, mixture), in_parts(batches), task, workers)
     finally:
         supernet.train(mode)
-        for name, buffer in supernet.named_buffers():
-            buffer.copy_(before[name])
+        for name, kept in before.items():
+            supernet.get_buffer(name).copy_(kept)

@@ -11,7 +11,7 @@ from supernet.errors import UserError
 from supernet.randomness import Streams
 from supernet.runs.latency import made
 from supernet.runs.memory import memory_plan
-from supernet.runs.preflight import faults
+from supernet.runs.preflight import faults, warnings_of
 from supernet.runs.profile import profile
 from supernet.runs.search import require_room_for_search, search_stage, searches
 from supernet.runs.setup import Setup
@@ -31,6 +31,7 @@ def check(setup: Setup) -> Iterator[str]:
 
 
 def checked(setup: Setup) -> Iterator[str]:
+    yield from warnings_of(setup)
     data, splits = setup.data, setup.splits
     tables: dict[str, CostTable] = {}
     if setup.config.budget.measures:

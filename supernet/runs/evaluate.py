@@ -42,7 +42,8 @@ def evaluate(setup: Setup, folder: Path) -> str:
             )
         architecture = Architecture.from_dict(state.stages["derive"]["result"]["architecture"])
     with reproducible(setup.config.threads):
-        found = judge(work.setup, trained_supernet(work).supernet, architecture)
+        supernet = trained_supernet(work).supernet
+        found = judge(work.setup, supernet, architecture, workers=setup.workers)
     return (
         f"accuracy {found.accuracy:.4f} ± {found.standard_error:.4f} (standard error), loss "
         f"{found.loss:.4f}, on {found.images} images, with inherited weights"

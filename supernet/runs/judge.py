@@ -59,7 +59,7 @@ class Judge(Job):
 
             def judge_one(architecture: Architecture, share: float) -> Judgement:
                 about_to_judge()
-                return judge(work.setup, stage.supernet, architecture, share)
+                return judge(work.setup, stage.supernet, architecture, share, workers=work.at_once)
 
             found = search(
                 searcher,
@@ -111,7 +111,9 @@ def perturbed(
     started = time.perf_counter()
     projection = searcher.projection(
         work.budget,
-        lambda mixture, share: judge(work.setup, stage.supernet, mixture, share),
+        lambda mixture, share: judge(
+            work.setup, stage.supernet, mixture, share, workers=work.at_once
+        ),
         lambda: stage.sampler.mean(stage.detached_logits, 1 - 1 / stage.planned),
         Streams(work.config.seed).host("perturbation"),
     )

@@ -42,11 +42,13 @@ def judge(
     judged: Architecture | Mixture,
     share: float = 1.0,
     recalibration_batches: int | None = None,
+    workers: int = 1,
 ) -> Judgement:
     """Judges an architecture, or a mixture, with the weights of ``supernet``.
 
     The images are the first ``share`` of the architecture split, so that they are always the same.
-    ``recalibration_batches`` replaces the value of the configuration if it is given.
+    ``recalibration_batches`` replaces the value of the configuration if it is given. ``workers``
+    threads judge; their number changes no bit.
 
     Raises:
         UserError: the loss is not finite.
@@ -59,7 +61,9 @@ def judge(
         calibration = (images for images, _ in seen)
     mixture = setup.space.path(judged) if isinstance(judged, Architecture) else judged
     images = splits.architecture[: max(1, round(share * len(splits.architecture)))]
-    found = inherited_accuracy(supernet, mixture, batches(setup, images), setup.task, calibration)
+    found = inherited_accuracy(
+        supernet, mixture, batches(setup, images), setup.task, calibration, workers
+    )
     return finite("search", found)
 
 

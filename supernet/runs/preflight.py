@@ -1,5 +1,5 @@
 """What can be known before anything is trained: are the files that settings name there and right,
-and can the networks that are trained last be built?
+can the networks that are trained last be built, and is a setting slow on this machine?
 """
 
 import itertools
@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from supernet.cost.latency import read_table
+from supernet.device import computes_bf16
 from supernet.errors import UserError, enough_memory
 from supernet.evaluate.published import Published, read_published
 from supernet.mixture import Architecture
@@ -109,6 +110,18 @@ def require_no_faults(setup: Setup) -> None:
     """Raises a UserError if something is wrong with the networks of the space."""
     for fault in faults(setup):
         raise UserError(f"space {setup.space.name}: {fault}")
+
+
+def warnings_of(setup: Setup) -> list[str]:
+    """What a person should know before a run begins, a line each: settings that are allowed, but
+    that cost far more than they seem to.
+    """
+    if setup.config.precision == "bf16" and not computes_bf16(setup.device):
+        return [
+            "warning: precision=bf16: this processor has no arithmetic for bf16, so products of "
+            "matrices take many times longer than in float32; choose precision=float32"
+        ]
+    return []
 
 
 def rehearse(setup: Setup) -> None:

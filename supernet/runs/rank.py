@@ -147,7 +147,14 @@ def inherited(
     for recalibrated in (True, False):
         label = f"{name}, {'recalibrated' if recalibrated else 'as trained'}"
         few = one.config.judge.recalibration_batches if recalibrated else 0
-        judge_one = partial(judge, one.setup, supernet, share=1.0, recalibration_batches=few)
+        judge_one = partial(
+            judge,
+            one.setup,
+            supernet,
+            share=1.0,
+            recalibration_batches=few,
+            workers=work.at_once,
+        )
         key = f"rank-{key_of(one.key(last_search(one)), few)}"
         with work.progress.stage(label, len(architectures)) as update:
             found = all_judged(work, key, architectures, judge_one, update)

@@ -24,7 +24,8 @@ from supernet.train.loop import Stage, StageCost, StopRequest, run_stage
 class Work:
     """A run as its jobs see it, in any process. It reads the state of the run and never writes it.
 
-    ``on_row`` is called after each row that a job logs here.
+    ``on_row`` is called after each row that a job logs here. ``at_once`` is how many jobs could run
+    at once: a job that runs alone may use as many threads to judge.
     """
 
     def __init__(
@@ -34,11 +35,12 @@ class Work:
         progress: Progress | None = None,
         stop: StopRequest | None = None,
         on_row: Callable[[], None] = lambda: None,
+        at_once: int = 1,
     ):
         self.setup, self.config, self.space = setup, setup.config, setup.space
         self.state, self.folder = state, Path(state.folder)
         self.progress, self.stop = progress or Progress(quiet=True), stop or StopRequest()
-        self.on_row = on_row
+        self.on_row, self.at_once = on_row, at_once
         self.keys: dict[Job, str] = {}
         self.checkpoints = Checkpoints(
             self.folder / "checkpoints",

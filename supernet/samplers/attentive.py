@@ -52,13 +52,11 @@ class Attentive(Sampler):
 
     def mixtures(self, logits: Logits, progress: float, loss: Loss) -> list[Mixture]:
         attention = min if self.mode == "best" else max
-        return [
-            attention(
-                (self.space.path(candidate) for candidate in self.alike()),
-                key=lambda path: float(loss(path)),
-            )
-            for _ in range(self.paths)
-        ]
+        rivals = [[self.space.path(one) for one in self.alike()] for _ in range(self.paths)]
+        # all losses are read at once, because the host waits for the device when it reads
+        losses = iter(torch.stack([loss(path) for paths in rivals for path in paths]).tolist())
+        known = [[(next(losses), path) for path in paths] for paths in rivals]
+        return [attention(pairs, key=lambda pair: pair[0])[1] for pairs in known]
 
     def bucket(self, architecture: Architecture) -> int:
         """The index of the cost interval that the cost of ``architecture`` lies in."""

@@ -91,7 +91,8 @@ def dirichlet(concentrations: Tensor, noise: torch.Generator) -> Tensor:
     torch's own Dirichlet takes no generator. The draw is made on the CPU in float64, where small
     concentrations do not underflow; the result stays there.
     """
+    concentrations = concentrations.cpu()  # once: on an accelerator, the host waits for this
     possible = concentrations > 0
-    gammas = torch._standard_gamma(torch.where(possible, concentrations, 1.0).cpu().double(), noise)
-    gammas = torch.where(possible.cpu(), gammas, 0.0)
+    gammas = torch._standard_gamma(torch.where(possible, concentrations, 1.0).double(), noise)
+    gammas = torch.where(possible, gammas, 0.0)
     return gammas / gammas.sum(dim=-1, keepdim=True)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from supernet.bounds import Positive
 from supernet.mixture import Choice, Logits, Mixture
@@ -48,9 +47,10 @@ class GDAS(Sampler):
     def choice(self, table: Tensor, temperature: float, noise: torch.Generator) -> Choice:
         """Draws one option per slot of a group whose logits are ``table`` [slots, options]."""
         soft = concrete(table, temperature, noise)
-        drawn = soft.argmax(dim=-1)
-        hard = F.one_hot(drawn, table.shape[-1]).to(soft)
-        return Choice(tuple((option,) for option in drawn.tolist()), hard + (soft - soft.detach()))
+        drawn = soft.argmax(dim=-1, keepdim=True)
+        # not F.one_hot, which reads the largest and the smallest index
+        hard = torch.zeros_like(soft).scatter_(-1, drawn, 1.0)
+        return Choice(tuple(map(tuple, drawn.tolist())), hard + (soft - soft.detach()))
 
     def mixtures(self, logits: Logits, progress: float, loss: Loss) -> list[Mixture]:
         return [self.relaxation(logits, progress, self.streams.tensor("paths"))]

@@ -22,7 +22,8 @@ from supernet.bounds import Bounds, Few
 from supernet.errors import UserError
 from supernet.mixture import Architecture, Choice, ChoiceGroup, Mixture
 from supernet.ops import OPERATIONS, PARAMETER_FREE, DropPath, Rectified
-from supernet.ops.fast.program import Program
+from supernet.ops.fast.program import Program, runs_at_once
+from supernet.ops.fast.recompute import weighted
 from supernet.spaces.capabilities import Drawable, Itemised, Resizable
 from supernet.spaces.space import Form, Size
 from supernet.task import Task
@@ -151,7 +152,7 @@ class MixedCell(nn.Module):
     def forward(self, *inputs: Tensor, mixture: Mixture) -> Tensor:
         choice = mixture[self.group.name]
         several = choice.weights is not None and any(len(slot) > 1 for slot in choice.active)
-        leave = self._at_once if several and self.training else self._one_by_one
+        trains = self.training and several
         whole = list(inputs)
         totals: dict[int, Tensor] = {}  # by node: the sum of the outputs that reach it so far
         for node in range(self.nodes):
@@ -171,7 +172,9 @@ class MixedCell(nn.Module):
                 if self.group.options[option] != self.group.nothing
             ]
             if chosen:
-                leave(node, self.read(whole[node]), chosen, choice.weights, totals)
+                x = self.read(whole[node])
+                leave = self._at_once if trains and runs_at_once(x) else self._one_by_one
+                leave(node, x, chosen, choice.weights, totals)
         return whole[-1] if self.outputs == 1 else torch.cat(whole[-self.outputs :], dim=1)
 
     def _one_by_one(
@@ -185,12 +188,16 @@ class MixedCell(nn.Module):
         """Runs the ``chosen`` operations on ``x``, and adds each output to its target's total."""
         rectified = None
         for slot, option, target, operation in chosen:
+            run, read = operation, x
             if isinstance(operation, Rectified):
                 rectified = F.relu(x) if rectified is None else rectified
-                out = operation.body(rectified)
+                run, read = operation.body, rectified
+            if weights is None:
+                out = run(read)
+            elif self.training and self.recompute:
+                out = weighted(operation, run, read, weights[slot, option])
             else:
-                out = operation(x)
-            out = out if weights is None else out * weights[slot, option]
+                out = run(read) * weights[slot, option]
             totals[target] = out if target not in totals else totals[target] + out
 
     def _at_once(

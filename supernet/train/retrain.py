@@ -8,6 +8,7 @@ from torch import Tensor, nn, optim
 from supernet.data import Augment, Batches, ImageData
 from supernet.device import autocast
 from supernet.ops import DropPath
+from supernet.ops.fast.convolution import with_fast_gradients
 from supernet.randomness import Streams
 from supernet.train.schedule import cosine
 from supernet.train.settings import RetrainSettings
@@ -40,7 +41,8 @@ class RetrainStage:
         self.name, self.settings, self.streams, self.key = name, settings, streams, key
         self.data, self.task = data, data.task
         self.device, self.precision = torch.device(device), precision
-        self.network = network.to(self.device).to(memory_format=torch.channels_last)
+        network.to(self.device).to(memory_format=torch.channels_last)
+        self.network = with_fast_gradients(network)
         self.drop_paths = [module for module in network.modules() if isinstance(module, DropPath)]
         for drop_path in self.drop_paths:
             drop_path.generator = streams.tensor("drop_path", self.device)

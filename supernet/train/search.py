@@ -26,6 +26,7 @@ from supernet.instruments.instrument import Batch, Instrument, Snapshot
 from supernet.learners.learner import Bilevel, Learner
 from supernet.mixture import Choice, Logits, Mixture
 from supernet.modifiers.modifier import Modified, Modifier
+from supernet.ops.fast.convolution import with_fast_gradients
 from supernet.randomness import Streams
 from supernet.samplers.sampler import Sampler
 from supernet.spaces.capabilities import Itemised, capable
@@ -131,6 +132,7 @@ class SearchStage:
         if start is not None:
             load_start(supernet, start)
         supernet.to(self.device).to(memory_format=torch.channels_last)
+        with_fast_gradients(supernet)
         set_recompute(supernet, self.settings.recompute)
         if phase.fresh:
             self.weights.begin(supernet, phase.rate_steps(self.planned), self.steps_per_epoch)

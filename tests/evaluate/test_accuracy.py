@@ -11,6 +11,7 @@ from sklearn.metrics import accuracy_score, log_loss
 from torch import nn
 
 from supernet.data import Digits, evaluation_batches, split
+from supernet.evaluate import accuracy
 from supernet.evaluate.accuracy import Judgement, evaluate, inherited_accuracy, recalibrate
 from supernet.learners.fixed import Fixed
 from supernet.mixture import softmax_mixture
@@ -138,8 +139,35 @@ def test_judging_leaves_the_supernet_as_it_was(space, supernet, path, training, 
     assert judgement == evaluate(lambda images: supernet(images, path), batches(), TASK)
 
 
+@pytest.mark.parametrize("calibrated", [True, False])
+def test_the_bits_do_not_depend_on_the_number_of_workers(supernet, path, calibrated, monkeypatch):
+    """Parts of a batch are judged at once, and each thread has as many threads of torch as this."""
+    monkeypatch.setattr(accuracy, "PIXELS", 0)  # so that a part is as small as possible
+    threads, used = torch.get_num_threads(), set()
+    supernet.register_forward_hook(lambda *_: used.add(torch.get_num_threads()))
+    calibration = [images for images, _ in batches(seed=1)] if calibrated else None
+    given = batches(100, 50)
+    one, *others = (
+        inherited_accuracy(supernet, path, given, TASK, calibration, workers)
+        for workers in (1, 2, 3, 20)
+    )
+    assert one.images == 100 and all(other == one for other in others)
+    assert used == {threads} and torch.get_num_threads() == threads
+    assert [len(images) for images, _ in accuracy.in_parts(given)] == [*6 * [8], 2, *6 * [8], 2]
+
+
+def test_parts_of_a_batch_give_what_the_whole_gives(supernet, path, monkeypatch):
+    given = batches(100, 100)
+    whole = inherited_accuracy(supernet, path, given, TASK)
+    monkeypatch.setattr(accuracy, "PIXELS", 0)
+    parts = inherited_accuracy(supernet, path, given, TASK)
+    assert parts.loss == pytest.approx(whole.loss, rel=1e-5)
+    assert (parts.accuracy, parts.images) == (whole.accuracy, whole.images)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("where", ["calibration", "judging"])
-def test_even_if_its_images_cannot_be_read(supernet, path, where):
+def test_even_if_its_images_cannot_be_read(supernet, path, where, workers):
     def damaged(given):
         yield from given
         raise OSError("damaged")
@@ -148,9 +176,9 @@ def test_even_if_its_images_cannot_be_read(supernet, path, where):
     calibration = [images for images, _ in batches()]
     with pytest.raises(OSError):
         if where == "calibration":
-            inherited_accuracy(supernet, path, batches(), TASK, damaged(calibration))
+            inherited_accuracy(supernet, path, batches(), TASK, damaged(calibration), workers)
         else:
-            inherited_accuracy(supernet, path, damaged(batches()), TASK, calibration)
+            inherited_accuracy(supernet, path, damaged(batches()), TASK, calibration, workers)
     assert identical(snapshot(supernet), before)
 
 

@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from supernet.track.jsonlines import read_rows
-from tests.commands import TINY, as_wandb, process, waited, wandb_rows
+from tests.commands import TINY, as_wandb, finished, process, waited, wandb_rows
 from tests.compare import identical
 
-RUN = [*TINY, "tracker=none", "search.supernets=2", "checkpoint.every_seconds=0.02"]
+RUN = [*TINY, "tracker=none", "search.supernets=2"]
 CLOCK = {"seconds", "total_seconds", "peak_memory_bytes", "parts", "git_commit"}
 SHOWN = {"search/0": "supernet 1 of 2", "search/1": "supernet 2 of 2"}  # names on the screen
 NAMES = ["search/0", "search/1", "random/0", "random/1", "retrain/0", "retrain/1"]
@@ -26,9 +26,7 @@ NAMES = ["search/0", "search/1", "random/0", "random/1", "retrain/0", "retrain/1
 def whole(tmp_path_factory):
     """The folder of a run whose jobs ran one after the other, without a stop."""
     cwd = tmp_path_factory.mktemp("whole")
-    outcome = waited(process("retrain", *RUN, "jobs=1", f"hydra.run.dir={cwd}/run", cwd=cwd))
-    assert (outcome.code, outcome.err) == (0, "")
-    return cwd / "run"
+    return finished("retrain", *RUN, "jobs=1", f"hydra.run.dir={cwd}/run", cwd=cwd)
 
 
 def without_clock(value):
@@ -91,7 +89,8 @@ def interrupt(pid):
 def test_killed_and_stopped_with_several_at_once_it_goes_on_to_the_same_bits(whole, tmp_path):
     """A stop says how to go on, and a resume does only what is missing."""
     folder, rng = tmp_path / "run", random.Random(0)
-    line = ["retrain", *RUN, "jobs=2", f"hydra.run.dir={folder}"]
+    often = "checkpoint.every_seconds=0.02"
+    line = ["retrain", *RUN, "jobs=2", often, f"hydra.run.dir={folder}"]
     for wanted, end in ((0, terminate), (1, kill), (4, interrupt)):
         child = process(*line, cwd=tmp_path)
         while len(finished_jobs(folder)) < wanted or not list(folder.glob("checkpoints/*.pt")):

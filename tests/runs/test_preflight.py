@@ -181,6 +181,24 @@ def test_what_is_trained_last_is_built_before_the_search(setup, monkeypatch):
     assert_refused(caught)
 
 
+@pytest.mark.parametrize(
+    ("precision", "bf16", "expected"),
+    [("bf16", False, 1), ("bf16", True, 0), ("float32", False, 0)],
+)
+def test_bf16_on_a_processor_without_it_is_one_warning(
+    precision, bf16, expected, tmp_path, monkeypatch
+):
+    """A run warns when it starts, and so does a check."""
+    monkeypatch.setattr("supernet.runs.preflight.computes_bf16", lambda device: bf16)
+    monkeypatch.setattr(Run, "search", lambda run: None)
+    for command in ("search", "check"):
+        words = [f"precision={precision}", "memory=ignore", "hydra.run.dir=run"]
+        outcome = supernet(command, *QUIET, *words, cwd=tmp_path)
+        found = [line for line in outcome.out.splitlines() if line.startswith("warning")]
+        assert outcome.code == 0 and len(found) == expected
+        assert all("precision=bf16" in line and "=float32" in line for line in found)
+
+
 @pytest.mark.parametrize("where", ["perform", "prepare", "tracker"])
 def test_a_run_that_was_refused_before_anything_was_computed_blocks_no_other(
     where, setup, tmp_path, monkeypatch

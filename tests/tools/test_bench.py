@@ -11,21 +11,27 @@ from contextlib import ExitStack
 import pytest
 
 from tests.tasks import task_of
-from tools import bench
-from tools.bench import Case
+from tools import bench, cases
+from tools.cases import Case
 
 SMALL = {"channels": 4, "cells": 2, "batch": 2, "pixels": 8}
 RATIOS = {
     f"{name}_{short}"
     for name in (
         "step_ratio",
+        "rival_ratio",
         "arithmetic_fraction",
         "textbook_arithmetic_fraction",
         "textbook_seconds",
+        "rival_seconds",
         "ours_seconds",
     )
     for short in ("fp32", "bf16")
-} | {"memory_ratio", "path_ratio", "textbook_bytes", "ours_bytes", "step_multiply_adds"}
+} | {
+    *("memory_ratio", "path_ratio", "textbook_bytes", "rival_bytes", "ours_bytes"),
+    *("step_multiply_adds", "nb201_ratio", "nb201_rival_ratio", "nb201_seconds"),
+    *("second_order_ratio", "second_order_seconds"),
+}
 REST = {
     "times_without",
     "memory_without",
@@ -35,6 +41,7 @@ REST = {
     "images_per_second",
     "evaluations_per_second",
     "startup_seconds",
+    "launches",
 }
 
 
@@ -47,9 +54,12 @@ def test_the_quick_form_prints_what_it_promises():
     )
     assert done.returncode == 0, done.stderr
     figures = json.loads(done.stdout)
-    assert figures.keys() >= RATIOS | {"machine"} and not figures.keys() & REST
-    assert all(math.isfinite(figures[name]) and figures[name] > 0 for name in RATIOS)
+    assert figures.keys() == {*bench.instructions(), "machine"}
+    for name in bench.instructions():
+        assert figures[name].keys() >= RATIOS
+        assert all(math.isfinite(figures[name][one]) and figures[name][one] > 0 for one in RATIOS)
     assert isinstance(figures["machine"]["native"], bool)
+    assert figures["machine"]["features"].split() == bench.features()
 
 
 def test_the_full_form_prints_and_draws_what_was_measured(monkeypatch, capsys, tmp_path):
@@ -82,10 +92,12 @@ def test_the_full_form_prints_and_draws_what_was_measured(monkeypatch, capsys, t
     monkeypatch.setattr(sys, "argv", ["bench.py", "--json", "--rounds", "2", "--plot", str(plot)])
     bench.main()
     figures = json.loads(capsys.readouterr().out)
-    assert figures.keys() >= RATIOS | REST | {"machine"}
+    assert figures.keys() == {*bench.instructions(), "machine", *REST}
+    assert figures["native"].keys() >= RATIOS
+    assert {case.instructions for case in asked} == set(bench.instructions())
     # a hundredth of the step's time does so much arithmetic
-    share = 2.0 / (bench.PRODUCTS * bench.SIDE**3)
-    assert figures["arithmetic_fraction_fp32"] == pytest.approx(share / 100, rel=1e-9)
+    share = 2.0 / (cases.PRODUCTS * cases.SIDE**3)
+    assert figures["native"]["arithmetic_fraction_fp32"] == pytest.approx(share / 100, rel=1e-9)
     growth = figures["growth"]
     assert growth.keys() == {"channels", "cells", "nodes", "options", "batch", "pixels"}
     slopes = {
@@ -99,7 +111,7 @@ def test_the_full_form_prints_and_draws_what_was_measured(monkeypatch, capsys, t
     }
     assert all(slopes[name] == pytest.approx(pair, abs=1e-9) for name, pair in expected.items())
     assert figures["methods"].keys() == {"darts", "darts_2nd", "pc_darts", "gdas", "spos"}
-    assert {case.without for case in asked} == {"", *bench.OPTIMISATIONS}
+    assert {case.without for case in asked} == {"", *cases.OPTIMISATIONS}
     text = plot.read_text(encoding="utf-8")
     assert text.lstrip().startswith("<?xml") and "exponent 1.50" in text
 
@@ -133,8 +145,8 @@ def test_multiply_adds_are_those_that_the_definitions_say():
 @pytest.mark.parametrize(
     "case",
     [
-        *(Case(network, **SMALL) for network in ("ours", "textbook", "path", "standalone")),
-        *(Case("ours", without=name, **SMALL) for name in bench.OPTIMISATIONS),
+        *(Case(network, **SMALL) for network in cases.NETWORKS),
+        *(Case("ours", without=name, **SMALL) for name in cases.OPTIMISATIONS),
         *(Case("ours", nodes=nodes, **SMALL) for nodes in (2, 6)),
         Case("ours", options=4, precision="bf16", **SMALL),
         Case("ours", space="nb201", **SMALL),
@@ -143,21 +155,21 @@ def test_multiply_adds_are_those_that_the_definitions_say():
 )
 def test_every_case_has_a_step(case):
     with ExitStack() as patches:
-        step = bench.prepare(case, patches)
+        step = cases.prepare(case, patches)
         step()
         step()
 
 
 @pytest.mark.parametrize("method", ["darts", "darts_2nd", "pc_darts", "gdas", "spos"])
 def test_a_search_takes_the_whole_step_of_its_method(method):
-    figures = bench.search(Case("search", method=method, **SMALL), ExitStack())()
+    figures = cases.search(Case("search", method=method, **SMALL), ExitStack())()
     assert math.isfinite(figures["loss"])
     assert ("architecture_loss" in figures) == (method != "spos")
 
 
 @pytest.mark.parametrize(("nodes", "slots"), [(2, 5), (4, 14), (6, 27)])
 def test_cells_have_so_many_nodes(nodes, slots):
-    space = bench.space_of(Case("ours", nodes=nodes, **SMALL))
+    space = cases.space_of(Case("ours", nodes=nodes, **SMALL))
     layer = space.supernet(task_of(10, 3)).layers[0]
     assert len(layer.cell.edges) == slots == space.groups[0].slots
     assert layer.cell.outputs == nodes

@@ -29,8 +29,8 @@ is the sum of the rows of Q. The small algebra turns these into the gradients of
 of the mixture, of m (dm) and of G (dG). The gradient of z is Q M + (z (dG + dG') + dm) / n, a sum
 of products again. What made z computes that sum on the way to its own gradient.
 
-:mod:`supernet.ops.fast.formula` computes the same in torch's operations,
-:mod:`supernet.ops.fast.compiled` with the C kernels.
+:mod:`supernet.ops.fast.compiled` computes all that with the C++ kernels. Where a gradient is to be
+differentiated again, it uses the same sums in torch's operations, :mod:`supernet.ops.fast.formula`.
 
 Under autocast to bfloat16, and on a processor with tiles for it (``half.h``), the z, the gradients
 Q that they are multiplied with, and what the first of two convolutions gives to the second are
@@ -48,8 +48,6 @@ import torch
 from torch import Tensor
 
 from supernet.ops.fast.compiled import Combined
-from supernet.ops.fast.formula import combined_by_torch
-from supernet.ops.fast.native import supported
 from supernet.ops.fast.wiring import Wiring
 
 
@@ -93,18 +91,9 @@ class Combination:
             for start in starts or [None] * wiring.targets
         ]
         tensors = *small, *(tensor for some in flat for tensor in some), *begun
-        if self._by_kernels(sources, dtype):
-            sums = Combined.apply(wiring, dtype, *tensors)
-        else:
-            sums = combined_by_torch(wiring, *wiring.split(tensors))
+        sums = Combined.apply(wiring, dtype, *tensors)
         shape = ((-1,) if wiring.stacked else ()) + (batch, height, width, channels)
         return [total.view(shape) for total in sums]
-
-    def _by_kernels(self, sources: Sequence[Sequence[Tensor]], dtype: torch.dtype | None) -> bool:
-        return (supported(sources[0][0]) or dtype is not None) and all(
-            maker is None or maker.supported(source[1:])
-            for maker, source in zip(self.wiring.makers, sources, strict=True)
-        )
 
 
 def _rows_of(images: Tensor) -> Tensor:

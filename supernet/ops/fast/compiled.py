@@ -2,7 +2,6 @@
 kernels.
 """
 
-import ctypes
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -132,7 +131,7 @@ class Combined(torch.autograd.Function):
                 products(of_x.unbind(), (), start + shift, terms.at(*images, start), *sizes)
                 result.append(of_x)
             else:
-                sums = ctypes.c_void_p(start + shift), *terms.at(*images, start)
+                sums = start + shift, *terms.at(*images, start)
                 result += maker.backward(x, weights, sums, sizes[-1], want[0], any(want[1:]))
         return None, None, *result, *of_starts
 
@@ -143,10 +142,10 @@ def _images(rows: Sequence[Tensor]) -> tuple[list[int], int]:
     return [z.data_ptr() for z in rows], rows[0].element_size() * pixels * channels
 
 
-def _sizes(rows: Tensor) -> tuple[ctypes.c_long, ctypes.c_long, ctypes.c_long]:
+def _sizes(rows: Tensor) -> tuple[int, int, int]:
     """The number of pixels, of channels, and whether the rows [K, pixels, C] are bfloat16."""
     _, pixels, channels = rows.shape
-    return ctypes.c_long(pixels), ctypes.c_long(channels), is_bfloat16(rows)
+    return pixels, channels, is_bfloat16(rows)
 
 
 def _made_again(
@@ -172,7 +171,7 @@ def _differentiable(ctx: Any, gradients: Sequence[Tensor]) -> list[Tensor | None
         inputs = [tensor for tensor, want in zip(saved, wanted, strict=True) if want]
         if not inputs:
             return [None] * len(wanted)
-        sums, _ = formula(wiring, small, sources)
+        sums = formula(wiring, small, sources)
     given = (gradients[0] if wiring.stacked else torch.stack(list(gradients))).to(sums.dtype)
     found = iter(
         torch.autograd.grad(sums, inputs, given, create_graph=True, materialize_grads=True)

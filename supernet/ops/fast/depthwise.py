@@ -2,29 +2,28 @@
 
 On a CPU, the gradients of torch's own 5×5 or dilated depthwise convolutions take five to fifteen
 times as long as the convolution itself, and each of many convolutions of one image reads that image
-again. ``depthwise.c`` computes all of them while the image is in the cache. It also computes the
+again. ``depthwise.cpp`` computes all of them while the image is in the cache. It also computes the
 ReLU before them, the moments of the results, and, in backward, the sums of products that are the
 gradients of the results.
 """
 
-import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import accumulate
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from supernet.ops.fast.native import Numbers, address, addresses, is_bfloat16, kernels, numbers
 from supernet.ops.fast.rows import SumArguments
 
-SIZES = 3, 5  # of the kernels that ``depthwise.c`` has loops for
+SIZES = 3, 5, 7  # of the kernels that ``depthwise.cpp`` has loops for
 
 
 @dataclass(frozen=True)
 class DepthwiseMaker:
-    """Makes several images of one, or of one each: ReLU, then a depthwise convolution.
+    """Makes several images of one, or of one each: ReLU if ``rectify``, then a depthwise
+    convolution.
 
     There is one convolution for each of the ``dilations``. Its weights are [C, 1, k, k] with k odd,
     and it is padded by ``k // 2 * dilation``. Images are [1 or K, B, H, W, C]: one set that all K
@@ -33,6 +32,7 @@ class DepthwiseMaker:
 
     stride: int
     dilations: tuple[int, ...]
+    rectify: bool = True
 
     @property
     def count(self) -> int:
@@ -44,37 +44,6 @@ class DepthwiseMaker:
         """The number of weight tensors."""
         return len(self.dilations)
 
-    @staticmethod
-    def supported(weights: Sequence[Tensor]) -> bool:
-        """Whether the C kernels have convolutions with such ``weights``."""
-        return all(weight.shape[-1] in SIZES for weight in weights)
-
-    def by_torch(self, x: Tensor, weights: Sequence[Tensor]) -> Tensor:
-        """The results [K, B, H', W', C]. Neighbours of one size and dilation are one wide
-        convolution.
-        """
-        x, results, start = F.relu(x.to(weights[0].dtype)), [], 0
-        shared, batch, height, width, channels = x.shape
-        for (size, dilation), run in groupby(
-            (w.shape[-1], d) for w, d in zip(weights, self.dilations, strict=True)
-        ):
-            end = start + len(list(run))
-            some = x if shared == 1 else x[start:end]
-            # The channels of all images of the run, one image after the other.
-            image = some.permute(1, 0, 4, 2, 3).reshape(batch, -1, height, width)
-            # If the images are shared, each channel has several kernels, one after the other.
-            weight = torch.stack(list(weights[start:end]), dim=1 if shared == 1 else 0)
-            weight, padding = weight.flatten(0, 1), size // 2 * dilation
-            out = F.conv2d(
-                image, weight, None, self.stride, padding, dilation, groups=image.shape[1]
-            )
-            apart = (channels, end - start) if shared == 1 else (end - start, channels)
-            out = out.unflatten(1, apart)
-            order = (2, 0, 3, 4, 1) if shared == 1 else (1, 0, 3, 4, 2)
-            results.append(out.permute(order))
-            start = end
-        return torch.cat(results)
-
     def forward(
         self,
         x: Tensor,
@@ -83,7 +52,7 @@ class DepthwiseMaker:
         first: Tensor | None,
         dtype: torch.dtype | None = None,
     ) -> Tensor:
-        """The same by the C kernels, in ``dtype``; not differentiable.
+        """The same by the C++ kernels, in ``dtype``; not differentiable.
 
         ``second`` [K, C, C] and ``first`` [K, C] (or as many numbers in a row) are filled with the
         second moments and the means of the results over their pixels, unless they are ``None``.
@@ -105,11 +74,11 @@ class DepthwiseMaker:
         x: Tensor,
         weights: Sequence[Tensor],
         sums: SumArguments,
-        bfloat16: ctypes.c_long,
+        bfloat16: int,
         of_x: bool,
         of_weights: bool,
     ) -> list[Tensor | None]:
-        """The gradients of ``x`` and of the weights, by the C kernels; ``None`` where not wanted.
+        """The gradients of ``x`` and of the weights, by the C++ kernels; ``None`` where not wanted.
 
         The gradients of the results are not given but computed on the way, as ``sums``: the address
         of their shifts and what :meth:`supernet.ops.fast.rows.Terms.at` gives. ``bfloat16``:
@@ -131,9 +100,13 @@ class DepthwiseMaker:
         pairs = zip(flat.split(sizes), weights, strict=True)
         return [gradient, *(piece.view(weight.shape) for piece, weight in pairs)]
 
-    def _numbers(self, x: Tensor, weights: Sequence[Tensor]) -> tuple[Numbers, Numbers, Numbers]:
-        """The shape, the sizes and the dilations, as the kernels read them."""
+    def _numbers(self, x: Tensor, weights: Sequence[Tensor]) -> tuple[Numbers, ...]:
+        """The shape, the sizes, the dilations, and where the weights begin, as the kernels read
+        them.
+        """
         shared, *sizes = x.shape
-        halves = int(x.dtype == torch.bfloat16)
-        shape = numbers((len(weights), int(shared == 1), *sizes, self.stride, halves))
-        return shape, numbers([weight.shape[-1] for weight in weights]), numbers(self.dilations)
+        flags = int(x.dtype == torch.bfloat16), int(self.rectify)
+        shape = numbers((len(weights), int(shared == 1), *sizes, self.stride, *flags))
+        starts = accumulate((weight.numel() for weight in weights), initial=0)
+        lengths = [weight.shape[-1] for weight in weights]
+        return shape, numbers(lengths), numbers(self.dilations), numbers([*starts])

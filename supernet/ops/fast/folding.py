@@ -3,12 +3,11 @@
 This is the small algebra of a combination (:mod:`supernet.ops.fast.combination`). It works on
 matrices of channels, never on pixels. Its inputs are the moments of the images that T terms read,
 the 1×1 convolutions, the BatchNorms and the weights of the mixture. Its results are the matrix by
-which the image of each term is multiplied, and the shift of each target. ``folding.c`` computes
+which the image of each term is multiplied, and the shift of each target. ``folding.cpp`` computes
 these, and their gradients, in one call each, where torch needs some fifty.
 :func:`fold_by_torch` computes the same, and torch can differentiate it as often as it likes.
 """
 
-import ctypes
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -143,14 +142,14 @@ def taken(table: Tensor, order: Tensor | None) -> Tensor:
 def fold(
     layout: FoldLayout, size: int, moments: Tensor, small: SmallTensors, channels: int
 ) -> tuple[Tensor, Tensor]:
-    """The same by the C kernels; not differentiable.
+    """The same by the C++ kernels; not differentiable.
 
     ``moments`` are those of :class:`Moments` in a row. The results are those of :class:`Folded` in
     a row, ``size`` numbers, and the means and variances [2, normed, C].
     """
     folded, observed = moments.new_empty(size), moments.new_empty(2, layout.normed, channels)
     weights, *pointers, _kept = _pointers(small)
-    sizes = ctypes.c_long(channels), ctypes.c_double(layout.eps)
+    sizes = channels, layout.eps
     results = map(address, (folded, observed, moments))
     kernels().fold(*results, weights, *pointers, layout.numbers, *sizes)
     return folded, observed
@@ -174,7 +173,7 @@ def unfold(
     of_weights, of_norms = work.new_empty(layout.terms), work.new_empty(2, layout.normed, channels)
     of_pointwise = work.new_empty(layout.full, channels, channels, 1, 1)
     weights, *pointers, _kept = _pointers(small)
-    sizes = ctypes.c_long(channels), ctypes.c_double(layout.eps), ctypes.c_long(pixels)
+    sizes = channels, layout.eps, pixels
     results = map(address, (work, of_weights, of_pointwise, of_norms, moments))
     kernels().unfold(*results, weights, *pointers, layout.numbers, *sizes)
     return [

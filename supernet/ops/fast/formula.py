@@ -1,48 +1,28 @@
 """The sums of a combination (:mod:`supernet.ops.fast.combination`) in torch's operations.
 
-This runs where there are no C kernels, and where a gradient is to be differentiated again.
+torch can differentiate them as often as needed. A gradient that is to be differentiated again is
+computed with them.
 """
 
-import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
+from torch.nn import functional as F
 
+from supernet.ops.fast.convolution import depthwise
 from supernet.ops.fast.folding import Moments, SmallTensors, fold_by_torch
-from supernet.ops.fast.running import track
-from supernet.ops.fast.wiring import Wiring
-
-
-def combined_by_torch(
-    wiring: Wiring,
-    small: Sequence[Tensor | None],
-    sources: Sequence[Sequence[Tensor]],
-    starts: Sequence[Tensor | None],
-) -> Sequence[Tensor]:
-    """The results of a combination, in rows [pixels, C]; it moves the running statistics."""
-    run: Callable[..., tuple[Tensor, tuple[Tensor, Tensor]]] = formula
-    if wiring.recompute:
-        run = functools.partial(checkpoint, formula, use_reentrant=False, preserve_rng_state=False)
-    sums, (mean, variance) = run(wiring, small, sources)
-    track(wiring.norms, mean.detach(), variance.detach(), sums.shape[1])
-    totals = [
-        total if start is None else total + start
-        for total, start in zip(sums.unbind(), starts, strict=True)
-    ]
-    return [torch.stack(totals)] if wiring.stacked else totals
+from supernet.ops.fast.pooling import PoolingMaker
+from supernet.ops.fast.wiring import Maker, Wiring
+from supernet.ops.pool import pooled
 
 
 def formula(
     wiring: Wiring, small: Sequence[Tensor | None], sources: Sequence[Sequence[Tensor]]
-) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-    """The sums [targets, pixels, C] without starts, and the means and variances that the norms see.
-
-    It computes with few and wide operations, because some devices wait for each operation.
-    """
+) -> Tensor:
+    """The sums [targets, pixels, C] without starts."""
     rows = [
-        x if maker is None else maker.by_torch(x, weights).flatten(1, 3)
+        x if maker is None else made_by_torch(maker, x, weights).flatten(1, 3)
         for maker, (x, *weights) in zip(wiring.makers, sources, strict=True)
     ]
     pixels = rows[0].shape[1]
@@ -56,7 +36,7 @@ def formula(
         torch.cat([none.mean(dim=1)] + [z.square().mean(dim=1) for z in diagonal]),
         torch.cat([none.mean(dim=1)] + [z.mean(dim=1) for z in (*whole, *diagonal)]),
     )
-    (matrices, diagonals, shifts), observed = fold_by_torch(
+    (matrices, diagonals, shifts), _ = fold_by_torch(
         wiring.layout, moments, SmallTensors.of(wiring.layout, small)
     )
     sums, full = shifts[:, None].expand(-1, pixels, -1), wiring.layout.full
@@ -67,4 +47,19 @@ def formula(
         else:
             terms = z * diagonals[start - full : end - full, None]
         sums = sums.index_add(0, targets, terms)
-    return sums, observed
+    return sums
+
+
+def made_by_torch(maker: Maker, x: Tensor, weights: Sequence[Tensor]) -> Tensor:
+    """The images [K, B, H', W', C] that a maker makes of ``x`` [1 or K, B, H, W, C]."""
+    images = [image.permute(0, 3, 1, 2) for image in x]
+    if isinstance(maker, PoolingMaker):
+        made = [pooled(images[0], name, maker.stride) for name in maker.names]
+    else:
+        images = [image.to(weights[0].dtype) for image in images]
+        images = [F.relu(image) for image in images] if maker.rectify else images
+        made = [
+            depthwise(images[k % len(images)], weight, maker.stride, dilation)
+            for k, (weight, dilation) in enumerate(zip(weights, maker.dilations, strict=True))
+        ]
+    return torch.stack([image.permute(0, 2, 3, 1) for image in made])

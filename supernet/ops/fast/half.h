@@ -6,8 +6,7 @@
 // right rows are interleaved and the left rows transposed on the way. Elsewhere, and for the last rows, a few rows at
 // a time are turned into float32. (The processor's vector instructions for bfloat16 are no faster than for float32.)
 
-#include <stdlib.h>
-#include <string.h>
+#pragma once
 
 #include "rows.h"
 
@@ -16,9 +15,6 @@
 #endif
 
 typedef unsigned short bf16;
-
-// Floats in whole lines of the cache, so that no vector or row of a tile is in two: that costs tiles many times their work.
-static float *lines(long size) { return aligned_alloc(64, (size * sizeof(float) + 63) / 64 * 64); }
 
 static inline bf16 halved(float value) {
     unsigned bits;
@@ -29,7 +25,7 @@ static inline bf16 halved(float value) {
 static void halve(bf16 *to, const float *from, long size) {
     long i = 0;
 #ifdef __AVX512BF16__
-    for (; i + 16 <= size; i += 16) _mm256_storeu_si256((void *)(to + i), (__m256i)_mm512_cvtneps_pbh(_mm512_loadu_ps(from + i)));
+    for (; i + 16 <= size; i += 16) _mm256_storeu_si256((__m256i *)(to + i), (__m256i)_mm512_cvtneps_pbh(_mm512_loadu_ps(from + i)));
 #endif
     for (; i < size; i++) to[i] = halved(from[i]);
 }
@@ -51,8 +47,8 @@ static void widen(float *to, const bf16 *from, long size) {
 static inline __m512i paired(const bf16 *rows, long channels, int second) {
     __m512i order = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
     order = _mm512_or_si512(order, _mm512_slli_epi32(_mm512_add_epi32(order, _mm512_set1_epi32(16)), 16));
-    __m512i both = _mm512_zextsi256_si512(_mm256_loadu_si256((const void *)rows));
-    if (second) both = _mm512_inserti64x4(both, _mm256_loadu_si256((const void *)(rows + channels)), 1);
+    __m512i both = _mm512_zextsi256_si512(_mm256_loadu_si256((const __m256i *)rows));
+    if (second) both = _mm512_inserti64x4(both, _mm256_loadu_si256((const __m256i *)(rows + channels)), 1);
     return _mm512_permutexvar_epi16(order, both);
 }
 
@@ -108,55 +104,54 @@ static void pack(bf16 *to, const float *matrix, long kind, long channels) {
                                                            : 0;
 }
 
-// `blocks` times 16 rows of 16 channels of a sum; rows and result are those of the first
-INLINE void tiled(float *result, const float *start, const float *shift, const bf16 *const *rows, const bf16 *packed,
-                  const long *kinds, long terms, long row, long c, long channels, long deep, const int blocks) {
-    const float *begun = start ? start + row * channels + c : shift + c;
-    long stride = start ? 4 * channels : 0, next = start ? 16 * channels : 0;  // the shift is that of all rows
+// B times 16 rows of 16 channels of a sum; rows and result are those of the first
+template <int B> INLINE void tiled(float *result, const Sum &all, const bf16 *packed, long row, long c, long deep) {
+    const long channels = all.channels;
+    const float *begun = all.start ? all.start + row * channels + c : all.shift + c;
+    long stride = all.start ? 4 * channels : 0, next = all.start ? 16 * channels : 0;  // the shift is that of all rows
     _tile_loadd(0, begun, stride);
-    if (blocks > 1) {
+    if constexpr (B > 1) {
         _tile_loadd(1, begun + next, stride);
         _tile_loadd(2, begun + 2 * next, stride);
         _tile_loadd(3, begun + 3 * next, stride);
     }
-    for (long t = 0; t < terms; t++) {
-        const bf16 *left = rows[t] + row * channels, *right = packed + (t * channels + c) * channels;
-        long first = kinds[t] == DIAGONAL ? c / deep * deep : 0, end = kinds[t] == DIAGONAL ? first + deep : channels;
+    for (long t = 0; t < all.terms; t++) {
+        const bf16 *left = (const bf16 *)all.rows[t] + row * channels, *right = packed + (t * channels + c) * channels;
+        int diagonal = all.kinds[t] == DIAGONAL;
+        long first = diagonal ? c / deep * deep : 0, end = diagonal ? first + deep : channels;
         for (long k = first; k < end; k += deep) {
             _tile_loadd(6, right + k * 16, 64);
             _tile_loadd(4, left + k, 2 * channels);
             _tile_dpbf16ps(0, 4, 6);
-            if (blocks == 1) continue;
-            _tile_loadd(5, left + k + 16 * channels, 2 * channels);
-            _tile_dpbf16ps(1, 5, 6);
-            _tile_loadd(4, left + k + 32 * channels, 2 * channels);
-            _tile_dpbf16ps(2, 4, 6);
-            _tile_loadd(5, left + k + 48 * channels, 2 * channels);
-            _tile_dpbf16ps(3, 5, 6);
+            if constexpr (B > 1) {
+                _tile_loadd(5, left + k + 16 * channels, 2 * channels);
+                _tile_dpbf16ps(1, 5, 6);
+                _tile_loadd(4, left + k + 32 * channels, 2 * channels);
+                _tile_dpbf16ps(2, 4, 6);
+                _tile_loadd(5, left + k + 48 * channels, 2 * channels);
+                _tile_dpbf16ps(3, 5, 6);
+            }
         }
     }
     result += c;
     _tile_stored(0, result, 4 * channels);
-    if (blocks > 1) {
+    if constexpr (B > 1) {
         _tile_stored(1, result + 16 * channels, 4 * channels);
         _tile_stored(2, result + 32 * channels, 4 * channels);
         _tile_stored(3, result + 48 * channels, 4 * channels);
     }
-    for (long r = 0; start && r < 16 * blocks; r++)
-        for (long i = 0; i < 16; i++) result[r * channels + i] += shift[c + i];
+    for (long r = 0; all.start && r < 16 * B; r++)
+        for (long i = 0; i < 16; i++) result[r * channels + i] += all.shift[c + i];
 }
 
-// those of the rows from `row` on that are whole tiles; returns the first that is not
-static long tiled_products(float *result, const float *start, const float *shift, const bf16 *const *rows, const bf16 *packed,
-                           const long *kinds, long terms, long from, long to, long channels) {
-    long deep = channels % 32 ? 16 : 32, row = from;
+// those of the rows from `from` on that are whole tiles; returns the first that is not
+static long tiled_products(float *result, const Sum &all, const bf16 *packed, long from, long to) {
+    long channels = all.channels, deep = channels % 32 ? 16 : 32, row = from;
     configure(deep);
     for (; row + 64 <= to; row += 64)
-        for (long c = 0; c < channels; c += 16)
-            tiled(result + (row - from) * channels, start, shift, rows, packed, kinds, terms, row, c, channels, deep, 4);
+        for (long c = 0; c < channels; c += 16) tiled<4>(result + (row - from) * channels, all, packed, row, c, deep);
     for (; row + 16 <= to; row += 16)
-        for (long c = 0; c < channels; c += 16)
-            tiled(result + (row - from) * channels, start, shift, rows, packed, kinds, terms, row, c, channels, deep, 1);
+        for (long c = 0; c < channels; c += 16) tiled<1>(result + (row - from) * channels, all, packed, row, c, deep);
     _tile_release();
     return row;
 }
@@ -222,87 +217,80 @@ static int tiles(void) { return 0; }
 
 #endif
 
-typedef struct {
-    long channels, half;
-    const void *const *rows;  // in bfloat16 if `half`
-    const float *const *matrices;
+// The terms of some sums. Their rows are in bfloat16 if `half`, behind pointers to float.
+struct Terms {
+    const long channels, half;
+    const float *const *rows, *const *matrices;
     const long *kinds;
-    bf16 *packed;  // the matrices, where there are tiles
-} Terms;
+    const long packed_size;  // of the matrices in bfloat16, in floats; 0 without tiles
+    const Floats packed;
 
-// to be given back to `release`
-static Terms terms_of(const void *const *rows, const float *const *matrices, const long *kinds, long count, long channels,
-                      long half) {
-    Terms terms = {channels, half, rows, matrices, kinds};
+    Terms(const void *const *rows, const float *const *matrices, const long *kinds, long count, long channels, long half)
+        : channels(channels), half(half), rows((const float *const *)rows), matrices(matrices), kinds(kinds),
+          packed_size(half && channels % 16 == 0 && tiles() ? count * channels * channels / 2 : 0), packed(packed_size) {
 #ifdef __AMX_BF16__
-    if (half && channels % 16 == 0 && tiles()) {
-        terms.packed = (bf16 *)lines(count * channels * channels / 2);
-        for (long t = 0; t < count; t++) pack(terms.packed + t * channels * channels, matrices[t], kinds[t], channels);
-    }
+        for (long t = 0; packed && packed_size && t < count; t++)
+            pack((bf16 *)(float *)packed + t * channels * channels, matrices[t], kinds[t], channels);
 #endif
-    return terms;
-}
+    }
+};
 
-static void release(const Terms *terms) { free(terms->packed); }
+constexpr long SOME = 64;  // rows that are turned into float32 at once
+
+// What a thread needs to work on rows in bfloat16, in the memory that it is given.
+struct Scratch {
+    float *left, *right;          // of a chunk, the rows as they are multiplied
+    float *wide;                  // some rows in float32
+    const void *known = nullptr;  // what `left` was made of
+
+    static long size(long channels, long half) { return half ? in_lines((2 * CHUNK + SOME) * channels) : 0; }
+    Scratch(float *memory, long channels)
+        : left(memory), right(memory + CHUNK * channels), wide(memory + 2 * CHUNK * channels) {}
+};
 
 // result, of the rows `from` to `to`, = start (or nothing) + shift + the sum of those terms that are `first` <= t < `end`
-static void sum_of(float *result, const float *start, const float *shift, const Terms *all, long first, long end, long from,
-                   long to) {
-    const void *const *rows = all->rows + first;
-    const float *const *matrices = all->matrices + first;
-    const long *kinds = all->kinds + first, count = end - first, channels = all->channels;
-    if (!all->half)
-        return products_of(result, start, shift, (const float *const *)rows, matrices, kinds, count, from, to, channels);
+static void sum_of(float *result, const float *start, const float *shift, const Terms &terms, long first, long end, long from,
+                   long to, const Scratch &scratch) {
+    const long channels = terms.channels;
+    Sum all = {start, shift, terms.rows + first, terms.matrices + first, terms.kinds + first, end - first, channels};
+    if (!terms.half) return products_of(result, all, from, to);
     long row = from;
 #ifdef __AMX_BF16__
-    if (all->packed)
-        row = tiled_products(result, start, shift, (const bf16 *const *)rows, all->packed + first * channels * channels, kinds,
-                             count, from, to, channels);
+    if (terms.packed_size)
+        row = tiled_products(result, all, (const bf16 *)(float *)terms.packed + first * channels * channels, from, to);
 #endif
-    if (row == to) return;
-    enum { SOME = 64 };
-    float *wide = lines(count * SOME * channels), *places[count ? count : 1];
     for (long next = row; row < to; row = next) {
         next = row + SOME < to ? row + SOME : to;
-        for (long t = 0; t < count; t++) {
-            places[t] = wide + t * SOME * channels;
-            widen(places[t], (const bf16 *)rows[t] + row * channels, (next - row) * channels);
+        float *place = result + (row - from) * channels;
+        const float *wide = scratch.wide;
+        Sum one = {start ? start + row * channels : nullptr, shift, &wide, all.matrices, all.kinds, 0, channels};
+        products_of(place, one, 0, next - row);
+        for (long t = 0; t < all.terms; t++) {
+            widen(scratch.wide, (const bf16 *)all.rows[t] + row * channels, (next - row) * channels);
+            products_of(place, {place, nullptr, &wide, all.matrices + t, all.kinds + t, 1, channels}, 0, next - row);
         }
-        products_of(result + (row - from) * channels, start ? start + row * channels : NULL, shift, (const float *const *)places,
-                    matrices, kinds, count, 0, next - row, channels);
     }
-    free(wide);
-}
-
-typedef struct {
-    void *left, *right;  // of a chunk, the rows as they are multiplied
-    const void *known;   // what `left` was made of
-} Scratch;
-
-static Scratch scratch_of(long channels, long half) {
-    Scratch scratch = {NULL, NULL, NULL};
-    if (half) scratch.left = lines(2 * CHUNK * channels), scratch.right = (float *)scratch.left + CHUNK * channels;
-    return scratch;
 }
 
 // result += left' x right (FULL), its diagonal, or the sum of the rows of right, of n rows that are in bfloat16 if `half`
 static void add_any_gram(float *result, const void *left, const void *right, long kind, long n, long channels, long half,
-                         Scratch *scratch) {
-    if (!half) return add_gram(result, left, right, kind, n, channels);
+                         Scratch &scratch) {
+    if (!half) return add_gram(result, (const float *)left, (const float *)right, kind, n, channels);
     for (long from = 0; from < n; from += CHUNK) {
         long count = n - from < CHUNK ? n - from : CHUNK;
-        const bf16 *a = left ? (const bf16 *)left + from * channels : NULL, *b = (const bf16 *)right + from * channels;
+        const bf16 *a = left ? (const bf16 *)left + from * channels : nullptr, *b = (const bf16 *)right + from * channels;
 #ifdef __AMX_BF16__
         if (kind == FULL && channels % 16 == 0 && tiles()) {
             long padded = (count + 63) / 64 * 64;
-            if (scratch->known != a) {
-                interleave(scratch->right, a, count, padded, channels);
-                transpose(scratch->left, scratch->right, padded * channels);
-                scratch->known = a;
-                if (a != b) interleave(scratch->right, b, count, padded, channels);
+            bf16 *turned = (bf16 *)scratch.left, *pairs = (bf16 *)scratch.right;
+            if (scratch.known != a) {
+                interleave(pairs, a, count, padded, channels);
+                transpose(turned, pairs, padded * channels);
+                scratch.known = a;
+                if (a != b) interleave(pairs, b, count, padded, channels);
             } else
-                interleave(scratch->right, b, count, padded, channels);
-            tiled_gram(result, scratch->left, scratch->right, padded, channels);
+                interleave(pairs, b, count, padded, channels);
+            tiled_gram(result, turned, pairs, padded, channels);
             continue;
         }
 #endif
@@ -312,9 +300,9 @@ static void add_any_gram(float *result, const void *left, const void *right, lon
             continue;
         }
 #endif
-        scratch->known = NULL;
-        if (a) widen(scratch->left, a, count * channels);
-        widen(scratch->right, b, count * channels);
-        add_gram(result, a ? scratch->left : NULL, scratch->right, kind, count, channels);
+        scratch.known = nullptr;
+        if (a) widen(scratch.left, a, count * channels);
+        widen(scratch.right, b, count * channels);
+        add_gram(result, a ? scratch.left : nullptr, scratch.right, kind, count, channels);
     }
 }

@@ -1,6 +1,6 @@
-"""Compiles and loads the C kernels of this folder, and passes tensors to them.
+"""Compiles and loads the C++ kernels of this folder, and passes tensors to them.
 
-The machine's C compiler makes one library of all kernels when they are first used. That takes a few
+The machine's compiler makes one library of all kernels when they are first used. That takes some
 seconds; the library is then kept in the user's cache. Without a compiler, and for devices and types
 that the kernels do not support, torch computes the same, more slowly. If a compiler is there but
 fails, a warning says so, once a process.
@@ -14,23 +14,56 @@ import hashlib
 import os
 import shutil
 import subprocess
+import tempfile
 import warnings
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from supernet.ops.fast.kept import kept
 
 SOURCES = [
     Path(__file__).with_name(name)
-    for name in ("depthwise.c", "folding.c", "pooling.c", "rows.c", "half.h", "rows.h")
+    for name in (
+        "depthwise.cpp",
+        "folding.cpp",
+        "pooling.cpp",
+        "rows.cpp",
+        "half.h",
+        "rows.h",
+        "vectors.h",
+    )
 ]
+COMPILERS = "g++", "c++", "clang++"
 # Not -ffast-math: a library that was compiled with it changes the rounding of the whole process.
-FLAGS = ("-O3", "-fno-math-errno", "-shared", "-fPIC", "-fopenmp")
+# -Wno-psabi: how other libraries would pass vectors does not matter here.
+FLAGS = ("-std=c++17", "-O3", "-fno-math-errno", "-fPIC", "-Wno-psabi")
+# Apple's clang has no OpenMP. Without it the kernels use one thread.
+THREADS = (("-fopenmp",), ())
+
+# --- what the kernels are: see the sources
+
+NUMBER, FACTOR, POINTER = ctypes.c_long, ctypes.c_float, ctypes.c_void_p
+SUMS: list[type] = [
+    POINTER
+] * 4  # where the terms of each sum begin, their rows, their matrices, their kinds
+SIGNATURES: dict[str, list[Any]] = {
+    "products": [POINTER] * 3 + SUMS + [NUMBER] * 5,
+    "grams": [POINTER] * 4 + [NUMBER, FACTOR] + [NUMBER] * 3,
+    "forward": [POINTER] * 9 + [NUMBER],
+    "backward": [POINTER] * 5 + SUMS + [POINTER] * 4 + [NUMBER],
+    "pool": [POINTER] * 6 + [NUMBER],
+    "pool_backward": [POINTER] * 2 + [NUMBER] * 2 + [POINTER] + SUMS + [POINTER, NUMBER],
+    "fold": [POINTER] * 8 + [NUMBER, ctypes.c_double],
+    "unfold": [POINTER] * 10 + [NUMBER, ctypes.c_double, NUMBER],
+    "multiplies_halves": [],
+}
 
 
 @cache
@@ -40,10 +73,10 @@ def library() -> ctypes.CDLL | None:
     if found is None:
         return None
     try:
-        return ctypes.CDLL(str(built(found)))
+        return declared(ctypes.CDLL(str(built(found))))
     except (OSError, subprocess.SubprocessError) as error:
         warnings.warn(
-            f"the C kernels of {SOURCES[0].parent} were not built, and steps take several times "
+            f"the C++ kernels of {SOURCES[0].parent} were not built, and steps take several times "
             f"as long: {reason(error)}; "
             "repair the compiler, or set SUPERNET_NATIVE=0 to run without the kernels",
             RuntimeWarning,
@@ -52,11 +85,29 @@ def library() -> ctypes.CDLL | None:
         return None
 
 
+def declared(found: ctypes.CDLL) -> ctypes.CDLL:
+    """The library, whose functions know what they are given, and raise MemoryError where there is
+    no memory left.
+    """
+    for name, arguments in SIGNATURES.items():
+        function = getattr(found, name)
+        function.argtypes = arguments
+        if name != "multiplies_halves":
+            function.restype = done
+    return found
+
+
+def done(answer: int) -> None:
+    """Raises the error that the answer of a kernel stands for (``vectors.h``)."""
+    if answer:
+        raise MemoryError("a C++ kernel found no memory for what it computes: use smaller batches")
+
+
 def found_compiler() -> str | None:
-    """The C compiler; ``None`` if there is none, or if the kernels are switched off."""
+    """The C++ compiler; ``None`` if there is none, or if the kernels are switched off."""
     if os.environ.get("SUPERNET_NATIVE") == "0":
         return None
-    return shutil.which("gcc") or shutil.which("cc")
+    return next(filter(None, map(shutil.which, COMPILERS)), None)
 
 
 def kernels() -> ctypes.CDLL:
@@ -77,16 +128,33 @@ def built(compiler: str) -> Path:
     version = subprocess.run([compiler, "--version"], capture_output=True, check=True).stdout
     cpu = Path("/proc/cpuinfo")  # on Linux
     lines = cpu.read_bytes().splitlines() if cpu.exists() else []
-    processor = next((line for line in lines if line.startswith(b"flags")), b"")
+    processor = next((line for line in lines if line.startswith((b"flags", b"Features"))), b"")
     texts = [source.read_bytes() for source in SOURCES]
-    content = b"\0".join([*texts, repr(flags).encode(), version, processor])
+    content = b"\0".join([*texts, repr((flags, THREADS)).encode(), version, processor])
 
     def compile_to(path: Path) -> None:
-        files = [source for source in SOURCES if source.suffix == ".c"]
-        command: list[str | Path] = [compiler, *flags, "-o", path, *files]
-        subprocess.run(command, capture_output=True, check=True, timeout=60)
+        for index, threads in enumerate(THREADS, start=1):
+            try:
+                return compile_all(compiler, (*flags, *threads), path)
+            except subprocess.CalledProcessError:
+                if index == len(THREADS):
+                    raise
 
     return kept(hashlib.sha256(content).hexdigest()[:16], compile_to)
+
+
+def compile_all(compiler: str, flags: Sequence[str], path: Path) -> None:
+    """Compiles the sources, all at once, and links them into the library ``path``."""
+
+    def run(*arguments: str | Path) -> None:
+        command = [compiler, *flags, *arguments]
+        subprocess.run(command, capture_output=True, check=True, timeout=120)
+
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder, ThreadPoolExecutor() as pool:
+        sources = [source for source in SOURCES if source.suffix == ".cpp"]
+        objects = [Path(folder) / f"{source.stem}.o" for source in sources]
+        list(pool.map(lambda source, made: run("-c", source, "-o", made), sources, objects))
+        run("-shared", "-o", path, *objects)
 
 
 def reason(error: Exception) -> str:
@@ -101,21 +169,32 @@ def reason(error: Exception) -> str:
     return f"{where}: {first.strip()}" if first else where
 
 
+def reachable(x: Tensor) -> bool:
+    """Whether there are kernels, and they can read ``x``: its values are in the memory of this
+    machine. (A tensor of a subclass may have no values.)
+    """
+    here = x.is_cpu and type(x) in (Tensor, nn.Parameter)
+    return here and library() is not None and tried()
+
+
+@cache
+def tried() -> bool:
+    """Whether the kernels have passed their trial (:mod:`supernet.ops.fast.trial`)."""
+    from supernet.ops.fast.trial import passed  # which runs the kernels, so that it imports this
+
+    return passed()
+
+
 def supported(x: Tensor) -> bool:
-    """Whether the kernels can read images like ``x``, whose last axis is the channels."""
-    return x.dtype == torch.float32 and x.is_cpu and x.shape[-1] % 4 == 0 and library() is not None
+    """Whether the kernels can read images like ``x`` as they are."""
+    return x.dtype == torch.float32 and reachable(x)
 
 
 def bfloat16_is_faster(x: Tensor) -> bool:
     """Whether the kernels multiply the pixels of images like ``x`` [B, C, H, W] faster in bfloat16
     than in float32: the processor has AMX, and the channels fill its tiles.
     """
-    return (
-        x.is_cpu
-        and x.shape[1] % 16 == 0
-        and library() is not None
-        and bool(kernels().multiplies_halves())
-    )
+    return reachable(x) and x.shape[1] % 16 == 0 and bool(kernels().multiplies_halves())
 
 
 # --- arguments of the kernels
@@ -124,24 +203,22 @@ Numbers = ctypes.Array[ctypes.c_long]
 Addresses = ctypes.Array[ctypes.c_void_p]
 
 
-def is_bfloat16(x: Tensor) -> ctypes.c_long:
-    return ctypes.c_long(x.dtype == torch.bfloat16)
+def is_bfloat16(x: Tensor) -> int:
+    return int(x.dtype == torch.bfloat16)
 
 
 def numbers(values: Sequence[int]) -> Numbers:
     return (ctypes.c_long * len(values))(*values)
 
 
-def address(tensor: Tensor | None) -> ctypes.c_void_p:
+def address(tensor: Tensor | None) -> int | None:
     """Where a contiguous tensor begins; null for ``None``."""
-    return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
+    return None if tensor is None else tensor.data_ptr()
 
 
 def addresses(tensors: Sequence[Tensor | None]) -> Addresses:
     """The same for several tensors."""
-    return (ctypes.c_void_p * len(tensors))(
-        *(None if tensor is None else tensor.data_ptr() for tensor in tensors)
-    )
+    return (ctypes.c_void_p * len(tensors))(*map(address, tensors))
 
 
 class AddressTable:

@@ -1,12 +1,11 @@
 """The 3×3 max and average poolings of one image as one call, and their gradient.
 
-``pooling.c`` reads the image once for both, and computes the moments of the results while these are
-in the cache. In backward it computes the sums of products that are the gradients of both results,
-an image at a time, and adds up what follows for the image. It stores no indices of maxima: it finds
-the maxima again.
+``pooling.cpp`` reads the image once for both, and computes the moments of the results while these
+are in the cache. In backward it computes the sums of products that are the gradients of both
+results, an image at a time, and adds up what follows for the image. It stores no indices of maxima:
+it finds the maxima again.
 """
 
-import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,7 +14,6 @@ from torch import Tensor
 
 from supernet.ops.fast.native import Numbers, address, is_bfloat16, kernels, numbers
 from supernet.ops.fast.rows import SumArguments
-from supernet.ops.pool import pooled
 
 POOLINGS = ("max", "avg")
 
@@ -42,23 +40,6 @@ class PoolingMaker:
         """The number of weight tensors."""
         return 0
 
-    @staticmethod
-    def supported(weights: Sequence[Tensor]) -> bool:
-        """Whether the C kernels have these poolings: they do."""
-        return True
-
-    def by_torch(self, x: Tensor, weights: Sequence[Tensor]) -> Tensor:
-        """Images [1, B, H, W, C] into [K, B, H', W', C].
-
-        Each pooling permutes for itself: the order in which torch adds up gradients depends on it.
-        """
-        return torch.stack(
-            [
-                pooled(x[0].permute(0, 3, 1, 2), name, self.stride).permute(0, 2, 3, 1)
-                for name in self.names
-            ]
-        )
-
     def forward(
         self,
         x: Tensor,
@@ -67,7 +48,7 @@ class PoolingMaker:
         first: Tensor | None,
         dtype: torch.dtype | None = None,
     ) -> Tensor:
-        """The same by the C kernels, in ``dtype``; not differentiable.
+        """The same by the C++ kernels, in ``dtype``; not differentiable.
 
         ``squares`` and ``first`` [K, C] are filled with the means of the squares of the results,
         and of the results, over their pixels, unless they are ``None``.
@@ -85,13 +66,13 @@ class PoolingMaker:
         x: Tensor,
         weights: Sequence[Tensor],
         sums: SumArguments,
-        bfloat16: ctypes.c_long,
+        bfloat16: int,
         of_x: bool,
         of_weights: bool,
     ) -> list[Tensor | None]:
-        """The gradient of ``x``, by the C kernels; arguments as of depthwise convolutions."""
+        """The gradient of ``x``, by the C++ kernels; arguments as of depthwise convolutions."""
         result = torch.empty_like(x)
-        wanted = (ctypes.c_long(name in self.names) for name in POOLINGS)
+        wanted = (name in self.names for name in POOLINGS)
         kernels().pool_backward(
             address(result), address(x), *wanted, *sums, self._shape(x), bfloat16
         )

@@ -15,8 +15,8 @@ from torch.nn import functional as F
 
 from supernet.ops import DilConv, FactorizedReduce, Pool, Rectified, ReLUConvBN, SepConv
 from supernet.ops.fast.combination import Combination
-from supernet.ops.fast.depthwise import DepthwiseMaker
-from supernet.ops.fast.native import bfloat16_is_faster
+from supernet.ops.fast.depthwise import SIZES, DepthwiseMaker
+from supernet.ops.fast.native import bfloat16_is_faster, reachable
 from supernet.ops.fast.pooling import POOLINGS, PoolingMaker
 from supernet.ops.fast.wiring import Maker, Term, Wiring
 
@@ -39,6 +39,14 @@ class Link(NamedTuple):
         return self.spatial
 
 
+def separable(operation: nn.Module) -> bool:
+    """Whether an operation is a chain of depthwise convolutions of the kind that the kernels know,
+    each with a 1×1 convolution and a norm after it.
+    """
+    sizes = [conv.kernel_size[0] for conv in operation.modules() if isinstance(conv, nn.Conv2d)]
+    return isinstance(operation, SepConv | DilConv) and set(sizes) <= {1, *SIZES}
+
+
 def links(operation: nn.Module) -> list[Link]:
     """An operation as a chain of links with a ReLU between them; a ReLU stands before the first
     link if the operation is a :class:`Rectified`.
@@ -48,10 +56,10 @@ def links(operation: nn.Module) -> list[Link]:
     """
     body: Any = getattr(operation, "body", None)  # a module of parts, by their index or name
     match operation:
-        case SepConv():
+        case SepConv() if separable(operation):
             # Index by index: a slice of a Sequential would be a new module.
             return [Link(body[0], body[1], body[2]), Link(body[4], body[5], body[6])]
-        case DilConv():
+        case DilConv() if separable(operation):
             return [Link(body[0], body[1], body[2])]
         case ReLUConvBN() if body[0].kernel_size == body[0].stride == (1, 1):
             return [Link(None, body[0], body[1])]
@@ -72,6 +80,11 @@ def links(operation: nn.Module) -> list[Link]:
 
 def _alike(convolution: nn.Conv2d) -> tuple[tuple[int, ...], tuple[int, ...]]:
     return convolution.kernel_size, convolution.dilation
+
+
+def runs_at_once(x: Tensor) -> bool:
+    """Whether the C++ kernels can run a :class:`Program` on images like ``x``."""
+    return reachable(x) and (x.dtype == torch.float32 or torch.is_autocast_enabled("cpu"))
 
 
 class Program:
@@ -101,7 +114,7 @@ class Program:
             if isinstance(operation, Pool):
                 pools.append((operation, chain[0], target, position))
                 continue
-            if isinstance(operation, SepConv | DilConv):
+            if separable(operation):
                 chains.setdefault(len(chain), []).append((chain, target, position))
                 continue
             rectified, spatial = isinstance(operation, Rectified), chain[0].spatial
@@ -186,6 +199,7 @@ class Program:
         for between, spatials in self.chains:
             x = source
             for combination, convolutions in zip(between, spatials, strict=False):
-                (x,) = combination([(x, *(conv.weight for conv in convolutions))], dtype=dtype)
+                weighted = [(x, *(conv.weight for conv in convolutions))]
+                (x,) = combination(weighted, dtype=dtype)
             sources.append((x, *(conv.weight for conv in spatials[-1])))
         return [total.permute(0, 3, 1, 2) for total in self.last(sources, weights, starts, dtype)]

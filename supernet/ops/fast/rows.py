@@ -1,5 +1,5 @@
-"""Sums of products of pixels and small matrices, many sums in one call of the C kernels
-(``rows.c``).
+"""Sums of products of pixels and small matrices, many sums in one call of the C++ kernels
+(``rows.cpp``).
 
 Here an image batch is a matrix of *rows* [n, C]: n pixels of C channels. It is multiplied by
 matrices [C, C], or by diagonal matrices of which only the diagonal [C] is stored. A kernel reads
@@ -7,7 +7,6 @@ all rows of a sum once, and writes the result once. The rows may be bfloat16, if
 then they are multiplied in bfloat16 (``half.h``), while matrices and results of sums are float32.
 """
 
-import ctypes
 from collections.abc import Sequence
 from itertools import accumulate
 
@@ -26,7 +25,7 @@ from supernet.ops.fast.native import (
 Image = tuple[int, int]  # (which, k): block k of one of several arrays; see AddressTable
 # What a kernel is given of sums of terms; and of sums of terms and shifts, whose address is first.
 TermArguments = tuple[Numbers, Addresses, Addresses, Numbers]
-SumArguments = tuple[ctypes.c_void_p, Numbers, Addresses, Addresses, Numbers]
+SumArguments = tuple[int, Numbers, Addresses, Addresses, Numbers]
 FLOAT = 4  # bytes
 GRAMS = "full", "diagonal", "sum"  # in the order of the numbers that the kernels know them by
 
@@ -72,7 +71,7 @@ class Grams:
         starts: Sequence[int],
         size: int,
         buffer: Tensor,
-        *sizes: ctypes.c_long,
+        *sizes: int,
         factor: float = 1.0,
     ) -> None:
         """Writes all results, times ``factor``, into the ``buffer``. ``starts`` and ``size`` as
@@ -81,10 +80,8 @@ class Grams:
         if len(self.kinds):
             lefts, rights = self.lefts.at(starts, size), self.rights.at(starts, size)
             results = self.results.at([buffer.data_ptr()], FLOAT)
-            count = ctypes.c_long(len(self.kinds))
-            kernels().grams(
-                results, lefts, rights, self.kinds, count, ctypes.c_float(factor), *sizes
-            )
+            count = len(self.kinds)
+            kernels().grams(results, lefts, rights, self.kinds, count, factor, *sizes)
 
 
 def products(
@@ -92,7 +89,7 @@ def products(
     starts: Sequence[Tensor | None],
     shifts: int,
     terms: TermArguments,
-    *sizes: ctypes.c_long,
+    *sizes: int,
 ) -> None:
     """Fills each result [n, C] with its start [n, C], plus its shift [C], plus the sum of its
     terms.
@@ -100,11 +97,11 @@ def products(
     ``starts`` may be empty, or hold ``None`` where there is none. ``shifts`` is the address of all
     shifts. ``terms`` is what :meth:`Terms.at` gives, ``sizes`` as above. Results may be bfloat16.
     """
-    begun, count = addresses(starts or [None] * len(results)), ctypes.c_long(len(results))
+    begun, count = addresses(starts or [None] * len(results)), len(results)
     kernels().products(
         addresses(results),
         begun,
-        ctypes.c_void_p(shifts),
+        shifts,
         *terms,
         count,
         *sizes,

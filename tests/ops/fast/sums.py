@@ -2,7 +2,6 @@
 :mod:`supernet.ops.fast.rows`.
 """
 
-import ctypes
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -17,7 +16,7 @@ from supernet.ops.fast.rows import products as kernel
 
 # Where there is a compiler that fails, the tests of the kernels fail, and are not skipped.
 compiled = pytest.mark.skipif(
-    found_compiler() is None, reason="no C compiler, or SUPERNET_NATIVE=0"
+    found_compiler() is None, reason="no C++ compiler, or SUPERNET_NATIVE=0"
 )
 
 
@@ -51,12 +50,12 @@ def arguments_of(sums: Sequence[Sum]) -> Iterator[tuple]:
         t += len(one.terms)
     start = table.data_ptr()
     arguments = Terms(terms).at([one.data_ptr() for one in rows], 0, start)
-    yield (ctypes.c_void_p(start + 4 * ends[-1]), *arguments), is_bfloat16(rows[0])
+    yield (start + 4 * ends[-1], *arguments), is_bfloat16(rows[0])
 
 
 def sizes(some: Tensor) -> tuple:
     """The sizes of rows, in the form that the kernels take."""
-    return *map(ctypes.c_long, some.shape), is_bfloat16(some)
+    return *some.shape, is_bfloat16(some)
 
 
 def products(sums: Sequence[Sum], dtype: torch.dtype = torch.float32) -> list[Tensor]:
@@ -64,7 +63,7 @@ def products(sums: Sequence[Sum], dtype: torch.dtype = torch.float32) -> list[Te
     some = sums[0].terms[0][0]
     results = [torch.full(some.shape, torch.nan, dtype=dtype) for _ in sums]
     with arguments_of(sums) as ((shifts, *terms), _):
-        kernel(results, [one.start for one in sums], shifts.value, terms, *sizes(some))
+        kernel(results, [one.start for one in sums], shifts, terms, *sizes(some))
     return results
 
 

@@ -5,10 +5,11 @@ import torch
 from torch.nn import functional as F
 
 from supernet.ops.fast.depthwise import DepthwiseMaker
+from supernet.ops.fast.formula import made_by_torch
 from tests.ops.fast.sums import Sum, arguments_of, compiled
 
 # the first two are alike, and torch runs them as one wide convolution
-SIZES, DILATIONS = (3, 3, 5, 3, 5), (1, 1, 1, 2, 2)
+SIZES, DILATIONS = (3, 3, 5, 3, 5, 7, 7), (1, 1, 1, 2, 2, 1, 2)
 TYPES = {
     "float32": (torch.float32,) * 2,
     "bfloat16": (torch.bfloat16,) * 2,
@@ -57,30 +58,36 @@ def one_by_one(images, weights, maker):
         image = images[index % len(images)].permute(0, 3, 1, 2)
         padding = weight.shape[-1] // 2 * dilation
         out = F.conv2d(
-            F.relu(image), weight, None, maker.stride, padding, dilation, groups=len(weight)
+            F.relu(image) if maker.rectify else image,
+            weight,
+            None,
+            maker.stride,
+            padding,
+            dilation,
+            groups=len(weight),
         )
         results.append(out.permute(0, 2, 3, 1))
     return torch.stack(results)
 
 
-@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize(("stride", "rectify"), [(1, True), (2, True), (3, False)])
 @pytest.mark.parametrize("shared", [True, False], ids=["one image", "an image each"])
 @pytest.mark.parametrize(
-    ("channels", "height", "width"), [(4, 7, 9), (16, 8, 8), (20, 5, 11), (32, 2, 19)]
+    ("channels", "height", "width"), [(4, 7, 9), (16, 8, 8), (23, 5, 11), (32, 2, 19)]
 )
 @pytest.mark.parametrize("types", TYPES)
 @pytest.mark.parametrize("how", [pytest.param("C", marks=compiled), "torch"])
 def test_results_moments_and_gradients_are_those_of_convolutions(
-    how, types, channels, height, width, shared, stride, noise
+    how, types, channels, height, width, shared, stride, rectify, noise
 ):
     of_images, dtype = TYPES[types] if how == "C" else (TYPES[types][0], torch.float32)
     images, weights = case(channels, height, width, shared, noise, of_images)
-    maker = DepthwiseMaker(stride, DILATIONS)
+    maker = DepthwiseMaker(stride, DILATIONS, rectify)
     expected = one_by_one(images, weights, maker)
     slope = torch.randn(expected.shape, generator=noise).to(dtype)
     wanted = torch.autograd.grad(expected, [images, *weights], slope.float())
     if how == "torch":
-        result = maker.by_torch(images, weights)
+        result = made_by_torch(maker, images, weights)
         found = torch.autograd.grad(result, [images, *weights], slope)
     else:
         result, second, first = moments(images, weights, maker, dtype)
@@ -104,7 +111,7 @@ def test_bits_do_not_depend_on_the_number_of_threads(noise):
     images, weights = case(16, 8, 8, True, noise)
     found, threads, maker = [], torch.get_num_threads(), DepthwiseMaker(1, DILATIONS)
     try:
-        for count in (1, 2, 3):
+        for count in (1, 2, 3, 12):
             torch.set_num_threads(count)
             result = moments(images, weights, maker)
             found.append([*result, *gradients(images, weights, maker, result[0])])

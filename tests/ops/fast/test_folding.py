@@ -22,7 +22,7 @@ from supernet.ops.fast.native import library
 FULL, IMAGES, WHOLES, DIAGONALS = 3, [1, 0, 1, 0, 1], 2, 2
 TARGETS, NODES, POSITIONS, EPS = [0, 1, 1, 0, 1, 0], 2, [4, 0, 2, 5, 1, 3], 1e-5
 SLOTS, PLACES, PIXELS = [3, 0, 4, 1], 5, 7  # SLOTS: the positions of normed images among all
-CHANNELS = [4, 16, 20, 32, 64]
+CHANNELS = [1, 4, 16, 23, 64]
 
 
 def layout(weighted=True):

@@ -1,7 +1,8 @@
-"""How the C kernels are compiled, and what happens if they cannot be compiled."""
+"""How the C++ kernels are compiled, and what happens if they cannot be compiled."""
 
 import hashlib
 import os
+import re
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -13,9 +14,9 @@ from supernet.ops.fast.kept import kept, sound
 from supernet.ops.fast.native import built, library, supported
 
 FAILING = """#!/bin/sh
-[ "$1" = --version ] && exec echo gcc of this test
-echo "In file included from depthwise.c:1:" >&2
-echo "depthwise.c:3:7: error: expected a friend" >&2
+[ "$1" = --version ] && exec echo compiler of this test
+echo "In file included from depthwise.cpp:1:" >&2
+echo "depthwise.cpp:3:7: error: expected a friend" >&2
 exit 1
 """
 
@@ -31,13 +32,13 @@ def test_without_a_compiler_there_are_no_kernels(missing, monkeypatch, tmp_path)
     elif missing == "no compiler":
         monkeypatch.setattr(native.shutil, "which", lambda name: None)
     else:
-        compiler = tmp_path / "gcc"
+        compiler = tmp_path / "g++"
         compiler.write_text(FAILING)
         compiler.chmod(0o755)
         monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
         line = (
-            f"fast were not built.*{compiler} exited with 1: depthwise.c:3:7: error: expected a "
-            "friend; .*SUPERNET_NATIVE=0 .*the kernels$"
+            f"fast were not built.*{re.escape(str(compiler))} exited with 1: "
+            "depthwise.cpp:3:7: error: expected a friend; .*SUPERNET_NATIVE=0 .*the kernels$"
         )
         warned = pytest.warns(RuntimeWarning, match=line)
     try:
@@ -51,7 +52,9 @@ def test_without_a_compiler_there_are_no_kernels(missing, monkeypatch, tmp_path)
 
 
 RECORDING = """#!/bin/sh
-[ "$1" = --version ] && exec echo gcc of this test
+[ "$1" = --version ] && exec echo compiler of this test
+refused=none
+case "$*" in *$refused*) echo "error: unsupported option '$refused'" >&2; exit 1;; esac
 options="$*"
 while [ "$1" != -o ]; do shift; done
 echo "$options" > "$2"
@@ -60,7 +63,7 @@ echo "$options" > "$2"
 
 def test_they_are_compiled_for_the_processor_that_is_asked_for(monkeypatch, tmp_path):
     """The compiler of the test writes its options to the path of the library."""
-    compiler = tmp_path / "gcc"
+    compiler = tmp_path / "g++"
     compiler.write_text(RECORDING)
     compiler.chmod(0o755)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
@@ -74,6 +77,15 @@ def test_they_are_compiled_for_the_processor_that_is_asked_for(monkeypatch, tmp_
         assert f"-march={march} " in libraries[march].read_text()
     assert libraries["native"] != libraries["x86-64-v3"]
     assert len(list(tmp_path.rglob("*.so"))) == 2
+
+
+def test_a_compiler_without_openmp_makes_kernels_for_one_thread(monkeypatch, tmp_path):
+    compiler = tmp_path / "clang++"
+    compiler.write_text(RECORDING.replace("=none", "=-fopenmp"))
+    compiler.chmod(0o755)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    options = built(str(compiler)).read_text()
+    assert "-O3" in options and "-fopenmp" not in options
 
 
 # --- the cache: what is loaded is what was compiled, by this user
