@@ -97,8 +97,13 @@ if TYPE_CHECKING:  # the same names as in MODULES below, for type checkers and e
     from supernet.searchers.tpe import TPE
     from supernet.spaces.cells import Geometry
     from supernet.spaces.darts import Darts
+    from supernet.spaces.declared import Choose, Depth, OneOf, declared, elastic
+    from supernet.spaces.declared.space import Declared
+    from supernet.spaces.nats_size import NATSSize
     from supernet.spaces.nb201 import NB201
+    from supernet.spaces.nb_macro import NBMacro
     from supernet.spaces.space import Space
+    from supernet.task import Segmentation, Task
     from supernet.train.loop import run_stage
     from supernet.train.retrain import RetrainStage
     from supernet.train.search import SearchStage
@@ -122,8 +127,11 @@ __all__ = [
     "ByLogits",
     "Choice",
     "ChoiceGroup",
+    "Choose",
     "Cost",
     "Darts",
+    "Declared",
+    "Depth",
     "Digits",
     "DrNAS",
     "EarlyStop",
@@ -146,7 +154,10 @@ __all__ = [
     "MeasureSettings",
     "Mixture",
     "Modifier",
+    "NATSSize",
+    "NBMacro",
     "Npz",
+    "OneOf",
     "OptionDropout",
     "PerturbationSelection",
     "Policy",
@@ -165,12 +176,14 @@ __all__ = [
     "SearchSettings",
     "SearchStage",
     "Searcher",
+    "Segmentation",
     "SkipDropout",
     "Softmax",
     "Space",
     "Splits",
     "Streams",
     "SuccessiveHalving",
+    "Task",
     "TensorImages",
     "Torchvision",
     "Uniform",
@@ -179,6 +192,8 @@ __all__ = [
     "WeightPerturbation",
     "choose_device",
     "count",
+    "declared",
+    "elastic",
     "export_network",
     "inherited_accuracy",
     "load_bundle",
@@ -257,7 +272,17 @@ MODULES = {  # where each public name is defined
     "SuccessiveHalving": "supernet.searchers.successive_halving",
     "TPE": "supernet.searchers.tpe",
     "Darts": "supernet.spaces.darts",
+    "Choose": "supernet.spaces.declared",
+    "Depth": "supernet.spaces.declared",
+    "OneOf": "supernet.spaces.declared",
+    "declared": "supernet.spaces.declared",
+    "elastic": "supernet.spaces.declared",
+    "Declared": "supernet.spaces.declared.space",
     "NB201": "supernet.spaces.nb201",
+    "NATSSize": "supernet.spaces.nats_size",
+    "NBMacro": "supernet.spaces.nb_macro",
+    "Segmentation": "supernet.task",
+    "Task": "supernet.task",
     "Geometry": "supernet.spaces.cells",
     "Space": "supernet.spaces.space",
     "run_stage": "supernet.train.loop",

@@ -60,6 +60,8 @@ class DataSettings(Bounded):
     source: Any = MISSING
     augment: Any = MISSING  # for retraining
     search_augment: Any = MISSING  # for the search
+    # what is learnt, if it is not the classes: a node of a supernet.task.Task; its loss and metric
+    task: Any = None
     # the share of the training images on which the logits learn and architectures are judged; the
     # weights learn on the other images
     architecture_share: Part = 0.5

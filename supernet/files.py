@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 PATH = {"path": ""}
 # The same for a field that holds a path only if its value ends in .json.
 JSON_PATH = {"path": ".json"}
+# A text that names a program: a class or function NAME in a file, FILE.py:NAME.
+PROGRAM = re.compile(r"(?s:.+)\.py:[A-Za-z_]\w*")
 
 
 @contextmanager
@@ -156,6 +159,17 @@ def absolute(path: str, setting: str) -> str:
             f"{setting}={path}: there is no such user; write the whole path, or ./{path} for a "
             "name that begins with ~"
         ) from error
+
+
+def file_of(path: str) -> Path:
+    """The file that a setting names: the path, or the file of a program (FILE.py:NAME)."""
+    return Path(path.rpartition(":")[0] if PROGRAM.fullmatch(path) else path)
+
+
+def content_of(path: str) -> str:
+    """What a setting stands for that names a file: its checksum; for a program also its NAME."""
+    program = PROGRAM.fullmatch(path)
+    return checksum(file_of(path)) + (f":{path.rpartition(':')[2]}" if program else "")
 
 
 def checksum(path: str | os.PathLike[str]) -> str:

@@ -457,6 +457,7 @@ class Bundle(TypedDict):
 
     schema: Count
     files: dict[Inside, Text]
+    no_network_py: NotRequired[Text]  # the reason, if there is no network.py
 
 
 @with_config(OPEN)

@@ -5,9 +5,10 @@ A data set has a task, and a space builds its networks for a task. No other modu
 what the inputs are.
 """
 
+import copy
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -16,6 +17,10 @@ from torch.nn import functional as F
 
 class Task(ABC):
     """A problem that a network can learn.
+
+    A data set has a task. The setting ``data.task`` gives another one, by the ``_target_`` of a
+    dataclass that derives from this class. Its fields are its settings; its input shape and dtype
+    come from the data (:meth:`of`).
 
     Attributes:
         input_shape: the shape of one input, without the batch dimension.
@@ -29,7 +34,22 @@ class Task(ABC):
     dtype: torch.dtype
     metric_name: ClassVar[str]
 
-    @abstractmethod
+    def of(self, data: "Task") -> Self:
+        """This task for the inputs of another one, that of a data set: of the same shape and dtype.
+        The number of outputs is that of the data set, unless this task has its own.
+        """
+        found = copy.copy(self)
+        for name in ("input_shape", "dtype"):
+            object.__setattr__(found, name, getattr(data, name))
+        if not hasattr(self, "outputs"):
+            object.__setattr__(found, "outputs", data.outputs)
+        return found
+
+    @property
+    def output_shape(self) -> tuple[int, ...] | None:
+        """The shape of what a network returns for one input; ``None`` if any shape is right."""
+        return None
+
     def example(
         self,
         batch: int,
@@ -37,8 +57,11 @@ class Task(ABC):
         noise: torch.Generator | None = None,
     ) -> Tensor:
         """Random inputs ``[batch, *input_shape]`` of the right dtype, drawn from the generator
-        ``noise``. ``None`` means torch's global generator.
+        ``noise``. ``None`` means torch's global generator. By default they are normal.
         """
+        return torch.randn(
+            batch, *self.input_shape, generator=noise, device=device, dtype=self.dtype
+        )
 
     @abstractmethod
     def loss(
@@ -57,10 +80,12 @@ class Task(ABC):
 
     @abstractmethod
     def right(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """For each target, whether it is predicted correctly: a tensor of bools."""
+        """For each target, whether it is predicted correctly: a tensor of bools, or of numbers from
+        0 to 1. A metric of one's own is written here: its mean is what architectures are judged by.
+        """
 
     def metric(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """The share of correct predictions, a tensor of one number, so that the host does not wait
+        """The mean of :meth:`right`, a tensor of one number, so that the host does not wait
         for the device.
         """
         return self.right(outputs, targets).float().mean()
@@ -80,15 +105,40 @@ class Classification(Task):
 
     metric_name: ClassVar[str] = "accuracy"
 
-    def example(
+    @property
+    def output_shape(self) -> tuple[int, ...] | None:
+        return (self.outputs,)
+
+    def loss(
         self,
-        batch: int,
-        device: torch.device | str = "cpu",
-        noise: torch.Generator | None = None,
+        outputs: Tensor,
+        targets: Tensor,
+        label_smoothing: float = 0.0,
+        reduction: str = "mean",
     ) -> Tensor:
-        return torch.randn(
-            batch, *self.input_shape, generator=noise, device=device, dtype=self.dtype
-        )
+        smoothing = 0.0 if targets.is_floating_point() else label_smoothing
+        return F.cross_entropy(outputs, targets, label_smoothing=smoothing, reduction=reduction)
+
+    def right(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return outputs.argmax(dim=1) == targets
+
+
+@dataclass
+class Segmentation(Task):
+    """Predicts the class of each pixel: outputs [B, classes, H, W], targets [B, H, W]. The loss is
+    the cross-entropy; the metric is the share of pixels whose class is predicted.
+    """
+
+    classes: int
+
+    metric_name: ClassVar[str] = "accuracy"
+
+    def __post_init__(self) -> None:
+        self.outputs = self.classes
+
+    @property
+    def output_shape(self) -> tuple[int, ...] | None:
+        return (self.outputs, *self.input_shape[1:])
 
     def loss(
         self,

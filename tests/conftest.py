@@ -21,7 +21,7 @@ from supernet.train.search import SearchStage
 from supernet.train.settings import RetrainSettings, SearchSettings
 from supernet.train.watch import Watch
 from tests.budgets import budget_of
-from tests.variants import GUARDS, LEARNERS, MODIFIERS, SAMPLERS, SEARCHERS, SPACES
+from tests.variants import GUARDS, LEARNERS, MODIFIERS, SAMPLERS, SEARCHERS, TRAINED_SPACES
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
@@ -44,9 +44,9 @@ def pytest_collection_modifyitems(items):
     items[:] = filter(wanted, items)
 
 
-@pytest.fixture(params=SPACES)
+@pytest.fixture(params=TRAINED_SPACES)
 def space(request):
-    return SPACES[request.param]()
+    return TRAINED_SPACES[request.param]()
 
 
 @pytest.fixture(params=SAMPLERS)

@@ -28,6 +28,7 @@ INSIDE = (".github", "conf", "supernet", "tests", "tools")
 PAGES = [README, *(page for top in INSIDE for page in sorted((ROOT / top).rglob("*.md")))]
 TODAY = [page for page in PAGES if page != HISTORY]
 NEEDED = {"data=npz": "data.source.path=x", "data=folder": "data.source.root=x"}
+NEEDED |= {"space=module": "space.model=x.py:X"}
 
 
 def name_of(page):

@@ -106,7 +106,15 @@ HYDRAS = [
     "~hydra/launcher",
     "++hydra.verbose=true",
 ]
-OTHERS = [  # no classes, but not what this program records
+OWN_MODULE = "_target_: supernet.spaces.declared.space.Module"
+OTHERS = [  # programs, which are files
+    f"++space={{{{{OWN_MODULE}, model: 'evil_parts.py:Evil'}}}}",
+    f"space={{{{{OWN_MODULE}, model: './evil_parts.py:Evil', settings: {{{{x: 1}}}}}}}}",
+    f"+space={{{{{OWN_MODULE}, model: evil_parts.py:evil}}}}",
+    "+space.x='evil_parts.py:Evil'",
+    "+space.x=[1,{{y: evil_parts.py:Evil}}]",
+]
+OTHERS += [  # no classes, but not what this program records
     "seed=1,2",
     "seed=choice(1,2)",
     "seed=range(1,3)",

@@ -4,6 +4,10 @@ shared test runs over all of them.
 To add a variant to the tests, add its line here.
 """
 
+from pathlib import Path
+
+import pytest
+
 from supernet.guards.early_stop import EarlyStop
 from supernet.guards.oles import OLES
 from supernet.instruments.readings import Eigenvalue, Gap, GradientCosine, GradientNorms, Shares
@@ -43,15 +47,28 @@ from supernet.searchers.successive_halving import SuccessiveHalving
 from supernet.searchers.tpe import TPE
 from supernet.spaces.cells import Geometry
 from supernet.spaces.darts import Darts
+from supernet.spaces.declared.space import Module
+from supernet.spaces.nats_size import NATSSize
 from supernet.spaces.nb201 import NB201
+from supernet.spaces.nb_macro import NBMacro
 from tests.spaces.elastic import Elastic
 
-SPACES = {
+CELL_SPACES = {
     "nb201": lambda channels=4: NB201(Geometry(channels, 1), Geometry(channels, 1)),
     "darts": lambda channels=4: Darts(
         Geometry(channels, 3), Geometry(channels, 3), auxiliary=False
     ),
 }
+DECLARED_SPACES = {
+    "nats_size": lambda: NATSSize([4, 8]),
+    "nb_macro": lambda: NBMacro(stem=4, head=8, blocks=[1, 2]),
+    "Net": lambda: Module(f"{Path(__file__).parent / 'spaces' / 'net.py'}:Net"),
+}
+SPACES = CELL_SPACES | DECLARED_SPACES
+# The spaces on which the samplers, learners and searchers are tested.
+TRAINED_SPACES = CELL_SPACES | {"Net": DECLARED_SPACES["Net"]}
+# Marks a test that is about cells, their skip connections or modules of single options.
+cells_alone = pytest.mark.parametrize("space", CELL_SPACES, indirect=True)
 # Spaces that are not in the package, but must do what all spaces do.
 OTHER_SPACES = {"elastic": Elastic}
 ALL_SPACES = SPACES | OTHER_SPACES

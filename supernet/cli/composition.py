@@ -185,9 +185,13 @@ def keep_typed(cfg: DictConfig, node: str, line: Sequence[str]) -> None:
 
 
 def known_keys(overrides: Sequence[str], folders: Folders) -> list[str]:
-    """Every key and group of the configuration, with the options that these overrides choose."""
+    """Every key and group of the configuration, with the options that these overrides choose.
+
+    An override of a group by a mapping of settings chooses none, and may be the wrong one.
+    """
     groups = folders.groups()
-    with composition([o for o in overrides if key(o) in groups], folders) as cfg:
+    choices = [o for o in overrides if key(o) in groups and "={" not in o]
+    with composition(choices, folders) as cfg:
         tree = OmegaConf.to_container(settings(cfg), resolve=False)
 
     def flat(node: Any, prefix: str) -> Iterator[str]:

@@ -7,9 +7,10 @@ and set values. They are refused, before anything is imported, if they
 - set Hydra's own settings (``hydra.*``), place an option elsewhere (``group@package``), sweep, or
   take an option from outside its group's folder: this program records none of these;
 - read the environment or call a resolver in any other way (``${oc.env:HOME}``);
-- name a class, by ``_target_``, that no option of the same group in the package names.
+- name a class, by ``_target_``, that no option of the same group in the package names;
+- name a program, FILE.py:NAME, as ``space.model`` does.
 
-The user can say that the last two are meant: ``trust=true``, or the same override given anew.
+The user can say that the last three are meant: ``trust=true``, or the same override given anew.
 """
 
 import re
@@ -24,16 +25,21 @@ from hydra.errors import HydraException
 
 from supernet.cli.options import Folders, Recorded, conf_dir
 from supernet.errors import UserError
+from supernet.files import PROGRAM, absolute
 
 # A class that a text names: ``_target_: my.Space`` in YAML, ``_target_=my.Space`` in an override.
 NAMED = re.compile(r"_target_['\"]?\s*[=:]\s*['\"]?([\w.]+)")
+# A program that a text names: ``space.model=net.py:Net``.
+NAMED_PROGRAM = re.compile(r"[=\s'\"]([^=\s'\"]+\.py:[A-Za-z_]\w*)['\"]?$", re.M)
 
 
 def named(overrides: Sequence[str], folders: Folders) -> frozenset[str]:
-    """The classes that the user names, by overrides or in folders of options."""
+    """The classes and programs that the user names, by overrides or in folders of options."""
     files = [path for own in folders.own for path in own.rglob("*.yaml")]
     texts = [*overrides, *(path.read_text(encoding="utf-8", errors="replace") for path in files)]
-    return frozenset(name for text in texts for name in NAMED.findall(text))
+    programs = [name for text in texts for name in NAMED_PROGRAM.findall(text)]
+    programs += [absolute(name, "space.model") for name in programs]
+    return frozenset([name for text in texts for name in NAMED.findall(text)] + programs)
 
 
 # --- the overrides, before Hydra composes them
@@ -123,24 +129,41 @@ def calls(text: str) -> bool:
 
 def require_known_classes(tree: Mapping[str, Any], source: Recorded) -> None:
     """Raises a UserError if recorded settings name a class that is neither the package's own nor
-    given anew. Nothing is imported.
+    given anew, or a program that is not given anew. Nothing is imported.
     """
     for where, target in foreign(tree):
         if target not in source.classes:
-            anew = f"{where}._target_={target}"
+            program = PROGRAM.fullmatch(target) is not None
+            anew = f"{where}={target}" if program else f"{where}._target_={target}"
+            what = "this is a program" if program else "this class is not one of supernet's own"
             raise UserError(
-                f"{anew}: this class is not one of supernet's own, and {place(source.folder)} is "
+                f"{anew}: {what}, and {place(source.folder)} is "
                 "data that may come from someone else; if you trust it, add trust=true, or give "
-                f"the class anew: {anew}"
+                f"the {'program' if program else 'class'} anew: {anew}"
             )
 
 
 def foreign(tree: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yields every node whose class no option of its group names: where it is, and the class."""
+    """Yields every node whose class no option of its group names, and every program: where it is,
+    and the class or program.
+    """
     for group, node in tree.items():
         for where, target in targets(node, group):
             if target not in classes_of(group):
                 yield where, str(target)
+        yield from programs(node, group)
+
+
+def programs(value: Any, where: str) -> Iterator[tuple[str, str]]:
+    """Yields where a program is named in a value, and its name."""
+    if isinstance(value, Mapping):
+        for name, part in value.items():
+            yield from programs(part, f"{where}.{name}")
+    elif isinstance(value, list | tuple):
+        for index, part in enumerate(value):
+            yield from programs(part, f"{where}[{index}]")
+    elif isinstance(value, str) and PROGRAM.fullmatch(value):
+        yield where, value
 
 
 def targets(value: Any, where: str) -> Iterator[tuple[str, Any]]:

@@ -31,10 +31,10 @@ class Budget:
 
     Skip connections can be limited too, as in P-DARTS (Chen et al., ICCV 2019, section 3.3: two of
     the eight edges of the normal cell). ``skips/GROUP`` limits their number in one group, ``skips``
-    in each group. A limit between 0 and 1 is a share of the edges that an architecture has there,
-    rounded down. As in that paper, the limit applies to architectures and not to mixtures: it adds
-    nothing to :meth:`excess`. (A penalty on the logits of skips put the option that returns zeros
-    in their place.)
+    in each group that has any. A limit between 0 and 1 is a share of the edges that an architecture
+    has there, rounded down. As in that paper, the limit applies to architectures and not to
+    mixtures: it adds nothing to :meth:`excess`. (A penalty on the logits of skips put the option
+    that returns zeros in their place.)
 
     A space that is not :class:`~supernet.spaces.capabilities.Costed` has no tables, so that its
     costs cannot be limited. Its costs are counted, one network at a time.
@@ -50,9 +50,7 @@ class Budget:
         self.space, self.task, self.limits = space, task, dict(limits or {})
         self.measured = dict(measured or {})
         if (skips := self.limits.pop("skips", None)) is not None:
-            self.limits |= {f"skips/{name}": skips for name in skip_tables(space)} or {
-                "skips": skips
-            }
+            self.limits |= {f"skips/{name}": skips for name in skip_tables(space)}
         for metric in list(self.limits):
             kind, _, group = metric.partition("/")
             if kind == "skips" and group not in skip_tables(space):

@@ -3,7 +3,7 @@ multiply-adds, and a model for latency.
 """
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -16,10 +16,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from supernet.cost.count import count
 from supernet.errors import UserError
 from supernet.mixture import Architecture, Choice, Mixture
-from supernet.spaces.capabilities import Costed, Itemised, Slot
+from supernet.spaces.capabilities import Costed, Itemised, Slot, Termed
 from supernet.spaces.space import Space
 from supernet.task import Task
 
+METRICS = "params", "madds"
 CHECKED = 5  # random architectures: the terms of a space are compared with their whole networks
 
 
@@ -125,8 +126,10 @@ def counted(space: Space, task: Task) -> dict[str, CostTable]:
     """
     if isinstance(space, Itemised):
         return counted_by_modules(space, task)
+    if isinstance(space, Termed):
+        return checked(space, task, counted_by_terms(space, task))
     if isinstance(space, Costed):
-        return counted_by_differences(space, task)
+        return checked(space, task, counted_by_differences(space, task))
     return {}
 
 
@@ -186,17 +189,23 @@ def tabulated(
 
 
 def counted_by_differences(space: Costed, task: Task) -> dict[str, CostTable]:
-    """The tables of a space from the counts of whole standalone networks. They are checked on a few
-    random architectures.
+    """The tables of a space from the counts of whole standalone networks."""
+    costs = {one: count(space.standalone(one, task), task) for one in compared(space)}
+    return {
+        metric: decomposed(space, {one: getattr(cost, metric) for one, cost in costs.items()})
+        for metric in METRICS
+    }
+
+
+def checked(space: Costed, task: Task, tables: dict[str, CostTable]) -> dict[str, CostTable]:
+    """The ``tables``, compared with whole networks of a few random architectures.
 
     Raises:
         UserError: the terms do not add up to the costs of these architectures.
     """
-    costs = {one: count(space.standalone(one, task), task) for one in compared(space)}
-    tables = {
-        metric: decomposed(space, {one: getattr(cost, metric) for one, cost in costs.items()})
-        for metric in ("params", "madds")
-    }
+    advice = "put all slots that one layer depends on into one term"
+    if isinstance(space, Termed):
+        advice = "give each layer the choice that its input has, as in elastic.Linear(width, 10)"
     rng = np.random.default_rng(0)
     for one in (space.random(rng) for _ in range(CHECKED)):
         cost = count(space.standalone(one, task), task)
@@ -204,8 +213,7 @@ def counted_by_differences(space: Costed, task: Task) -> dict[str, CostTable]:
             if table.of(one) != getattr(cost, metric):
                 raise UserError(
                     f"the space {space.name}: its terms() give {table.of(one):,.0f} {metric} for "
-                    f"{space.encode(one)}, which has {getattr(cost, metric):,}; put all slots that "
-                    "one layer depends on into one term"
+                    f"{space.encode(one)}, which has {getattr(cost, metric):,}; {advice}"
                 )
     return tables
 
@@ -258,3 +266,74 @@ def decomposed(space: Costed, costs: Mapping[Architecture, float]) -> CostTable:
             term = Term(slots, values.reshape([shape[group] for group, _ in slots]))
             table = CostTable(space, table.fixed, table.options, (*table.joint, term))
     return table
+
+
+# --- for a space that says what each of its terms costs
+
+
+def counted_by_terms(space: Termed, task: Task) -> dict[str, CostTable]:
+    """The tables of a space from the costs of the terms in some networks."""
+    groups = {group.name: group for group in space.groups}
+    terms = {slots: [groups[group].options for group, _ in slots] for slots in space.terms()}
+    fixed = dict.fromkeys(METRICS, 0)
+    costs = {
+        metric: {
+            slots: torch.zeros([len(names) for names in options], dtype=torch.float64)
+            for slots, options in terms.items()
+        }
+        for metric in METRICS
+    }
+    for architecture in covering(space):
+        found = space.term_costs(architecture, task)
+        fixed = found.get((), fixed)
+        for slots, options in terms.items():
+            place = tuple(
+                names.index(architecture[group][slot])
+                for (group, slot), names in zip(slots, options, strict=True)
+            )
+            for metric in METRICS:
+                costs[metric][slots][place] = found.get(slots, {}).get(metric, 0)
+    return {metric: table_of_terms(space, fixed[metric], found) for metric, found in costs.items()}
+
+
+def table_of_terms(
+    space: Space, fixed: float, terms: Mapping[tuple[Slot, ...], Tensor]
+) -> CostTable:
+    """A table from the costs of each term. Terms of one slot are added to those of its options."""
+    options, joint = nothing(space), []
+    for slots, costs in terms.items():
+        if len(slots) == 1:
+            ((group, slot),) = slots
+            options[group][slot] += costs
+        else:
+            joint.append(Term(slots, costs))
+    return CostTable(space, float(fixed), options, tuple(joint))
+
+
+def covering(space: Costed) -> Iterator[Architecture]:
+    """Architectures that have, together, every combination of the options of each term.
+
+    Each has as many combinations that are still missing as fit together, term after term.
+    """
+    groups = {group.name: group for group in space.groups}
+    first = {(g.name, slot): g.options[0] for g in space.groups for slot in range(g.slots)}
+    missing = {
+        slots: dict.fromkeys(itertools.product(*(groups[group].options for group, _ in slots)))
+        for slots in space.terms()
+    }
+    for slots in space.terms():
+        while missing[slots]:
+            chosen: dict[Slot, str] = {}
+            for term in sorted(missing, key=lambda term: (term != slots, -len(missing[term]))):
+                for options in missing[term]:
+                    given = dict(zip(term, options, strict=True))
+                    if all(chosen.get(slot, option) == option for slot, option in given.items()):
+                        chosen |= given
+                        break
+            chosen = first | chosen
+            for term, left in missing.items():
+                left.pop(tuple(chosen[slot] for slot in term), None)
+            yield Architecture.of(
+                space.name,
+                **{g.name: [chosen[g.name, slot] for slot in range(g.slots)] for g in space.groups},
+            )

@@ -22,7 +22,7 @@ from supernet.data.pictures import read_picture
 from supernet.errors import UserError
 from supernet.files import checksum
 from supernet.processes import worker_context
-from supernet.task import Classification
+from supernet.task import Classification, Task
 
 
 class Images(ABC):
@@ -83,12 +83,15 @@ class Images(ABC):
 class TensorImages(Images):
     """Images that fit in memory: all pixels are one tensor, uint8 [N, C, H, W], on any device.
 
-    ``files`` are the files that they were decoded from, if there are such files.
+    ``files`` are the files that they were decoded from, if there are such files. With ``targets``
+    [N, ...], a network learns these in the place of the labels, such as a class for each pixel. The
+    labels then only say which images are alike, so that each split has some of each kind.
     """
 
     pixels: Tensor
     labels: Tensor
     files: "FileImages | None" = None
+    targets: Tensor | None = None
 
     @property
     def channels(self) -> int:
@@ -102,13 +105,22 @@ class TensorImages(Images):
     def stream(self, indices: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         # All indices are copied at once. One copy for each batch would make the host wait for the
         # device in every step.
+        targets = self.labels if self.targets is None else self.targets
         for part in indices.to(self.labels.device).split(batch_size):
-            yield self.pixels[part], self.labels[part]
+            yield self.pixels[part], targets[part]
 
     def to(self, device: torch.device | str) -> Self:
-        return replace(self, pixels=self.pixels.to(device), labels=self.labels.to(device))
+        targets = None if self.targets is None else self.targets.to(device)
+        return replace(
+            self, pixels=self.pixels.to(device), labels=self.labels.to(device), targets=targets
+        )
 
     def averaged(self, size: tuple[int, int]) -> Self:
+        if self.targets is not None:
+            raise UserError(
+                "data.image_size: these images have targets of their own, which cannot be averaged "
+                "down; leave it out, or let the source make them smaller"
+            )
         return replace(
             self, pixels=torch.cat([area_average(part, size) for part in self.pixels.split(1024)])
         )
@@ -265,6 +277,7 @@ class ImageData:
             not.
         class_names: what each class is called. Without names of their own, their numbers.
         found: lines that say what the source found, for people.
+        own_task: what is learnt, if it is not the classes of the images.
     """
 
     name: str
@@ -276,6 +289,7 @@ class ImageData:
     source_size: tuple[int, int] | None = None
     class_names: tuple[str, ...] = ()
     found: tuple[str, ...] = ()
+    own_task: Task | None = None
 
     @classmethod
     def of(
@@ -367,8 +381,12 @@ class ImageData:
         return self.train.size
 
     @property
-    def task(self) -> Classification:
-        """The task of this data set: to classify images of shape (channels, height, width)."""
+    def task(self) -> Task:
+        """What is learnt. Without a task of its own it is to classify images of shape (channels,
+        height, width).
+        """
+        if self.own_task is not None:
+            return self.own_task
         return Classification((self.channels, *self.size), self.classes)
 
     def to(self, device: torch.device | str) -> Self:
@@ -420,7 +438,8 @@ def constants(part: str, images: Images, names: Sequence[str], decoded: int = 51
     flat: list[int] = []
     of_class: dict[int, list[int]] = {}
     position = 0
-    for pixels, labels in images.stream(indices, 512):
+    for pixels, _ in images.stream(indices, 512):
+        labels = images.labels[indices.to(images.labels.device)][position : position + len(pixels)]
         plain = pixels.flatten(2).cpu()
         flat += (position + (plain.amin(2) == plain.amax(2)).all(1).nonzero()[:, 0]).tolist()
         for image, label in zip(plain.numpy(), labels.tolist(), strict=True):

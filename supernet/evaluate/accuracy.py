@@ -12,12 +12,14 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from supernet.mixture import Mixture
 from supernet.task import Task
 
 Batch = tuple[Tensor, Tensor]
-Sums = tuple[Tensor, Tensor, int]  # right answers, losses, and the number of targets
+# right answers, losses, the number of answers, and the number of targets
+Sums = tuple[Tensor, Tensor, int, int]
 
 # The size of the parts of a batch that are judged on a CPU. On larger parts, the outputs of a layer
 # do not fit into the cache, and the system gives and takes back their memory each time. On smaller
@@ -57,15 +59,16 @@ def evaluate(
         images, labels = batch
         with torch.no_grad():  # here, because this holds for one thread alone
             outputs = network(images).float()
-            right = task.right(outputs, labels).sum()
-            return right, task.loss(outputs, labels, reduction="sum"), labels.numel()
+            right = task.right(outputs, labels)
+            loss = task.loss(outputs, labels, reduction="sum")
+            return right.sum(), loss, right.numel(), labels.numel()
 
     # The sums are taken on the host at the end, because not every device has float64.
-    right, losses, counts = zip(*mapped(judged, batches, workers), strict=True)
+    right, losses, counts, targets = zip(*mapped(judged, batches, workers), strict=True)
     count = sum(counts)
     return Judgement(
         float(torch.stack(right).sum()) / count,
-        float(torch.stack(losses).cpu().double().sum()) / count,
+        float(torch.stack(losses).cpu().double().sum()) / sum(targets),
         count,
     )
 
@@ -111,7 +114,7 @@ def recalibrate(supernet: nn.Module, mixture: Mixture, batches: Iterable[Tensor]
     The new ones are the plain mean over the batches. The statistics of options that this mixture
     does not run stay as they were.
     """
-    norms = [module for module in supernet.modules() if isinstance(module, nn.BatchNorm2d)]
+    norms = [module for module in supernet.modules() if isinstance(module, _BatchNorm)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.momentum = None  # in torch this means a cumulative mean

@@ -32,7 +32,8 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from supernet.errors import UserError
-from supernet.export.source import network_source, run_source
+from supernet.export.assembled import Assembly
+from supernet.export.source import laid_out, network_source, run_source
 from supernet.files import atomic, write_json, write_text
 from supernet.mixture import Architecture
 from supernet.shapes import Bundle, read
@@ -72,10 +73,9 @@ def export_network(
             cannot be written.
         RuntimeError: a form differs from the network; the text names the form.
     """
-    settings = settings_of(network)
     original = copy.deepcopy(network).cpu().eval()
     state = {
-        k: v.contiguous()
+        k: v.contiguous().clone()  # two names of one tensor are two tensors in a file
         for k, v in original.state_dict().items()
         if not k.startswith("auxiliary.")
     }
@@ -92,9 +92,8 @@ def export_network(
     text = space.encode(architecture)
     mean = list(metadata.get("mean", [0.0] * task.input_shape[0]))
     std = list(metadata.get("std", [1.0] * task.input_shape[0]))
-    source = network_source(
-        type(network),
-        settings,
+    source, without = source_of(
+        network,
         architecture=text,
         version=importlib.metadata.version("supernet"),
         task=task,
@@ -103,7 +102,7 @@ def export_network(
     )
     description = architecture.to_dict() | {
         "text": text,
-        "network": {"class": type(network).__name__, "settings": settings},
+        "network": {"class": type(network).__name__, "settings": settings_of(network)},
         "classes": task.outputs,
         "input_shape": list(task.input_shape),
         "mean": mean,
@@ -113,15 +112,25 @@ def export_network(
 
     with _replacing(Path(folder)) as new:
         write_json(new / "architecture.json", description)
-        write_text(new / "network.py", source)
         _write(new / "model.safetensors", safetensors.torch.save(state))
-        differences = _write_forms(new, samples, expected)
+        plain, differences = original, dict[str, float]()
+        if source:
+            write_text(new / "network.py", source)
+            try:
+                plain, differences = _from_source(new, samples, expected)
+            except (UserError, RuntimeError, TypeError, AttributeError) as error:
+                if settings_of(network):
+                    raise
+                without = str(error).splitlines()[0]
+                (new / "network.py").unlink()
+        differences |= _write_forms(new, plain, samples, expected)
         bundle = {
             "schema": SCHEMA,
             "space": space.name,
             "architecture": text,
             "files": {path.name: _sha256(path) for path in sorted(new.iterdir())},
             "largest_relative_difference": differences,
+            **({"no_network_py": without} if without else {}),
             "versions": {"python": platform.python_version()}
             | {name: importlib.metadata.version(name) for name in PACKAGES},
         }
@@ -129,9 +138,29 @@ def export_network(
     return bundle
 
 
-def _write_forms(folder: Path, samples: list[Tensor], expected: list[Tensor]) -> dict[str, float]:
-    """Writes into ``folder`` the forms that are made from the source and the weights. Returns the
-    difference of each form from the ``expected`` outputs of the samples.
+def source_of(network: nn.Module, **about: Any) -> tuple[str, str]:
+    """The text of ``network.py``, and the reason why there is none.
+
+    A network with an attribute ``settings`` is built by its class again. Any other network is
+    assembled from its parts.
+
+    Raises:
+        UserError: the class of a network with settings cannot be copied.
+    """
+    if settings := settings_of(network):
+        return network_source(type(network), settings, **about), ""
+    try:
+        found = Assembly(network)
+        return laid_out(found.definitions, "", found.kind, found.expression, **about), ""
+    except UserError as error:
+        return "", str(error)
+
+
+def _from_source(
+    folder: Path, samples: list[Tensor], expected: list[Tensor]
+) -> tuple[nn.Module, dict[str, float]]:
+    """The network that the source and the weights give, and its difference from the ``expected``
+    outputs of the samples.
     """
     try:
         plain = _rebuild(folder)
@@ -140,12 +169,17 @@ def _write_forms(folder: Path, samples: list[Tensor], expected: list[Tensor]) ->
             f"cannot export the network: its source does not stand alone ({error}); define "
             "what it uses at the top level of its modules"
         ) from error
-    differences = {
-        "model.safetensors": _difference(
-            "network.py with model.safetensors", plain, samples, expected
-        )
-    }
+    form = "network.py with model.safetensors"
+    return plain, {"model.safetensors": _difference(form, plain, samples, expected)}
 
+
+def _write_forms(
+    folder: Path, plain: nn.Module, samples: list[Tensor], expected: list[Tensor]
+) -> dict[str, float]:
+    """Writes into ``folder`` the forms that are made from the network ``plain``. Returns the
+    difference of each form from the ``expected`` outputs of the samples.
+    """
+    differences: dict[str, float] = {}
     program = torch.export.export(
         plain, (samples[-1],), dynamic_shapes=({0: torch.export.Dim("batch")},)
     )
@@ -172,17 +206,12 @@ def _write_forms(folder: Path, samples: list[Tensor], expected: list[Tensor]) ->
 
 
 def settings_of(network: nn.Module) -> dict[str, Any]:
-    """The arguments that build the network again, without an auxiliary head.
-
-    Raises:
-        UserError: the network has no attribute ``settings``.
+    """The arguments that build the network again, without an auxiliary head. They are empty if the
+    network has no dictionary of them as an attribute ``settings``.
     """
     settings = getattr(network, "settings", None)
     if not isinstance(settings, dict):
-        raise UserError(
-            f"cannot export the network: {type(network).__name__} has no attribute settings; let "
-            "it keep the arguments that it was built with, as a dictionary"
-        )
+        return {}
     return {name: value for name, value in settings.items() if name != "auxiliary"}
 
 
@@ -202,7 +231,13 @@ def load_bundle(folder: str | os.PathLike[str], *, trust: bool = False) -> nn.Mo
             f"{folder / 'network.py'} is a program, which may do anything; if you trust whoever "
             "made this folder, say trust=True"
         )
-    files = _described(folder)
+    bundle = _described(folder)
+    files: dict[str, str] = bundle["files"]
+    if why := bundle.get("no_network_py"):
+        raise UserError(
+            f"{folder} has no network.py ({why}); load model.pt2 by torch.export.load, or "
+            "model.onnx"
+        )
     for name in ("network.py", "model.safetensors"):
         path = folder / name
         if not path.is_file():
@@ -215,16 +250,15 @@ def load_bundle(folder: str | os.PathLike[str], *, trust: bool = False) -> nn.Mo
     return _rebuild(folder)
 
 
-def _described(folder: Path) -> dict[str, str]:
-    """The files and checksums that ``bundle.json`` lists."""
+def _described(folder: Path) -> dict[str, Any]:
+    """The content of ``bundle.json``."""
     path = folder / "bundle.json"
     bundle = read(path, Bundle)
     if bundle["schema"] != SCHEMA:
         raise UserError(
             f"{path} does not describe an export of schema {SCHEMA}; export the network again"
         )
-    files: dict[str, str] = bundle["files"]
-    return files
+    return bundle
 
 
 def _rebuild(folder: Path) -> nn.Module:

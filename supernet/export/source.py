@@ -23,6 +23,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from torch import nn
+
 from supernet.errors import UserError
 from supernet.task import Task
 
@@ -37,13 +39,26 @@ class Definitions:
     No module is imported for this: everything that a class needs at run time is imported already.
     """
 
-    def __init__(self, kind: type, keys: Collection[str]):
-        self.keys = keys  # the entries of tables of functions to keep
-        self.own = {PROJECT, kind.__module__.partition(".")[0]}
+    def __init__(self, kind: type | None, keys: Collection[str] = (), assembled: bool = False):
+        """``keys`` are the entries of tables of functions to keep. If the network is ``assembled``
+        from its parts, its classes are copied without their constructors.
+        """
+        self.keys, self.assembled = keys, assembled
+        self.own = {PROJECT}
         self.modules: set[str] = set()  # imported as a whole
         self.names: dict[str, set[str]] = {}  # module -> names imported from it
         self.texts: dict[str, str] = {}
         self._origin: dict[str, str] = {}  # name -> module that defines it
+        if kind is not None:
+            self.add(kind)
+
+    def add(self, kind: type) -> None:
+        """Adds the definition of a class.
+
+        Raises:
+            UserError: it is not defined at the top level of a module.
+        """
+        self.own.add(kind.__module__.partition(".")[0])
         if kind.__qualname__ != kind.__name__:
             raise UserError(
                 f"{CANNOT}: {kind.__qualname__} is defined inside something else; define it at the "
@@ -67,7 +82,7 @@ class Definitions:
                         if (alias.asname or alias.name) == name:
                             self._import_name(alias, statement, module)
                 case ast.ClassDef() | ast.FunctionDef() if statement.name == name:
-                    self._define(name, module, statement, _text(source, statement))
+                    self._define(name, module, *self._copied(source, statement, module))
                 case ast.Assign(targets=[ast.Name(id=target)]) if target == name:
                     self._define(name, module, *self._assigned(source, statement))
                 case ast.AnnAssign(target=ast.Name(id=target), value=ast.expr()) if target == name:
@@ -136,6 +151,27 @@ class Definitions:
                 self._add(used.id, module)
         self.texts[name] = text
 
+    def _copied(
+        self, source: str, statement: ast.ClassDef | ast.FunctionDef, module: str
+    ) -> tuple[ast.AST, str]:
+        """The definition that is copied, and its text. An assembled module needs no constructor."""
+        kind = getattr(sys.modules[module], statement.name, None)
+        is_module = isinstance(kind, type) and issubclass(kind, nn.Module)
+        if not (self.assembled and is_module and isinstance(statement, ast.ClassDef)):
+            return statement, _text(source, statement)
+        text = source.splitlines()
+        first = min([statement.lineno, *(one.lineno for one in statement.decorator_list)]) - 1
+        left_out: set[int] = set()
+        for part in statement.body:
+            if isinstance(part, ast.FunctionDef) and part.name == "__init__":
+                left_out |= set(range(part.lineno - 1, part.end_lineno or part.lineno))
+        body = [part for part in statement.body if part.lineno - 1 not in left_out]
+        kept = [text[n] for n in range(first, statement.end_lineno or 0) if n not in left_out]
+        if not any(not _is_docstring(part) for part in body):
+            kept.append("    pass")
+        bare = ast.ClassDef(statement.name, statement.bases, statement.keywords, body, [])
+        return bare, "\n".join(_squeezed(kept))
+
     def _assigned(self, source: str, statement: ast.Assign | ast.AnnAssign) -> tuple[ast.AST, str]:
         """The expression that a statement assigns, and the text of the statement with the comment
         above it. Of a table of functions, only the used entries are returned.
@@ -182,6 +218,23 @@ def _text(source: str, statement: ast.ClassDef | ast.FunctionDef) -> str:
     return "\n".join(source.splitlines()[first - 1 : statement.end_lineno])
 
 
+def _is_docstring(statement: ast.stmt) -> bool:
+    return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
+
+
+def _squeezed(lines: list[str]) -> list[str]:
+    """The lines without those that are empty behind an empty one, and without empty ones at the
+    end.
+    """
+    found: list[str] = []
+    for line in lines:
+        if line.strip() or (found and found[-1].strip()):
+            found.append(line)
+    while found and not found[-1].strip():
+        found.pop()
+    return found
+
+
 def _with_comment(source: str, statement: ast.stmt) -> tuple[list[str], list[str]]:
     """The lines of the comment directly above a statement, and the lines of the statement."""
     lines = source.splitlines()
@@ -222,6 +275,36 @@ def network_source(
         UserError: a definition cannot be copied. The message says which one, and why.
     """
     definitions = Definitions(kind, set(_strings(settings)))
+    comment = "# What the network is built with: its architecture and its size."
+    data = f"{comment}\nSETTINGS = {_literal(settings)}"
+    return laid_out(
+        definitions,
+        data,
+        kind.__name__,
+        f"{kind.__name__}(**SETTINGS)",
+        architecture=architecture,
+        version=version,
+        task=task,
+        mean=mean,
+        std=std,
+    )
+
+
+def laid_out(
+    definitions: Definitions,
+    data: str,
+    kind: str,
+    expression: str,
+    *,
+    architecture: str,
+    version: str,
+    task: Task,
+    mean: list[float],
+    std: list[float],
+) -> str:
+    """The text of ``network.py``, whose function ``network`` returns an ``expression`` of the class
+    ``kind``.
+    """
     wrapped = textwrap.fill(
         architecture,
         120,
@@ -231,6 +314,7 @@ def network_source(
         break_on_hyphens=False,
     )
     shape = ", ".join(str(size) for size in task.input_shape)
+    outputs = ", ".join(str(size) for size in task.output_shape or ("...",))
     title = f"A network that was found and trained by {PROJECT} {version}."
     header = f'''"""{title} This file needs PyTorch alone.
 
@@ -240,22 +324,20 @@ def network_source(
 
     model = network()
     model.load_state_dict(load_file("model.safetensors"))
-    logits = model.eval()(images)  # [B, {shape}] -> [B, {task.outputs}]
+    logits = model.eval()(images)  # [B, {shape}] -> [B, {outputs}]
 
 Images are pixels from 0 to 1, less MEAN, divided by STD, both one number a channel.
 """'''
-    data = f"""INPUT_SHAPE = ({shape})  # channels, height, width
+    facts = f"""INPUT_SHAPE = ({shape})  # channels, height, width
 MEAN = {mean}
-STD = {std}
-# What the network is built with: its architecture and its size.
-SETTINGS = {_literal(settings)}"""
-    build = f'''def network() -> {kind.__name__}:
+STD = {std}"""
+    build = f'''def network() -> {kind}:
     """The network with fresh weights."""
-    return {kind.__name__}(**SETTINGS)'''
+    return {expression}'''
     parts = [
         header + "\n\n" + "\n".join(definitions.import_lines()),
         *definitions.texts.values(),
-        data,
+        "\n".join(filter(None, (facts, data))),
         build,
     ]
     return "\n\n\n".join(parts) + "\n"

@@ -8,6 +8,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn, optim
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from supernet.bounds import Bounded
 from supernet.errors import UserError, is_number
@@ -93,7 +94,7 @@ class Parts(NamedTuple):
     """
 
     parameters: list[nn.Parameter]
-    norms: list[nn.BatchNorm2d]
+    norms: list[_BatchNorm]
 
 
 _parts: WeakKeyDictionary[nn.Module, Parts] = WeakKeyDictionary()
@@ -104,7 +105,7 @@ def trained_parts(network: nn.Module) -> Parts:
     such parts.
     """
     if network not in _parts:
-        norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+        norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
         _parts[network] = Parts(list(network.parameters()), norms)
     return _parts[network]
 

@@ -7,10 +7,12 @@ from supernet.cost.count import count
 from supernet.cost.memory import overrides, planned_retraining
 from supernet.cost.table import CostTable
 from supernet.device import available_memory_bytes, describe, reproducible
+from supernet.errors import UserError
 from supernet.randomness import Streams
 from supernet.runs.latency import made
 from supernet.runs.memory import memory_plan
-from supernet.runs.preflight import warnings_of
+from supernet.runs.preflight import faults, warnings_of
+from supernet.runs.profile import profile
 from supernet.runs.search import require_room_for_search, search_stage, searches
 from supernet.runs.setup import Setup
 from supernet.runs.training import fresh_network, retrain_stage
@@ -34,6 +36,10 @@ def checked(setup: Setup) -> Iterator[str]:
     tables: dict[str, CostTable] = {}
     if setup.config.budget.measures:
         tables["latency_ms"] = made(setup, Progress(quiet=True))[0]
+    wrong = list(faults(setup))
+    yield from (f"wrong: {fault}" for fault in wrong)
+    if wrong:
+        raise UserError(f"space {setup.space.name}: {wrong[0]}")
     budget = budget_of(setup, tables)
     require_room_for_search(setup)
     stage = search_stage(setup, budget)
@@ -47,6 +53,7 @@ def checked(setup: Setup) -> Iterator[str]:
         f"splits: {len(splits.weights)} images for the weights, {len(splits.architecture)} for "
         "the architecture"
     )
+    yield from profile(setup, budget)
     yield f"supernet: {setup.space.name}, {weights:,} weights; {steps} steps of the search"
     fits = True
     if setup.config.memory != "ignore":

@@ -100,6 +100,18 @@ def members(space: Space) -> Iterator[Architecture]:
         yield from (space.random(rng) for _ in range(DRAWN))
 
 
+def faults(setup: Setup) -> Iterator[str]:
+    """Yields what is wrong with the networks of the space, one line each."""
+    sizes = [setup.config.search.batch_size, setup.config.retrain.batch_size, len(setup.images)]
+    return setup.space.faults(setup.task, min(2, *sizes))
+
+
+def require_no_faults(setup: Setup) -> None:
+    """Raises a UserError if something is wrong with the networks of the space."""
+    for fault in faults(setup):
+        raise UserError(f"space {setup.space.name}: {fault}")
+
+
 def warnings_of(setup: Setup) -> list[str]:
     """What a person should know before a run begins, a line each: settings that are allowed, but
     that cost far more than they seem to.
@@ -120,6 +132,7 @@ def rehearse(setup: Setup) -> None:
     Raises:
         UserError: a setting is wrong, or there is not enough memory.
     """
+    require_no_faults(setup)
     streams = Streams(setup.config.seed)
     architecture = setup.given or setup.space.random(streams.host("rehearsal"))
     form: Form = "search" if setup.init == "inherit" else "evaluation"

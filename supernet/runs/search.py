@@ -87,7 +87,7 @@ def weights_key(setup: Setup) -> str:
     """A key of everything that the shapes of a supernet's weights, and its images, depend on."""
     space, data = setup.of("space")["space"], setup.of("data")["data"]
     images = [data[name] for name in ("source", "architecture_share", "train_limit", "image_size")]
-    size = setup.space.settings("search")
+    size = setup.space.network_settings("search")
     return key_of(space["_target_"], size, images, setup.config.seed)
 
 

@@ -15,7 +15,7 @@ from supernet.config import Config, build, paths, with_setting
 from supernet.data import Augment, ImageData, Source, Splits, split
 from supernet.device import choose_device, cores, require_room
 from supernet.errors import UserError, enough_memory, require
-from supernet.files import checksum, read_json
+from supernet.files import content_of, file_of, read_json
 from supernet.mixture import Architecture
 from supernet.randomness import Streams
 from supernet.searchers.searcher import Searcher
@@ -65,6 +65,8 @@ class Setup:
             vars(self)["contents"] = contents
         self.config = config
         self.settings: dict[str, Any] = dataclasses.asdict(config)
+        if config.data.task is None:  # keys are those of before there was this setting
+            del self.settings["data"]["task"]
         self.space: Space = build(config.space, "space", Space)
         self.sampler, self.learner = self.fresh("sampler"), self.fresh("learner")
         self.modifiers = self.several("modifier")
@@ -74,6 +76,8 @@ class Setup:
         self.augment = build(config.data.augment, "data.augment", Augment)
         self.search_augment = build(config.data.search_augment, "data.search_augment", Augment)
         self.source = build(config.data.source, SOURCE, Source)
+        own = config.data.task
+        self.own_task = None if own is None else build(own, "data.task", Task)
         build(config.tracker, "tracker", Tracker)
         self.given: Architecture | None = None
         if config.architecture is not None:
@@ -170,7 +174,20 @@ class Setup:
             self.augment.check(data.size, "data.augment")
             if self.given is None or self.init == "inherit":
                 self.search_augment.check(data.size, "data.search_augment")
+            if self.own_task is not None:
+                data = dataclasses.replace(data, own_task=self.own_task.of(data.task))
+            if getattr(data.train, "targets", None) is not None:
+                self.require_still_images()
             return data.to(self.device)
+
+    def require_still_images(self) -> None:
+        """Raises a UserError if an augmentation would move images away from their targets."""
+        for name in ("augment", "search_augment"):
+            if getattr(self, name).crop_padding or getattr(self, name).flip:
+                raise UserError(
+                    f"data.{name}: moves images, but not the targets of their pixels; set "
+                    f"data.{name}.crop_padding=0 data.{name}.flip=false"
+                )
 
     @cached_property
     def contents(self) -> Contents:
@@ -182,9 +199,11 @@ class Setup:
         """
         settings = self.settings | self.result_settings
         files = {
-            name: {"setting": path, "content": checksum(path)}
+            name: {"setting": path, "content": content_of(path)}
             for name, path in paths(settings)
-            if not name.startswith(f"{SOURCE}.") and isinstance(path, str) and Path(path).is_file()
+            if not name.startswith(f"{SOURCE}.")
+            and isinstance(path, str)
+            and file_of(path).is_file()
         }
         data = {"setting": settings["data"]["source"], "content": self.data.fingerprint}
         return {SOURCE: data | {"classes": list(self.data.class_names)}} | files

@@ -12,6 +12,7 @@ from torch import nn
 from supernet.errors import UserError
 from supernet.mixture import Architecture
 from supernet.spaces.space import Space
+from supernet.task import Task
 
 Slot = tuple[str, int]  # name of a group, number of the slot in it
 
@@ -33,6 +34,22 @@ class Costed(Space):
         If, for example, the cost of a layer depends on its kernel, on the width before it and on
         the width behind it, then these three slots are one term. Every slot that costs something
         must be in a term. A term holds one number for each combination of the options of its slots.
+        """
+
+
+class Termed(Costed):
+    """A space that says at once what each of its terms costs in an architecture. Its tables need
+    fewer networks than those of other spaces, because one network shows a number of every term.
+    """
+
+    means: ClassVar[str] = "does not say what each of its terms costs"
+
+    @abstractmethod
+    def term_costs(
+        self, architecture: Architecture, task: Task
+    ) -> dict[tuple[Slot, ...], dict[str, int]]:
+        """The ``params`` and ``madds`` of each of :meth:`terms` in a network of the architecture.
+        The key () has the costs that no decision changes.
         """
 
 

@@ -401,7 +401,7 @@ class CellSpace(Itemised, Resizable, Drawable):
         )
         return self if search == self.search else replace(self, search=search)
 
-    def settings(self, form: Form) -> dict[str, Any]:
+    def network_settings(self, form: Form) -> dict[str, Any]:
         """The supernet depends on its geometry alone."""
         if form == "search":
             return {"search": asdict(self.search)}
@@ -420,17 +420,3 @@ def mixed_cells(network: nn.Module) -> Iterator[tuple[str, MixedCell]]:
     for name, module in network.named_modules():
         if isinstance(module, MixedCell):
             yield name, module
-
-
-def images_of(task: Task) -> tuple[int, int]:
-    """The number of classes and the number of channels of an image.
-
-    Raises:
-        UserError: the inputs of the task are not images.
-    """
-    if len(task.input_shape) != 3:
-        raise UserError(
-            f"a space of cells reads images (channels, height, width), not inputs of shape "
-            f"{task.input_shape}; choose another space or other data"
-        )
-    return task.outputs, task.input_shape[0]

@@ -23,9 +23,8 @@ from supernet.spaces.cells import (
     Geometry,
     MixedCell,
     choices_of_edges,
-    images_of,
 )
-from supernet.spaces.space import Form, Gene, Rule
+from supernet.spaces.space import Form, Gene, Rule, images_of
 from supernet.task import Task
 
 

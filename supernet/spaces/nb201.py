@@ -22,9 +22,8 @@ from supernet.spaces.cells import (
     Geometry,
     MixedCell,
     choices_of_edges,
-    images_of,
 )
-from supernet.spaces.space import Form, Gene
+from supernet.spaces.space import Form, Gene, images_of
 from supernet.task import Task
 
 # (source, target), in the order of the architecture string

@@ -8,7 +8,7 @@ Nothing here knows what the networks look like. Cells, with their operations and
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, cast
 
@@ -126,7 +126,7 @@ class Space(Bounded, ABC):
             if name in state and state[name].shape == own.shape
         }
 
-    def settings(self, form: Form) -> dict[str, Any]:
+    def network_settings(self, form: Form) -> dict[str, Any]:
         """The settings that the networks of a form depend on; by default all settings. Two networks
         with the same settings have weights of the same names and shapes.
         """
@@ -135,6 +135,13 @@ class Space(Bounded, ABC):
     def sizes(self, form: Form) -> Sequence[Size]:
         """How large the networks of a form are. The report compares these with the paper."""
         return ()
+
+    def faults(self, task: Task, batch: int) -> Iterator[str]:
+        """Yields what is wrong with the networks, one line each, if they are trained on ``batch``
+        inputs of the task at once. It is looked for before anything is trained. By default nothing
+        is looked for.
+        """
+        yield from ()
 
     # --- the space as a set: genes are independent, and all combinations of values are valid
 
@@ -327,3 +334,17 @@ def set_recompute(supernet: nn.Module, recompute: bool = True) -> None:
     for module in supernet.modules():
         if hasattr(module, "recompute"):
             module.recompute = recompute  # type: ignore[assignment]
+
+
+def images_of(task: Task) -> tuple[int, int]:
+    """The number of classes and the number of channels of an image.
+
+    Raises:
+        UserError: the inputs of the task are not images.
+    """
+    if len(task.input_shape) != 3:
+        raise UserError(
+            f"the space reads images (channels, height, width), not inputs of shape "
+            f"{task.input_shape}; choose another space or other data"
+        )
+    return task.outputs, task.input_shape[0]

@@ -22,7 +22,7 @@ from supernet.randomness import Streams
 from supernet.track.jsonlines import read_rows
 from tests.commands import TINY, finished, supernet
 from tests.tasks import task_of
-from tests.variants import SPACES
+from tests.variants import CELL_SPACES
 
 TASK = task_of(10, 3)
 SHAPE = (3, 8, 8)
@@ -69,14 +69,14 @@ def planted():
     def make(name, slow=0, **settings):
         clock = PlantedClock(slow)
         handles.append(register_module_forward_hook(clock.hook))
-        return Bench(SPACES[name](), TASK, CPU, Streams(0), clock=clock, **settings)
+        return Bench(CELL_SPACES[name](), TASK, CPU, Streams(0), clock=clock, **settings)
 
     yield make
     for handle in handles:
         handle.remove()
 
 
-@pytest.mark.parametrize("name", SPACES)
+@pytest.mark.parametrize("name", CELL_SPACES)
 @pytest.mark.parametrize("slow", [0, 7])
 def test_the_table_adds_up_to_whole_networks_exactly(name, slow, planted):
     """The table is compared with the standalone networks, which other code builds and runs. Single
@@ -134,7 +134,7 @@ def test_measurements_take_turns(planted):
 
 @pytest.mark.parametrize("batch_size", [1, 2])
 def test_real_times_are_positive_and_the_error_is_a_figure(batch_size):
-    for make in SPACES.values():
+    for make in CELL_SPACES.values():
         bench = Bench(make(), task_of(3, 1), CPU, Streams(0), batch_size, rounds=2)
         before = torch.random.get_rng_state()
         table = measured(bench)
@@ -158,14 +158,14 @@ def test_real_times_are_positive_and_the_error_is_a_figure(batch_size):
 
 def random_table(name: str, seed: int = 0):
     """A table of random numbers."""
-    noise, space = torch.Generator().manual_seed(seed), SPACES[name]()
+    noise, space = torch.Generator().manual_seed(seed), CELL_SPACES[name]()
     options = {
         g.name: torch.rand(g.shape, generator=noise, dtype=torch.float64) / 30 for g in space.groups
     }
     return CostTable(space, 0.1 + seed / 3, options)
 
 
-@pytest.fixture(params=SPACES)
+@pytest.fixture(params=CELL_SPACES)
 def filed(request, tmp_path):
     """A table, and the file that holds it."""
     write_table(tmp_path / "times.csv", table := random_table(request.param))
@@ -218,7 +218,7 @@ def test_a_mistake_in_a_file_is_one_line_that_says_where(mistake, tmp_path):
 
 
 def test_a_missing_empty_or_foreign_file_is_one_line(tmp_path):
-    space, path = SPACES["nb201"](), tmp_path / "times.csv"
+    space, path = CELL_SPACES["nb201"](), tmp_path / "times.csv"
     with pytest.raises(UserError, match="cannot read the latency table"):
         read_table(path, space)
     for content in (b"", b"\xff\xfe\x00"):
@@ -343,7 +343,7 @@ def test_a_run_measures_once_and_goes_on_with_what_it_measured(tmp_path, monkeyp
         and error["mean_relative_error"] >= 0
         and error["architectures"] == 20
     )
-    table = read_table(folder / "latency.csv", SPACES["nb201"]())
+    table = read_table(folder / "latency.csv", CELL_SPACES["nb201"]())
     before = (folder / "latency.csv").read_bytes()
 
     def again(*arguments):

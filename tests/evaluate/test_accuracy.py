@@ -23,6 +23,7 @@ from supernet.train.search import SearchStage
 from supernet.train.settings import SearchSettings
 from tests.compare import identical
 from tests.tasks import task_of
+from tests.variants import cells_alone
 
 TASK = task_of(3, 1)
 
@@ -88,6 +89,7 @@ def test_the_standard_error_is_that_of_a_share():
     assert Judgement(1.0, 0.0, 40).standard_error == 0.0
 
 
+@cells_alone
 def test_recalibrated_statistics_are_the_mean_over_the_batches(space, supernet, path):
     """They are the means of each batch's own mean and unbiased variance. Statistics that the path
     does not use stay unchanged.

@@ -19,7 +19,7 @@ from supernet.train.settings import MeasureSettings
 from tests.compare import identical
 from tests.tasks import task_of
 from tests.train.stopping import stopped_and_resumed, straight
-from tests.variants import SPACES
+from tests.variants import SPACES, cells_alone
 
 
 def test_stopped_anywhere_and_resumed_it_ends_in_the_same_bits(
@@ -226,6 +226,7 @@ def test_a_frozen_operation_never_moves_again_and_the_others_do(search_stage):
     )
 
 
+@cells_alone
 def test_the_validation_gradient_is_of_the_images_that_the_logits_learnt_from(space, search_stage):
     stage, twin = (
         search_stage(space, Softmax(), Gradient(lr=0.1), guards={"oles": OLES()}) for _ in range(2)

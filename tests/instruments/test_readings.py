@@ -20,7 +20,7 @@ from supernet.train.settings import MeasureSettings
 from supernet.train.watch import Watch
 from tests.compare import identical
 from tests.train.stopping import stopped_and_resumed, straight
-from tests.variants import GUARDS, INSTRUMENTS, LEARNERS, MODIFIERS, SAMPLERS, SPACES
+from tests.variants import GUARDS, INSTRUMENTS, LEARNERS, MODIFIERS, SAMPLERS, SPACES, cells_alone
 
 EVERY = {name: make() for name, make in INSTRUMENTS.items()}
 ALL = {"instruments": EVERY, "measure": MeasureSettings(every=1)}
@@ -102,6 +102,7 @@ def test_expensive_ones_are_read_every_so_many_epochs_and_none_where_logits_rest
     assert set(Watch(EVERY).instruments) == {"shares", "gradient_cosine", "gradient_norms"}
 
 
+@cells_alone
 def test_shares_are_of_the_decisions_that_are_left(space, search_stage):
     """In the cells of DARTS, 8 of 14 edges are kept. An edge that is left out by this rule is not a
     decision for an option without weights.
@@ -161,6 +162,7 @@ def test_the_cosine_is_that_of_successive_gradients():
     assert instrument.read(None)["gradient_cosine"] == pytest.approx(1.0)
 
 
+@cells_alone
 def test_the_norms_are_those_of_all_weights_of_an_option(space, search_stage):
     stage = search_stage(space, Softmax(), Gradient(), **ALL, clip=0.0)
     squares = []

@@ -28,7 +28,7 @@ from supernet.samplers.sampler import Sampler
 from supernet.samplers.snas import SNAS
 from supernet.samplers.softmax import Softmax
 from tests.tasks import task_of
-from tests.variants import SPACES
+from tests.variants import SPACES, cells_alone
 
 
 def problem(space, seed: int = 0, sampler: Sampler | None = None) -> Bilevel:
@@ -188,6 +188,7 @@ def check(p, learner, tolerance, noise):
     assert actual == pytest.approx(expected, rel=tolerance)
 
 
+@cells_alone
 def test_the_second_order_term_is_not_negligible(space):
     """If it were negligible, the test above could not tell the two orders apart."""
     first = learnt_gradient(problem(space), Gradient(order="first"))

@@ -30,7 +30,7 @@ from tests.compare import identical
 from tests.samplers.drawing import begun
 from tests.train.stopping import stopped_and_resumed, straight
 from tests.train.test_search import check_weight_gradients
-from tests.variants import MODIFIERS, SAMPLERS, SPACES
+from tests.variants import MODIFIERS, SAMPLERS, SPACES, cells_alone
 
 
 def modified(sampler, *modifiers, space):
@@ -91,6 +91,7 @@ def test_stopped_anywhere_and_resumed_it_ends_in_the_same_bits(
     assert identical(whole.state_dict(), resumed.state_dict()) and resumed_rows == rows
 
 
+@cells_alone
 def test_the_weights_get_the_gradient_of_the_modified_mixture(space, modifier, search_stage):
     stage, twin = (
         search_stage(space, Softmax(), Gradient(), modifiers=[modifier], clip=0.0) for _ in range(2)
@@ -108,6 +109,7 @@ def test_all_at_once(search_stage):
 # --- edge normalisation
 
 
+@cells_alone
 def test_edge_normalisation_multiplies_by_a_softmax_over_the_edges_into_each_node(space, noise):
     sampler = modified(Softmax(), EdgeNormalisation(), space=space)
     logits = logits_of(sampler, space, noise)
@@ -283,6 +285,7 @@ def test_the_logits_learn_on_the_mixture_as_it_is(noise):
 # --- pruning and skip dropout
 
 
+@cells_alone
 @pytest.mark.parametrize("sampler", [Softmax, GDAS, SNAS, DrNAS, Proxyless])
 def test_what_is_pruned_is_not_run_nor_derived_nor_learnt(space, sampler, noise):
     pruned = modified(sampler(), Pruning([[0.3, 4], [0.6, 2]]), space=space)
@@ -488,6 +491,7 @@ def test_nothing_to_modify_is_one_line(search_stage):
 # --- drop-path
 
 
+@cells_alone
 def test_drop_path_leaves_out_ever_more_options_but_no_skip_and_keeps_the_mean(space, noise):
     sampler = modified(Softmax(), OptionDropout(0.6), space=space)
     logits = logits_of(sampler, space, noise)

@@ -37,9 +37,12 @@ def cost(table, mixture: Mixture) -> float:
         for name, choice in mixture.items()
         for slot, (option,) in enumerate(choice.active)
     )
-    return table.fixed + sum(
-        float(table.options[name][slot, option]) for name, slot, option in rows
+    alone = sum(float(table.options[name][slot, option]) for name, slot, option in rows)
+    joint = sum(
+        float(term.costs[tuple(mixture[group].active[slot][0] for group, slot in term.slots)])
+        for term in table.joint
     )
+    return table.fixed + alone + joint
 
 
 def architecture_of(space, path: Mixture) -> Architecture:

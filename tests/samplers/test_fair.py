@@ -14,8 +14,10 @@ from supernet.randomness import Streams
 from supernet.samplers.fair import Fair
 from tests.budgets import budget_of
 from tests.samplers.drawing import begun, cost, judged
+from tests.variants import cells_alone
 
 
+@cells_alone
 def test_every_step_trains_every_option_of_every_slot_exactly_once(space):
     sampler = begun(Fair(), space)
     for step in range(20):
@@ -28,6 +30,7 @@ def test_every_step_trains_every_option_of_every_slot_exactly_once(space):
                 assert ran == dict.fromkeys(range(len(group.options)), 1)
 
 
+@cells_alone
 def test_a_training_runs_every_operation_as_often_as_there_are_steps(space, search_stage):
     """Counted by hooks of the operations, in a stage of three steps: each option of each edge of
     each cell runs three times, except ``none``.
@@ -47,6 +50,7 @@ def test_a_training_runs_every_operation_as_often_as_there_are_steps(space, sear
     assert names and calls == dict.fromkeys(names, stage.steps) and stage.steps == 3
 
 
+@cells_alone
 def test_the_permutations_are_uniform_and_those_of_different_slots_independent(space):
     """Chi-squared: of the option that the first path takes in a slot, and of two slots together."""
     sampler = begun(Fair(), space)
@@ -88,6 +92,7 @@ def test_where_groups_differ_in_size_the_options_of_a_slot_are_trained_equally_o
         }
 
 
+@cells_alone
 def test_within_a_budget_they_stay_fair_and_one_that_cannot_be_kept_is_one_line(space):
     table = budget_of(space).tables["params"]
     mean = table.fixed + sum(float(costs.mean(1).sum()) for costs in table.options.values())

@@ -23,7 +23,7 @@ from supernet.samplers.snas import SNAS
 from supernet.samplers.softmax import Softmax
 from tests.samplers.drawing import begun, judged
 from tests.tasks import task_of
-from tests.variants import SPACES
+from tests.variants import SPACES, cells_alone
 
 DRAWS = 20_000
 ROW = torch.tensor([0.6, -0.3], dtype=torch.float64)
@@ -152,6 +152,7 @@ def test_the_straight_through_gradient_of_gdas_and_its_bias(noise):
     )
 
 
+@cells_alone
 def test_a_step_of_gdas_costs_a_path(space, noise):
     """Both of its mixtures run one operation in each slot, and no other candidate."""
     supernet, sampler = space.supernet(task_of(3, 1)), begun(GDAS(), space)

@@ -19,6 +19,7 @@ from supernet.samplers.uniform import Uniform
 from tests.budgets import budget_of
 from tests.samplers.drawing import begun, cost, is_path, judged
 from tests.tasks import task_of
+from tests.variants import cells_alone
 
 
 def logits_of(space, noise, learning=False):
@@ -66,6 +67,7 @@ def test_a_relaxation_is_the_same_for_the_same_noise(space, sampler, noise):
         )
 
 
+@cells_alone
 def test_the_cost_beyond_the_budget_reaches_every_logit_in_whose_slot_costs_differ(
     space, sampler, noise
 ):
@@ -182,6 +184,7 @@ def valid_rows(space, group, slots: list[int]) -> set[tuple[int, ...]]:
     return rows
 
 
+@cells_alone
 def test_uniform_paths_are_uniform_over_the_valid_architectures(space):
     """Chi-squared over all valid in-edges of a node, found by brute force, and for the independence
     of two nodes.

@@ -176,11 +176,11 @@ def test_nothing_beyond_the_budget_is_ever_asked_for(space, searcher):
 
 # searcher by its number of candidates -> candidates and seeds for each space
 BETTER = {
-    "evolution": (Evolution, {"nb201": (100, 6), "darts": (200, 3)}),
-    "local_search": (LocalSearch, {"nb201": (100, 6), "darts": (1500, 1)}),
-    "reinforce": (ReinforceSearcher, {"nb201": (100, 6), "darts": (150, 2)}),
-    "tpe": (TPE, {"nb201": (60, 4), "darts": (100, 2)}),
-    "nsga2": (NSGA2, {"nb201": (200, 6), "darts": (200, 2)}),
+    "evolution": (Evolution, {"nb201": (100, 6), "darts": (200, 3), "Net": (60, 4)}),
+    "local_search": (LocalSearch, {"nb201": (100, 6), "darts": (1500, 1), "Net": (60, 4)}),
+    "reinforce": (ReinforceSearcher, {"nb201": (100, 6), "darts": (150, 2), "Net": (60, 4)}),
+    "tpe": (TPE, {"nb201": (60, 4), "darts": (100, 2), "Net": (30, 2)}),
+    "nsga2": (NSGA2, {"nb201": (200, 6), "darts": (200, 2), "Net": (100, 4)}),
 }
 
 

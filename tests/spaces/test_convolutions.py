@@ -25,7 +25,7 @@ from supernet.spaces.darts import Darts
 from tests import textbook
 from tests.commands import ROOT
 from tests.tasks import task_of
-from tests.variants import SPACES
+from tests.variants import CELL_SPACES
 
 CHANNELS = (2, 6)
 
@@ -104,25 +104,25 @@ def mixtures(space) -> list[dict[str, Choice]]:
 
 @pytest.mark.parametrize("form", ["search", "evaluation"])
 @pytest.mark.parametrize("channels", CHANNELS)
-@pytest.mark.parametrize("name", SPACES)
+@pytest.mark.parametrize("name", CELL_SPACES)
 def test_no_supernet_asks_for_a_dangerous_one(name, channels, form):
-    space = SPACES[name](channels)
+    space = CELL_SPACES[name](channels)
     supernet = space.supernet(task_of(10), form)
     assert not any(dangerous(supernet, mixture) for mixture in mixtures(space))
 
 
 @pytest.mark.parametrize("parts", [2, 4])
-@pytest.mark.parametrize("name", SPACES)
+@pytest.mark.parametrize("name", CELL_SPACES)
 def test_nor_does_one_of_partial_channels(name, parts):
-    space = SPACES[name](12)
+    space = CELL_SPACES[name](12)
     space = replace(space, search=replace(space.search, partial_channels=parts))
     supernet = space.supernet(task_of(10))
     assert not any(dangerous(supernet, mixture) for mixture in mixtures(space))
 
 
-@pytest.mark.parametrize("name", SPACES)
+@pytest.mark.parametrize("name", CELL_SPACES)
 def test_nor_do_second_derivatives(name):
-    space = SPACES[name](4)
+    space = CELL_SPACES[name](4)
     path, *_, dense, _ = mixtures(space)
     supernet = space.supernet(task_of(10))
     assert not any(dangerous(supernet, mixture, order=2) for mixture in (path, dense))
@@ -130,9 +130,9 @@ def test_nor_do_second_derivatives(name):
 
 @pytest.mark.parametrize("form", ["search", "evaluation"])
 @pytest.mark.parametrize("channels", CHANNELS)
-@pytest.mark.parametrize("name", SPACES)
+@pytest.mark.parametrize("name", CELL_SPACES)
 def test_nor_do_standalone_networks(name, channels, form):
-    space, draw = SPACES[name](channels), np.random.default_rng(0)
+    space, draw = CELL_SPACES[name](channels), np.random.default_rng(0)
     if isinstance(space, Darts):
         space = replace(space, auxiliary=True)
     for _ in range(4):
@@ -140,9 +140,9 @@ def test_nor_do_standalone_networks(name, channels, form):
 
 
 @pytest.mark.parametrize("channels", CHANNELS)
-@pytest.mark.parametrize("name", SPACES)
+@pytest.mark.parametrize("name", CELL_SPACES)
 def test_nor_does_the_textbook(name, channels):
-    space = SPACES[name](channels)
+    space = CELL_SPACES[name](channels)
     tables = [torch.rand(group.shape) for group in space.groups]
     found = asked(textbook.textbook(space), torch.randn(2, 3, 8, 8), *tables, order=2)
     assert not any(one.dangerous for one in found)

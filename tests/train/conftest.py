@@ -1,5 +1,6 @@
 """A whole run in this process, on very small data."""
 
+import dataclasses
 from contextlib import ExitStack
 
 import pytest
@@ -24,7 +25,6 @@ def make_run(data, tmp_path):
     runs = ExitStack()
 
     def make(space, data=data, folder=tmp_path, parent=None, **settings) -> Run:
-        size = {"channels": 4, "cells": 3 if space.name == "darts" else 1}
         kind = type(space)
         plain = {"_target_": "supernet.data.augment.Augment"}
         node = {"_target_": f"{kind.__module__}.{kind.__name__}"}
@@ -34,7 +34,7 @@ def make_run(data, tmp_path):
                 {
                     "name": "n",
                     "method": "m",
-                    "space": node | {"search": size, "evaluation": size},
+                    "space": node | dataclasses.asdict(space),
                     **PARTS,
                     "data": {
                         "name": "noise",

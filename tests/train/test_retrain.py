@@ -19,9 +19,9 @@ from supernet.spaces.cells import Geometry
 from supernet.spaces.darts import Darts
 from tests.compare import identical
 from tests.train.stopping import stopped_and_resumed, straight
-from tests.variants import SPACES
+from tests.variants import SPACES, TRAINED_SPACES, cells_alone
 
-WITH_HEADS = SPACES | {
+WITH_HEADS = TRAINED_SPACES | {
     "darts with auxiliary head": lambda: Darts(Geometry(4, 3), Geometry(4, 3), auxiliary=True)
 }
 
@@ -125,6 +125,7 @@ def test_without_an_average_the_network_itself_is_what_counts(space, retrain_sta
     assert stage.trained() is stage.network
 
 
+@cells_alone
 def test_drop_path_grows_linearly_and_draws_from_the_stages_own_generator(space, retrain_stage):
     stage = retrain_stage(space, drop_path=0.6)
     drop_paths = [module for module in stage.network.modules() if isinstance(module, DropPath)]
@@ -183,7 +184,7 @@ def test_all_training_images_are_used_and_no_others(retrain_stage, data):
     assert sorted(pixels.flatten(1).tolist()) == sorted(data.train.pixels.flatten(1).tolist())
 
 
-@pytest.mark.parametrize("name", SPACES)
+@pytest.mark.parametrize("name", TRAINED_SPACES)
 def test_inheriting_starts_at_the_supernets_own_subnet(name, make_run, noise):
     """Both compute the same function up to rounding: weights and BatchNorm statistics are those at
     the end of the search.

@@ -33,7 +33,7 @@ from supernet.train.search import mean_scores
 from tests.compare import differences, identical
 from tests.tasks import task_of
 from tests.train.stopping import stopped_and_resumed, straight
-from tests.variants import SPACES
+from tests.variants import SPACES, cells_alone
 
 
 def clones(tensors) -> dict[str, torch.Tensor]:
@@ -202,6 +202,7 @@ def test_a_step_of_first_order_darts_is_the_textbooks(space, search_stage):
     )
 
 
+@cells_alone
 def test_a_step_of_spos_is_a_step_of_the_paths_own_network(space, search_stage):
     """No other weight moves, neither by momentum nor by weight decay (Guo et al. 2020, section
     3.2).
@@ -381,6 +382,7 @@ def test_a_run_derives_by_perturbation_and_says_how(make_run):
 # --- several supernets
 
 
+@cells_alone
 def test_supernets_of_other_scopes_are_searches_of_their_own_whose_mean_scores_decide(
     space, search_stage, tmp_path
 ):

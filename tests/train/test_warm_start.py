@@ -14,7 +14,7 @@ from supernet.spaces.darts import Darts
 from supernet.spaces.nb201 import EDGES, NB201
 from tests.compare import identical
 from tests.tasks import task_of
-from tests.variants import SPACES
+from tests.variants import SPACES, TRAINED_SPACES
 
 ONE = "|nor_conv_3x3~0|+|nor_conv_1x1~0|skip_connect~1|+|nor_conv_3x3~0|nor_conv_1x1~1|none~2|"
 OTHER = "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_1x1~1|+|none~0|nor_conv_1x1~1|nor_conv_3x3~2|"
@@ -34,7 +34,7 @@ def taken_over(state, of, new, text):
     return space.taken_over(state, space.decode(of), new, space.decode(text))
 
 
-@pytest.fixture(params=SPACES)
+@pytest.fixture(params=TRAINED_SPACES)
 def pair(request):
     """A space, an architecture, and two networks of it with different weights."""
     space = SPACES[request.param]()
