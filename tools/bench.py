@@ -61,6 +61,9 @@ class Worker:
         self.process = PROCESSES.Process(target=serve, args=(case, other))
         self.process.start()
         other.close()  # so that the pipe ends when the process ends
+        # Processes that prepare at the same time have more threads than there are cores, and
+        # threads that wait for each other in turns take many times as long.
+        self.ask("ready")
 
     def ask(self, what: str) -> float:
         """Sends a request of :func:`serve` and returns the answer."""
