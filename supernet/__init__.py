@@ -99,9 +99,11 @@ if TYPE_CHECKING:  # the same names as in MODULES below, for type checkers and e
     from supernet.spaces.darts import Darts
     from supernet.spaces.declared import Choose, Depth, OneOf, declared, elastic
     from supernet.spaces.declared.space import Declared
+    from supernet.spaces.mobilenet import MobileNet
     from supernet.spaces.nats_size import NATSSize
     from supernet.spaces.nb201 import NB201
     from supernet.spaces.nb_macro import NBMacro
+    from supernet.spaces.shufflenet import ShuffleNet
     from supernet.spaces.space import Space
     from supernet.task import Segmentation, Task
     from supernet.train.loop import run_stage
@@ -153,6 +155,7 @@ __all__ = [
     "Logits",
     "MeasureSettings",
     "Mixture",
+    "MobileNet",
     "Modifier",
     "NATSSize",
     "NBMacro",
@@ -177,6 +180,7 @@ __all__ = [
     "SearchStage",
     "Searcher",
     "Segmentation",
+    "ShuffleNet",
     "SkipDropout",
     "Softmax",
     "Space",
@@ -278,9 +282,11 @@ MODULES = {  # where each public name is defined
     "declared": "supernet.spaces.declared",
     "elastic": "supernet.spaces.declared",
     "Declared": "supernet.spaces.declared.space",
+    "MobileNet": "supernet.spaces.mobilenet",
     "NB201": "supernet.spaces.nb201",
     "NATSSize": "supernet.spaces.nats_size",
     "NBMacro": "supernet.spaces.nb_macro",
+    "ShuffleNet": "supernet.spaces.shufflenet",
     "Segmentation": "supernet.task",
     "Task": "supernet.task",
     "Geometry": "supernet.spaces.cells",
