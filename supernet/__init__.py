@@ -105,6 +105,7 @@ if TYPE_CHECKING:  # the same names as in MODULES below, for type checkers and e
     from supernet.spaces.nb_macro import NBMacro
     from supernet.spaces.shufflenet import ShuffleNet
     from supernet.spaces.space import Space
+    from supernet.spaces.vit import ViT
     from supernet.task import Segmentation, Task
     from supernet.train.loop import run_stage
     from supernet.train.retrain import RetrainStage
@@ -192,6 +193,7 @@ __all__ = [
     "Torchvision",
     "Uniform",
     "UserError",
+    "ViT",
     "Watch",
     "WeightPerturbation",
     "choose_device",
@@ -287,6 +289,7 @@ MODULES = {  # where each public name is defined
     "NATSSize": "supernet.spaces.nats_size",
     "NBMacro": "supernet.spaces.nb_macro",
     "ShuffleNet": "supernet.spaces.shufflenet",
+    "ViT": "supernet.spaces.vit",
     "Segmentation": "supernet.task",
     "Task": "supernet.task",
     "Geometry": "supernet.spaces.cells",

@@ -53,6 +53,7 @@ from supernet.spaces.nats_size import NATSSize
 from supernet.spaces.nb201 import NB201
 from supernet.spaces.nb_macro import NBMacro
 from supernet.spaces.shufflenet import ShuffleNet
+from supernet.spaces.vit import ViT
 from tests.spaces.elastic import Elastic
 
 CELL_SPACES = {
@@ -70,6 +71,7 @@ DECLARED_SPACES = {
         transform=False,
     ),
     "shufflenet": lambda: ShuffleNet([1, 1], [4, 8, 12, 16], [1, 2, 1]),
+    "vit": lambda: ViT("tiny", [8, 12], [1, 2], [1.0, 1.5], [1, 2], head_width=4, patch=4),
     "Net": lambda: Module(f"{Path(__file__).parent / 'spaces' / 'net.py'}:Net"),
 }
 SPACES = CELL_SPACES | DECLARED_SPACES

@@ -2,16 +2,21 @@
 repositories publish, and with counts by hand. Networks are counted on the meta device.
 """
 
+import numpy as np
 import pytest
 import torch
 
 from supernet.cost.count import count
+from supernet.cost.table import counted as tables_of
 from supernet.errors import UserError
 from supernet.mixture import Architecture
 from supernet.spaces.mobilenet import MobileNet
 from supernet.spaces.shufflenet import ShuffleNet
+from supernet.spaces.vit import ViT
 from tests.tasks import task_of
+from tests.variants import ALL_SPACES
 
+ELASTIC = ("mobilenet", "shufflenet", "vit")
 IMAGENET = task_of(1000, 3, (224, 224))
 
 
@@ -52,11 +57,52 @@ def test_the_network_of_single_path_one_shot():
 
 
 @pytest.mark.parametrize(
+    ("scale", "params", "embedding", "heads", "ratios"),
+    [
+        (
+            *("small", 22_891_432, 384, [6, 6, 5, 7, 5, 5, 5, 6, 6, 7, 7, 6, 7]),
+            [3.0, 3.5, 3.0, 3.5, 4.0, 4.0, 4.0, 4.0, 4.0, 4.0, 4.0, 3.5, 4.0],
+        ),
+        (
+            *("base", 53_691_688, 576, [9, 9, 9, 9, 9, 10, 9, 9, 10, 9, 10, 9, 9, 10]),
+            [3.5, 3.5, 4.0, 3.5, 4.0, 3.5, 3.5, 3.0, 4.0, 4.0, 3.0, 4.0, 3.0, 3.5],
+        ),
+    ],
+)
+def test_networks_of_autoformer(scale, params, embedding, heads, ratios):
+    """Blocks beyond the depth get the last of the options, which must not count."""
+    space = ViT(scale)
+    beyond = max(space.lists[3]) - len(heads)
+    chosen = {
+        "embedding": embedding,
+        "depth": len(heads),
+        "heads": heads + [max(heads)] * beyond,
+        "ratio": ratios + [max(ratios)] * beyond,
+    }
+    assert counted(space, **chosen).params == params
+
+
+@pytest.mark.parametrize("name", ELASTIC)
+def test_tables_of_costs_are_exact(name):
+    """Sums of terms, each over a few decisions, are what torch's own counter finds."""
+    space, task, rng = ALL_SPACES[name](), task_of(10, 3), np.random.default_rng(0)
+    tables = tables_of(space, task)
+    for _ in range(20):
+        architecture = space.random(rng)
+        with torch.device("meta"):
+            found = count(space.standalone(architecture, task), task)
+        assert tables["params"].of(architecture) == found.params
+        assert tables["madds"].of(architecture) == found.madds
+
+
+@pytest.mark.parametrize(
     ("kind", "settings", "said"),
     [
         (MobileNet, {"strides": [1, 1]}, "a stride for all of these"),
         (ShuffleNet, {"blocks": [4]}, "as many stages"),
         (ShuffleNet, {"widths": [16, 63, 160, 320, 640, 1024]}, "must be even"),
+        (ViT, {"scale": "bas"}, "did you mean 'base'"),
+        (ViT, {"head_width": 0}, "must be at least 1"),
         (ShuffleNet, {"widths": [0, 2, 4, 6, 8, 10]}, "must be at least 2"),
     ],
 )
@@ -64,6 +110,13 @@ def test_settings_that_do_not_fit_are_one_line(kind, settings, said):
     with pytest.raises(UserError, match=said) as error:
         kind(**settings)
     assert "\n" not in str(error.value)
+
+
+def test_patches_that_do_not_fill_an_image_are_a_fault():
+    assert list(ViT().faults(task_of(10, 3, (24, 40)), 2)) == [
+        "space.patch=16 does not divide images of 24×40 pixels"
+    ]
+    assert not list(ViT().faults(IMAGENET, 2))
 
 
 def test_another_text_than_digits_is_one_line():
