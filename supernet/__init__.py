@@ -103,6 +103,7 @@ if TYPE_CHECKING:  # the same names as in MODULES below, for type checkers and e
     from supernet.spaces.nats_size import NATSSize
     from supernet.spaces.nb201 import NB201
     from supernet.spaces.nb_macro import NBMacro
+    from supernet.spaces.resnet import ResNet
     from supernet.spaces.shufflenet import ShuffleNet
     from supernet.spaces.space import Space
     from supernet.spaces.vit import ViT
@@ -171,6 +172,7 @@ __all__ = [
     "Random",
     "ReinforceLearner",
     "ReinforceSearcher",
+    "ResNet",
     "RetrainSettings",
     "RetrainStage",
     "Sampled",
@@ -290,6 +292,7 @@ MODULES = {  # where each public name is defined
     "NBMacro": "supernet.spaces.nb_macro",
     "ShuffleNet": "supernet.spaces.shufflenet",
     "ViT": "supernet.spaces.vit",
+    "ResNet": "supernet.spaces.resnet",
     "Segmentation": "supernet.task",
     "Task": "supernet.task",
     "Geometry": "supernet.spaces.cells",

@@ -52,6 +52,7 @@ from supernet.spaces.mobilenet import MobileNet
 from supernet.spaces.nats_size import NATSSize
 from supernet.spaces.nb201 import NB201
 from supernet.spaces.nb_macro import NBMacro
+from supernet.spaces.resnet import ResNet
 from supernet.spaces.shufflenet import ShuffleNet
 from supernet.spaces.vit import ViT
 from tests.spaces.elastic import Elastic
@@ -72,6 +73,9 @@ DECLARED_SPACES = {
     ),
     "shufflenet": lambda: ShuffleNet([1, 1], [4, 8, 12, 16], [1, 2, 1]),
     "vit": lambda: ViT("tiny", [8, 12], [1, 2], [1.0, 1.5], [1, 2], head_width=4, patch=4),
+    "resnet": lambda: ResNet(
+        [0, 1], [0.5, 1.0], [0.5, 1.0], 32, [16, 16], [1, 1], [1, 1, 2], pool=False
+    ),
     "Net": lambda: Module(f"{Path(__file__).parent / 'spaces' / 'net.py'}:Net"),
 }
 SPACES = CELL_SPACES | DECLARED_SPACES

@@ -4,6 +4,7 @@ repositories publish, and with counts by hand. Networks are counted on the meta 
 
 import numpy as np
 import pytest
+import timm
 import torch
 
 from supernet.cost.count import count
@@ -11,12 +12,13 @@ from supernet.cost.table import counted as tables_of
 from supernet.errors import UserError
 from supernet.mixture import Architecture
 from supernet.spaces.mobilenet import MobileNet
+from supernet.spaces.resnet import ResNet
 from supernet.spaces.shufflenet import ShuffleNet
 from supernet.spaces.vit import ViT
 from tests.tasks import task_of
 from tests.variants import ALL_SPACES
 
-ELASTIC = ("mobilenet", "shufflenet", "vit")
+ELASTIC = ("mobilenet", "shufflenet", "resnet", "vit")
 IMAGENET = task_of(1000, 3, (224, 224))
 
 
@@ -82,6 +84,38 @@ def test_networks_of_autoformer(scale, params, embedding, heads, ratios):
     assert counted(space, **chosen).params == params
 
 
+def by_hand(stem, widths, blocks, middles):
+    """The parameters of a ResNet-50D. ``stem``: the outputs of its convolutions. ``middles``: the
+    channels in the middle of the blocks of each stage.
+    """
+    total = sum(9 * i * o + 2 * o for i, o in zip([3, *stem[:-1]], stem, strict=True))
+    before = stem[-1]
+    for wide, number, middle in zip(widths, blocks, middles, strict=True):
+        total += before * wide + 2 * wide  # the shortcut of the first block
+        for _ in range(number):
+            total += before * middle + 9 * middle**2 + middle * wide + 4 * middle + 2 * wide
+            before = wide
+    return total + 1000 * before + 1000
+
+
+def test_the_elastic_resnet_at_its_ends_and_in_between():
+    """The widths in the counts by hand are the products, rounded to multiples of 8 by hand. In
+    between lies the ResNet-50D of timm.
+    """
+    space = ResNet()
+    largest = counted(space, width=1.0, stem=1, depth=4, depth2=6, expansion=0.35)
+    assert largest.params == by_hand(
+        [32, 32, 64], [256, 512, 1024, 2048], [4, 4, 6, 4], [88, 176, 360, 720]
+    )
+    smallest = counted(space, width=0.65, stem=0, depth=2, depth2=4, expansion=0.2)
+    assert smallest.params == by_hand(
+        [24, 40], [168, 336, 664, 1328], [2, 2, 4, 2], [32, 64, 136, 264]
+    )
+    known = counted(space, width=1.0, stem=1, depth=[3, 4, 3], depth2=6, expansion=0.25)
+    with torch.device("meta"):
+        assert known == count(timm.create_model("resnet50d"), IMAGENET)
+
+
 @pytest.mark.parametrize("name", ELASTIC)
 def test_tables_of_costs_are_exact(name):
     """Sums of terms, each over a few decisions, are what torch's own counter finds."""
@@ -101,6 +135,8 @@ def test_tables_of_costs_are_exact(name):
         (MobileNet, {"strides": [1, 1]}, "a stride for all of these"),
         (ShuffleNet, {"blocks": [4]}, "as many stages"),
         (ShuffleNet, {"widths": [16, 63, 160, 320, 640, 1024]}, "must be even"),
+        (ResNet, {"strides": [1, 1]}, "as many stages"),
+        (ResNet, {"depths": [-1]}, "must be at least 0"),
         (ViT, {"scale": "bas"}, "did you mean 'base'"),
         (ViT, {"head_width": 0}, "must be at least 1"),
         (ShuffleNet, {"widths": [0, 2, 4, 6, 8, 10]}, "must be at least 2"),
