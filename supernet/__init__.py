@@ -44,6 +44,7 @@ if TYPE_CHECKING:  # the same names as in MODULES below, for type checkers and e
         Npz,
         Splits,
         TensorImages,
+        Text,
         Torchvision,
         split,
     )
@@ -99,6 +100,7 @@ if TYPE_CHECKING:  # the same names as in MODULES below, for type checkers and e
     from supernet.spaces.darts import Darts
     from supernet.spaces.declared import Choose, Depth, OneOf, declared, elastic
     from supernet.spaces.declared.space import Declared
+    from supernet.spaces.gpt import GPT
     from supernet.spaces.mobilenet import MobileNet
     from supernet.spaces.nats_size import NATSSize
     from supernet.spaces.nb201 import NB201
@@ -107,7 +109,7 @@ if TYPE_CHECKING:  # the same names as in MODULES below, for type checkers and e
     from supernet.spaces.shufflenet import ShuffleNet
     from supernet.spaces.space import Space
     from supernet.spaces.vit import ViT
-    from supernet.task import Segmentation, Task
+    from supernet.task import NextToken, Segmentation, Task
     from supernet.train.loop import run_stage
     from supernet.train.retrain import RetrainStage
     from supernet.train.search import SearchStage
@@ -116,6 +118,7 @@ if TYPE_CHECKING:  # the same names as in MODULES below, for type checkers and e
 
 __all__ = [
     "GDAS",
+    "GPT",
     "NB201",
     "NSGA2",
     "OLES",
@@ -161,6 +164,7 @@ __all__ = [
     "Modifier",
     "NATSSize",
     "NBMacro",
+    "NextToken",
     "Npz",
     "OneOf",
     "OptionDropout",
@@ -192,6 +196,7 @@ __all__ = [
     "SuccessiveHalving",
     "Task",
     "TensorImages",
+    "Text",
     "Torchvision",
     "Uniform",
     "UserError",
@@ -222,6 +227,7 @@ MODULES = {  # where each public name is defined
     "Npz": "supernet.data",
     "Splits": "supernet.data",
     "TensorImages": "supernet.data",
+    "Text": "supernet.data",
     "Torchvision": "supernet.data",
     "split": "supernet.data",
     "choose_device": "supernet.device",
@@ -293,6 +299,8 @@ MODULES = {  # where each public name is defined
     "ShuffleNet": "supernet.spaces.shufflenet",
     "ViT": "supernet.spaces.vit",
     "ResNet": "supernet.spaces.resnet",
+    "GPT": "supernet.spaces.gpt",
+    "NextToken": "supernet.task",
     "Segmentation": "supernet.task",
     "Task": "supernet.task",
     "Geometry": "supernet.spaces.cells",

@@ -48,6 +48,7 @@ from supernet.searchers.tpe import TPE
 from supernet.spaces.cells import Geometry
 from supernet.spaces.darts import Darts
 from supernet.spaces.declared.space import Module
+from supernet.spaces.gpt import GPT
 from supernet.spaces.mobilenet import MobileNet
 from supernet.spaces.nats_size import NATSSize
 from supernet.spaces.nb201 import NB201
@@ -76,6 +77,7 @@ DECLARED_SPACES = {
     "resnet": lambda: ResNet(
         [0, 1], [0.5, 1.0], [0.5, 1.0], 32, [16, 16], [1, 1], [1, 1, 2], pool=False
     ),
+    "gpt": lambda: GPT([8, 12], [1, 2], [1.0, 1.5], [1, 2], head_width=4),
     "Net": lambda: Module(f"{Path(__file__).parent / 'spaces' / 'net.py'}:Net"),
 }
 SPACES = CELL_SPACES | DECLARED_SPACES

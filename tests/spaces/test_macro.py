@@ -15,10 +15,10 @@ from supernet.spaces.mobilenet import MobileNet
 from supernet.spaces.resnet import ResNet
 from supernet.spaces.shufflenet import ShuffleNet
 from supernet.spaces.vit import ViT
-from tests.tasks import task_of
+from tests.tasks import task_for, task_of
 from tests.variants import ALL_SPACES
 
-ELASTIC = ("mobilenet", "shufflenet", "resnet", "vit")
+ELASTIC = ("mobilenet", "shufflenet", "resnet", "vit", "gpt")
 IMAGENET = task_of(1000, 3, (224, 224))
 
 
@@ -119,7 +119,8 @@ def test_the_elastic_resnet_at_its_ends_and_in_between():
 @pytest.mark.parametrize("name", ELASTIC)
 def test_tables_of_costs_are_exact(name):
     """Sums of terms, each over a few decisions, are what torch's own counter finds."""
-    space, task, rng = ALL_SPACES[name](), task_of(10, 3), np.random.default_rng(0)
+    space, rng = ALL_SPACES[name](), np.random.default_rng(0)
+    task = task_for(space)
     tables = tables_of(space, task)
     for _ in range(20):
         architecture = space.random(rng)
