@@ -144,7 +144,7 @@ class Network(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.patches(x).flatten(2).transpose(1, 2)
         numbers = torch.arange(1 + x.shape[1], device=x.device)
-        token = self.token(numbers[:1]).expand(len(x), -1, -1)
+        token = self.token(numbers[:1]).expand(x.shape[0], -1, -1)
         x = torch.cat((token, x), 1) + self.positions(numbers)
         return self.head(self.norm(self.blocks(x))[:, 1:].mean(1))
 
