@@ -114,7 +114,7 @@ class NBMacro(Declared):
 
     def encode(self, architecture: Architecture) -> str:
         """One digit for each block, as in ``02012100``: 0 identity, 1 MB3 K3, 2 MB6 K5."""
-        return "".join(str(BLOCKS.index(option)) for option in architecture["block"])
+        return "".join(str(BLOCKS.index(option)) for option in architecture[self.groups[0].name])
 
     def decode(self, text: str) -> Architecture:
         digits = text.strip()
@@ -123,6 +123,5 @@ class NBMacro(Declared):
                 f"not an architecture of the space {self.name}: {text[:120]!r}; expected a digit "
                 f"0, 1 or 2 for each of {sum(self.blocks)} blocks"
             )
-        return self.validate(
-            Architecture.of(self.name, block=[BLOCKS[int(digit)] for digit in digits])
-        )
+        chosen = {self.groups[0].name: [BLOCKS[int(digit)] for digit in digits]}
+        return self.validate(Architecture.of(self.name, **chosen))

@@ -97,6 +97,14 @@ def with_fast_gradients(network: nn.Module) -> nn.Module:
     return network
 
 
+def without_fast_gradients(network: nn.Module) -> nn.Module:
+    """The inverse of :func:`with_fast_gradients`: the network has torch's own layers again."""
+    for module in network.modules():
+        if type(module) is Depthwise:
+            setattr(module, "__class__", nn.Conv2d)  # noqa: B010
+    return network
+
+
 def is_depthwise(convolution: nn.Conv2d) -> bool:
     """Whether it is a depthwise convolution of the kind that the kernels know: square, of a size in
     ``SIZES``, without bias, padded with zeros so that stride 1 keeps height and width.

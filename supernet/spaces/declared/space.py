@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from supernet.errors import UserError
 from supernet.files import PATH
 from supernet.mixture import Architecture, ChoiceGroup, Mixture
+from supernet.ops.fast.convolution import without_fast_gradients
 from supernet.spaces.capabilities import Slot, Termed
 from supernet.spaces.declared.blocks import OneOf
 from supernet.spaces.declared.choices import Binding, Choose, bound
@@ -193,7 +194,8 @@ class Declared(Termed):
     def inherit(self, supernet: nn.Module, architecture: Architecture) -> nn.Module:
         """Each layer takes the part of the weights that it uses in the supernet."""
         whole: Any = supernet
-        module = copy.deepcopy(whole.module).cpu().to(memory_format=torch.contiguous_format)
+        module = without_fast_gradients(copy.deepcopy(whole.module))
+        module = module.cpu().to(memory_format=torch.contiguous_format)
         return self.plain(module, architecture, whole.task, fresh=False).train()
 
     def taken_over(
