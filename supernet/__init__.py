@@ -44,6 +44,7 @@ if TYPE_CHECKING:  # the same names as in MODULES below, for type checkers and e
         Npz,
         Splits,
         TensorImages,
+        Text,
         Torchvision,
         split,
     )
@@ -99,11 +100,16 @@ if TYPE_CHECKING:  # the same names as in MODULES below, for type checkers and e
     from supernet.spaces.darts import Darts
     from supernet.spaces.declared import Choose, Depth, OneOf, declared, elastic
     from supernet.spaces.declared.space import Declared
+    from supernet.spaces.gpt import GPT
+    from supernet.spaces.mobilenet import MobileNet
     from supernet.spaces.nats_size import NATSSize
     from supernet.spaces.nb201 import NB201
     from supernet.spaces.nb_macro import NBMacro
+    from supernet.spaces.resnet import ResNet
+    from supernet.spaces.shufflenet import ShuffleNet
     from supernet.spaces.space import Space
-    from supernet.task import Segmentation, Task
+    from supernet.spaces.vit import ViT
+    from supernet.task import NextToken, Segmentation, Task
     from supernet.train.loop import run_stage
     from supernet.train.retrain import RetrainStage
     from supernet.train.search import SearchStage
@@ -112,6 +118,7 @@ if TYPE_CHECKING:  # the same names as in MODULES below, for type checkers and e
 
 __all__ = [
     "GDAS",
+    "GPT",
     "NB201",
     "NSGA2",
     "OLES",
@@ -153,9 +160,11 @@ __all__ = [
     "Logits",
     "MeasureSettings",
     "Mixture",
+    "MobileNet",
     "Modifier",
     "NATSSize",
     "NBMacro",
+    "NextToken",
     "Npz",
     "OneOf",
     "OptionDropout",
@@ -167,6 +176,7 @@ __all__ = [
     "Random",
     "ReinforceLearner",
     "ReinforceSearcher",
+    "ResNet",
     "RetrainSettings",
     "RetrainStage",
     "Sampled",
@@ -177,6 +187,7 @@ __all__ = [
     "SearchStage",
     "Searcher",
     "Segmentation",
+    "ShuffleNet",
     "SkipDropout",
     "Softmax",
     "Space",
@@ -185,9 +196,11 @@ __all__ = [
     "SuccessiveHalving",
     "Task",
     "TensorImages",
+    "Text",
     "Torchvision",
     "Uniform",
     "UserError",
+    "ViT",
     "Watch",
     "WeightPerturbation",
     "choose_device",
@@ -214,6 +227,7 @@ MODULES = {  # where each public name is defined
     "Npz": "supernet.data",
     "Splits": "supernet.data",
     "TensorImages": "supernet.data",
+    "Text": "supernet.data",
     "Torchvision": "supernet.data",
     "split": "supernet.data",
     "choose_device": "supernet.device",
@@ -278,9 +292,15 @@ MODULES = {  # where each public name is defined
     "declared": "supernet.spaces.declared",
     "elastic": "supernet.spaces.declared",
     "Declared": "supernet.spaces.declared.space",
+    "MobileNet": "supernet.spaces.mobilenet",
     "NB201": "supernet.spaces.nb201",
     "NATSSize": "supernet.spaces.nats_size",
     "NBMacro": "supernet.spaces.nb_macro",
+    "ShuffleNet": "supernet.spaces.shufflenet",
+    "ViT": "supernet.spaces.vit",
+    "ResNet": "supernet.spaces.resnet",
+    "GPT": "supernet.spaces.gpt",
+    "NextToken": "supernet.task",
     "Segmentation": "supernet.task",
     "Task": "supernet.task",
     "Geometry": "supernet.spaces.cells",

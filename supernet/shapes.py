@@ -462,9 +462,11 @@ class Bundle(TypedDict):
 
 @with_config(OPEN)
 class ExportedArchitecture(TypedDict):
-    """What ``export/architecture.json`` says of the images that the network expects."""
+    """What ``export/architecture.json`` says of the inputs that the network expects: images
+    (channels, height, width) or a text (length).
+    """
 
-    input_shape: Annotated[list[Count], Field(min_length=3, max_length=3)]
+    input_shape: Annotated[list[Count], Field(min_length=1, max_length=3)]
     classes: Count
     mean: list[Real]
     std: list[Real]

@@ -123,6 +123,32 @@ class Classification(Task):
         return outputs.argmax(dim=1) == targets
 
 
+@dataclass(frozen=True)
+class NextToken(Classification):
+    """Predicts, at each place of a text, which token follows.
+
+    The ``input_shape`` is (context,), the number of tokens that are read at once. Inputs are tokens
+    [B, context]; outputs [B, tokens, context] are logits of the tokens that follow, in the order
+    that torch's cross-entropy has; targets are these tokens [B, context]. The loss is the
+    cross-entropy, and the metric is the share of tokens that are predicted.
+    """
+
+    dtype: torch.dtype = torch.int64
+
+    @property
+    def output_shape(self) -> tuple[int, ...] | None:
+        return (self.outputs, *self.input_shape)
+
+    def example(
+        self,
+        batch: int,
+        device: torch.device | str = "cpu",
+        noise: torch.Generator | None = None,
+    ) -> Tensor:
+        shape = batch, *self.input_shape
+        return torch.randint(self.outputs, shape, generator=noise, device=device, dtype=self.dtype)
+
+
 @dataclass
 class Segmentation(Task):
     """Predicts the class of each pixel: outputs [B, classes, H, W], targets [B, H, W]. The loss is

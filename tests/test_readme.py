@@ -27,7 +27,11 @@ HISTORY = ROOT / "supernet" / "CHANGELOG.md"  # names what there was
 INSIDE = (".github", "conf", "supernet", "tests", "tools")
 PAGES = [README, *(page for top in INSIDE for page in sorted((ROOT / top).rglob("*.md")))]
 TODAY = [page for page in PAGES if page != HISTORY]
-NEEDED = {"data=npz": "data.source.path=x", "data=folder": "data.source.root=x"}
+NEEDED = {
+    "data=text": "data.source.path=x",
+    "data=npz": "data.source.path=x",
+    "data=folder": "data.source.root=x",
+}
 NEEDED |= {"space=module": "space.model=x.py:X"}
 
 

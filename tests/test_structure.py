@@ -277,7 +277,12 @@ OPTIONS = sorted(path for path in (ROOT / "conf").glob("*/*.yaml"))
 def test_every_option_composes_and_every_part_builds(path):
     group, needed = (
         path.parent.name,
-        {"npz": ["data.source.path=x"], "folder": ["data.source.root=x"], "module": MODULE},
+        {
+            "npz": ["data.source.path=x"],
+            "folder": ["data.source.root=x"],
+            "text": ["data.source.path=x"],
+            "module": MODULE,
+        },
     )
     chosen = [f"{group}={path.stem}", *needed.get(path.stem, [])]
     if group == "experiment":  # its own command says what it needs

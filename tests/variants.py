@@ -48,9 +48,14 @@ from supernet.searchers.tpe import TPE
 from supernet.spaces.cells import Geometry
 from supernet.spaces.darts import Darts
 from supernet.spaces.declared.space import Module
+from supernet.spaces.gpt import GPT
+from supernet.spaces.mobilenet import MobileNet
 from supernet.spaces.nats_size import NATSSize
 from supernet.spaces.nb201 import NB201
 from supernet.spaces.nb_macro import NBMacro
+from supernet.spaces.resnet import ResNet
+from supernet.spaces.shufflenet import ShuffleNet
+from supernet.spaces.vit import ViT
 from tests.spaces.elastic import Elastic
 
 CELL_SPACES = {
@@ -62,6 +67,17 @@ CELL_SPACES = {
 DECLARED_SPACES = {
     "nats_size": lambda: NATSSize([4, 8]),
     "nb_macro": lambda: NBMacro(stem=4, head=8, blocks=[1, 2]),
+    # without the matrices between kernels, which a path multiplies and a standalone does not have
+    "mobilenet": lambda: MobileNet(
+        *([3, 5], [1, 2], [1, 2], [1.0, 2.0], [8, 8, 8, 8, 8, 8, 16], [1, 1, 2, 1, 1]),
+        transform=False,
+    ),
+    "shufflenet": lambda: ShuffleNet([1, 1], [4, 8, 12, 16], [1, 2, 1]),
+    "vit": lambda: ViT("tiny", [8, 12], [1, 2], [1.0, 1.5], [1, 2], head_width=4, patch=4),
+    "resnet": lambda: ResNet(
+        [0, 1], [0.5, 1.0], [0.5, 1.0], 32, [16, 16], [1, 1], [1, 1, 2], pool=False
+    ),
+    "gpt": lambda: GPT([8, 12], [1, 2], [1.0, 1.5], [1, 2], head_width=4),
     "Net": lambda: Module(f"{Path(__file__).parent / 'spaces' / 'net.py'}:Net"),
 }
 SPACES = CELL_SPACES | DECLARED_SPACES

@@ -8,6 +8,7 @@ from supernet.data.batches import Batches, calibration_indices, evaluation_batch
 from supernet.data.dataset import FileImages, ImageData, Images, TensorImages
 from supernet.data.sources import Digits, Folder, Npz, Source, Torchvision
 from supernet.data.splits import Splits, split
+from supernet.data.text import Text, Tokens
 
 __all__ = [
     "Augment",
@@ -21,6 +22,8 @@ __all__ = [
     "Source",
     "Splits",
     "TensorImages",
+    "Text",
+    "Tokens",
     "Torchvision",
     "calibration_indices",
     "evaluation_batches",

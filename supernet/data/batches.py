@@ -106,13 +106,18 @@ class Batches(Iterator[tuple[Tensor, Tensor]]):
 
 
 class Normalise:
-    """Turns uint8 pixels into float32, with mean 0 and standard deviation 1 in each channel."""
+    """Turns uint8 pixels into float32, with mean 0 and standard deviation 1 in each channel.
+
+    Without a mean (a tensor of no numbers) the inputs are tokens, which stay as they are.
+    """
 
     def __init__(self, mean: Tensor, std: Tensor, device: torch.device | str):
         self.mean = (255 * mean).view(-1, 1, 1).to(device)
         self.scale = 1 / (255 * std).view(-1, 1, 1).to(device)
 
     def __call__(self, pixels: Tensor) -> Tensor:
+        if not len(self.mean):
+            return pixels
         return pixels.float().sub_(self.mean).mul_(self.scale)
 
 

@@ -272,7 +272,7 @@ class ImageData:
         name: the name of the data set in messages and reports.
         classes: the number of classes; labels are 0 to ``classes`` - 1.
         mean, std: mean and standard deviation of each channel of the training images, float32 [C],
-            of pixels in 0 to 1.
+            of pixels in 0 to 1. Without any numbers the inputs are tokens, not images.
         source_size: height and width before the images were averaged down; ``None`` if they were
             not.
         class_names: what each class is called. Without names of their own, their numbers.
@@ -364,6 +364,8 @@ class ImageData:
     @property
     def remarks(self) -> list[str]:
         """What a person should know: what was found, and one warning if images are constant."""
+        if not len(self.mean):  # a text: it may repeat itself
+            return list(self.found)
         constant = [
             words
             for part, images in (("training", self.train), ("test", self.test))

@@ -90,8 +90,9 @@ def export_network(
         )
 
     text = space.encode(architecture)
-    mean = list(metadata.get("mean", [0.0] * task.input_shape[0]))
-    std = list(metadata.get("std", [1.0] * task.input_shape[0]))
+    channels = task.input_shape[0] if len(task.input_shape) == 3 else 0  # a text has none
+    mean = list(metadata.get("mean", [0.0] * channels))
+    std = list(metadata.get("std", [1.0] * channels))
     source, without = source_of(
         network,
         architecture=text,

@@ -290,6 +290,10 @@ def network_source(
     )
 
 
+IMAGES = "Images are pixels from 0 to 1, less MEAN, divided by STD, both one number a channel."
+TOKENS = "Tokens are numbers; architecture.json lists what each one stands for (class_names)."
+
+
 def laid_out(
     definitions: Definitions,
     data: str,
@@ -315,6 +319,9 @@ def laid_out(
     )
     shape = ", ".join(str(size) for size in task.input_shape)
     outputs = ", ".join(str(size) for size in task.output_shape or ("...",))
+    inputs, axes, words = "images", "channels, height, width", IMAGES
+    if len(task.input_shape) == 1:
+        inputs, axes, words = "tokens", "length", TOKENS
     title = f"A network that was found and trained by {PROJECT} {version}."
     header = f'''"""{title} This file needs PyTorch alone.
 
@@ -324,11 +331,11 @@ def laid_out(
 
     model = network()
     model.load_state_dict(load_file("model.safetensors"))
-    logits = model.eval()(images)  # [B, {shape}] -> [B, {outputs}]
+    logits = model.eval()({inputs})  # [B, {shape}] -> [B, {outputs}]
 
-Images are pixels from 0 to 1, less MEAN, divided by STD, both one number a channel.
+{words}
 """'''
-    facts = f"""INPUT_SHAPE = ({shape})  # channels, height, width
+    facts = f"""INPUT_SHAPE = {tuple(task.input_shape)}  # {axes}
 MEAN = {mean}
 STD = {std}"""
     build = f'''def network() -> {kind}:

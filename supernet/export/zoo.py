@@ -33,6 +33,8 @@ def register_timm(folder: str | os.PathLike[str], name: str, *, trust: bool = Fa
     folder = Path(folder).resolve()
     load_bundle(folder, trust=trust)
     about = read(folder / "architecture.json", ExportedArchitecture)
+    if len(about["input_shape"]) != 3:
+        raise UserError(f"{folder}: the network reads no images, so it is no model for timm")
     settings = {
         "file": str(folder / "model.safetensors"),
         "input_size": tuple(about["input_shape"]),

@@ -17,10 +17,10 @@ def fidelity(setup: Setup, stage: str) -> dict[str, Any]:
     epochs = getattr(setup.config, stage).epochs
     settings: list[Any] = [("epochs", f"{stage}.epochs", epochs, full.epochs)]
     settings += setup.space.sizes(form)
-    settings += [
-        ("training images", "data.train_limit", len(setup.images), len(data.train)),
-        ("image size", "data.image_size", list(data.size), list(data.source_size or data.size)),
-    ]
+    settings += [("training images", "data.train_limit", len(setup.images), len(data.train))]
+    if len(data.mean):  # a text has no mean, and no images
+        size = list(data.size), list(data.source_size or data.size)
+        settings += [("image size", "data.image_size", *size)]
     return {
         name: {"setting": setting, "value": value, "full": whole}
         for name, setting, value, whole in settings

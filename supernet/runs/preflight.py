@@ -146,6 +146,8 @@ def rehearse(setup: Setup) -> None:
         network = fresh_network(setup, architecture, streams, form)
         stage = retrain_stage(setup, "rehearsal", network, setup.images, streams)
         with torch.no_grad():
-            stage.network.eval()(torch.zeros(1, *setup.task.input_shape, device=setup.device))
+            stage.network.eval()(
+                setup.task.example(1, noise=torch.Generator().manual_seed(0)).to(setup.device)
+            )
     if setup.given is None and setup.config.shortlist.size > 1:
         shortlist_splits(setup)

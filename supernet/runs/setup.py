@@ -176,9 +176,20 @@ class Setup:
                 self.search_augment.check(data.size, "data.search_augment")
             if self.own_task is not None:
                 data = dataclasses.replace(data, own_task=self.own_task.of(data.task))
-            if getattr(data.train, "targets", None) is not None:
+            if not len(data.mean):
+                self.require_text()
+            elif getattr(data.train, "targets", None) is not None:
                 self.require_still_images()
             return data.to(self.device)
+
+    def require_text(self) -> None:
+        """Raises a UserError if an augmentation of images is chosen for a text."""
+        for name in ("augment", "search_augment"):
+            used = [key for key, value in vars(getattr(self, name)).items() if value]
+            if used:
+                raise UserError(
+                    f"data.{name}.{used[0]}: changes images, but the data are a text; leave it out"
+                )
 
     def require_still_images(self) -> None:
         """Raises a UserError if an augmentation would move images away from their targets."""

@@ -11,7 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensorDeviceMismatchError, FakeTen
 
 from supernet.mixture import softmax_mixture
 from supernet.spaces.space import set_recompute
-from tests.tasks import task_of
+from tests.tasks import task_for
 from tests.variants import ALL_SPACES
 
 ELSEWHERE = torch.device("meta")
@@ -37,9 +37,14 @@ def elsewhere(make):
     return network
 
 
-def trained(network, *mixture):
+def zeros(space):
+    task = task_for(space, 3)
+    return torch.zeros(4, *task.input_shape, dtype=task.dtype, device=ELSEWHERE)
+
+
+def trained(space, network, *mixture):
     """The forward and the backward pass."""
-    outputs = network(torch.zeros(4, 3, 8, 8, device=ELSEWHERE), *mixture)
+    outputs = network(zeros(space), *mixture)
     outputs.sum().backward()
     gradients = [weight.grad for weight in network.parameters() if weight.grad is not None]
     assert gradients and {one.device for one in [outputs, *gradients]} == {ELSEWHERE}
@@ -55,23 +60,23 @@ def dense(space):
 
 
 def test_a_supernet_on_a_mixture_and_on_a_path(space, fake):
-    network = elsewhere(lambda: space.supernet(task_of(3)))
+    network = elsewhere(lambda: space.supernet(task_for(space, 3)))
     set_recompute(network, True)  # which computes the same as without it, twice
-    trained(network, dense(space))
-    trained(network, space.path(space.random(np.random.default_rng(0))))
+    trained(space, network, dense(space))
+    trained(space, network, space.path(space.random(np.random.default_rng(0))))
     with torch.no_grad():
-        outputs = network.eval()(torch.zeros(4, 3, 8, 8, device=ELSEWHERE), dense(space))
+        outputs = network.eval()(zeros(space), dense(space))
     assert outputs.device == ELSEWHERE
 
 
 @pytest.mark.parametrize("form", ["search", "evaluation"])
 def test_a_plain_network(space, fake, form):
     one = space.random(np.random.default_rng(1))
-    trained(elsewhere(lambda: space.standalone(one, task_of(3), form)))
+    trained(space, elsewhere(lambda: space.standalone(one, task_for(space, 3), form)))
 
 
 def test_a_tensor_on_the_wrong_device_is_found(space, fake):
-    network = elsewhere(lambda: space.supernet(task_of(3)))
-    network.register_forward_pre_hook(lambda _, given: (given[0] + torch.zeros(8), *given[1:]))
+    network = elsewhere(lambda: space.supernet(task_for(space, 3)))
+    network.register_forward_pre_hook(lambda _, given: (given[0] + torch.zeros(1), *given[1:]))
     with pytest.raises(FakeTensorDeviceMismatchError, match="meta and cpu"):
-        trained(network, dense(space))
+        trained(space, network, dense(space))

@@ -3,6 +3,7 @@ derivation gives back an architecture.
 """
 
 import copy
+import dataclasses
 import math
 import pickle
 
@@ -16,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from supernet.errors import UserError
 from supernet.mixture import Architecture, Choice, softmax_mixture
-from tests.tasks import task_of
+from tests.tasks import task_for, task_of
 from tests.variants import ALL_SPACES, CELL_SPACES, SPACES
 
 TASK = task_of(10, 3)
@@ -60,8 +61,9 @@ def assert_same(actual: torch.Tensor, expected: torch.Tensor) -> None:
 
 def test_path_one_hot_mixture_and_standalone_agree(space, noise):
     """Invariant 1."""
-    supernet = worn(space.supernet(TASK), noise)
-    images = torch.randn(3, 3, 8, 8, generator=noise)
+    task = task_for(space)
+    supernet = worn(space.supernet(task), noise)
+    images = task.example(3, noise=noise)
     rng = np.random.default_rng(1)
     with torch.no_grad():
         for _ in range(10):
@@ -77,7 +79,8 @@ def test_path_one_hot_mixture_and_standalone_agree(space, noise):
 
 def test_a_path_computes_no_more_than_the_chosen_operations(space, noise):
     """No candidate is computed and multiplied by zero: a path costs what its network costs."""
-    supernet, inputs = space.supernet(TASK), torch.randn(2, 3, 8, 8, generator=noise)
+    task = task_for(space)
+    supernet, inputs = space.supernet(task), task.example(2, noise=noise)
     rng = np.random.default_rng(2)
     for _ in range(3):
         architecture = space.random(rng)
@@ -92,15 +95,18 @@ def test_a_path_computes_no_more_than_the_chosen_operations(space, noise):
 
 def test_gradients_of_logits_are_slopes_of_the_loss(space, noise):
     """Central differences along a random direction, in float64."""
-    supernet = space.supernet(TASK).double().train()
-    inputs = torch.randn(4, 3, 8, 8, generator=noise, dtype=torch.float64)
+    task = task_for(space)
+    supernet = space.supernet(task).double().train()
+    if task.dtype.is_floating_point:
+        task = dataclasses.replace(task, dtype=torch.float64)
+    inputs = task.example(4, noise=noise)
     logits = {
         g.name: torch.randn(g.shape, generator=noise, dtype=torch.float64) for g in space.groups
     }
     direction = {
         n: torch.randn(t.shape, generator=noise, dtype=torch.float64) for n, t in logits.items()
     }
-    projection = torch.randn(4, 10, generator=noise, dtype=torch.float64)
+    projection = torch.randn(4, *task.output_shape, generator=noise, dtype=torch.float64)
 
     def loss(step):
         moved = {n: (t + step * direction[n]).requires_grad_() for n, t in logits.items()}
@@ -119,10 +125,11 @@ def test_gradients_of_logits_are_slopes_of_the_loss(space, noise):
 
 def test_a_path_leaves_the_batchnorm_statistics_that_its_network_gets(space, noise):
     """One training step on the path, compared with the standalone network with the same weights."""
-    supernet = worn(space.supernet(TASK), noise)
+    task = task_for(space)
+    supernet = worn(space.supernet(task), noise)
     architecture = space.random(np.random.default_rng(3))
     standalone = space.inherit(supernet, architecture)
-    inputs = torch.randn(4, 3, 8, 8, generator=noise)
+    inputs = task.example(4, noise=noise)
     standalone.train()(inputs)
     supernet.train()(inputs, space.path(architecture))
     found = space.inherit(supernet, architecture).state_dict()
@@ -138,11 +145,12 @@ def test_the_canonical_architecture_is_one_of_the_space_and_its_own(space):
 
 
 def test_a_dense_mixture_sends_gradients_to_all_weights_and_logits(space, noise):
-    supernet = space.supernet(TASK)
+    task = task_for(space)
+    supernet = space.supernet(task)
     logits = {g.name: torch.zeros(g.shape, requires_grad=True) for g in space.groups}
     # A cell must not be invariant to the loss: the supernet ends in a linear layer behind
     # BatchNorms.
-    output = supernet(torch.randn(4, 3, 8, 8, generator=noise), softmax_mixture(logits))
+    output = supernet(task.example(4, noise=noise), softmax_mixture(logits))
     (output * torch.randn(output.shape, generator=noise)).sum().backward()
     assert all(parameter.grad is not None for parameter in supernet.parameters())
     assert all((table.grad.abs().sum(dim=1) > 0).all() for table in logits.values())
@@ -154,9 +162,10 @@ def test_a_dense_mixture_sends_gradients_to_all_weights_and_logits(space, noise)
     ids=["copy", "pickle"],
 )
 def test_a_supernet_that_has_run_can_be_copied(space, copied, noise):
-    supernet = space.supernet(task_of(3, 2))
+    task = task_for(space, 3, 2)
+    supernet = space.supernet(task)
     mixture = softmax_mixture({group.name: torch.zeros(group.shape) for group in space.groups})
-    images = torch.randn(4, 2, 8, 8, generator=noise)
+    images = task.example(4, noise=noise)
     supernet(images, mixture)
     other = copied(supernet)
     expected = supernet(images, mixture)

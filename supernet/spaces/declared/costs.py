@@ -12,9 +12,9 @@ from torch.utils.hooks import RemovableHandle
 
 from supernet.mixture import Architecture
 from supernet.spaces.declared.blocks import Depth, OneOf
-from supernet.spaces.declared.choices import Binding, binding, decisions_of
+from supernet.spaces.declared.choices import Binding, binding
 from supernet.spaces.declared.layer import Elastic
-from supernet.spaces.declared.plain import active_in, told
+from supernet.spaces.declared.plain import active_in, read_by, told
 from supernet.task import Task
 
 if TYPE_CHECKING:
@@ -138,16 +138,17 @@ def parameter_of(module: nn.Module, name: str) -> nn.Parameter | None:
 def dependence(space: "Declared", task: Task) -> dict[str, Names]:
     """The decisions that the cost of each module depends on, by its name.
 
-    A module's own sizes, and the OneOf and Depth in which it stands, are known from the module. The
-    rest is what reaches it with its input: how many channels it reads, and how large the images
-    are. This is measured: on a walk from one random architecture to another, one decision changes
-    at a time, and each module that runs before and after, and whose cost changes, depends on it.
-    Modules that cannot run on inputs of ``task`` are not measured.
+    A module's own sizes, the choices that are its attributes, and the OneOf and Depth in which it
+    stands, are known from the module. The rest is what reaches it with its input: how many channels
+    it reads, and how large the images are. This is measured: on a walk from one random architecture
+    to another, one decision changes at a time, and each module that runs before and after, and
+    whose cost changes, depends on it. Modules that cannot run on inputs of ``task`` are not
+    measured.
     """
     found = {}
     for name, module, gates in placed(space.pattern):
-        sizes = module.sizes.values() if isinstance(module, Elastic) else ()
-        found[name] = gates | {decision.name for decision in decisions_of(*sizes)}
+        own = () if isinstance(module, OneOf | Depth) else read_by(module)
+        found[name] = gates | {decision.name for decision in own}
     try:
         for name, decision in measured(space, task):
             found[name] |= {decision}
