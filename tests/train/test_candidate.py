@@ -142,7 +142,7 @@ def make(make_run, data, monkeypatch):
     )
     monkeypatch.setattr(Random, "tell", lambda self, judged: setattr(self, "told", True))
 
-    def inherited(setup, supernet, architecture, share):
+    def inherited(setup, supernet, architecture, share, workers):
         return Judgement(0.9 - 0.1 * CELLS.index(space.encode(architecture)), 1.0, 12)
 
     monkeypatch.setattr("supernet.runs.judge.judge", inherited)
