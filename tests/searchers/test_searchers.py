@@ -31,12 +31,12 @@ from supernet.spaces.cells import Geometry
 from supernet.spaces.nb201 import NB201
 from supernet.spaces.space import Gene
 from tests.commands import ROOT
-from tests.tasks import task_of
+from tests.tasks import task_for, task_of
 from tests.variants import ALL_SPACES, SPACES
 
 SPACE = NB201(Geometry(4, 1), Geometry(4, 1))
 # built once
-TABLES = {name: Budget(make(), task_of(10, 3)).tables for name, make in SPACES.items()}
+TABLES = {name: Budget(make(), task_for(make())).tables for name, make in SPACES.items()}
 
 
 def budget_of(space, **limits):
