@@ -11,6 +11,7 @@ from torch.utils.flop_counter import flop_registry
 from torch.utils.hooks import RemovableHandle
 
 from supernet.mixture import Architecture
+from supernet.spaces.declared.adapted import Adapted
 from supernet.spaces.declared.blocks import Depth, OneOf
 from supernet.spaces.declared.choices import Binding, binding, decisions_of
 from supernet.spaces.declared.layer import Elastic
@@ -117,6 +118,8 @@ def parameters(network: nn.Module, now: Binding) -> dict[str, int]:
         if isinstance(module, Elastic):
             parts = module.parts(now.read.get(module, told(module)))
             own = {key: part for key, part in parts.items() if isinstance(part, Tensor)}
+        elif isinstance(module, Adapted):
+            own = module.own_parts()  # type: ignore[assignment]
         for key, part in own.items():
             parameter = None if part is None else parameter_of(module, key)
             if parameter is not None and id(parameter) not in counted:
@@ -146,7 +149,8 @@ def dependence(space: "Declared", task: Task) -> dict[str, Names]:
     """
     found = {}
     for name, module, gates in placed(space.pattern):
-        sizes = module.sizes.values() if isinstance(module, Elastic) else ()
+        sizes: Any = module.sizes.values() if isinstance(module, Elastic) else ()
+        sizes = module.rules.sizes if isinstance(module, Adapted) else sizes
         found[name] = gates | {decision.name for decision in decisions_of(*sizes)}
     try:
         for name, decision in measured(space, task):
@@ -160,6 +164,8 @@ def placed(
     module: nn.Module, name: str = "", gates: Names = frozenset()
 ) -> Iterator[tuple[str, nn.Module, Names]]:
     """Every module with its name, and the decisions on which it depends whether it runs."""
+    if isinstance(module, Adapted) and module.rules.gate is not None:
+        gates |= {module.rules.gate[0].name}
     yield name, module, gates
     if isinstance(module, OneOf):
         gates |= {decision.name for decision in module.choice.decisions}

@@ -59,6 +59,8 @@ class Declared(Termed):
     # name of a size -> the setting that changes it, its value in a space, its value in the paper
     paper: ClassVar[dict[str, tuple[str, Callable[[Any], float], float]]] = {}
 
+    any_task: Task = ANY_TASK  # the task with which the decisions are looked up
+
     _shell: tuple[Any, nn.Module] | None = None  # the last one, and its task
 
     @abstractmethod
@@ -78,7 +80,7 @@ class Declared(Termed):
     @cached_property
     def pattern(self) -> nn.Module:
         """A module without values, in which the decisions are looked up."""
-        return self.shell(ANY_TASK)
+        return self.shell(self.any_task)
 
     @cached_property
     def decisions(self) -> dict[str, Choose]:
@@ -249,7 +251,7 @@ class Declared(Termed):
     @cached_property
     def dependence(self) -> dict[str, frozenset[str]]:
         """The decisions that the cost of each module depends on, by its name."""
-        return dependence(self, ANY_TASK)
+        return dependence(self, self.any_task)
 
     @cached_property
     def together(self) -> list[tuple[Slot, ...]]:
