@@ -25,6 +25,8 @@ Shares = Mapping[str, Sequence[float]]  # pattern -> shares of the largest size
 HEADS = ("num_heads", "n_heads", "num_attention_heads")
 HEADS_WIDTHS = ("attn_dim", "all_head_dim", "inner_dim")  # the width of all heads together
 KEEPS = ("num_features", "num_channels", "normalized_shape", "num_parameters")  # of a normalisation
+# Layers whose outputs are computed for each channel alone, or that mix channels by weights.
+ALONE = (_NormBase, _ConvNd, nn.Linear, nn.Embedding)
 GRID = 8  # widths are multiples of this number, where they are large
 
 
@@ -62,8 +64,8 @@ def planned(model: nn.Module, example: Tensor, widths: Shares, depths: Shares) -
         runs = list(runs_of(model, example))
     except Exception as error:  # a library looks at any code of anyone
         raise UserError(
-            f"the model cannot be converted ({type(error).__name__}: {line_of(error)}); declare its "
-            "choices where the layers stand (supernet/spaces/README.md)"
+            f"the model cannot be converted ({type(error).__name__}: {line_of(error)}); declare "
+            "its choices where the layers stand (supernet/spaces/README.md)"
         ) from error
     candidates, left = [], []
     for group in groups:
@@ -84,11 +86,7 @@ def planned(model: nn.Module, example: Tensor, widths: Shares, depths: Shares) -
             kept.append(candidate)
     rules = rules_of(model, kept)
     for name, axis in normalised(tried, example, kept).items():
-        if (
-            name in rules
-            and rules[name].tensors
-            and not isinstance(layer_of(model, name), _NormBase)
-        ):
+        if name in rules and rules[name].tensors:
             rules[name].channels = axis
     return Plan(rules, left)
 
@@ -139,9 +137,12 @@ def widths_of(model: nn.Module, group: Group, shares: Shares) -> Candidate:
         raise Left(f"only {choice.values[0]} of {group.channels} channels are possible")
     found = Candidate(choice, root)
     for member in group.members:
+        if heads and member.module == where:
+            continue
         found.pieces += pieces_of(layers[member.module], member, group.channels, size)
         found.numbers += numbers_of(layers[member.module], member, group.channels, size)
     if heads:
+        found.pieces += of_heads(layer_of(model, where), where, number, choice)
         found.numbers.append((where, attribute, choice))
         found.numbers += [
             (where, name, size)
@@ -155,13 +156,28 @@ def heads_of(model: nn.Module, group: Group) -> tuple[str, str, int] | None:
     """If a group is the inner width of an attention: the name of the attention, and the name and
     the value of its attribute that is the number of heads.
     """
-    owners = {member.module.rpartition(".")[0] for member in group.members}
+    own = {member.module for member in group.members if member.side not in ("in", "out", "both")}
+    owners = own | {
+        member.module.rpartition(".")[0] for member in group.members if member.module not in own
+    }
     owner = owners.pop()
     held = vars(layer_of(model, owner))
     name = next((name for name in HEADS if isinstance(held.get(name), int)), None)
     if owners or name is None or group.channels % held[name]:
         return None
     return owner, name, held[name]
+
+
+def of_heads(
+    attention: nn.Module, where: str, number: int, choice: Choose
+) -> Iterator[tuple[str, str, int, int, Piece]]:
+    """The pieces of an attention's own tensors that have an entry for each head, such as a bias for
+    each relative position and head.
+    """
+    for name, tensor in {**attention._parameters, **attention._buffers}.items():
+        axes = [] if tensor is None else [a for a, n in enumerate(tensor.shape) if n == number]
+        if len(axes) == 1:
+            yield where, name, axes[0], 0, Piece(choice, number)
 
 
 def pieces_of(
@@ -171,15 +187,13 @@ def pieces_of(
     and the piece.
     """
     found = list(tensors_of(layer, member))
-    if not found:
+    grouped = isinstance(layer, _ConvNd) and layer.groups > 1  # reads the channels of one group
+    if not found and not grouped:
         raise Left(f"{member.module} is a {type(layer).__name__}, whose width cannot be changed")
     for name, axis in found:
         length = getattr(layer, name).shape[axis]
-        several = len(member.starts) > 1
         if any(start + channels * member.each > length for start in member.starts):
             raise Left(f"{member.module} uses them in a way that is not understood")
-        if name in layer._buffers and (several or length > channels * member.each):
-            raise Left(f"{member.module} has statistics of several widths, one behind the other")
         for start in member.starts:
             yield member.module, name, axis, start, Piece(size, channels, member.each)
 
@@ -391,14 +405,16 @@ def ran(
 
 
 def normalised(model: nn.Module, example: Tensor, candidates: list[Candidate]) -> dict[str, int]:
-    """For each module without others in it: the axis of its input that the decisions change."""
+    """For each layer that may normalise over its channels: their axis, which the decisions change.
+    A BatchNorm treats each channel alone.
+    """
     shapes: dict[str, list[tuple[int, ...]]] = {}
     handles = [
         module.register_forward_pre_hook(
             lambda _, given, name=name: shapes.setdefault(name, []).append(tuple(given[0].shape))
         )
         for name, module in model.named_modules()
-        if not list(module.children())
+        if not list(module.children()) and not isinstance(module, ALONE)
     ]
     widths = [c for c in candidates if not c.gates]
     for small in ([], widths):

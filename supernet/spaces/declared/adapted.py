@@ -77,6 +77,8 @@ class Rules:
 class Adapted(nn.Module):
     """The base of the classes of adapted modules (:func:`adapt`). Such a class also derives from
     the module's own class.
+
+    Outside a call of the supernet, its tensors are whole, but it cannot be called.
     """
 
     rules: Rules
@@ -84,9 +86,18 @@ class Adapted(nn.Module):
     def __getattr__(self, name: str) -> Any:
         value = super().__getattr__(name)
         axes = self.rules.tensors.get(name)
-        return value if axes is None or value is None else part_of(value, axes)
+        if axes is None or value is None or not called():
+            return value
+        if isinstance(value, nn.Parameter):
+            return part_of(value, axes)
+        # Statistics are changed in place: a copy of several pieces is written back (written).
+        kept = binding().kept
+        if (self, name) not in kept:
+            kept[self, name] = value, part_of(value, axes)
+        return kept[self, name][1]
 
     def forward(self, *inputs: Any, **keywords: Any) -> Any:
+        binding()  # raises outside a call, where the tensors are whole
         gate, run = self.rules.gate, self.each_width
         if gate is None:
             return run(*inputs, **keywords)
@@ -107,7 +118,9 @@ class Adapted(nn.Module):
         """
         axis, run = self.rules.channels, super().forward
         if axis is None:
-            return run(*inputs, **keywords)
+            out = run(*inputs, **keywords)
+            self.written()
+            return out
         now = binding()
         options = {d.name: now.choices[d.name] for d in self.rules.decisions}
         ways = list(single(options))
@@ -124,6 +137,23 @@ class Adapted(nn.Module):
             out = padded(out, tuple(x.shape))
             total = out if total is None else total + out
         return total
+
+    def written(self) -> None:
+        """Writes buffers back that were copied from several pieces, and may have changed."""
+        kept = binding().kept
+        for name in self._buffers:
+            value, part = kept.pop((self, name), (None, None))
+            if value is None or not self.training:
+                continue
+            for axis, pieces in self.rules.tensors[name].items():
+                if len(pieces) > 1:
+                    start = first = 0
+                    for size, units, each in pieces:
+                        length = cut(size).length * each
+                        own = value.narrow(axis, start, length)
+                        if own.data_ptr() != part.data_ptr():
+                            own.copy_(part.narrow(axis, first, length))
+                        start, first = start + units * each, first + length
 
     def skipped(self) -> bool:
         """Whether the module does not run on the present path."""

@@ -129,6 +129,8 @@ def parameters(network: nn.Module, now: Binding) -> dict[str, int]:
 
 
 def parameter_of(module: nn.Module, name: str) -> nn.Parameter | None:
+    if name in module._parameters:
+        return module._parameters[name]
     try:
         return module.get_parameter(name)
     except AttributeError:  # running statistics, which are no parameters
