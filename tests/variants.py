@@ -46,6 +46,7 @@ from supernet.searchers.sampled import Sampled
 from supernet.searchers.successive_halving import SuccessiveHalving
 from supernet.searchers.tpe import TPE
 from supernet.spaces.cells import Geometry
+from supernet.spaces.converted.space import Converted
 from supernet.spaces.darts import Darts
 from supernet.spaces.declared.space import Module
 from supernet.spaces.nats_size import NATSSize
@@ -63,6 +64,9 @@ DECLARED_SPACES = {
     "nats_size": lambda: NATSSize([4, 8]),
     "nb_macro": lambda: NBMacro(stem=4, head=8, blocks=[1, 2]),
     "Net": lambda: Module(f"{Path(__file__).parent / 'spaces' / 'net.py'}:Net"),
+    "resnet10t": lambda: Converted(
+        "resnet10t", {"channels": [4, 4, 8, 8], "stem_width": 4}, shape=[3, 32, 32]
+    ),
 }
 SPACES = CELL_SPACES | DECLARED_SPACES
 # The spaces on which the samplers, learners and searchers are tested.

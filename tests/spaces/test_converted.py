@@ -6,7 +6,13 @@ import timm
 import torch
 
 from supernet import convert
+from supernet.cost.count import count
+from supernet.export import load_bundle
+from supernet.files import read_json
+from supernet.spaces.converted.space import Converted
+from tests.commands import TINY, finished, supernet
 from tests.spaces.test_spaces import assert_same
+from tests.tasks import task_of
 
 MODELS = ["resnet10t", "mobilenetv3_small_050", "convnext_atto", "vit_tiny_patch16_224"]
 
@@ -53,3 +59,26 @@ def test_a_path_is_its_plain_network(converted):
                 assert "supernet" not in "".join(kind.__module__ for kind in type(module).__mro__)
                 assert not any("supernet" in type(v).__module__ for v in vars(module).values())
             assert_same(supernet.train(training)(inputs, space.path(architecture)), plain(inputs))
+
+
+def test_a_whole_run_from_the_command_line(tmp_path):
+    """Search, derivation, retraining with inherited weights, export."""
+    words = ["space=timm", "space.model=resnet10t", "method=spos", "searcher=random", *TINY]
+    words += ["searcher.candidates=2", "retrain.init=inherit", "retrain.seeds=1", "tracker=none"]
+    folder = finished(*words, "baseline.architectures=0", cwd=tmp_path)
+    space, task = Converted("resnet10t"), task_of(10, 1)
+    results, found = (read_json(folder / f"{n}.json") for n in ("results", "architecture"))
+    network = space.standalone(space.decode(found["text"]), task)
+    cost = count(network, task)
+    assert results["cost"].items() >= {"params": cost.params, "madds": cost.madds}.items()
+    exported = load_bundle(folder / "export", trust=True)
+    network.load_state_dict(exported.state_dict(), strict=True)
+    images = torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.equal(exported(images), network.eval()(images))
+
+
+def test_a_model_that_does_not_exist_is_one_line(tmp_path):
+    outcome = supernet("check", "space=timm", "space.model=resnet81", *TINY, cwd=tmp_path)
+    assert (outcome.code, outcome.err.count("\n")) == (2, 1)
+    assert "did you mean 'resnet18'" in outcome.err

@@ -8,7 +8,17 @@ import torch
 from torch import Tensor, nn
 
 # What may stand between the sum of a residual block and its output.
-BETWEEN = ("add", "relu", "silu", "gelu", "hardswish", "hardtanh", "view", "permute", "transpose")
+BETWEEN: tuple[str, ...] = (
+    "add",
+    "relu",
+    "silu",
+    "gelu",
+    "hardswish",
+    "hardtanh",
+    "view",
+    "permute",
+    "transpose",
+)
 BETWEEN += ("clone", "reshape", "alias", "contiguous")
 
 

@@ -84,11 +84,11 @@ def planned(model: nn.Module, example: Tensor, widths: Shares, depths: Shares) -
             left.append(f"{candidate.layer}, {candidate.choice.name}: {wrong}")
         else:
             kept.append(candidate)
-    rules = rules_of(model, kept)
+    final = rules_of(model, kept)
     for name, axis in normalised(tried, example, kept).items():
-        if name in rules and rules[name].tensors:
-            rules[name].channels = axis
-    return Plan(rules, left)
+        if name in final and final[name].tensors:
+            final[name].channels = axis
+    return Plan(final, left)
 
 
 # --- widths
@@ -342,12 +342,13 @@ def rules_of(model: nn.Module, candidates: Iterable[Candidate]) -> dict[str, Rul
     for (name, tensor, axis), pieces in axes.items():
         length = getattr(model.get_submodule(name), tensor).shape[axis]
         whole, end = [], 0
-        for start, piece in [*sorted(pieces.items(), key=lambda pair: pair[0]), (length, None)]:
+        for start, piece in sorted(pieces.items(), key=lambda pair: pair[0]):
             if start > end:  # entries that no decision cuts
                 whole.append(Piece(start - end, start - end))
-            if piece is not None:
-                whole.append(piece)
-                end = start + piece.units * piece.each
+            whole.append(piece)
+            end = start + piece.units * piece.each
+        if length > end:
+            whole.append(Piece(length - end, length - end))
         rules.setdefault(name, Rules()).tensors.setdefault(tensor, {})[axis] = whole
     return rules
 

@@ -84,7 +84,7 @@ class Adapted(nn.Module):
     rules: Rules
 
     def __getattr__(self, name: str) -> Any:
-        value = super().__getattr__(name)
+        value: Any = super().__getattr__(name)
         axes = self.rules.tensors.get(name)
         if axes is None or value is None or not called():
             return value
@@ -128,7 +128,7 @@ class Adapted(nn.Module):
             return run(*inputs, **keywords)
         x, total = inputs[0], None
         for way, weight in ways:
-            with bound(Binding(now.choices | way)):
+            with bound(Binding({**now.choices, **way})):
                 length = sum(
                     cut(piece.size).length * piece.each
                     for piece in next(iter(self.rules.tensors.values()))[0]
@@ -182,11 +182,12 @@ class Adapted(nn.Module):
 def adapt(module: nn.Module, rules: Rules) -> None:
     """Changes the class of a module, so that it follows the ``rules``."""
     vars(module)["rules"] = rules
-    module.__class__ = class_of(type(module), tuple(sorted(rules.numbers)))
+    kind: Any = type(module)
+    module.__class__ = class_of(kind, tuple(sorted(rules.numbers)))
 
 
 @cache
-def class_of(kind: type, numbers: tuple[str, ...]) -> type:
+def class_of(kind: Any, numbers: tuple[str, ...]) -> type:
     return type(
         kind.__name__,
         (Adapted, kind),
