@@ -65,7 +65,7 @@ def test_a_whole_run_from_the_command_line(tmp_path):
     """Search, derivation, retraining with inherited weights, export."""
     words = ["space=timm", "space.model=resnet10t", "method=spos", "searcher=random", *TINY]
     words += ["searcher.candidates=2", "retrain.init=inherit", "retrain.seeds=1", "tracker=none"]
-    folder = finished(*words, "baseline.architectures=0", cwd=tmp_path)
+    folder = finished(*words, "baseline.architectures=1", cwd=tmp_path)
     space, task = Converted("resnet10t"), task_of(10, 1)
     results, found = (read_json(folder / f"{n}.json") for n in ("results", "architecture"))
     network = space.standalone(space.decode(found["text"]), task)

@@ -1,5 +1,6 @@
 """Models by their names, of timm and torchvision."""
 
+import difflib
 from collections.abc import Mapping
 from typing import Any
 
@@ -40,7 +41,8 @@ def made(name: str, task: Task, settings: Mapping[str, Any], pretrained: bool) -
             f"space.model={name}: cannot be made ({str(error).splitlines()[0]}); change "
             "space.settings, which are its arguments"
         ) from error
-    raise UserError(f"space.model={name}: {unknown(name, [*timm.list_models(), *known])}")
+    near = difflib.get_close_matches(name, [*timm.list_models(), *known], 5)
+    raise UserError(f"space.model={name}: {unknown(name, near or ['resnet18'])}")
 
 
 def shape_of(model: str, settings: Mapping[str, Any]) -> tuple[int, ...]:
