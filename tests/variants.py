@@ -65,7 +65,10 @@ DECLARED_SPACES = {
     "nb_macro": lambda: NBMacro(stem=4, head=8, blocks=[1, 2]),
     "Net": lambda: Module(f"{Path(__file__).parent / 'spaces' / 'net.py'}:Net"),
     "resnet10t": lambda: Converted(
-        "resnet10t", {"channels": [4, 4, 8, 8], "stem_width": 4}, shape=[3, 32, 32]
+        "resnet10t",
+        # a block that begins as zero sends no gradient to the widths inside it
+        {"channels": [4, 4, 8, 8], "stem_width": 4, "zero_init_last": False},
+        shape=[3, 32, 32],
     ),
 }
 SPACES = CELL_SPACES | DECLARED_SPACES

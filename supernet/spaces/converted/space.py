@@ -66,7 +66,7 @@ class Converted(Module):
     def any_task(self) -> Task:  # type: ignore[override]
         """The task with which the choices are found."""
         if isinstance(self.model, nn.Module):
-            model = copy.deepcopy(self.model).eval().to("meta")
+            model = emptied(copy.deepcopy(self.model)).eval()
             task = Classification(tuple(self.shape or IMAGE), 1)
             with torch.no_grad():
                 return replace(task, outputs=model(task.example(1, "meta")).shape[-1])
@@ -82,7 +82,7 @@ class Converted(Module):
         them.
         """
         with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-            return self.whole(task, pretrained=False).to("meta")
+            return emptied(self.whole(task, pretrained=False))
 
     def build(self, task: Task) -> nn.Module:
         without = torch.get_default_device().type == "meta"
@@ -94,6 +94,21 @@ class Converted(Module):
     def notes(self) -> Iterator[str]:
         """What is left as it is."""
         yield from (f"left as it is: {line}" for line in self.plan.left)
+
+
+def emptied(model: nn.Module) -> nn.Module:
+    """The model without values, on the meta device. Tensors that modules share stay shared."""
+    found: dict[int, tuple[Tensor, Tensor]] = {}  # the tensor is kept, so that its id stays its own
+    for module in model.modules():
+        for held in (module._parameters, module._buffers):
+            for name, tensor in held.items():
+                if tensor is None:
+                    continue
+                empty = torch.empty_like(tensor, device="meta")
+                if isinstance(tensor, nn.Parameter):
+                    empty = nn.Parameter(empty, tensor.requires_grad)
+                held[name] = found.setdefault(id(tensor), (tensor, empty))[1]  # type: ignore[assignment]
+    return model
 
 
 def convert(model: nn.Module, example: Tensor, widths: Any = None, depths: Any = None) -> Converted:

@@ -83,6 +83,10 @@ class Adapted(nn.Module):
 
     rules: Rules
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        kind: Any = type(self)
+        return made, (kind.own, tuple(sorted(self.rules.numbers))), vars(self)
+
     def __getattr__(self, name: str) -> Any:
         value: Any = super().__getattr__(name)
         axes = self.rules.tensors.get(name)
@@ -193,6 +197,13 @@ def class_of(kind: Any, numbers: tuple[str, ...]) -> type:
         (Adapted, kind),
         {"own": kind, "__module__": kind.__module__} | {n: following(n) for n in numbers},
     )
+
+
+def made(kind: Any, numbers: tuple[str, ...]) -> nn.Module:
+    """An empty module of an adapted class, for copies and pickles."""
+    found: Any = class_of(kind, numbers)
+    module: nn.Module = found.__new__(found)
+    return module
 
 
 def following(name: str) -> property:
