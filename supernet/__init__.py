@@ -97,6 +97,8 @@ if TYPE_CHECKING:  # the same names as in MODULES below, for type checkers and e
     from supernet.searchers.successive_halving import SuccessiveHalving
     from supernet.searchers.tpe import TPE
     from supernet.spaces.cells import Geometry
+    from supernet.spaces.converted import convert
+    from supernet.spaces.converted.space import Converted
     from supernet.spaces.darts import Darts
     from supernet.spaces.declared import Choose, Depth, OneOf, declared, elastic
     from supernet.spaces.declared.space import Declared
@@ -135,6 +137,7 @@ __all__ = [
     "Choice",
     "ChoiceGroup",
     "Choose",
+    "Converted",
     "Cost",
     "Darts",
     "Declared",
@@ -204,6 +207,7 @@ __all__ = [
     "Watch",
     "WeightPerturbation",
     "choose_device",
+    "convert",
     "count",
     "declared",
     "elastic",
@@ -286,6 +290,8 @@ MODULES = {  # where each public name is defined
     "SuccessiveHalving": "supernet.searchers.successive_halving",
     "TPE": "supernet.searchers.tpe",
     "Darts": "supernet.spaces.darts",
+    "Converted": "supernet.spaces.converted.space",
+    "convert": "supernet.spaces.converted",
     "Choose": "supernet.spaces.declared",
     "Depth": "supernet.spaces.declared",
     "OneOf": "supernet.spaces.declared",

@@ -403,7 +403,8 @@ def is_path(field: Any, value: Any) -> bool:
         return False
     if field.type in (Path, Path | None):
         return True
-    return "path" in field.metadata and all(one.endswith(field.metadata["path"]) for one in values)
+    form = field.metadata.get("path")
+    return form is not None and all(re.search(form, one) for one in values)
 
 
 def with_absolute_paths(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 # Such a setting becomes absolute where the command line is read, and the content of its file is
 # part of the keys of jobs.
 PATH = {"path": ""}
-# The same for a field that holds a path only if its value ends in .json.
-JSON_PATH = {"path": ".json"}
+# The same for a field that holds a path only if its value ends in .json, or names a program.
+JSON_PATH = {"path": r"\.json$"}
+PROGRAM_PATH = {"path": r"\.py:[A-Za-z_]\w*$"}
 # A text that names a program: a class or function NAME in a file, FILE.py:NAME.
 PROGRAM = re.compile(r"(?s:.+)\.py:[A-Za-z_]\w*")
 

@@ -46,6 +46,7 @@ from supernet.searchers.sampled import Sampled
 from supernet.searchers.successive_halving import SuccessiveHalving
 from supernet.searchers.tpe import TPE
 from supernet.spaces.cells import Geometry
+from supernet.spaces.converted.space import Converted
 from supernet.spaces.darts import Darts
 from supernet.spaces.declared.space import Module
 from supernet.spaces.gpt import GPT
@@ -79,6 +80,12 @@ DECLARED_SPACES = {
     ),
     "gpt": lambda: GPT([8, 12], [1, 2], [1.0, 1.5], [1, 2], head_width=4),
     "Net": lambda: Module(f"{Path(__file__).parent / 'spaces' / 'net.py'}:Net"),
+    "resnet10t": lambda: Converted(
+        "resnet10t",
+        # a block that begins as zero sends no gradient to the widths inside it
+        {"channels": [4, 4, 8, 8], "stem_width": 4, "zero_init_last": False},
+        shape=[3, 32, 32],
+    ),
 }
 SPACES = CELL_SPACES | DECLARED_SPACES
 # The spaces on which the samplers, learners and searchers are tested.

@@ -33,6 +33,7 @@ def profile(setup: Setup, budget: Budget) -> Iterator[str]:
         for group in space.groups
     )
     yield f"choices: {'; '.join(groups)}"
+    yield from space.notes()
     if not isinstance(space, Costed):
         return
     rng = Streams(setup.config.seed).host("profile")

@@ -143,6 +143,10 @@ class Space(Bounded, ABC):
         """
         yield from ()
 
+    def notes(self) -> Iterator[str]:
+        """Yields what a check of the space prints beside its size, one line each."""
+        yield from ()
+
     # --- the space as a set: genes are independent, and all combinations of values are valid
 
     @property

@@ -23,7 +23,9 @@ from tests.tasks import task_for, task_of
 from tests.variants import SPACES
 
 TASK = task_of(10, 3)
-BUDGETS = {name: Budget(make(), task_for(make())) for name, make in SPACES.items()}  # tables are built once
+BUDGETS = {
+    name: Budget(make(), task_for(make())) for name, make in SPACES.items()
+}  # tables are built once
 COSTS = {  # the costs of some hundred random architectures, from which limits are taken
     name: {
         metric: np.array([budget.tables[metric].of(budget.space.random(rng)) for _ in range(300)])

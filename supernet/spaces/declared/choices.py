@@ -247,6 +247,11 @@ def binding() -> Binding:
     return found
 
 
+def called() -> bool:
+    """Whether a supernet is being called."""
+    return _binding.get() is not None
+
+
 def active(*sizes: Any) -> list[Active]:
     """What ``sizes`` come to together in the present call, one entry for each combination of active
     options.

@@ -11,8 +11,9 @@ from torch.utils.flop_counter import flop_registry
 from torch.utils.hooks import RemovableHandle
 
 from supernet.mixture import Architecture
+from supernet.spaces.declared.adapted import Adapted
 from supernet.spaces.declared.blocks import Depth, OneOf
-from supernet.spaces.declared.choices import Binding, binding
+from supernet.spaces.declared.choices import Binding, binding, decisions_of
 from supernet.spaces.declared.layer import Elastic
 from supernet.spaces.declared.plain import active_in, read_by, told
 from supernet.task import Task
@@ -117,6 +118,8 @@ def parameters(network: nn.Module, now: Binding) -> dict[str, int]:
         if isinstance(module, Elastic):
             parts = module.parts(now.read.get(module, told(module)))
             own = {key: part for key, part in parts.items() if isinstance(part, Tensor)}
+        elif isinstance(module, Adapted):
+            own = module.own_parts()  # type: ignore[assignment]
         for key, part in own.items():
             parameter = None if part is None else parameter_of(module, key)
             if parameter is not None and id(parameter) not in counted:
@@ -126,6 +129,8 @@ def parameters(network: nn.Module, now: Binding) -> dict[str, int]:
 
 
 def parameter_of(module: nn.Module, name: str) -> nn.Parameter | None:
+    if name in module._parameters:
+        return module._parameters[name]
     try:
         return module.get_parameter(name)
     except AttributeError:  # running statistics, which are no parameters
@@ -148,6 +153,8 @@ def dependence(space: "Declared", task: Task) -> dict[str, Names]:
     found = {}
     for name, module, gates in placed(space.pattern):
         own = () if isinstance(module, OneOf | Depth) else read_by(module)
+        if isinstance(module, Adapted):
+            own = (*own, *decisions_of(*module.rules.sizes))
         found[name] = gates | {decision.name for decision in own}
     try:
         for name, decision in measured(space, task):
@@ -161,6 +168,8 @@ def placed(
     module: nn.Module, name: str = "", gates: Names = frozenset()
 ) -> Iterator[tuple[str, nn.Module, Names]]:
     """Every module with its name, and the decisions on which it depends whether it runs."""
+    if isinstance(module, Adapted) and module.rules.gate is not None:
+        gates |= {module.rules.gate[0].name}
     yield name, module, gates
     if isinstance(module, OneOf):
         gates |= {decision.name for decision in module.choice.decisions}

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from supernet.spaces.declared.adapted import Adapted
 from supernet.spaces.declared.blocks import Depth, OneOf
 from supernet.spaces.declared.choices import Choose, Size, cut
 from supernet.spaces.declared.layer import Elastic
@@ -62,9 +63,12 @@ class Replacing:
                 if callable(reset := getattr(one, "reset_parameters", None)):
                     reset()
             return layer
+        drop_skipped(module)
         for name, child in list(module._modules.items()):
             if child is not None:
                 module._modules[name] = self.replaced(child)
+        if isinstance(module, Adapted):
+            module.settle(self.kept)
         for name, value in list(vars(module).items()):
             if not name.startswith("_"):
                 vars(module)[name] = without_choices(value)
@@ -76,6 +80,22 @@ class Replacing:
             value = part.detach().clone(memory_format=torch.contiguous_format)
             self.parameters[key] = parameter, nn.Parameter(value, parameter.requires_grad)
         return self.parameters[key][1]
+
+
+def drop_skipped(module: nn.Module) -> None:
+    """Removes the blocks that the present path does not run from a list of blocks. The others are
+    numbered again.
+    """
+    blocks = module._modules
+    left = {
+        name: block
+        for name, block in blocks.items()
+        if not (isinstance(block, Adapted) and block.skipped())
+    }
+    if len(left) < len(blocks):
+        numbered = list(blocks) == [str(number) for number in range(len(blocks))]
+        blocks.clear()
+        blocks.update({str(n): one for n, one in enumerate(left.values())} if numbered else left)
 
 
 def told(layer: Elastic) -> int:
@@ -104,6 +124,8 @@ def read_by(module: nn.Module) -> Iterator[Choose]:
     elif isinstance(module, Elastic):
         for size in module.sizes.values():
             yield from size.decisions if isinstance(size, Size) else ()
+    elif isinstance(module, Adapted):
+        yield from module.rules.decisions
     else:
         for name, value in vars(module).items():
             if not name.startswith("_"):
@@ -131,6 +153,8 @@ def active_in(module: nn.Module) -> Iterator[nn.Module]:
     """The modules that the present path comes to, OneOfs and Depths included, without the modules
     in elastic layers.
     """
+    if isinstance(module, Adapted) and module.skipped():
+        return
     yield module
     parts: Any
     if isinstance(module, Elastic):

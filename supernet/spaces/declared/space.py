@@ -60,7 +60,7 @@ class Declared(Termed):
     # name of a size -> the setting that changes it, its value in a space, its value in the paper
     paper: ClassVar[dict[str, tuple[str, Callable[[Any], float], float]]] = {}
 
-    any_task: ClassVar[Task] = ANY_TASK  # a task that its networks can be built for
+    any_task: Task = ANY_TASK  # a task that its networks can be built for
 
     _shell: tuple[Any, nn.Module] | None = None  # the last one, and its task
 

@@ -1,0 +1,84 @@
+"""Models as they are: what becomes a choice in them, and that nothing else changes."""
+
+import numpy as np
+import pytest
+import timm
+import torch
+
+from supernet import convert
+from supernet.cost.count import count
+from supernet.export import load_bundle
+from supernet.files import read_json
+from supernet.spaces.converted.space import Converted
+from tests.commands import TINY, finished, supernet
+from tests.spaces.test_spaces import assert_same
+from tests.tasks import task_of
+
+MODELS = ["resnet10t", "mobilenetv3_small_050", "convnext_atto", "vit_tiny_patch16_224"]
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def converted(request):
+    """A model of timm, its space, and inputs."""
+    name = request.param
+    size = 32
+    settings = {"img_size": size} if name.startswith("vit") else {}
+    torch.manual_seed(0)
+    model = timm.create_model(name, num_classes=5, **settings)
+    inputs = torch.randn(2, 3, size, size)
+    return model, convert(model, inputs), inputs
+
+
+def ends(space):
+    return [space.express([gene.values[end] for gene in space.genes]) for end in (-1, 0)]
+
+
+@torch.no_grad()
+def test_the_largest_network_is_the_model_to_the_bit(converted):
+    model, space, inputs = converted
+    supernet, (largest, _) = space.supernet(space.any_task), ends(space)
+    for training in (False, True):
+        model.train(training), supernet.train(training)
+        expected = model(inputs)
+        assert torch.equal(supernet(inputs, space.path(largest)), expected)
+    plain = space.inherit(supernet, largest)
+    assert list(plain.state_dict()) == list(model.state_dict())
+    for one, other in zip(plain.state_dict().values(), model.state_dict().values(), strict=True):
+        assert torch.equal(one, other)  # statistics of BatchNorm included
+
+
+@torch.no_grad()
+def test_a_path_is_its_plain_network(converted):
+    _, space, inputs = converted
+    supernet = space.supernet(space.any_task)
+    rng = np.random.default_rng(0)
+    for architecture in (*ends(space), space.random(rng), space.random(rng)):
+        for training in (False, True):
+            plain = space.inherit(supernet, architecture).train(training)
+            for module in plain.modules():
+                assert "supernet" not in "".join(kind.__module__ for kind in type(module).__mro__)
+                assert not any("supernet" in type(v).__module__ for v in vars(module).values())
+            assert_same(supernet.train(training)(inputs, space.path(architecture)), plain(inputs))
+
+
+def test_a_whole_run_from_the_command_line(tmp_path):
+    """Search, derivation, retraining with inherited weights, export."""
+    words = ["space=timm", "space.model=resnet10t", "method=spos", "searcher=random", *TINY]
+    words += ["searcher.candidates=2", "retrain.init=inherit", "retrain.seeds=1", "tracker=none"]
+    folder = finished(*words, "baseline.architectures=1", cwd=tmp_path)
+    space, task = Converted("resnet10t"), task_of(10, 1)
+    results, found = (read_json(folder / f"{n}.json") for n in ("results", "architecture"))
+    network = space.standalone(space.decode(found["text"]), task)
+    cost = count(network, task)
+    assert results["cost"].items() >= {"params": cost.params, "madds": cost.madds}.items()
+    exported = load_bundle(folder / "export", trust=True)
+    network.load_state_dict(exported.state_dict(), strict=True)
+    images = torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.equal(exported(images), network.eval()(images))
+
+
+def test_a_model_that_does_not_exist_is_one_line(tmp_path):
+    outcome = supernet("check", "space=timm", "space.model=resnet81", *TINY, cwd=tmp_path)
+    assert (outcome.code, outcome.err.count("\n")) == (2, 1)
+    assert "did you mean 'resnet18'" in outcome.err
