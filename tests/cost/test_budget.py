@@ -38,7 +38,7 @@ COSTS = {  # the costs of some hundred random architectures, from which limits a
 
 def limited(name: str, **limits: float) -> Budget:
     """The budget of a space with these limits, and with tables that were built before."""
-    budget = Budget(BUDGETS[name].space, TASK)
+    budget = Budget(BUDGETS[name].space, task_for(BUDGETS[name].space))
     budget.tables = BUDGETS[name].tables
     budget.limits = limits
     return budget
@@ -67,7 +67,8 @@ def test_the_table_adds_up_to_what_the_network_has(name):
     budget, rng = BUDGETS[name], np.random.default_rng(1)
     for _ in range(5):
         architecture = budget.space.random(rng)
-        cost = count(budget.space.standalone(architecture, TASK), TASK)
+        task = task_for(budget.space)
+        cost = count(budget.space.standalone(architecture, task), task)
         assert budget.costs(architecture) == {"params": cost.params, "madds": cost.madds}
 
 
@@ -216,7 +217,7 @@ def test_cheapest_and_largest_are_the_ends(name):
 def test_an_impossible_budget_names_the_cheapest_architecture(name):
     least = BUDGETS[name].cheapest()
     with pytest.raises(UserError, match="no architecture") as error:
-        Budget(BUDGETS[name].space, TASK, {"params": 1})
+        Budget(BUDGETS[name].space, task_for(BUDGETS[name].space), {"params": 1})
     assert BUDGETS[name].space.encode(least) in str(error.value) and "\n" not in str(error.value)
 
 
@@ -232,7 +233,7 @@ def test_limits_that_exclude_each_other_are_refused():
     ]
     if not both:
         with pytest.raises(UserError, match="at once"):
-            Budget(budget.space, TASK, limits)
+            Budget(budget.space, task_for(budget.space), limits)
 
 
 def test_expected_cost_is_the_mean_over_draws():
