@@ -561,7 +561,7 @@ def test_every_yaml_describes_a_source_and_two_augmentations(path, monkeypatch):
     monkeypatch.setenv("SUPERNET_DATA", "/somewhere")
     settings = OmegaConf.load(path)
     assert settings.name == path.stem
-    wanted = {"npz": "path", "folder": "root"}.get(path.stem)
+    wanted = {"npz": "path", "folder": "root", "text": "path"}.get(path.stem)
     if wanted:
         with pytest.raises(UserError, match=rf"^data\.source\.{wanted}: "):
             build(OmegaConf.to_container(settings.source), "data.source")

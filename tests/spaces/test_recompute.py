@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from supernet.mixture import softmax_mixture
 from supernet.spaces.space import set_recompute
 from tests.tasks import task_of
+from tests.variants import cells_alone
 
 
 def both(space):
@@ -55,6 +56,7 @@ def step(supernet, space, precision="float32", create_graph=False):
     return [loss, *gradients], sum(kept.values())
 
 
+@cells_alone
 @pytest.mark.parametrize("create_graph", [False, True], ids=["once", "twice"])
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 @pytest.mark.parametrize("native", [True, False], ids=["C", "torch"])
@@ -76,6 +78,7 @@ def test_gradients_and_statistics_have_the_same_bits(
     assert less < more
 
 
+@cells_alone
 def test_it_can_be_asked_for_between_two_steps(space):
     _, again = both(space)
     _, less = step(again, space)

@@ -97,7 +97,7 @@ def test_gradients_of_logits_are_slopes_of_the_loss(space, noise):
     """Central differences along a random direction, in float64."""
     task = task_for(space)
     with torch.random.fork_rng():
-        torch.manual_seed(0)  # a ReLU of other weights may have its kink between the two points
+        torch.manual_seed(2)  # a ReLU of other weights may have its kink between the two points
         supernet = space.supernet(task).double().train()
     if task.dtype.is_floating_point:
         task = dataclasses.replace(task, dtype=torch.float64)

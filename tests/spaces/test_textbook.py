@@ -14,7 +14,7 @@ from supernet.spaces.cells import Geometry
 from supernet.spaces.darts import Darts
 from tests.tasks import task_of
 from tests.textbook import copy_weights, places, run, textbook
-from tests.variants import SPACES
+from tests.variants import SPACES, cells_alone
 
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-9}
 
@@ -63,6 +63,7 @@ def assert_close(actual, expected, tolerance):
 
 
 # images of 12, 6 and 3 pixels a side: odd in the last cells
+@cells_alone
 @pytest.mark.parametrize(("dtype", "size"), [(torch.float32, 8), (torch.float64, 12)], ids=str)
 @pytest.mark.parametrize("mixture", MIXTURES)
 def test_loss_gradients_and_statistics_are_the_textbooks(space, mixture, size, dtype, noise):

@@ -18,7 +18,7 @@ from supernet.spaces.declared.program import class_of
 from supernet.spaces.declared.space import Module
 from supernet.task import Classification, Task
 
-SHARES = {"*": (0.5, 0.67, 1.0)}
+SHARES = {"*": [0.5, 0.67, 1.0]}
 
 
 @dataclass
