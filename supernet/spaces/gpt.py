@@ -94,7 +94,9 @@ class GPT(Declared):
 
     embeddings: list[Width] = field(default_factory=lambda: [256, 320, 384])
     heads: list[Few] = field(default_factory=lambda: [4, 5, 6])
-    ratios: list[float] = field(default_factory=lambda: [2.0, 3.0, 4.0])
+    ratios: list[Annotated[float, Bounds(above=0, most=100)]] = field(
+        default_factory=lambda: [2.0, 3.0, 4.0]
+    )
     depths: list[Few] = field(default_factory=lambda: [4, 5, 6])
     head_width: Width = 64
 

@@ -4,10 +4,11 @@ units of two to four blocks, each block with a kernel and an expansion of its ow
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from torch import Tensor, nn
 
+from supernet.bounds import Bounds
 from supernet.errors import UserError
 from supernet.spaces.declared import Choose, Depth, elastic
 from supernet.spaces.declared.choices import Size
@@ -178,12 +179,24 @@ class MobileNet(Declared):
     of the classifier.
     """
 
-    kernels: list[int] = field(default_factory=lambda: [3, 5, 7])
-    expansions: list[int] = field(default_factory=lambda: [3, 4, 6])
-    depths: list[int] = field(default_factory=lambda: [2, 3, 4])
-    multipliers: list[float] = field(default_factory=lambda: [1.0])
-    widths: list[int] = field(default_factory=lambda: list(WIDTHS))
-    strides: list[int] = field(default_factory=lambda: list(STRIDES))
+    kernels: list[Annotated[int, Bounds(least=1, most=2**14)]] = field(
+        default_factory=lambda: [3, 5, 7]
+    )
+    expansions: list[Annotated[int, Bounds(least=1, most=2**14)]] = field(
+        default_factory=lambda: [3, 4, 6]
+    )
+    depths: list[Annotated[int, Bounds(least=1, most=2**14)]] = field(
+        default_factory=lambda: [2, 3, 4]
+    )
+    multipliers: list[Annotated[float, Bounds(above=0, most=100)]] = field(
+        default_factory=lambda: [1.0]
+    )
+    widths: list[Annotated[int, Bounds(least=1, most=2**14)]] = field(
+        default_factory=lambda: list(WIDTHS)
+    )
+    strides: list[Annotated[int, Bounds(least=1, most=2**14)]] = field(
+        default_factory=lambda: list(STRIDES)
+    )
     transform: bool = True
 
     name = "mobilenet"

@@ -101,7 +101,9 @@ class NBMacro(Declared):
 
     stem: Annotated[int, Bounds(least=1, most=2**14)] = 32
     head: Annotated[int, Bounds(least=1, most=2**14)] = 1280
-    blocks: list[int] = field(default_factory=lambda: [2, 3, 3])
+    blocks: list[Annotated[int, Bounds(least=1, most=2**14)]] = field(
+        default_factory=lambda: [2, 3, 3]
+    )
 
     name = "nb_macro"
     paper: ClassVar = {

@@ -139,14 +139,22 @@ class ResNet(Declared):
     depths: list[Annotated[int, Bounds(least=0, most=2**10)]] = field(
         default_factory=lambda: [0, 1, 2]
     )
-    expansions: list[float] = field(default_factory=lambda: [0.2, 0.25, 0.35])
-    multipliers: list[float] = field(default_factory=lambda: [0.65, 0.8, 1.0])
+    expansions: list[Annotated[float, Bounds(above=0, most=100)]] = field(
+        default_factory=lambda: [0.2, 0.25, 0.35]
+    )
+    multipliers: list[Annotated[float, Bounds(above=0, most=100)]] = field(
+        default_factory=lambda: [0.65, 0.8, 1.0]
+    )
     stem: Annotated[int, Bounds(least=1, most=2**14)] = 64
-    widths: list[int] = field(default_factory=lambda: [256, 512, 1024, 2048])
+    widths: list[Annotated[int, Bounds(least=1, most=2**14)]] = field(
+        default_factory=lambda: [256, 512, 1024, 2048]
+    )
     blocks: list[Annotated[int, Bounds(least=1, most=2**10)]] = field(
         default_factory=lambda: [2, 2, 4, 2]
     )
-    strides: list[int] = field(default_factory=lambda: [2, 1, 2, 2, 2])
+    strides: list[Annotated[int, Bounds(least=1, most=2**14)]] = field(
+        default_factory=lambda: [2, 1, 2, 2, 2]
+    )
     pool: bool = True
 
     name = "resnet"

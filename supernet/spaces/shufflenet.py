@@ -121,7 +121,9 @@ class ShuffleNet(Declared):
         default_factory=lambda: [4, 4, 8, 4]
     )
     widths: list[Width] = field(default_factory=lambda: [16, 64, 160, 320, 640, 1024])
-    strides: list[int] = field(default_factory=lambda: [2, 2, 2, 2, 2])
+    strides: list[Annotated[int, Bounds(least=1, most=2**14)]] = field(
+        default_factory=lambda: [2, 2, 2, 2, 2]
+    )
 
     name = "shufflenet"
     paper: ClassVar = {

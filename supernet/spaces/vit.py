@@ -164,7 +164,7 @@ class ViT(Declared):
     scale: str = "tiny"
     embeddings: list[Annotated[int, Bounds(least=1, most=2**14)]] | None = None
     heads: list[Annotated[int, Bounds(least=1, most=2**10)]] | None = None
-    ratios: list[float] | None = None
+    ratios: list[Annotated[float, Bounds(above=0, most=100)]] | None = None
     depths: list[Annotated[int, Bounds(least=1, most=2**10)]] | None = None
     head_width: Annotated[int, Bounds(least=1, most=2**10)] = 64
     patch: Annotated[int, Bounds(least=1, most=2**10)] = 16
