@@ -135,7 +135,7 @@ def prepare(case: Case, patches: ExitStack) -> Callable[[], object]:
     from supernet.learners.learner import Bilevel
     from supernet.mixture import Choice, detached, softmax_mixture
     from supernet.ops.fast import native
-    from supernet.ops.fast.convolution import with_fast_gradients
+    from supernet.ops.fast.convolution import FastGradients
     from supernet.spaces.cells import MixedCell
     from supernet.spaces.space import set_recompute
     from tests import textbook
@@ -157,7 +157,7 @@ def prepare(case: Case, patches: ExitStack) -> Callable[[], object]:
     if case.network == "rival" or (not plain and case.without != "channels_last"):
         network.to(memory_format=torch.channels_last)
     if not plain:
-        with_fast_gradients(network)
+        patches.enter_context(FastGradients(network))
         set_recompute(network, case.recompute)
     if case.without == "at_once":
         patches.enter_context(mock.patch.object(MixedCell, "_at_once", MixedCell._one_by_one))

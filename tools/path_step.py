@@ -30,7 +30,7 @@ from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
 
 from supernet.mixture import Architecture
-from supernet.ops.fast.convolution import with_fast_gradients
+from supernet.ops.fast.convolution import FastGradients
 from supernet.spaces.cells import Geometry
 from supernet.spaces.darts import Darts
 from supernet.spaces.nb201 import NB201
@@ -59,11 +59,13 @@ def stepper(
     network: nn.Module, images: Tensor, labels: Tensor, *mixture: object
 ) -> Callable[[], Tensor]:
     """A function that does one training step as the search does, and returns the loss."""
-    with_fast_gradients(network.to(memory_format=torch.channels_last)).train()
+    network.to(memory_format=torch.channels_last).train()
+    fast_gradients = FastGradients(network)
     optimizer = optim.SGD(network.parameters(), 0.025, momentum=0.9, weight_decay=3e-4)
 
     def step() -> Tensor:
-        loss = F.cross_entropy(network(images, *mixture), labels)
+        with fast_gradients:
+            loss = F.cross_entropy(network(images, *mixture), labels)
         loss.backward()
         nn.utils.clip_grad_norm_(network.parameters(), 5.0)
         optimizer.step()

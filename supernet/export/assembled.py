@@ -39,7 +39,7 @@ class Assembly:
     """
 
     def __init__(self, network: nn.Module):
-        kinds = list(dict.fromkeys(kind_of(m) for m in network.modules() if not is_torch(m)))
+        kinds = list(dict.fromkeys(type(m) for m in network.modules() if not is_torch(m)))
         self.graphs: dict[str, str] = {}  # the source of a graph's class -> its name
         self.definitions = Definitions(None, assembled=True)
         for kind in kinds:
@@ -58,7 +58,7 @@ class Assembly:
             return self.parts(self.graph(module), module, where, depth, bare=True)
         if not is_torch(module):
             return self.parts(type(module).__name__, module, where, depth)
-        kind, children = kind_of(module), dict(module.named_children())
+        kind, children = type(module), dict(module.named_children())
         numbered = list(children) == [str(number) for number in range(len(children))]
         if kind in (nn.Sequential, nn.ModuleList) and numbered:
             inner = [self.module(m, f"{where}.{n}", depth + 1) for n, m in children.items()]
@@ -132,16 +132,8 @@ class Assembly:
         )
 
 
-def kind_of(module: nn.Module) -> type[nn.Module]:
-    """The class of a module; torch's own for a layer whose gradients alone are computed in another
-    way (:mod:`supernet.ops.fast`).
-    """
-    kind = type(module)
-    return kind.__mro__[1] if kind.__module__.startswith("supernet.ops.fast.") else kind
-
-
 def is_torch(module: nn.Module) -> bool:
-    return kind_of(module).__module__.partition(".")[0] == "torch" or isinstance(
+    return type(module).__module__.partition(".")[0] == "torch" or isinstance(
         module, torch.fx.GraphModule
     )
 
@@ -164,7 +156,7 @@ def arguments(module: nn.Module, where: str) -> Iterator[str]:
     """The arguments of the constructor that builds a layer of torch again. Layers keep their
     arguments as attributes of the same names; those that have the default value are left out.
     """
-    for name, parameter in inspect.signature(kind_of(module)).parameters.items():
+    for name, parameter in inspect.signature(type(module)).parameters.items():
         several = parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
         if name in ("device", "dtype") or several:
             continue

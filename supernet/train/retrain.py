@@ -8,7 +8,7 @@ from torch import Tensor, nn, optim
 from supernet.data import Augment, Batches, ImageData
 from supernet.device import autocast
 from supernet.ops import DropPath
-from supernet.ops.fast.convolution import with_fast_gradients
+from supernet.ops.fast.convolution import FastGradients
 from supernet.randomness import Streams
 from supernet.train.schedule import cosine
 from supernet.train.settings import RetrainSettings
@@ -42,7 +42,7 @@ class RetrainStage:
         self.data, self.task = data, data.task
         self.device, self.precision = torch.device(device), precision
         network.to(self.device).to(memory_format=torch.channels_last)
-        self.network = with_fast_gradients(network)
+        self.network, self.fast_gradients = network, FastGradients(network)
         self.drop_paths = [module for module in network.modules() if isinstance(module, DropPath)]
         for drop_path in self.drop_paths:
             drop_path.generator = streams.tensor("drop_path", self.device)
@@ -79,7 +79,7 @@ class RetrainStage:
         for drop_path in self.drop_paths:
             drop_path.probability = settings.drop_path * index / self.steps
         images, labels = next(self.batches)
-        with autocast(self.device, self.precision):
+        with self.fast_gradients, autocast(self.device, self.precision):
             outputs, second = forward(self.network, images)
             loss = self.task.loss(outputs, labels, settings.label_smoothing)
             total = loss

@@ -26,7 +26,7 @@ from supernet.instruments.instrument import Batch, Instrument, Snapshot
 from supernet.learners.learner import Bilevel, Learner
 from supernet.mixture import Choice, Logits, Mixture
 from supernet.modifiers.modifier import Modified, Modifier
-from supernet.ops.fast.convolution import with_fast_gradients
+from supernet.ops.fast.convolution import FastGradients
 from supernet.randomness import Streams
 from supernet.samplers.sampler import Sampler
 from supernet.spaces.capabilities import Itemised, capable
@@ -132,7 +132,7 @@ class SearchStage:
         if start is not None:
             load_start(supernet, start)
         supernet.to(self.device).to(memory_format=torch.channels_last)
-        with_fast_gradients(supernet)
+        self.fast_gradients = FastGradients(supernet)
         set_recompute(supernet, self.settings.recompute)
         if phase.fresh:
             self.weights.begin(supernet, phase.rate_steps(self.planned), self.steps_per_epoch)
@@ -149,12 +149,18 @@ class SearchStage:
 
     def step(self, index: int) -> dict[str, Tensor]:
         progress, self.done = index / self.planned, index + 1
-        training, validation = next(self.weight_batches), None
-        figures: dict[str, Tensor] = {}
-        mixtures: list[Mixture] = []
+        training = next(self.weight_batches)
         self.sampler.advance(self.detached_logits, progress)
         while index >= self.starts[self.phase + 1]:
             self.begin_next_phase()
+        with self.fast_gradients:
+            return self.learn(progress, training)
+
+    def learn(self, progress: float, training: Batch) -> dict[str, Tensor]:
+        """One step of the logits and of the weights. Returns their figures for the log."""
+        figures: dict[str, Tensor] = {}
+        mixtures: list[Mixture] = []
+        validation = None
         self.supernet.train()
         if self.learner.learns and not self.learner.rests(progress):
             validation = next(self.architecture_batches)
@@ -230,7 +236,8 @@ class SearchStage:
             return {}
         figures = figures_of(self.space, self.detached_logits, self.sampler.tables())
         if self.watch.watchers:
-            measured, actions = self.watch.end_of_epoch(snapshot_of(self))
+            with self.fast_gradients:
+                measured, actions = self.watch.end_of_epoch(snapshot_of(self))
             figures |= measured
             for fired in actions:
                 with torch.no_grad():

@@ -13,7 +13,7 @@ from supernet.cost.budget import Budget
 from supernet.cost.count import count
 from supernet.cost.table import counted
 from supernet.errors import UserError
-from supernet.ops.fast.convolution import Depthwise, with_fast_gradients
+from supernet.ops.fast.convolution import Depthwise, FastGradients
 from supernet.spaces.nats_size import NATSSize
 from supernet.spaces.nb_macro import NBMacro
 from tests.tasks import task_of
@@ -102,8 +102,9 @@ def test_other_texts_are_one_line(space, text):
 
 def test_layers_whose_gradients_are_made_fast_become_torchs_own_again():
     space = NBMacro(4, 8, [1])
-    supernet = with_fast_gradients(space.supernet(TASK))
+    supernet = space.supernet(TASK)
     network = space.inherit(supernet, space.decode("2"))
+    with FastGradients(network):
+        assert Depthwise in {type(module) for module in network.modules()}
     kinds = {type(module) for module in network.modules()}
     assert nn.Conv2d in kinds and Depthwise not in kinds
-    assert Depthwise in {type(module) for module in supernet.modules()}

@@ -10,11 +10,13 @@ the three. The gradients of these derivatives are again such derivatives. So one
 all of them, as often as a gradient is differentiated again.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.utils import _pair
 
 from supernet.ops.fast.depthwise import SIZES, DepthwiseMaker
 from supernet.ops.fast.native import supported
@@ -34,94 +36,115 @@ class Derivative(torch.autograd.Function):
     def forward(ctx: Any, maker: DepthwiseMaker, which: int, *tensors: Tensor) -> Tensor:
         ctx.maker, ctx.which = maker, which
         ctx.save_for_backward(*tensors)
-        return derivative(maker, which, *tensors)
+        if which == RESULT:
+            _, x, weight = tensors
+            return F.conv2d(x, weight, None, *places(maker, weight), len(weight))
+        found = gradients(maker, tensors, [which])[which]
+        assert found is not None  # it was asked for
+        return found
 
     @staticmethod
     def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:
         tensors = list(ctx.saved_tensors)
         tensors[ctx.which] = slopes[0]
-        return (
-            None,
-            None,
-            *(
-                Derivative.apply(ctx.maker, which, *tensors)
-                if want and which != ctx.which
-                else None
-                for which, want in enumerate(ctx.needs_input_grad[2:])
-            ),
-        )
+        wanted = [k for k, want in enumerate(ctx.needs_input_grad[2:]) if want and k != ctx.which]
+        if ctx.which == RESULT and not torch.is_grad_enabled():
+            return None, None, *gradients(ctx.maker, tensors, wanted)  # one call of the kernel
+        found = {which: Derivative.apply(ctx.maker, which, *tensors) for which in wanted}
+        return None, None, *map(found.get, range(3))
 
 
-def derivative(maker: DepthwiseMaker, which: int, gradient: Tensor, x: Tensor, w: Tensor) -> Tensor:
-    """See :class:`Derivative`; not differentiable."""
-    if which == RESULT:
-        return convolved(x, w, maker.stride, maker.dilations[0])
-    gradient, x = (one.permute(0, 2, 3, 1).contiguous() for one in (gradient, x))
-    ones, zeros = w.new_ones(len(w)), w.new_zeros(len(w))
+def gradients(
+    maker: DepthwiseMaker, tensors: Sequence[Tensor], wanted: Sequence[int]
+) -> list[Tensor | None]:
+    """The derivatives with respect to the images and to the weight, if ``wanted``, each in its
+    place; not differentiable.
+    """
+    weight = tensors[WEIGHT]
+    gradient, x = (one.permute(0, 2, 3, 1).contiguous() for one in tensors[:WEIGHT])
+    ones, zeros = weight.new_ones(len(weight)), weight.new_zeros(len(weight))
     sums = zeros.data_ptr(), *GIVEN.at([gradient.data_ptr()], 0, ones.data_ptr())
-    found = maker.backward(x[None], [w], sums, 0, which == IMAGE, which == WEIGHT)[which - IMAGE]
-    assert found is not None  # it was asked for
-    return found if which == WEIGHT else found[0].permute(0, 3, 1, 2)
+    of_x, of_weight = maker.backward(x[None], [weight], sums, 0, IMAGE in wanted, WEIGHT in wanted)
+    return [None, None if of_x is None else of_x[0].permute(0, 3, 1, 2), of_weight]
 
 
-def convolved(x: Tensor, weight: Tensor, stride: int, dilation: int) -> Tensor:
-    """torch's depthwise convolution, padded so that stride 1 keeps height and width."""
-    padding = weight.shape[-1] // 2 * dilation
-    return F.conv2d(x, weight, None, stride, padding, dilation, groups=len(weight))
+def places(maker: DepthwiseMaker, weight: Tensor) -> tuple[int, int, int]:
+    """Stride, padding and dilation. The padding is such that stride 1 keeps height and width."""
+    (dilation,) = maker.dilations
+    return maker.stride, weight.shape[-1] // 2 * dilation, dilation
+
+
+def conv2d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Tensor:
+    """torch's convolution; that of a depthwise one has gradients by the kernels where these support
+    it.
+    """
+    learns = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
+    if learns and supported(x) and not torch.is_autocast_enabled("cpu"):
+        maker = maker_of(weight, bias, stride, padding, dilation, groups)
+        if maker is not None:
+            return Derivative.apply(maker, RESULT, x, x, weight)
+    return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
+
+
+def maker_of(
+    weight: Tensor, bias: Tensor | None, stride: Any, padding: Any, dilation: Any, groups: int
+) -> DepthwiseMaker | None:
+    """The kernels of a convolution, if it is a depthwise one that they know: square, of a size in
+    ``SIZES``, without bias, and padded so that stride 1 keeps height and width.
+    """
+    stride, dilation = _pair(stride), _pair(dilation)
+    outputs, each, *sizes = weight.shape
+    alike = all(len(set(pair)) == 1 for pair in (sizes, stride, dilation))
+    if bias is not None or not alike or (outputs, each) != (groups, 1) or sizes[0] not in SIZES:
+        return None
+    maker = DepthwiseMaker(stride[0], dilation[:1], rectify=False)
+    own = places(maker, weight)[1]
+    same = padding == "same" and stride[0] == 1
+    return maker if same or (padding != "same" and _pair(padding) == (own, own)) else None
 
 
 def depthwise(x: Tensor, weight: Tensor, stride: int, dilation: int) -> Tensor:
-    """The same, with gradients by the kernels where these support the images."""
-    learns = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
-    if not learns or not supported(x) or torch.is_autocast_enabled("cpu"):
-        return convolved(x, weight, stride, dilation)
-    return Derivative.apply(
-        DepthwiseMaker(stride, (dilation,), rectify=False), RESULT, x, x, weight
-    )
+    """A depthwise convolution, padded so that stride 1 keeps height and width."""
+    padding = weight.shape[-1] // 2 * dilation
+    return conv2d(x, weight, None, stride, padding, dilation, len(weight))
 
 
 class Depthwise(nn.Conv2d):
-    """A depthwise convolution whose gradients the kernels compute."""
+    """A convolution by :func:`conv2d`."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return depthwise(x, self.weight, self.stride[0], self.dilation[0])
+        places = self.stride, self.padding, self.dilation, self.groups
+        return conv2d(x, self.weight, self.bias, *places)
 
 
-def with_fast_gradients(network: nn.Module) -> nn.Module:
-    """The network, whose depthwise convolutions are :class:`Depthwise` from now on. What they
-    compute, and the names of the weights, are as before.
+class FastGradients:
+    """A context in which torch's depthwise convolutions of a network have gradients by the kernels,
+    where these know them. Outside of it, the network has torch's own layers.
     """
-    for module in network.modules():
-        if type(module) is nn.Conv2d and is_depthwise(module):
-            module.__class__ = Depthwise
-    return network
+
+    def __init__(self, network: nn.Module):
+        self.layers: list[Any] = [
+            layer for layer in network.modules() if type(layer) is nn.Conv2d and is_known(layer)
+        ]
+
+    def __enter__(self) -> None:
+        for layer in self.layers:
+            layer.__class__ = Depthwise
+
+    def __exit__(self, *error: object) -> None:
+        for layer in self.layers:
+            layer.__class__ = nn.Conv2d
 
 
-def without_fast_gradients(network: nn.Module) -> nn.Module:
-    """The inverse of :func:`with_fast_gradients`: the network has torch's own layers again."""
-    for module in network.modules():
-        if type(module) is Depthwise:
-            setattr(module, "__class__", nn.Conv2d)  # noqa: B010
-    return network
-
-
-def is_depthwise(convolution: nn.Conv2d) -> bool:
-    """Whether it is a depthwise convolution of the kind that the kernels know: square, of a size in
-    ``SIZES``, without bias, padded with zeros so that stride 1 keeps height and width.
-    """
-    size, dilation, stride = (
-        convolution.kernel_size[0],
-        convolution.dilation[0],
-        convolution.stride[0],
-    )
-    padding = size // 2 * dilation
-    return (
-        convolution.groups == convolution.in_channels == convolution.out_channels
-        and size in SIZES
-        and convolution.bias is None
-        and convolution.padding_mode == "zeros"
-        and convolution.kernel_size == (size, size)
-        and convolution.stride == (stride, stride)
-        and convolution.dilation == (dilation, dilation)
-        and convolution.padding in ((padding, padding), "same" if stride == 1 else None)
-    )
+def is_known(layer: nn.Conv2d) -> bool:
+    places = layer.stride, layer.padding, layer.dilation, layer.groups
+    maker = maker_of(layer.weight, layer.bias, *places)
+    return maker is not None and layer.padding_mode == "zeros"

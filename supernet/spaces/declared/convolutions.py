@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from supernet.errors import UserError
+from supernet.ops.fast.convolution import conv2d
 from supernet.spaces.declared.choices import (
     Active,
     Size,
@@ -249,7 +250,7 @@ class Conv1d(Convolution, nn.Conv1d):
 class Conv2d(Convolution, nn.Conv2d):
     """See :class:`Convolution`."""
 
-    axes, function, layer = 2, staticmethod(F.conv2d), nn.Conv2d
+    axes, function, layer = 2, staticmethod(conv2d), nn.Conv2d
 
 
 class ConvTranspose2d(Kernel, nn.ConvTranspose2d):

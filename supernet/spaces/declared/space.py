@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from supernet.errors import UserError
 from supernet.files import PATH
 from supernet.mixture import Architecture, ChoiceGroup, Mixture
-from supernet.ops.fast.convolution import without_fast_gradients
 from supernet.spaces.capabilities import Slot, Termed
 from supernet.spaces.declared.blocks import OneOf
 from supernet.spaces.declared.choices import Binding, Choose, bound
@@ -194,8 +193,7 @@ class Declared(Termed):
     def inherit(self, supernet: nn.Module, architecture: Architecture) -> nn.Module:
         """Each layer takes the part of the weights that it uses in the supernet."""
         whole: Any = supernet
-        module = without_fast_gradients(copy.deepcopy(whole.module))
-        module = module.cpu().to(memory_format=torch.contiguous_format)
+        module = copy.deepcopy(whole.module).cpu().to(memory_format=torch.contiguous_format)
         return self.plain(module, architecture, whole.task, fresh=False).train()
 
     def taken_over(
