@@ -91,23 +91,13 @@ class Task(ABC):
         return self.right(outputs, targets).float().mean()
 
 
-@dataclass(frozen=True)
-class Classification(Task):
-    """Predicts which of ``outputs`` classes each input belongs to.
-
-    The ``input_shape`` of images is (channels, height, width). The loss is the cross-entropy, and
-    the metric is the accuracy. Targets are classes [B], or probabilities [B, outputs].
+class Classes(Task):
+    """Predicts one of several classes, for an input or at each of its places: outputs [B, classes,
+    ...], targets [B, ...], or probabilities of the shape of the outputs. The loss is the
+    cross-entropy, and the metric is the share of the targets that are predicted.
     """
 
-    input_shape: tuple[int, ...]
-    outputs: int
-    dtype: torch.dtype = torch.float32
-
     metric_name: ClassVar[str] = "accuracy"
-
-    @property
-    def output_shape(self) -> tuple[int, ...] | None:
-        return (self.outputs,)
 
     def loss(
         self,
@@ -121,6 +111,23 @@ class Classification(Task):
 
     def right(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return outputs.argmax(dim=1) == targets
+
+
+@dataclass(frozen=True)
+class Classification(Classes):
+    """Predicts which of ``outputs`` classes each input belongs to.
+
+    The ``input_shape`` of images is (channels, height, width). The loss is the cross-entropy, and
+    the metric is the accuracy. Targets are classes [B], or probabilities [B, outputs].
+    """
+
+    input_shape: tuple[int, ...]
+    outputs: int
+    dtype: torch.dtype = torch.float32
+
+    @property
+    def output_shape(self) -> tuple[int, ...] | None:
+        return (self.outputs,)
 
 
 @dataclass(frozen=True)
@@ -150,14 +157,12 @@ class NextToken(Classification):
 
 
 @dataclass
-class Segmentation(Task):
+class Segmentation(Classes):
     """Predicts the class of each pixel: outputs [B, classes, H, W], targets [B, H, W]. The loss is
     the cross-entropy; the metric is the share of pixels whose class is predicted.
     """
 
     classes: int
-
-    metric_name: ClassVar[str] = "accuracy"
 
     def __post_init__(self) -> None:
         self.outputs = self.classes
@@ -165,16 +170,3 @@ class Segmentation(Task):
     @property
     def output_shape(self) -> tuple[int, ...] | None:
         return (self.outputs, *self.input_shape[1:])
-
-    def loss(
-        self,
-        outputs: Tensor,
-        targets: Tensor,
-        label_smoothing: float = 0.0,
-        reduction: str = "mean",
-    ) -> Tensor:
-        smoothing = 0.0 if targets.is_floating_point() else label_smoothing
-        return F.cross_entropy(outputs, targets, label_smoothing=smoothing, reduction=reduction)
-
-    def right(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        return outputs.argmax(dim=1) == targets

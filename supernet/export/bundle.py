@@ -33,7 +33,7 @@ from torch import Tensor, nn
 
 from supernet.errors import UserError
 from supernet.export.assembled import Assembly
-from supernet.export.source import laid_out, network_source, run_source
+from supernet.export.source import About, laid_out, network_source, run_source
 from supernet.files import atomic, write_json, write_text
 from supernet.mixture import Architecture
 from supernet.shapes import Bundle, read
@@ -93,14 +93,8 @@ def export_network(
     channels = task.input_shape[0] if len(task.input_shape) == 3 else 0  # a text has none
     mean = list(metadata.get("mean", [0.0] * channels))
     std = list(metadata.get("std", [1.0] * channels))
-    source, without = source_of(
-        network,
-        architecture=text,
-        version=importlib.metadata.version("supernet"),
-        task=task,
-        mean=mean,
-        std=std,
-    )
+    version = importlib.metadata.version("supernet")
+    source, without = source_of(network, About(text, version, task, mean, std))
     description = architecture.to_dict() | {
         "text": text,
         "network": {"class": type(network).__name__, "settings": settings_of(network)},
@@ -139,7 +133,7 @@ def export_network(
     return bundle
 
 
-def source_of(network: nn.Module, **about: Any) -> tuple[str, str]:
+def source_of(network: nn.Module, about: About) -> tuple[str, str]:
     """The text of ``network.py``, and the reason why there is none.
 
     A network with an attribute ``settings`` is built by its class again. Any other network is
@@ -149,10 +143,10 @@ def source_of(network: nn.Module, **about: Any) -> tuple[str, str]:
         UserError: the class of a network with settings cannot be copied.
     """
     if settings := settings_of(network):
-        return network_source(type(network), settings, **about), ""
+        return network_source(type(network), settings, about), ""
     try:
         found = Assembly(network)
-        return laid_out(found.definitions, "", found.kind, found.expression, **about), ""
+        return laid_out(found.definitions, "", found.kind, found.expression, about), ""
     except UserError as error:
         return "", str(error)
 

@@ -21,7 +21,7 @@ from collections.abc import Collection, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import nn
 
@@ -255,21 +255,27 @@ def _strings(value: Any) -> Iterator[str]:
             yield from _strings(item)
 
 
-def network_source(
-    kind: type,
-    settings: Mapping[str, Any],
-    *,
-    architecture: str,
-    version: str,
-    task: Task,
-    mean: list[float],
-    std: list[float],
-) -> str:
+class About(NamedTuple):
+    """What ``network.py`` says of its network.
+
+    Attributes:
+        architecture: the architecture in the notation of its paper.
+        version: that of this package.
+        task: what the network was trained for.
+        mean: of each channel, of pixels from 0 to 1; images are normalised by it.
+        std: the same for the standard deviation.
+    """
+
+    architecture: str
+    version: str
+    task: Task
+    mean: list[float]
+    std: list[float]
+
+
+def network_source(kind: type, settings: Mapping[str, Any], about: About) -> str:
     """The text of ``network.py``: ``kind(**settings)``, with every definition that it needs, in a
     readable layout.
-
-    ``architecture`` is the architecture in the notation of its paper. ``task`` is what it was
-    trained for. ``mean`` and ``std`` (per channel, of pixels from 0 to 1) normalise the images.
 
     Raises:
         UserError: a definition cannot be copied. The message says which one, and why.
@@ -277,38 +283,18 @@ def network_source(
     definitions = Definitions(kind, set(_strings(settings)))
     comment = "# What the network is built with: its architecture and its size."
     data = f"{comment}\nSETTINGS = {_literal(settings)}"
-    return laid_out(
-        definitions,
-        data,
-        kind.__name__,
-        f"{kind.__name__}(**SETTINGS)",
-        architecture=architecture,
-        version=version,
-        task=task,
-        mean=mean,
-        std=std,
-    )
+    return laid_out(definitions, data, kind.__name__, f"{kind.__name__}(**SETTINGS)", about)
 
 
 IMAGES = "Images are pixels from 0 to 1, less MEAN, divided by STD, both one number a channel."
 TOKENS = "Tokens are numbers; architecture.json lists what each one stands for (class_names)."
 
 
-def laid_out(
-    definitions: Definitions,
-    data: str,
-    kind: str,
-    expression: str,
-    *,
-    architecture: str,
-    version: str,
-    task: Task,
-    mean: list[float],
-    std: list[float],
-) -> str:
+def laid_out(definitions: Definitions, data: str, kind: str, expression: str, about: About) -> str:
     """The text of ``network.py``, whose function ``network`` returns an ``expression`` of the class
     ``kind``.
     """
+    architecture, version, task, mean, std = about
     wrapped = textwrap.fill(
         architecture,
         120,

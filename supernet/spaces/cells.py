@@ -353,22 +353,19 @@ class CellSpace(Itemised, Resizable, Drawable):
             found[name] = own
         return found
 
-    def taken_over(
+    def changed(
         self,
         state: Mapping[str, Tensor],
         of: Architecture,
         network: nn.Module,
         architecture: Architecture,
-    ) -> dict[str, Tensor]:
-        """All tensors of the same name and shape, with one exception. A tensor of an edge is taken
-        over only if the same edge of the same cell runs the same operation. The reason is that two
+    ) -> tuple[str, ...]:
+        """The edges that run another operation than the same edge of the same cell. Two
         convolutions have BatchNorms of the same shape, but these belong to different features.
         """
         before = self.operations(state, of)
         after = self.operations(network.state_dict(), architecture)
-        other = tuple(edge for edge, option in after.items() if before.get(edge) != option)
-        shared = super().taken_over(state, of, network, architecture)
-        return {name: value for name, value in shared.items() if not name.startswith(other)}
+        return tuple(edge for edge, option in after.items() if before.get(edge) != option)
 
     def operations(self, state: Mapping[str, Tensor], architecture: Architecture) -> dict[str, str]:
         """The option that each edge runs, by the prefix of the names of its tensors. Edges without

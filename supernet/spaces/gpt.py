@@ -12,40 +12,17 @@ from torch import Tensor, nn
 from supernet.bounds import Bounds
 from supernet.errors import UserError
 from supernet.spaces.declared import Choose, Depth, elastic
-from supernet.spaces.declared.choices import Size
 from supernet.spaces.declared.space import Declared
+from supernet.spaces.transformer import Block
 from supernet.task import NextToken, Task
 
 Width = Annotated[int, Bounds(least=1, most=2**14)]
 Few = Annotated[int, Bounds(least=1, most=2**10)]
 
 
-class Block(nn.Module):
-    """Attention to the tokens before, and an MLP, each behind a LayerNorm. The input of each is
-    added to its output.
-    """
-
-    def __init__(self, embedding: Size, heads: Size, ratio: Size, width: int):
-        super().__init__()
-        self.attention = nn.Sequential(
-            elastic.LayerNorm(embedding),
-            elastic.MultiheadAttention(embedding, heads, width, is_causal=True),
-        )
-        self.mlp = nn.Sequential(
-            elastic.LayerNorm(embedding),
-            elastic.Linear(embedding, ratio * embedding),
-            nn.GELU(),
-            elastic.Linear(ratio * embedding, embedding),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attention(x)
-        return x + self.mlp(x)
-
-
 class Network(nn.Module):
     """Tokens [B, length] -> for each place, the logits of the next token [B, tokens, length]. The
-    length is at most ``context``.
+    length is at most ``context``. A token attends to those before it.
     """
 
     def __init__(self, space: "GPT", tokens: int, context: int):
@@ -58,9 +35,13 @@ class Network(nn.Module):
             [
                 Block(
                     embedding,
-                    Choose(f"heads{place}", space.heads),
                     Choose(f"ratio{place}", space.ratios),
-                    space.head_width,
+                    elastic.MultiheadAttention(
+                        embedding,
+                        Choose(f"heads{place}", space.heads),
+                        space.head_width,
+                        is_causal=True,
+                    ),
                 )
                 for place in range(max(space.depths))
             ],

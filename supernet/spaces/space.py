@@ -118,13 +118,27 @@ class Space(Bounded, ABC):
         standalone of ``architecture``; ``state`` is the state of a standalone of the architecture
         ``of``.
 
-        By default these are all tensors of the same name and shape.
+        These are all tensors of the same name and shape, but for those that :meth:`changed` names.
         """
+        changed = self.changed(state, of, network, architecture)
         return {
             name: state[name]
             for name, own in network.state_dict().items()
-            if name in state and state[name].shape == own.shape
+            if name in state and state[name].shape == own.shape and not name.startswith(changed)
         }
+
+    def changed(
+        self,
+        state: Mapping[str, Tensor],
+        of: Architecture,
+        network: nn.Module,
+        architecture: Architecture,
+    ) -> tuple[str, ...]:
+        """With what the names of those tensors begin that belong to other features in the other
+        network, though they may have the same name and shape. The arguments are those of
+        :meth:`taken_over`. By default there are none.
+        """
+        return ()
 
     def network_settings(self, form: Form) -> dict[str, Any]:
         """The settings that the networks of a form depend on; by default all settings. Two networks

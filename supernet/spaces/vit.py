@@ -17,6 +17,7 @@ from supernet.spaces.declared.choices import Size
 from supernet.spaces.declared.space import Declared
 from supernet.spaces.space import Form, images_of
 from supernet.spaces.space import Size as Part
+from supernet.spaces.transformer import Block
 from supernet.task import Task
 
 FARTHEST = 14  # patches that are farther apart are treated as if they were this far apart
@@ -80,28 +81,6 @@ class Attention(nn.Module):
         return self.output(out.transpose(1, 2).flatten(-2))
 
 
-class Block(nn.Module):
-    """Attention and an MLP, each behind a LayerNorm. The input of each is added to its output."""
-
-    def __init__(
-        self, embedding: Size, heads: Size, ratio: Size, width: int, grid: tuple[int, int]
-    ):
-        super().__init__()
-        self.attention = nn.Sequential(
-            elastic.LayerNorm(embedding), Attention(embedding, heads, width, grid)
-        )
-        self.mlp = nn.Sequential(
-            elastic.LayerNorm(embedding),
-            elastic.Linear(embedding, ratio * embedding),
-            nn.GELU(),
-            elastic.Linear(ratio * embedding, embedding),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attention(x)
-        return x + self.mlp(x)
-
-
 class Network(nn.Module):
     """A vision transformer. The classifier reads the mean of the patches."""
 
@@ -122,10 +101,8 @@ class Network(nn.Module):
             [
                 Block(
                     embedding,
-                    Choose(f"heads{place}", heads),
                     Choose(f"ratio{place}", ratios),
-                    space.head_width,
-                    grid,
+                    Attention(embedding, Choose(f"heads{place}", heads), space.head_width, grid),
                 )
                 for place in range(max(depths))
             ],

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from supernet.errors import UserError
-from supernet.export.source import network_source, run_source
+from supernet.export.source import About, network_source, run_source
 from tests.tasks import task_of
 
 TASK = task_of(3, 1)
@@ -32,9 +32,7 @@ def package(tmp_path, monkeypatch):
 
 
 def source(kind, **settings) -> str:
-    return network_source(
-        kind, settings, architecture="a", version="0", task=TASK, mean=[0.0], std=[1.0]
-    )
+    return network_source(kind, settings, About("a", "0", TASK, [0.0], [1.0]))
 
 
 PARTS = """

@@ -22,6 +22,7 @@ from supernet.export.bundle import source_of
 from supernet.export.source import run_source
 from supernet.mixture import Choice, softmax_mixture
 from supernet.task import Classification
+from tests.slopes import slope_and_difference
 from tests.spaces.test_spaces import assert_same, one_hot, worn
 
 
@@ -241,23 +242,15 @@ def test_gradients_of_logits_are_slopes(name, noise):
     supernet = space.supernet(task).double().train()
     inputs = task.example(4, noise=noise)
     inputs = inputs.double() if inputs.is_floating_point() else inputs
-    logits, direction = (
-        {g.name: torch.randn(g.shape, generator=noise, dtype=torch.float64) for g in space.groups}
-        for _ in range(2)
+    logits = {
+        g.name: torch.randn(g.shape, generator=noise, dtype=torch.float64) for g in space.groups
+    }
+    slope, difference = slope_and_difference(
+        lambda tables: supernet(inputs, softmax_mixture(tables)).square().sum(),
+        logits,
+        noise,
+        1e-5,
     )
-
-    def loss(step):
-        moved = {n: (t + step * direction[n]).requires_grad_() for n, t in logits.items()}
-        return supernet(inputs, softmax_mixture(moved)).square().sum(), moved
-
-    value, tables = loss(0.0)
-    gradients = torch.autograd.grad(value, list(tables.values()))
-    slope = sum(
-        float((gradient * direction[n]).sum())
-        for n, gradient in zip(tables, gradients, strict=True)
-    )
-    with torch.no_grad():
-        difference = float(loss(1e-5)[0] - loss(-1e-5)[0]) / 2e-5
     assert slope == pytest.approx(difference, rel=1e-5) and abs(slope) > 1e-6
 
 

@@ -13,6 +13,7 @@ another one, in several threads, and with other weights (``torch.func.functional
 
 import itertools
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -28,7 +29,7 @@ from supernet.mixture import Choice
 NAME = re.compile(r"[A-Za-z_][\w.-]*")  # of a decision: it stands in texts such as kernel=3,5
 
 
-class Size:
+class Size(ABC):
     """A number that depends on decisions. ``decisions`` are those that it depends on.
 
     A call returns what it comes to in the present call of the supernet. On a path this is one
@@ -38,9 +39,9 @@ class Size:
 
     decisions: tuple["Choose", ...] = ()
 
+    @abstractmethod
     def value(self, chosen: Mapping[str, Any]) -> Any:
         """The value, if each decision (by its name) comes to the value that ``chosen`` says."""
-        raise NotImplementedError
 
     def __mul__(self, other: "float | Size") -> "Size":
         return Computed(times, self, other)

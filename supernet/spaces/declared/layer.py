@@ -1,5 +1,6 @@
 """What all elastic layers have in common."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +16,7 @@ Parts = dict[str, Any]  # tensors and numbers with which a layer is computed
 Kept = Callable[[nn.Parameter, Tensor], nn.Parameter]
 
 
-class Elastic(nn.Module):
+class Elastic(nn.Module, ABC):
     """A layer of torch with sizes that can be choices. It owns the weights of its largest size.
 
     A subclass also derives from the layer of torch. On a path, it computes with a part of its
@@ -49,13 +50,13 @@ class Elastic(nn.Module):
                     )
         return [most(size) if isinstance(size, Size) else size for size in sizes.values()]
 
+    @abstractmethod
     def parts(self, read: int) -> Parts:
         """What the layer computes with in the present call, if its input has ``read`` channels."""
-        raise NotImplementedError
 
+    @abstractmethod
     def plain(self, read: int, kept: Kept) -> nn.Module:
         """The layer of torch that the present path comes to, with the weights that it uses."""
-        raise NotImplementedError
 
     def reading(self, read: int) -> Parts:
         """The same as :meth:`parts`; the binding notes what was read."""

@@ -196,15 +196,15 @@ class Declared(Termed):
         module = copy.deepcopy(whole.module).cpu().to(memory_format=torch.contiguous_format)
         return self.plain(module, architecture, whole.task, fresh=False).train()
 
-    def taken_over(
+    def changed(
         self,
         state: Mapping[str, Tensor],
         of: Architecture,
         network: nn.Module,
         architecture: Architecture,
-    ) -> dict[str, Tensor]:
-        """All tensors of the same name and shape, except those of a OneOf that comes to another
-        option: another module may have tensors of the same shape, but for other features.
+    ) -> tuple[str, ...]:
+        """Each OneOf that comes to another option: another module may have tensors of the same
+        shape, but for other features.
         """
         chosen = []
         for one in (of, architecture):
@@ -217,13 +217,11 @@ class Declared(Termed):
                     }
                 )
         before, after = chosen
-        other = tuple(
+        return tuple(
             re.sub(r"\.options\.[^.]+", "", name)
             for name in before
             if before[name] is not after[name]
         )
-        shared = super().taken_over(state, of, network, architecture)
-        return {name: value for name, value in shared.items() if not name.startswith(other)}
 
     # --- the space as a set
 
