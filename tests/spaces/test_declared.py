@@ -19,7 +19,7 @@ from supernet.cost.budget import Budget
 from supernet.cost.count import count
 from supernet.errors import UserError
 from supernet.export.bundle import source_of
-from supernet.export.source import run_source
+from supernet.export.source import About, run_source
 from supernet.mixture import Choice, softmax_mixture
 from supernet.task import Classification
 from tests.slopes import slope_and_difference
@@ -290,8 +290,7 @@ def test_the_source_of_a_plain_network_builds_it_again(name, tmp_path):
     space, task = a_space(name)
     for architecture in several(space, 2):
         network = space.standalone(architecture, task).eval()
-        about = dict(architecture="a", version="0", task=task, mean=[0.0], std=[1.0])
-        text, without = source_of(network, **about)
+        text, without = source_of(network, About("a", "0", task, mean=[0.0], std=[1.0]))
         assert not without and "__init__(self" not in text and "elastic" not in text
         (tmp_path / "network.py").write_text(text)
         again = run_source(tmp_path / "network.py").network()

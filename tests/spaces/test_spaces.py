@@ -100,7 +100,7 @@ def test_gradients_of_logits_are_slopes_of_the_loss(space, noise):
     with torch.random.fork_rng():
         # With seed 0, a ReLU of the space "elastic" has its kink between the two points: there a
         # step of 1e-7 finds the slope that the gradients say.
-        torch.manual_seed(2)
+        torch.manual_seed(4)
         supernet = space.supernet(task).double().train()
     if task.dtype.is_floating_point:
         task = dataclasses.replace(task, dtype=torch.float64)

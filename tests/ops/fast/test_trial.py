@@ -4,6 +4,8 @@ import ctypes
 
 import pytest
 import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from supernet.ops.fast import native, program, trial
 from tests.ops.fast.sums import compiled
@@ -25,6 +27,9 @@ class Spoilt:
 @pytest.mark.parametrize("wrong", WRONG)
 def test_a_wrong_kernel_is_refused(wrong, monkeypatch):
     """Whichever it is: with one line, and without it nothing else fails."""
+    # New memory is filled, so that it does not hold the right results of the trial before.
+    monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
+    torch.use_deterministic_algorithms(True)
     spoilt = Spoilt(native.kernels(), wrong)
     assert trial.passed()
     monkeypatch.setattr(native, "library", lambda: spoilt)
@@ -35,7 +40,18 @@ def test_a_wrong_kernel_is_refused(wrong, monkeypatch):
             assert not program.runs_at_once(x)
         assert not program.runs_at_once(x)  # without another warning
     finally:
+        torch.use_deterministic_algorithms(False)
         native.tried.cache_clear()
+
+
+CONTEXTS = {
+    "no_grad": torch.no_grad,
+    "inference_mode": torch.inference_mode,
+    "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
+    "another default device": lambda: torch.device("meta"),
+    "operations counted": lambda: FlopCounterMode(display=False),
+    "operations recorded": torch.profiler.profile,
+}
 
 
 @compiled
@@ -46,15 +62,12 @@ def test_the_trial_draws_nothing_from_the_generator_of_torch():
 
 
 @compiled
-@pytest.mark.parametrize(
-    "context",
-    [torch.no_grad, torch.inference_mode, lambda: torch.autocast("cpu", torch.bfloat16)],
-    ids=["no_grad", "inference_mode", "autocast"],
-)
+@pytest.mark.parametrize("context", CONTEXTS)
 def test_the_first_step_may_be_inside_of_any_context(context):
     native.tried.cache_clear()
-    with context():
-        assert program.runs_at_once(torch.zeros(1, 4, 3, 3))
+    with CONTEXTS[context]():
+        nn.Identity()(torch.ones(1, requires_grad=True))  # some contexts look at modules
+        assert program.runs_at_once(torch.zeros(1, 4, 3, 3, device="cpu"))
 
 
 HUGE = 2**50
