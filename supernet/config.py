@@ -87,13 +87,20 @@ class JudgeSettings(Bounded):
 
 @dataclass
 class BaselineSettings(Bounded):
-    """The comparison with random architectures. They are trained by the same recipe as the derived
-    one, with one seed each.
+    """What the derived architecture is compared with.
+
+    ``architectures`` random ones are trained by the same recipe, with one seed each. ``rivals``
+    (:mod:`supernet.evaluate.rivals`) are trained as the derived one is, with the same seeds.
     """
 
     where = "baseline"
 
     architectures: CountOrZero = 3
+    rivals: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_different("baseline.rivals", self.rivals)
 
 
 @dataclass

@@ -29,7 +29,12 @@ from supernet.runs.rank import ranking
 from supernet.runs.results import results, search_of
 from supernet.runs.search import searches
 from supernet.runs.setup import Setup
-from supernet.runs.training import finished_retrainings, random_trainings, retrainings
+from supernet.runs.training import (
+    finished_retrainings,
+    random_trainings,
+    retrainings,
+    rival_trainings,
+)
 from supernet.runs.work import Work
 from supernet.track.console import Progress
 from supernet.track.interface import Trackers
@@ -152,8 +157,8 @@ class Run:
         return write_architectures(self.work, derived)
 
     def retrain(self, restored: bool = True) -> None:
-        """Trains the derived network from scratch, once for each seed, and random networks for
-        comparison.
+        """Trains the derived network from scratch, once for each seed, and for comparison random
+        networks and rivals.
 
         Random networks do not need the search. With several workers they are trained at the same
         time. If ``restored``, a derived network whose checkpoint is gone is trained again.
@@ -167,7 +172,7 @@ class Run:
         if self.executor.workers > 1 and self.setup.given is None:
             self.perform([*searches(self.setup), *chance])
         derived = retrainings(self.work, self.derive())
-        self.perform([*derived, *chance])
+        self.perform([*derived, *rival_trainings(self.work), *chance])
         if restored:
             self.restore(derived)
 

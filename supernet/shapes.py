@@ -25,6 +25,7 @@ from pydantic import (
 from typing_extensions import TypedDict
 
 from supernet.errors import UserError
+from supernet.evaluate.settings import RIVALS
 from supernet.files import parsed, read_json
 
 CLOSED = ConfigDict(strict=True, extra="forbid")  # no other entries
@@ -262,9 +263,17 @@ class Correlation(TypedDict):
 
 
 @with_config(OPEN)
+class OfPairs(TypedDict):
+    pairs: Count
+    tau: Real | None
+    tau_ci95: Interval
+
+
+@with_config(OPEN)
 class Group(TypedDict):
     all: Correlation
     best_tenth: Correlation
+    equal_params: NotRequired[OfPairs]
 
 
 @with_config(OPEN)
@@ -293,6 +302,7 @@ RESULTS: dict[str, Any] = {  # the kind of a job (``retrain`` of ``retrain/0``) 
     "derive": Derived,
     "retrain/": Trained,
     "random/": Trained,
+    **{f"{rival}/": Trained for rival in RIVALS},
     "rank/": Trained,
     "rank": Ranked,
     "export": Exported,

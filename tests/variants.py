@@ -69,9 +69,12 @@ DECLARED_SPACES = {
     "nats_size": lambda: NATSSize([4, 8]),
     "nb_macro": lambda: NBMacro(stem=4, head=8, blocks=[1, 2]),
     # without the matrices between kernels, which a path multiplies and a standalone does not have
-    "mobilenet": lambda: MobileNet(
-        *([3, 5], [1, 2], [1, 2], [1.0, 2.0], [8, 8, 8, 8, 8, 8, 16], [1, 1, 2, 1, 1]),
+    "mobilenet": lambda **settings: MobileNet(
+        *([3, 5], [1, 2], [1, 2], [1.0, 2.0]),
+        widths=[8, 8, 8, 8, 8, 8, 16],
+        strides=[1, 1, 2, 1, 1],
         transform=False,
+        **settings,
     ),
     "shufflenet": lambda: ShuffleNet([1, 1], [4, 8, 12, 16], [1, 2, 1]),
     "vit": lambda: ViT("tiny", [8, 12], [1, 2], [1.0, 1.5], [1, 2], head_width=4, patch=4),

@@ -78,7 +78,7 @@ def found(results: Results, rows: series.Rows) -> dict[str, Any]:
         "decisions": values.decisions(results),
         "latency": values.latency(results),
         "scatter": pictures.cost_scatter(results),
-        "random": values.random_architectures(results),
+        "others": values.others(results),
     }
 
 

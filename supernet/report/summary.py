@@ -2,7 +2,7 @@
 recipe.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
@@ -20,19 +20,21 @@ class Row:
     architecture: str
     params: str
     madds: str
+    latency: str
     accuracy: str
     interval: str
     seconds: str
 
 
 HEADINGS = Row(
-    "", "architecture", "parameters", "multiply-adds", "accuracy", "95% interval", "seconds"
+    *("", "architecture", "parameters", "multiply-adds", "latency (ms)"),
+    *("accuracy", "95% interval", "seconds"),
 )
 
 
 def comparison(results: Mapping[str, Any]) -> list[Row]:
-    """The found architecture, then the random ones taken together. There is no row for an
-    architecture that does not exist, and a dash for what was not measured.
+    """The found architecture, its rivals, then the random ones taken together. There is no row for
+    an architecture that does not exist, and a dash for what was not measured.
     """
     rows = []
     cost, architecture = results.get("cost", {}), results.get("architecture", {})
@@ -42,9 +44,18 @@ def comparison(results: Mapping[str, Any]) -> list[Row]:
             Row(
                 "found",
                 architecture["text"],
-                thousands(cost.get("params")),
-                thousands(cost.get("madds")),
+                *costs([cost]),
                 *accuracy_and_time(trained),
+            )
+        )
+    for name, rival in results.get("rivals", {}).items():
+        each = rival["architectures"][0]
+        rows.append(
+            Row(
+                name.replace("_", " "),
+                each["text"],
+                *costs([each]),
+                *accuracy_and_time(rival),
             )
         )
     if chance := results.get("random_baseline"):
@@ -53,12 +64,25 @@ def comparison(results: Mapping[str, Any]) -> list[Row]:
             Row(
                 "random",
                 f"{len(chance['accuracy'])} architectures, means",
-                thousands(fmean(one["params"] for one in each) if each else None),
-                thousands(fmean(one["madds"] for one in each) if each else None),
+                *costs(each),
                 *accuracy_and_time(chance),
             )
         )
     return rows
+
+
+def costs(each: Sequence[Mapping[str, Any]]) -> tuple[str, str, str]:
+    """The mean parameters, multiply-adds and latency of architectures."""
+
+    def mean(metric: str, shown: Callable[[float], str]) -> str:
+        known = [one[metric] for one in each if metric in one]
+        return shown(fmean(known)) if known else "–"
+
+    return (
+        mean("params", thousands),
+        mean("madds", thousands),
+        mean("latency_ms", "{:.4g}".format),
+    )
 
 
 def accuracy_and_time(trained: Mapping[str, Any]) -> tuple[str, str, str]:
@@ -85,6 +109,8 @@ def summary_table(results: Mapping[str, Any]) -> Table:
     for row in rows:
         table.add_column(row.name, overflow="fold")
     for field, heading in shown.items():
+        if field == "latency" and all(row.latency == "–" for row in rows):
+            continue  # it was not measured
         table.add_row(heading, *(escape(getattr(row, field)) for row in rows))
     return table
 
@@ -110,7 +136,10 @@ def points(fraction: float) -> str:
 
 
 def rank_rows(correlations: Mapping[str, Any]) -> list[list[str]]:
-    """A row a predictor: tau with its interval and rho, overall and among the best tenth."""
+    """A row a predictor: tau with its interval and rho, overall and among the best tenth; and tau
+    of the pairs with equal numbers of parameters.
+    """
+    nothing = {"tau": None, "tau_ci95": None}  # of a run before there was this figure
     return [
         [
             name,
@@ -119,12 +148,16 @@ def rank_rows(correlations: Mapping[str, Any]) -> list[list[str]]:
                 for group in ("all", "best_tenth")
                 for cell in (with_interval(found[group]), decimal(found[group]["rho"]))
             ),
+            with_interval(found.get("equal_params", nothing)),
         ]
         for name, found in correlations.items()
     ]
 
 
-RANK_HEADINGS = ("predictor", "tau", "rho", "tau, best tenth", "rho, best tenth")
+RANK_HEADINGS = (
+    *("predictor", "tau", "rho", "tau, best tenth", "rho, best tenth"),
+    "tau, equal parameters (±5%)",
+)
 
 
 def rank_tables(ranked: Mapping[str, Any]) -> Group:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any
 
+from supernet.evaluate.settings import RIVALS
 from supernet.report.series import Rows, stages
 from supernet.report.summary import (
     HEADINGS,
@@ -70,13 +71,15 @@ def facts(results: Results) -> dict[str, str]:
 def compared(results: Results) -> Table | None:
     """The found architecture beside the random ones."""
     headings, *rows = [
-        [row.name, row.accuracy, row.interval, row.params, row.madds, row.seconds]
+        [row.name, row.accuracy, row.interval, row.params, row.madds, row.latency, row.seconds]
         for row in (HEADINGS, *comparison(results))
     ]
     others = results.get("random_baseline", {}).get("accuracy", [])
     rows = [
         [f"random, mean of {len(others)}", *row[1:]] if row[0] == "random" else row for row in rows
     ]
+    if all(row[-2] == "–" for row in rows):  # no latency was measured
+        headings, *rows = [[*row[:-2], row[-1]] for row in (headings, *rows)]
     return table(headings, rows)
 
 
@@ -154,13 +157,21 @@ def latency(results: Results) -> dict[str, Any] | None:
     }
 
 
-def random_architectures(results: Results) -> Table | None:
-    each = results.get("random_baseline", {}).get("architectures", [])
+def others(results: Results) -> Table | None:
+    """Each training of a rival or of a random architecture."""
+    kinds = results.get("rivals", {}) | {"random": results.get("random_baseline", {})}
     rows = [
-        [percent(one["accuracy"]), thousands(one["params"]), thousands(one["madds"]), one["text"]]
-        for one in each
+        [
+            name.replace("_", " "),
+            percent(one["accuracy"]),
+            thousands(one["params"]),
+            thousands(one["madds"]),
+            one["text"],
+        ]
+        for name, found in kinds.items()
+        for one in found.get("architectures", [])
     ]
-    return table(["test accuracy", "parameters", "multiply-adds", "random architecture"], rows)
+    return table(["", "test accuracy", "parameters", "multiply-adds", "architecture"], rows)
 
 
 # --- how it was found
@@ -246,9 +257,11 @@ def shortlist(results: Results) -> Table | None:
 
 
 def trainings(rows: Rows) -> Table | None:
-    """Every training of the found architecture and of the random ones, side by side."""
+    """Every training of the found architecture, its rivals and the random ones, side by side."""
     lines = []
-    for kind, title in {"retrain": "found architecture", "random": "random architecture"}.items():
+    titles = {"retrain": "found architecture"}
+    titles |= {name: name.replace("_", " ") for name in RIVALS}
+    for kind, title in (titles | {"random": "random architecture"}).items():
         each = stages(rows, kind)
         for number, stage in enumerate(each, start=1):
             last = {name: value for row in stage for name, value in row.items()}
@@ -286,6 +299,8 @@ def time(results: Results) -> Table | None:
         for part, title in STAGES.items()
         if results.get(part, {}).get("seconds") is not None
     }
+    for name, rival in results.get("rivals", {}).items():
+        spent[f"training the rival: {name.replace('_', ' ')}"] = rival
     before = results.get("search", {}).get("warm_start")
     while before:
         spent = {f"search before, {before['method']}": before} | spent

@@ -216,7 +216,10 @@ def against(
             }
         tables[truth] = {
             name: correlations(
-                scores[: len(values)], values, streams.host(f"bootstrap/{number}/{name}")
+                scores[: len(values)],
+                values,
+                predicted["params"][: len(values)],
+                streams.host(f"bootstrap/{number}/{name}"),
             )
             for name, scores in rivals.items()
         }

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from supernet.environment import environment
+from supernet.evaluate.settings import RIVALS
 from supernet.evaluate.statistics import difference_and_interval, mean_and_interval
 from supernet.runs.folder import SCHEMA, State
 from supernet.runs.setup import SOURCE, Setup
@@ -42,6 +43,8 @@ def results(setup: Setup, state: State) -> dict[str, Any]:
         value["retrain"] = found | settings | about
     if (chance := trained(stages, "random")) is not None:
         value["random_baseline"] = chance
+    if others := {name: rival for name in RIVALS if (rival := trained(stages, name)) is not None}:
+        value["rivals"] = others
     if found is not None and chance is not None:
         difference, ends = difference_and_interval(found["accuracy"], chance["accuracy"])
         value["found_minus_random"] = {"mean": difference, "ci95": ends}
@@ -94,7 +97,7 @@ def trained(stages: Mapping[str, Any], kind: str) -> dict[str, Any] | None:
         return None
     accuracy = [run["accuracy"] for run in runs]
     mean, interval = mean_and_interval(accuracy)
-    columns = ("text", "params", "madds", "accuracy")
+    columns = [n for n in ("text", "params", "madds", "latency_ms", "accuracy") if n in runs[0]]
     return {
         "accuracy": accuracy,
         "mean": mean,

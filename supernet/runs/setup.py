@@ -15,6 +15,7 @@ from supernet.config import Config, build, paths, with_setting
 from supernet.data import Augment, ImageData, Source, Splits, split
 from supernet.device import choose_device, cores, require_room
 from supernet.errors import UserError, enough_memory, require
+from supernet.evaluate.rivals import require_rivals
 from supernet.files import content_of, file_of, read_json
 from supernet.mixture import Architecture
 from supernet.randomness import Streams
@@ -67,6 +68,8 @@ class Setup:
         self.settings: dict[str, Any] = dataclasses.asdict(config)
         if config.data.task is None:  # keys are those of before there was this setting
             del self.settings["data"]["task"]
+        if not config.baseline.rivals:
+            del self.settings["baseline"]["rivals"]
         self.space: Space = build(config.space, "space", Space)
         self.sampler, self.learner = self.fresh("sampler"), self.fresh("learner")
         self.modifiers = self.several("modifier")
@@ -114,6 +117,7 @@ class Setup:
             )
         if searcher.cost is not None:
             config.budget.require_cost("searcher.cost", searcher.cost)
+        require_rivals(config.baseline.rivals, self.space)
         if config.retrain.init == "inherit":
             self.space.require_inherit()
         if self.guards and self.learner.moves != "logits":

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from supernet.cost.count import count
 from supernet.errors import UserError
+from supernet.evaluate.rivals import rival
 from supernet.mixture import Architecture
 from supernet.randomness import Streams
 from supernet.runs.fidelity import fidelity
@@ -40,7 +41,7 @@ class Train(Job):
     another run).
     """
 
-    kind: str  # retrain, random, or rank
+    kind: str  # retrain, random, rank, or the name of a rival
     index: int
     architecture: Architecture
     init: str = "scratch"
@@ -76,6 +77,7 @@ class Train(Job):
             "loss": judgement.loss,
             "text": work.space.encode(self.architecture),
             **dataclasses.asdict(count(network, work.setup.task)),
+            **{name: table.of(self.architecture) for name, table in work.budget.measured.items()},
             **about,
         }
 
@@ -104,6 +106,17 @@ def random_trainings(work: "Work") -> list[Train]:
     else:
         drawn = [work.budget.random(rng) for _ in range(wanted)]
     return [Train("random", index, architecture) for index, architecture in enumerate(drawn)]
+
+
+def rival_trainings(work: "Work") -> list[Train]:
+    """The jobs that train the rivals (:mod:`supernet.evaluate.rivals`), as the derived architecture
+    is trained, with the same seeds.
+    """
+    return [
+        Train(name, index, rival(name, work.budget), work.setup.init)
+        for name in work.config.baseline.rivals
+        for index in range(work.config.retrain.seeds)
+    ]
 
 
 # --- the stages

@@ -5,6 +5,7 @@ values.
 import bisect
 import math
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 
 import torch
 
@@ -26,16 +27,21 @@ class Progressive(Sampler):
     only if the budget forbids a larger architecture. They come last, the cheapest first: until they
     join, few draws exceed the budget.
 
-    At first only the first values are drawn. Whenever the progress passes one of ``phases``, an
-    equal share of the other values joins them. After the last phase the draw is that of
+    At first only the first values are drawn. Whenever the progress passes one of ``phases``, some
+    of the other values join them. After the last phase the draw is that of
     :class:`~supernet.samplers.uniform.Uniform`.
 
-    Departures: the paper widens one dimension after another (kernel, depth, width), derives small
-    kernels from large ones by a learned transformation, and distils from the trained largest
-    network. Here all genes widen together, and nothing is distilled.
+    One dimension after another widens: kernel, depth, width in the paper. ``dimensions`` are
+    patterns of the names of genes; a gene belongs to the first pattern that fits. The phases are
+    shared among the dimensions that have genes, and in its own phases an equal share of the values
+    of a gene joins. So a space without kernels and depths widens as a whole.
+
+    Departures: the paper distils from the trained largest network; here nothing is distilled. Its
+    learned transformation of kernels is a setting of a space.
     """
 
     phases: list[float] = field(default_factory=lambda: [0.25, 0.5, 0.75])
+    dimensions: list[str] = field(default_factory=lambda: ["*kernel*", "*depth*", "*"])
     metric: str = "madds"
 
     def __post_init__(self) -> None:
@@ -50,6 +56,18 @@ class Progressive(Sampler):
     def begin(self, budget: Budget, streams: Streams, device: torch.device) -> None:
         super().begin(budget, streams, device)
         require_metric(self.metric, budget)
+        fitting = [
+            [pattern for pattern in self.dimensions if fnmatchcase(gene.name, pattern)]
+            for gene in self.space.genes
+        ]
+        for gene, found in zip(self.space.genes, fitting, strict=True):
+            if not found:
+                raise UserError(
+                    f"sampler.dimensions={self.dimensions}: no pattern fits the decision "
+                    f"{gene.name}; add '*' as the last one"
+                )
+        present = [p for p in self.dimensions if any(found[0] == p for found in fitting)]
+        self.dimension = [present.index(found[0]) for found in fitting]
         self.largest = budget.largest(self.metric)
         first, cost = self.space.values(self.largest), budget.tables[self.metric].of
         most = cost(self.largest)
@@ -77,10 +95,15 @@ class Progressive(Sampler):
         If 10,000 draws find none within the budget, it is the largest architecture, whose values
         have all joined.
         """
-        rng, share = self.streams.host("paths"), passed / len(self.phases)
-        if share == 1:
+        rng = self.streams.host("paths")
+        if passed == len(self.phases):
             return self.budget.random(rng)
-        joined = [order[: 1 + math.ceil(share * (len(order) - 1))] for order in self.orders]
+        # How many dimensions are wide by now; the next one is so in part.
+        wide = passed / len(self.phases) * (max(self.dimension) + 1)
+        joined = [
+            order[: 1 + math.ceil(min(max(wide - dimension, 0), 1) * (len(order) - 1))]
+            for dimension, order in zip(self.dimension, self.orders, strict=True)
+        ]
         for _ in range(TRIES):
             architecture = self.space.express(
                 [values[rng.integers(len(values))] for values in joined]

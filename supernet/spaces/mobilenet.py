@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, ClassVar
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from supernet.bounds import Bounds
 from supernet.errors import UserError
@@ -115,6 +116,9 @@ class Network(nn.Module):
         ratio = Choose("width", multipliers) if len(multipliers) > 1 else multipliers[0]
         stem, first, *units, late, last = [rounded(width, ratio) for width in space.widths]
         strides = space.strides
+        # Pairs, not numbers: images of several sizes cannot be mixed.
+        sizes = [(pixels, pixels) for pixels in space.resolutions]
+        self.resolution = Choose("resolution", sizes) if sizes else None
         self.stem = nn.Sequential(
             ConvNorm(channels, stem, nn.Hardswish, 3, strides[0]),
             Block(
@@ -164,6 +168,8 @@ class Network(nn.Module):
         return Depth(Choose(f"depth{number}", space.depths), blocks)
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.resolution is not None:
+            x = F.interpolate(x, self.resolution(), mode="bilinear", antialias=True)
         return self.head(self.late(self.units(self.stem(x))))
 
 
@@ -171,12 +177,14 @@ class Network(nn.Module):
 class MobileNet(Declared):
     """The space of once-for-all. Each unit has one of ``depths`` blocks, and each block one of
     ``kernels`` and one of ``expansions``. With several ``multipliers``, that of all widths is a
-    decision as well; the paper trains one supernet for each. With ``transform`` a matrix between
-    kernels is learnt (section 3.2 of the paper); a path then multiplies kernels by matrices as
-    well, which takes the same time for one image as for many.
+    decision as well; the paper trains one supernet for each. With ``resolutions``, the numbers of
+    pixels of a side, that of the images is a decision as well (section 3.1): the network resizes
+    what it is given. Methods that mix options cannot mix resolutions. With ``transform`` a matrix
+    between kernels is learnt (section 3.2); a path then multiplies kernels by matrices as well,
+    which takes the same time for one image as for many.
 
-    Departures: the paper also draws the resolution of the images, and drops a tenth of the inputs
-    of the classifier.
+    Departures: the paper draws one resolution for each batch while the images are loaded, always
+    together with the other decisions, and drops a tenth of the inputs of the classifier.
     """
 
     kernels: list[Annotated[int, Bounds(least=1, most=2**14)]] = field(
@@ -191,6 +199,7 @@ class MobileNet(Declared):
     multipliers: list[Annotated[float, Bounds(above=0, most=100)]] = field(
         default_factory=lambda: [1.0]
     )
+    resolutions: list[Annotated[int, Bounds(least=1, most=2**14)]] = field(default_factory=list)
     widths: list[Annotated[int, Bounds(least=1, most=2**14)]] = field(
         default_factory=lambda: list(WIDTHS)
     )

@@ -243,6 +243,10 @@ class NB201(CellSpace):
         choices_of_edges("edges", 6, (NOTHING, SKIP, "nor_conv_1x1", "nor_conv_3x3", POOLING)),
     )
     wiring: ClassVar = EDGES
+    # the residual block of He et al. (CVPR 2016), to which the benchmark compares
+    hand_made: ClassVar = (
+        "|nor_conv_3x3~0|+|none~0|nor_conv_3x3~1|+|skip_connect~0|none~1|skip_connect~2|"
+    )
     paper: ClassVar = {"search": Geometry(16, 5), "evaluation": Geometry(16, 5)}
 
     def supernet(self, task: Task, form: Form = "search") -> nn.Module:

@@ -10,7 +10,7 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, ClassVar, Literal, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -65,9 +65,12 @@ class Space(Bounded, ABC):
     Attributes:
         name: the name of the space in architectures and messages.
         groups: the choice groups. Decisions that have the same options are one group.
+        hand_made: the architecture that people made before there was a search, in the notation of
+            the space; ``None`` if there is none.
     """
 
     where = "space"
+    hand_made: ClassVar[str | None] = None
 
     name: str
     groups: tuple[ChoiceGroup, ...]

@@ -10,7 +10,7 @@ import pytest
 from scipy.stats import bootstrap, kendalltau, spearmanr
 
 from supernet.errors import UserError
-from supernet.evaluate.ranking import RESAMPLES, correlation, correlations
+from supernet.evaluate.ranking import RESAMPLES, correlation, correlations, tau_of_pairs
 from supernet.evaluate.settings import RankSettings
 
 
@@ -28,7 +28,7 @@ def test_tau_by_counting_pairs_and_rho_by_ranks():
     rng = np.random.default_rng(0)
     truth = rng.permutation(120).astype(float)
     predicted = np.round(truth / 4 + rng.normal(0, 3, 120))  # with ties
-    found = correlations(predicted, truth, rng)
+    found = correlations(predicted, truth, truth + 1, rng)
     best = truth >= 108
     assert (found["all"]["architectures"], found["best_tenth"]["architectures"]) == (120, 12)
     assert found["all"]["tau"] == pytest.approx(tau_by_counting(predicted, truth))
@@ -40,6 +40,34 @@ def test_tau_by_counting_pairs_and_rho_by_ranks():
         for values in (predicted, truth)
     ]
     assert found["all"]["rho"] == pytest.approx(np.corrcoef(*ranks)[0, 1])
+
+
+def test_tau_at_equal_parameters_by_counting_pairs():
+    rng = np.random.default_rng(6)
+    truth, noise = rng.normal(size=(2, 40))
+    predicted = np.round(truth + noise, 1)
+    params = rng.integers(900, 1100, 40).astype(float)
+    pairs = [
+        (i, j)
+        for i, j in itertools.combinations(range(40), 2)
+        if abs(params[i] - params[j]) / max(params[i], params[j]) <= 0.05
+    ]
+    signs = [(np.sign(predicted[i] - predicted[j]), np.sign(truth[i] - truth[j])) for i, j in pairs]
+    free = [sum(bool(sign[k]) for sign in signs) for k in (0, 1)]
+    found = correlations(predicted, truth, params, rng)["equal_params"]
+    assert found["pairs"] == len(pairs) < 40 * 39 / 2
+    assert found["tau"] == pytest.approx(
+        sum(a * b for a, b in signs) / math.sqrt(free[0] * free[1])
+    )
+
+
+def test_where_all_have_equal_parameters_it_is_tau_with_scipys_interval():
+    x, noise = np.random.default_rng(3).normal(size=(2, 25))
+    y = np.round(x + noise)
+    everything = np.stack(np.triu_indices(25, 1), axis=1)
+    own = tau_of_pairs(x, y, everything, np.random.default_rng(4))
+    theirs = correlation(x, y, np.random.default_rng(4))
+    assert [own["tau"], *own["tau_ci95"]] == pytest.approx([theirs["tau"], *theirs["tau_ci95"]])
 
 
 def test_the_interval_covers_the_truth_as_often_as_it_says(monkeypatch):
@@ -80,8 +108,9 @@ def test_a_resample_in_which_all_are_equal_is_left_out():
 
 def test_what_cannot_be_ranked_has_no_correlation():
     rng = np.random.default_rng(2)
-    assert correlations([0.5, 0.5, 0.5, 0.5], [1, 2, 3, 4], rng)["all"]["tau"] is None
-    found = correlations([1, 2, 3, 5], [1, 2, 3, 4], rng)
+    assert correlations([0.5, 0.5, 0.5, 0.5], [1, 2, 3, 4], [1] * 4, rng)["all"]["tau"] is None
+    found = correlations([1, 2, 3, 5], [1, 2, 3, 4], [10, 20, 30, 40], rng)
+    assert found["equal_params"] == {"pairs": 0, "tau": None, "tau_ci95": None}
     assert (found["all"]["tau"], found["best_tenth"]["tau"], found["best_tenth"]["rho_ci95"]) == (
         1.0,
         None,

@@ -8,7 +8,7 @@ from supernet.errors import UserError
 from supernet.samplers.progressive import Progressive
 from tests.budgets import budget_of
 from tests.samplers.drawing import architecture_of, begun, cost, judged
-from tests.variants import SPACES
+from tests.variants import ALL_SPACES, SPACES
 
 PHASES = [0.2, 0.4, 0.8]
 
@@ -35,7 +35,7 @@ def test_it_begins_with_the_largest_alone_and_widens_at_its_phases_and_only_ther
     """Of n values 1 is used first. At 0.2, 0.4 and 0.8 a third, two thirds and all of the others
     are added, rounded up.
     """
-    sampler = begun(Progressive(PHASES), space)
+    sampler = begun(Progressive(PHASES, ["*"]), space)
     last = None
     for progresses, share in (
         ((0.0, 0.19), 0),
@@ -80,6 +80,29 @@ def test_on_nb201_3x3_comes_first_then_1x1_by_hand():
     sampler = begun(Progressive([0.25, 0.5, 0.75, 0.9], metric="params"), space)
     assert values(space, drawn(sampler, space, 0.0)) == [{"nor_conv_3x3"}] * 6
     assert values(space, drawn(sampler, space, 0.3)) == [{"nor_conv_3x3", "nor_conv_1x1"}] * 6
+
+
+def test_kernels_come_first_then_depths_then_all_else():
+    """The order of once-for-all, and another one where the user gives it."""
+    space = ALL_SPACES["mobilenet"]()
+    names = [gene.name.partition("/")[0] for gene in space.genes]
+    rest = {"expansion", "width"}
+    orders = {
+        ("*kernel*", "*depth*", "*"): [set(), {"kernel"}, {"kernel", "depth"}],
+        # three phases for two dimensions: the second begins with the second phase
+        ("expansion*", "*"): [set(), {"expansion"}, {"kernel", "depth", *rest}],
+    }
+    for patterns, order in orders.items():
+        sampler = begun(Progressive(PHASES, list(patterns)), space)
+        for expected, progress in zip(order, (0.0, 0.2, 0.4), strict=True):
+            found = values(space, drawn(sampler, space, progress))
+            wide = {name for name, values in zip(names, found, strict=True) if len(values) > 1}
+            assert wide == expected
+
+
+def test_a_decision_that_no_dimension_names_is_one_line():
+    with pytest.raises(UserError, match=r"no pattern fits the decision .*; add '\*'"):
+        begun(Progressive(PHASES, ["kernel*"]), ALL_SPACES["mobilenet"]())
 
 
 def test_it_ends_uniform(space):

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import timm
 import torch
+from torch.nn import functional as F
 
 from supernet.cost.count import count
 from supernet.cost.table import counted as tables_of
 from supernet.errors import UserError
-from supernet.mixture import Architecture
+from supernet.mixture import Architecture, softmax_mixture
 from supernet.spaces.mobilenet import MobileNet
 from supernet.spaces.resnet import ResNet
 from supernet.spaces.shufflenet import ShuffleNet
@@ -48,6 +49,36 @@ def test_networks_of_once_for_all(sizes, params, millions):
     kernel, expansion, depth = sizes
     found = counted(MobileNet(), kernel=kernel, expansion=expansion, depth=depth)
     assert (found.params, round(found.madds / 1e6, 2)) == (params, millions)
+
+
+def test_a_resolution_costs_what_the_network_costs_on_such_images():
+    """A network that resizes its images has the published cost at 224 pixels, on larger images too,
+    and computes what the plain one computes on images that were resized before.
+    """
+    space = MobileNet(resolutions=[128, 224])
+    chosen = {"kernel": 5, "expansion": 4, "depth": 3}
+    for given in (IMAGENET, task_of(1000, 3, (256, 256))):
+        found = counted(space, given, resolution="224_224", **chosen)
+        assert (found.params, round(found.madds / 1e6, 2)) == (4_551_792, 250.75)
+    small = counted(space, IMAGENET, resolution="128_128", **chosen)
+    assert small == counted(MobileNet(), task_of(1000, 3, (128, 128)), **chosen)
+
+    space, images = ALL_SPACES["mobilenet"](resolutions=[8, 16]), torch.randn(2, 3, 32, 32)
+    task, rng = task_of(5, 3, (32, 32)), np.random.default_rng(0)
+    supernet = space.supernet(task).eval()
+    for pixels in (8, 16):
+        chosen = dict(space.random(rng).choices) | {"resolution": (f"{pixels}_{pixels}",)}
+        architecture = Architecture.of(space.name, **chosen)
+        plain = space.inherit(supernet, architecture).eval()
+        smaller = F.interpolate(images, (pixels, pixels), mode="bilinear", antialias=True)
+        found = supernet(images, space.path(architecture))
+        assert torch.equal(found, plain(images))
+        plain.resolution = None
+        assert torch.equal(found, plain(smaller))
+    logits = {group.name: torch.zeros(group.slots, len(group.options)) for group in space.groups}
+    uniform = softmax_mixture(logits)
+    with pytest.raises(UserError, match="choose a method that trains paths"):
+        supernet(images, uniform)
 
 
 def test_the_network_of_single_path_one_shot():

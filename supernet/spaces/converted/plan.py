@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -410,10 +411,13 @@ def normalised(model: nn.Module, example: Tensor, candidates: list[Candidate]) -
     A BatchNorm treats each channel alone.
     """
     shapes: dict[str, list[tuple[int, ...]]] = {}
+
+    def look(name: str, given: tuple[Any, ...]) -> None:
+        if given and isinstance(given[0], Tensor):  # else it is no normalisation
+            shapes.setdefault(name, []).append(tuple(given[0].shape))
+
     handles = [
-        module.register_forward_pre_hook(
-            lambda _, given, name=name: shapes.setdefault(name, []).append(tuple(given[0].shape))
-        )
+        module.register_forward_pre_hook(lambda _, given, name=name: look(name, given))
         for name, module in model.named_modules()
         if not list(module.children()) and not isinstance(module, ALONE)
     ]

@@ -1,0 +1,64 @@
+"""The architectures that a derived one has to beat, besides random ones. No search is needed to
+know them.
+"""
+
+from collections.abc import Iterator
+
+from supernet.cost.budget import Budget
+from supernet.errors import UserError, unknown
+from supernet.evaluate.settings import RIVALS
+from supernet.mixture import Architecture
+from supernet.spaces.space import Gene, Space
+
+
+def require_rivals(names: list[str], space: Space) -> None:
+    """Raises a UserError if the space has not all of these rivals."""
+    for name in names:
+        if name not in RIVALS:
+            raise UserError(f"baseline.rivals: {unknown(name, list(RIVALS))}")
+        if name == "hand_made" and space.hand_made is None:
+            raise UserError(
+                f"baseline.rivals=[hand_made]: the space {space.name} has no such architecture; "
+                "leave it out"
+            )
+
+
+def rival(name: str, budget: Budget) -> Architecture:
+    """The rival of that name.
+
+    Raises:
+        UserError: there is no such architecture within the budget.
+    """
+    space = budget.space
+    if name == "hand_made" and space.hand_made is not None:
+        return space.decode(space.hand_made)
+    if name == "whole":
+        return Budget(space, budget.task).largest("madds")
+    if name == "largest":
+        return budget.largest("madds")
+    fitting = list(filter(budget.allows, uniform(space)))
+    if not fitting:
+        raise UserError(
+            "baseline.rivals=[uniform]: no such architecture is within the budget; leave it out"
+        )
+    return max(fitting, key=lambda one: budget.costs(one)["madds"])
+
+
+def uniform(space: Space) -> Iterator[Architecture]:
+    """The architectures in which every decision has the same place in the range of its options: all
+    the first ones, ..., all the last ones. Options that are numbers are put in order first.
+
+    Between the ends there is one architecture for each place that some decision has.
+    """
+    ranges = [in_order(gene) for gene in space.genes]
+    places = {i / (len(one) - 1) for one in ranges if len(one) > 1 for i in range(len(one))}
+    for place in sorted(places):
+        yield space.express([one[round(place * (len(one) - 1))] for one in ranges])
+
+
+def in_order(gene: Gene) -> list[str]:
+    """The options of a decision, from the smallest to the largest where they are numbers."""
+    try:
+        return sorted(gene.values, key=float)
+    except (TypeError, ValueError):
+        return list(gene.values)

@@ -1,0 +1,103 @@
+"""Rivals that need no search: which architectures they are, and that a run trains them."""
+
+import itertools
+
+import pytest
+
+from supernet.cost.budget import Budget
+from supernet.cost.count import count
+from supernet.cost.latency import read_table
+from supernet.errors import UserError
+from supernet.evaluate.rivals import rival, uniform
+from supernet.evaluate.settings import RIVALS
+from supernet.files import read_json
+from supernet.spaces.cells import Geometry
+from supernet.spaces.nats_size import NATSSize
+from supernet.spaces.nb201 import NB201
+from tests.commands import TINY, finished, supernet
+from tests.tasks import task_of
+
+TASK = task_of(3, 1)
+WIDTHS = [4, 8, 12, 16]
+
+
+def everything(space):
+    return [space.express(v) for v in itertools.product(*(gene.values for gene in space.genes))]
+
+
+def test_the_uniform_architectures_of_equal_widths_by_hand():
+    space = NATSSize(WIDTHS)
+    texts = [space.encode(one) for one in uniform(space)]
+    assert texts == [":".join([str(width)] * 5) for width in WIDTHS]
+
+
+@pytest.mark.parametrize("share", [1.0, 0.6, 0.3])
+def test_rivals_within_a_budget_are_those_of_brute_force(share):
+    space = NATSSize(WIDTHS[:3])
+    free = Budget(space, TASK)
+    cost = free.tables["madds"].of
+    all_of_them = everything(space)
+    limit = share * max(map(cost, all_of_them))
+    budget = Budget(space, TASK, {"madds": limit})
+    fitting = [one for one in all_of_them if cost(one) <= limit]
+    alike = [one for one in fitting if len(set(space.values(one))) == 1]
+    assert cost(rival("largest", budget)) == max(map(cost, fitting))
+    assert rival("uniform", budget) == max(alike, key=cost)
+    assert cost(rival("whole", budget)) == max(map(cost, all_of_them))
+
+
+def test_the_cell_that_people_made_has_the_published_parameters():
+    """559,386 with 16 channels and 5 cells in a stage, in the published table."""
+    space = NB201(Geometry(16, 5), Geometry(16, 5))
+    made = rival("hand_made", Budget(space, task_of(10, 3, (32, 32))))
+    network = space.standalone(made, task_of(10, 3, (32, 32)))
+    assert count(network, task_of(10, 3, (32, 32))).params == 559_386
+
+
+def test_where_no_uniform_architecture_fits_it_is_one_line():
+    space = NATSSize(WIDTHS)
+    budget = Budget(space, TASK)
+    budget.limits = {"params": 1.0}
+    with pytest.raises(UserError, match="no such architecture is within the budget"):
+        rival("uniform", budget)
+
+
+@pytest.mark.parametrize(
+    ("rivals", "said"),
+    [("[largst]", "did you mean 'largest'"), ("[hand_made]", "nats_size has no such")],
+)
+def test_a_rival_that_does_not_exist_is_one_line(rivals, said, tmp_path):
+    words = ("space=nats_size", f"baseline.rivals={rivals}", "method=spos", *TINY)
+    outcome = supernet("check", *words, cwd=tmp_path)
+    assert (outcome.code, outcome.err.count("\n")) == (2, 1) and said in outcome.err
+
+
+def test_a_run_trains_its_rivals_like_the_architecture_that_it_found(tmp_path):
+    """With the same seeds, and the same weights to start from."""
+    names = [name for name in RIVALS if name != "hand_made"]
+    words = ["space=nats_size", "space.widths=[4,8]", "method=spos", "searcher.candidates=2"]
+    words += [
+        f"baseline.rivals=[{','.join(names)}]",
+        "budget.madds=200000",
+        "budget.latency_ms=50",
+        "retrain.seeds=2",
+    ]
+    folder = finished(
+        *words, "retrain.init=inherit", "baseline.architectures=0", *TINY, cwd=tmp_path
+    )
+    results = read_json(folder / "results.json")
+    found = results["rivals"]
+    assert list(found) == names
+    assert all(len(one["accuracy"]) == 2 for one in found.values())
+    whole, largest = (found[name]["architectures"][0] for name in ("whole", "largest"))
+    assert whole["text"] == "8:8:8:8:8" and whole["madds"] > 200_000 >= largest["madds"]
+    table = read_table(folder / "latency.csv", NATSSize([4, 8]))
+    for one in found.values():
+        (each, *_) = one["architectures"]
+        assert each["latency_ms"] == table.of(NATSSize([4, 8]).decode(each["text"]))
+    page = (folder / "report.html").read_text()
+    assert all(one["architectures"][0]["text"] in page for one in found.values())
+    own = results["architecture"]["text"]
+    same = [one for one in found.values() if one["architectures"][0]["text"] == own]
+    for one in same:
+        assert one["accuracy"] == results["retrain"]["accuracy"]
