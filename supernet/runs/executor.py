@@ -210,15 +210,19 @@ class Slot:
         return self.future is not None
 
     def start(self, work: Work, job: Job) -> None:
+        if self.dead:  # the process has died while it had nothing to do
+            self.close()
+            self.__post_init__()
         assert self.pool is not None
         self.job, self.told_to_stop = job, False
         task = (work.setup.settings, vars(work.setup).get("contents"), str(work.folder), job)
-        try:
-            self.future = self.pool.submit(compute, *task)
-        except BrokenProcessPool:  # the process has died while it had nothing to do
-            self.close()
-            self.__post_init__()
-            self.future = self.pool.submit(compute, *task)
+        self.future = self.pool.submit(compute, *task)
+
+    @property
+    def dead(self) -> bool:
+        """Whether the process has ended. The pool itself notices it a moment later."""
+        alive = {child.pid for child in multiprocessing.active_children()}
+        return self.pid is not None and self.pid not in alive
 
     def messages(self) -> Iterator[tuple[Any, ...]]:
         """The messages of the worker since the last call."""

@@ -1,5 +1,8 @@
 """Models as they are: what becomes a choice in them, and that nothing else changes."""
 
+import re
+import shlex
+
 import numpy as np
 import pytest
 import timm
@@ -7,13 +10,15 @@ import torch
 
 from supernet import convert
 from supernet.cost.count import count
+from supernet.cost.latency import read_table
 from supernet.export import load_bundle
 from supernet.files import read_json
 from supernet.spaces.converted.space import Converted
-from tests.commands import TINY, finished, supernet
+from tests.commands import ROOT, TINY, finished, supernet
 from tests.spaces.test_spaces import assert_same
 from tests.tasks import task_of
 
+PAGE = ROOT / "supernet" / "spaces" / "README.md"
 MODELS = ["resnet10t", "mobilenetv3_small_050", "convnext_atto", "vit_tiny_patch16_224"]
 
 
@@ -61,16 +66,35 @@ def test_a_path_is_its_plain_network(converted):
             assert_same(supernet.train(training)(inputs, space.path(architecture)), plain(inputs))
 
 
-def test_a_whole_run_from_the_command_line(tmp_path):
-    """Search, derivation, retraining with inherited weights, export."""
-    words = ["space=timm", "space.model=resnet10t", "method=spos", "searcher=random", *TINY]
-    words += ["searcher.candidates=2", "retrain.init=inherit", "retrain.seeds=1", "tracker=none"]
-    folder = finished(*words, "baseline.architectures=1", cwd=tmp_path)
+def test_the_example_of_the_page_runs(capsys):
+    _, example = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(), re.M | re.S)
+    exec(example, {})
+    assert "ChoiceGroup" in capsys.readouterr().out
+
+
+def test_the_command_of_the_page_finds_a_network_under_a_limit_on_latency(tmp_path):
+    """The model is shrunk, trained on, compared with itself and with uniform shrinking, and
+    exported.
+    """
+    *_, line = re.findall(r"^supernet .*$", PAGE.read_text(), re.M)
+    command = shlex.split(line)[1:]
     space, task = Converted("resnet10t"), task_of(10, 1)
+    measured = finished("latency", "space=timm", "space.model=resnet10t", *TINY, cwd=tmp_path)
+    least, most = map(read_table(measured / "latency.csv", space).of, reversed(ends(space)))
+    limit = (least + most) / 2
+    words = [f"budget.latency_ms={limit}" if w.startswith("budget") else w for w in command]
+    words += [f"budget.latency_table={measured}/latency.csv", *TINY, "searcher.candidates=4"]
+    words += ["searcher.population=2", "searcher.sample=2", "retrain.seeds=1", "tracker=none"]
+    folder = finished(*words, "baseline.architectures=0", cwd=tmp_path)
     results, found = (read_json(folder / f"{n}.json") for n in ("results", "architecture"))
     network = space.standalone(space.decode(found["text"]), task)
     cost = count(network, task)
     assert results["cost"].items() >= {"params": cost.params, "madds": cost.madds}.items()
+    whole, uniform = (results["rivals"][n]["architectures"][0] for n in ("whole", "uniform"))
+    assert whole["latency_ms"] == most > limit
+    assert limit >= max(uniform["latency_ms"], results["cost"]["latency_ms"])
+    model = timm.create_model("resnet10t", num_classes=10, in_chans=1)
+    assert whole["params"] == sum(weight.numel() for weight in model.parameters())
     exported = load_bundle(folder / "export", trust=True)
     network.load_state_dict(exported.state_dict(), strict=True)
     images = torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))

@@ -30,8 +30,8 @@ from tests.tasks import task_of
 
 FILE = Path(__file__).parent / "net.py"
 PAGE = ROOT / "supernet" / "spaces" / "README.md"
-(EXAMPLE,) = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(), re.M | re.S)
-COMMAND, CHECK = (
+EXAMPLE, _ = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(), re.M | re.S)
+COMMAND, CHECK, _ = (
     shlex.split(line, comments=True)[1:]
     for line in re.findall(r"^supernet .*$", PAGE.read_text(), re.M)
 )
