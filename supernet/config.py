@@ -90,7 +90,7 @@ class BaselineSettings(Bounded):
     """What the derived architecture is compared with.
 
     ``architectures`` random ones are trained by the same recipe, with one seed each. ``rivals``
-    (:mod:`supernet.evaluate.rivals`) are trained as the derived one is, with the same seeds.
+    (:mod:`supernet.cost.rivals`) are trained as the derived one is, with the same seeds.
     """
 
     where = "baseline"

@@ -25,7 +25,6 @@ from pydantic import (
 from typing_extensions import TypedDict
 
 from supernet.errors import UserError
-from supernet.evaluate.settings import RIVALS
 from supernet.files import parsed, read_json
 
 CLOSED = ConfigDict(strict=True, extra="forbid")  # no other entries
@@ -294,6 +293,7 @@ class Ranked(TypedDict):
 
 # --- state.json
 
+RIVALS = ("largest", "whole", "uniform", "hand_made")  # those of supernet/cost/rivals.py
 RESULTS: dict[str, Any] = {  # the kind of a job (``retrain`` of ``retrain/0``) -> its result
     "latency": GivenLatency | MeasuredLatency,
     "search/": Search,

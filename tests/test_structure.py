@@ -512,7 +512,10 @@ def test_no_file_names_a_package_index(tracked):
         assert not words_with_a_hash_of(PACKAGE_HOSTS, text), name
     assert not any(name.endswith(".lock") for name in tracked)  # a lock file names an index
     settings = tomllib.loads(tracked["pyproject.toml"])["tool"]["uv"]
-    assert settings.keys() == {"constraint-dependencies"}  # nor is there a table of indexes
+    assert settings.keys() == {
+        "compile-bytecode",
+        "constraint-dependencies",
+    }  # nor is there a table of indexes
 
 
 def test_no_file_names_a_place_on_one_machine(tracked):

@@ -182,13 +182,14 @@ def headline(base: Case, rounds: int) -> dict[str, dict[str, float]]:
             own[f"step_ratio_{short}"] = ratio(found, "textbook", "ours")
             for network in (*rivals, "ours"):
                 own[f"{network}_seconds_{short}"] = found[network]["seconds"]
-            own[f"arithmetic_fraction_{short}"] = share * ratio(found, "matrices", "ours")
-            own[f"textbook_arithmetic_fraction_{short}"] = share * ratio(
-                found, "matrices", "textbook"
-            )
-            own[f"multiply_adds_per_second_{short}"] = (
-                PRODUCTS * SIDE**3 / found["matrices"]["seconds"]
-            )
+            if "matrices" in found:
+                own[f"arithmetic_fraction_{short}"] = share * ratio(found, "matrices", "ours")
+                own[f"textbook_arithmetic_fraction_{short}"] = share * ratio(
+                    found, "matrices", "textbook"
+                )
+                own[f"multiply_adds_per_second_{short}"] = (
+                    PRODUCTS * SIDE**3 / found["matrices"]["seconds"]
+                )
             if precision == "float32":
                 own["memory_ratio"] = found["textbook"]["bytes"] / found["ours"]["bytes"]
                 own |= {f"{one}_bytes": found[one]["bytes"] for one in networks[:3]}
@@ -215,11 +216,19 @@ def in_turns(
         (name, network): replace(base, network=network, instructions=name)
         for name in instructions()
         for network in networks
+        # without arithmetic for bf16, products of matrices take seconds, and say nothing
+        if network != "matrices" or base.precision == "float32" or has_bf16(name)
     }
     found = measure(cases, rounds, warmup)
     return {
-        name: {network: found[name, network] for network in networks} for name in instructions()
+        name: {network: one for (its, network), one in found.items() if its == name}
+        for name in instructions()
     }
+
+
+def has_bf16(name: str) -> bool:
+    """Whether a set of instructions has arithmetic for bf16."""
+    return name == "native" and bool({"avx512_bf16", "amx_bf16", "bf16"} & set(features()))
 
 
 def instructions() -> list[str]:

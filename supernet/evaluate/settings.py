@@ -9,14 +9,6 @@ from supernet.files import PATH
 
 FEWEST = 3  # architectures that a correlation needs
 
-# architectures that a derived one is compared with (:mod:`supernet.evaluate.rivals`)
-RIVALS = {
-    "largest": "the architecture with the most multiply-adds within the budget",
-    "whole": "the architecture with the most multiply-adds, whatever the budget is",
-    "uniform": "the largest within the budget whose sizes have all the same place in their ranges",
-    "hand_made": "the architecture that people have made by hand",
-}
-
 
 @dataclass
 class RankSettings(Bounded):

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any
 
-from supernet.evaluate.settings import RIVALS
 from supernet.report.series import Rows, stages
 from supernet.report.summary import (
     HEADINGS,
@@ -20,6 +19,7 @@ from supernet.report.summary import (
     start_of,
     thousands,
 )
+from supernet.shapes import RIVALS
 
 Results = Mapping[str, Any]  # what results.json holds
 

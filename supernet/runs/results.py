@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from supernet.cost.rivals import RIVALS
 from supernet.environment import environment
-from supernet.evaluate.settings import RIVALS
 from supernet.evaluate.statistics import difference_and_interval, mean_and_interval
 from supernet.runs.folder import SCHEMA, State
 from supernet.runs.setup import SOURCE, Setup

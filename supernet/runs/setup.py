@@ -12,10 +12,10 @@ from typing import Any
 import torch
 
 from supernet.config import Config, build, paths, with_setting
+from supernet.cost.rivals import require_rivals
 from supernet.data import Augment, ImageData, Source, Splits, split
 from supernet.device import choose_device, cores, require_room
 from supernet.errors import UserError, enough_memory, require
-from supernet.evaluate.rivals import require_rivals
 from supernet.files import content_of, file_of, read_json
 from supernet.mixture import Architecture
 from supernet.randomness import Streams

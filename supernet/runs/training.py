@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from supernet.cost.count import count
+from supernet.cost.rivals import rival
 from supernet.errors import UserError
-from supernet.evaluate.rivals import rival
 from supernet.mixture import Architecture
 from supernet.randomness import Streams
 from supernet.runs.fidelity import fidelity
@@ -109,7 +109,7 @@ def random_trainings(work: "Work") -> list[Train]:
 
 
 def rival_trainings(work: "Work") -> list[Train]:
-    """The jobs that train the rivals (:mod:`supernet.evaluate.rivals`), as the derived architecture
+    """The jobs that train the rivals (:mod:`supernet.cost.rivals`), as the derived architecture
     is trained, with the same seeds.
     """
     return [

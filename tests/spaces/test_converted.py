@@ -76,7 +76,7 @@ def test_the_command_of_the_page_finds_a_network_under_a_limit_on_latency(tmp_pa
     """The model is shrunk, trained on, compared with itself and with uniform shrinking, and
     exported.
     """
-    *_, line = re.findall(r"^supernet .*$", PAGE.read_text(), re.M)
+    *_, line = re.findall(r"^supernet .*$", PAGE.read_text().replace("\\\n", ""), re.M)
     command = shlex.split(line)[1:]
     space, task = Converted("resnet10t"), task_of(10, 1)
     measured = finished("latency", "space=timm", "space.model=resnet10t", *TINY, cwd=tmp_path)

@@ -33,7 +33,7 @@ PAGE = ROOT / "supernet" / "spaces" / "README.md"
 EXAMPLE, _ = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(), re.M | re.S)
 COMMAND, CHECK, _ = (
     shlex.split(line, comments=True)[1:]
-    for line in re.findall(r"^supernet .*$", PAGE.read_text(), re.M)
+    for line in re.findall(r"^supernet .*$", PAGE.read_text().replace("\\\n", ""), re.M)
 )
 TASK = task_of(10, 1)
 QUICK = [*TINY, "tracker=none", "retrain.seeds=1", "baseline.architectures=1"]

@@ -55,8 +55,13 @@ def test_the_quick_form_prints_what_it_promises():
     figures = json.loads(done.stdout)
     assert figures.keys() == {*bench.instructions(), "machine"}
     for name in bench.instructions():
-        assert figures[name].keys() >= RATIOS
-        assert all(math.isfinite(figures[name][one]) and figures[name][one] > 0 for one in RATIOS)
+        expected = {
+            one
+            for one in RATIOS
+            if bench.has_bf16(name) or not one.endswith("arithmetic_fraction_bf16")
+        }
+        assert figures[name].keys() >= expected
+        assert all(math.isfinite(figures[name][one]) and figures[name][one] > 0 for one in expected)
     assert isinstance(figures["machine"]["native"], bool)
     assert figures["machine"]["features"].split() == bench.features()
 

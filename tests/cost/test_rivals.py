@@ -4,12 +4,12 @@ import itertools
 
 import pytest
 
+from supernet import shapes
 from supernet.cost.budget import Budget
 from supernet.cost.count import count
 from supernet.cost.latency import read_table
+from supernet.cost.rivals import RIVALS, rival, uniform
 from supernet.errors import UserError
-from supernet.evaluate.rivals import rival, uniform
-from supernet.evaluate.settings import RIVALS
 from supernet.files import read_json
 from supernet.spaces.cells import Geometry
 from supernet.spaces.nats_size import NATSSize
@@ -87,7 +87,7 @@ def test_a_run_trains_its_rivals_like_the_architecture_that_it_found(tmp_path):
     )
     results = read_json(folder / "results.json")
     found = results["rivals"]
-    assert list(found) == names
+    assert list(found) == names and set(RIVALS) == set(shapes.RIVALS)
     assert all(len(one["accuracy"]) == 2 for one in found.values())
     whole, largest = (found[name]["architectures"][0] for name in ("whole", "largest"))
     assert whole["text"] == "8:8:8:8:8" and whole["madds"] > 200_000 >= largest["madds"]

@@ -6,9 +6,15 @@ from collections.abc import Iterator
 
 from supernet.cost.budget import Budget
 from supernet.errors import UserError, unknown
-from supernet.evaluate.settings import RIVALS
 from supernet.mixture import Architecture
 from supernet.spaces.space import Gene, Space
+
+RIVALS = {
+    "largest": "the architecture with the most multiply-adds within the budget",
+    "whole": "the architecture with the most multiply-adds, whatever the budget is",
+    "uniform": "the largest within the budget whose sizes have all the same place in their ranges",
+    "hand_made": "the architecture that people have made by hand",
+}
 
 
 def require_rivals(names: list[str], space: Space) -> None:
