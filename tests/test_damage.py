@@ -156,7 +156,7 @@ def read_state(folder, setup):
         [values.ranking(one) for one in found["rank"]["against"].values()]
     for table in (
         *(values.facts, values.compared, values.trained, values.derived, values.fidelity),
-        *(values.decisions, values.latency, values.random_architectures, values.guards),
+        *(values.decisions, values.latency, values.others, values.guards),
         *(values.measuring_time, values.images_each, values.front, values.shortlist, values.time),
     ):
         table(found)

@@ -384,7 +384,7 @@ def test_a_table_without_a_limit_is_a_cost_to_weigh_accuracy_against(tmp_path):
     assert [(one["latency_ms"], one["accuracy"]) for one in front] == sorted(undominated)
     assert all(one["latency_ms"] == table.of(table.space.decode(one["text"])) for one in front)
     page = (folder / "report.html").read_text()
-    assert page.count("latency (ms)") == 2  # a column and an axis
+    assert page.count("latency (ms)") == 3  # columns of two tables, and an axis
     for key in ("searcher.cost", "judge.cost"):
         outcome = supernet(
             "derive", *FEW, "method=spos", "searcher=nsga2", f"{key}=latency_ms", cwd=tmp_path

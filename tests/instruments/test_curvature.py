@@ -49,6 +49,7 @@ def test_of_a_supernet_it_is_that_of_the_dense_hessian(noise):
     It changes nothing in the supernet.
     """
     space = SPACES["nb201"]()
+    torch.manual_seed(0)
     supernet = space.supernet(task_of(3, 1)).double()
     logits = {
         g.name: torch.randn(g.shape, generator=noise, dtype=torch.float64) for g in space.groups
