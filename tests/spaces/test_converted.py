@@ -21,6 +21,36 @@ from tests.tasks import task_of
 PAGE = ROOT / "supernet" / "spaces" / "README.md"
 MODELS = ["resnet10t", "mobilenetv3_small_050", "convnext_atto", "vit_tiny_patch16_224"]
 
+# Of other families of timm: name -> pixels of a side.
+FAMILIES = dict.fromkeys(
+    (
+        *("lcnet_050", "tinynet_e", "mobilenetv2_050", "mnasnet_small", "semnasnet_050"),
+        *("regnetx_002", "regnety_002", "ghostnet_050", "repghostnet_050", "fbnetc_100"),
+        *("efficientnet_lite0", "selecsls42", "poolformer_s12", "convnextv2_atto", "starnet_s1"),
+        *("mobilenetv4_conv_small", "hgnetv2_b0", "efficientvit_b0", "mobilevit_xxs"),
+        *("seresnet18", "edgenext_xx_small", "hardcorenas_a"),
+    ),
+    64,
+) | dict.fromkeys(("mixer_s32_224", "deit_tiny_patch16_224", "pit_ti_224", "levit_128s"), 224)
+
+
+@pytest.mark.parametrize(("name", "pixels"), FAMILIES.items())
+def test_families_of_timm_are_converted(name, pixels):
+    """The largest network is the model to the bit, the smallest path is its plain network, and
+    there is something to choose. What is left has a reason.
+    """
+    torch.manual_seed(0)
+    model, inputs = timm.create_model(name, num_classes=5).eval(), torch.randn(1, 3, pixels, pixels)
+    space = convert(model, inputs)
+    largest, smallest = ends(space)
+    supernet = space.supernet(space.any_task).eval()
+    plain = space.inherit(supernet, smallest).eval()
+    with torch.no_grad():
+        assert torch.equal(supernet(inputs, space.path(largest)), model(inputs))
+        assert_same(supernet(inputs, space.path(smallest)), plain(inputs))
+    assert count(plain, space.any_task).params < 0.7 * count(model, space.any_task).params
+    assert all(line.partition(": ")[2] for line in space.plan.left)
+
 
 @pytest.fixture(scope="module", params=MODELS)
 def converted(request):

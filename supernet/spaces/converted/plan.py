@@ -60,6 +60,7 @@ def planned(model: nn.Module, example: Tensor, widths: Shares, depths: Shares) -
     Raises:
         UserError: the model cannot be followed.
     """
+    tried = copy.deepcopy(model)  # now: some modules keep what they computed, and cannot be copied
     try:
         groups = tied(model, list(groups_of(model, example)))
         runs = list(runs_of(model, example))
@@ -76,7 +77,6 @@ def planned(model: nn.Module, example: Tensor, widths: Shares, depths: Shares) -
             left.append(f"{described(model, group)}: {reason}")
     candidates += [found for run in runs if (found := depths_of(model, run, depths))]
     named(candidates)
-    tried = copy.deepcopy(model)
     for name, rules in rules_of(model, candidates).items():
         adapt(tried.get_submodule(name), rules)
     kept = []
@@ -427,8 +427,14 @@ def normalised(model: nn.Module, example: Tensor, candidates: list[Candidate]) -
     for handle in handles:
         handle.remove()
     found = {}
-    for name, (large, *others) in shapes.items():
-        changed = [axis for one in others for axis, n in enumerate(one) if n != large[axis]]
+    for name, seen in shapes.items():  # a module may be called several times in a pass
+        passes = zip(seen[: len(seen) // 2], seen[len(seen) // 2 :], strict=True)
+        changed = [
+            axis
+            for large, small in passes
+            for axis, (a, b) in enumerate(zip(large, small, strict=True))
+            if a != b
+        ]
         if changed:
             found[name] = changed[0]
     return found
