@@ -39,7 +39,8 @@ def count(network: nn.Module, task: Task) -> Cost:
         for name, parameter in network.named_parameters()
         if not name.startswith(AUXILIARY)
     )
-    shell = copy.deepcopy(network).to("meta").eval()
+    # Without requires_grad, because the counter refuses a parameter that a module is called with.
+    shell = copy.deepcopy(network).to("meta").eval().requires_grad_(False)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         shell(task.example(1, "meta"))
     # a multiply-add is two floating-point operations
