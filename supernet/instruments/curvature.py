@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from supernet.learners.learner import statistics_kept
 from supernet.mixture import Logits, Mixture
@@ -40,7 +41,8 @@ def dominant_eigenvalue(
     mode = supernet.training
     supernet.train()
     try:
-        with statistics_kept(supernet):
+        # The fused kernels of attention can be differentiated only once.
+        with statistics_kept(supernet), sdpa_kernel(SDPBackend.MATH):
             losses = (
                 loss(supernet(x, mixture(tables)), labels) * (len(labels) / images)
                 for x, labels in batches

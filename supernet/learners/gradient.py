@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, optim
 from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from supernet.bounds import NotNegative, Positive, Probability
 from supernet.errors import UserError
@@ -202,8 +203,10 @@ def hessian_vector_product(
     loss: Loss, weights: Weights, logits: Logits, vector: Weights
 ) -> list[Tensor]:
     """``grad_a <grad_w loss(w, a), vector>``, exactly, by differentiating twice."""
+    with sdpa_kernel(SDPBackend.MATH):  # fused kernels of attention are differentiated only once
+        found = loss(weights, logits)
     gradient = torch.autograd.grad(
-        loss(weights, logits), list(weights.values()), create_graph=True, materialize_grads=True
+        found, list(weights.values()), create_graph=True, materialize_grads=True
     )
     product = torch.autograd.grad(
         gradient, list(logits.values()), grad_outputs=list(vector.values()), materialize_grads=True

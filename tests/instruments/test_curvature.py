@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 from torch.autograd.functional import hessian
 from torch.nn import functional as F
 
@@ -42,6 +43,31 @@ def test_of_a_large_matrix_it_needs_few_products(noise):
         found == pytest.approx(float(torch.linalg.eigvalsh(matrix)[-1]), rel=1e-3)
         and len(products) < 60
     )
+
+
+class Attentive(nn.Module):
+    """Attention whose queries depend on a mixture."""
+
+    def forward(self, x, mixture):
+        query = x * mixture["width"].weights[0]
+        return F.scaled_dot_product_attention(query, x, x).mean(1)
+
+
+def test_of_a_supernet_with_fused_attention(noise):
+    """torch's fused kernel has no second derivative."""
+    logits = {"width": torch.randn(1, 3, generator=noise, dtype=torch.float64)}
+    x, labels = torch.randn(6, 4, 3, generator=noise, dtype=torch.float64), torch.arange(6) % 3
+    found = dominant_eigenvalue(
+        Attentive(), logits, softmax_mixture, F.cross_entropy, [(x, labels)], noise, 1e-9
+    )
+
+    def loss(flat):
+        query = x * flat.softmax(-1)
+        scores = (query @ x.transpose(-2, -1) / 3**0.5).softmax(-1)
+        return F.cross_entropy((scores @ x).mean(1), labels)
+
+    dense = hessian(loss, logits["width"][0])
+    assert found == pytest.approx(float(torch.linalg.eigvalsh(dense)[-1]), rel=1e-6)
 
 
 def test_of_a_supernet_it_is_that_of_the_dense_hessian(noise):

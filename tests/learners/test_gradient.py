@@ -260,3 +260,28 @@ def test_functional_loss_leaves_batchnorm_statistics_alone(space):
     )
     assert torch.equal(value, again)
     assert all(torch.equal(buffer, before[name]) for name, buffer in p.supernet.named_buffers())
+
+
+def test_attention_by_a_fused_kernel_is_differentiated_twice(noise):
+    """torch's kernel has no second derivative; the product is that of attention written out."""
+    x = torch.randn(2, 2, 5, 4, generator=noise)
+    weights = {"w": torch.randn(4, 4, generator=noise, requires_grad=True)}
+    logits = {"a": torch.randn(4, generator=noise, requires_grad=True)}
+    vector = {"w": torch.randn(4, 4, generator=noise)}
+
+    def by_torch(query):
+        return F.scaled_dot_product_attention(query, x, x)
+
+    def written_out(query):
+        return torch.softmax(query @ x.transpose(-2, -1) / 2, -1) @ x
+
+    found, expected = (
+        hessian_vector_product(
+            lambda w, a, attention=attention: attention(x @ w["w"] * a["a"]).square().sum(),
+            weights,
+            logits,
+            vector,
+        )
+        for attention in (by_torch, written_out)
+    )
+    torch.testing.assert_close(found, expected)

@@ -579,6 +579,7 @@ class Wrong(nn.Module):
         x = x.mean((2, 3), keepdim=True)
         if self.fault == "lone":
             x = self.norm(x)
+        assert self.fault != "refused", "Input height (8) is wrong"
         if self.fault == "dice":
             x = F.dropout(x, 0.5)
         return self.head(x.flatten(1))
@@ -589,6 +590,7 @@ class Wrong(nn.Module):
     [
         ("shapes", 2, "shapes do not meet in op.options.wide of width=4 op=wide: "),
         ("outputs", 2, "returns outputs of shape (2, 5) for two inputs, but the task needs (2, 3)"),
+        ("refused", 2, "of width=4 op=conv: Input height (8) is wrong"),
         ("unread", 2, "the choice 'scale' is never read"),
         ("unused", 2, "the weights of extra never get a gradient"),
         ("lone", 1, "the BatchNorm norm sees one value a channel in a batch of 1"),

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from supernet.errors import UserError
 from supernet.mixture import Architecture
 from supernet.spaces.declared.costs import Shapes
 from supernet.task import Task
@@ -58,8 +59,10 @@ def misfit(space: "Declared", architecture: Architecture, task: Task, read: set[
         with torch.no_grad(), space.on(architecture) as binding, Shapes():
             outputs = network(task.example(2, "meta"))
         read |= binding.decided
-    except (RuntimeError, ValueError, IndexError, TypeError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except UserError:
+        raise
+    except Exception as error:  # any code of anyone
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         return f"shapes do not meet in {inside[-1] or 'forward'} of {text}: {reason}"
     finally:
         for handle in handles:
