@@ -39,6 +39,9 @@ BatchSize = Annotated[int, Bounds(least=1, most=2**16)]
 # BatchNorm cannot normalise a batch of a single image
 TrainingBatchSize = Annotated[int, Bounds(least=2, most=2**16)]
 Images = Annotated[int, Bounds(least=1, most=2**31)]  # a larger number means all that there are
+Length = Annotated[int, Bounds(least=1, most=2**14)]  # of an axis or a step: a width, a kernel
+Places = Annotated[int, Bounds(least=1, most=2**10)]  # in a network: blocks, heads
+Ratio = Annotated[float, Bounds(above=0, most=100)]  # of two widths
 Pixels = Annotated[int, Bounds(least=1, most=2**13)]  # of one side of an image
 Factor = Annotated[float, Bounds(least=1)]
 Positive = Annotated[float, Bounds(above=0)]

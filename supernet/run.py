@@ -166,13 +166,14 @@ class Run:
         if not self.state.stages:
             rehearse(self.setup)
         self.prepare()
+        # before the search, because there may be no such architectures
+        chance, rivals = random_trainings(self.work), rival_trainings(self.work)
         if self.setup.init == "inherit":  # also if the architecture is given
             self.search()
-        chance = random_trainings(self.work)
         if self.executor.workers > 1 and self.setup.given is None:
             self.perform([*searches(self.setup), *chance])
         derived = retrainings(self.work, self.derive())
-        self.perform([*derived, *rival_trainings(self.work), *chance])
+        self.perform([*derived, *rivals, *chance])
         if restored:
             self.restore(derived)
 

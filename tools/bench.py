@@ -228,7 +228,11 @@ def in_turns(
 
 def has_bf16(name: str) -> bool:
     """Whether a set of instructions has arithmetic for bf16."""
-    return name == "native" and bool({"avx512_bf16", "amx_bf16", "bf16"} & set(features()))
+    import torch
+
+    from supernet.device import computes_bf16
+
+    return name == "native" and computes_bf16(torch.device("cpu"))
 
 
 def instructions() -> list[str]:

@@ -4,20 +4,19 @@ the same sizes, but also attends to an encoder.
 """
 
 from dataclasses import dataclass, field
-from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
-from supernet.bounds import Bounds
+from supernet.bounds import Length, Places, Ratio
 from supernet.errors import UserError
 from supernet.spaces.declared import Choose, Depth, elastic
 from supernet.spaces.declared.space import Declared
 from supernet.spaces.transformer import Block
 from supernet.task import NextToken, Task
 
-Width = Annotated[int, Bounds(least=1, most=2**14)]
-Few = Annotated[int, Bounds(least=1, most=2**10)]
+Width = Length
+Few = Places
 
 
 class Network(nn.Module):
@@ -75,9 +74,7 @@ class GPT(Declared):
 
     embeddings: list[Width] = field(default_factory=lambda: [256, 320, 384])
     heads: list[Few] = field(default_factory=lambda: [4, 5, 6])
-    ratios: list[Annotated[float, Bounds(above=0, most=100)]] = field(
-        default_factory=lambda: [2.0, 3.0, 4.0]
-    )
+    ratios: list[Ratio] = field(default_factory=lambda: [2.0, 3.0, 4.0])
     depths: list[Few] = field(default_factory=lambda: [4, 5, 6])
     head_width: Width = 64
 

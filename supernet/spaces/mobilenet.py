@@ -4,12 +4,12 @@ units of two to four blocks, each block with a kernel and an expansion of its ow
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from supernet.bounds import Bounds
+from supernet.bounds import Length, Ratio
 from supernet.errors import UserError
 from supernet.spaces.declared import Choose, Depth, elastic
 from supernet.spaces.declared.choices import Size
@@ -187,25 +187,13 @@ class MobileNet(Declared):
     together with the other decisions, and drops a tenth of the inputs of the classifier.
     """
 
-    kernels: list[Annotated[int, Bounds(least=1, most=2**14)]] = field(
-        default_factory=lambda: [3, 5, 7]
-    )
-    expansions: list[Annotated[int, Bounds(least=1, most=2**14)]] = field(
-        default_factory=lambda: [3, 4, 6]
-    )
-    depths: list[Annotated[int, Bounds(least=1, most=2**14)]] = field(
-        default_factory=lambda: [2, 3, 4]
-    )
-    multipliers: list[Annotated[float, Bounds(above=0, most=100)]] = field(
-        default_factory=lambda: [1.0]
-    )
-    resolutions: list[Annotated[int, Bounds(least=1, most=2**14)]] = field(default_factory=list)
-    widths: list[Annotated[int, Bounds(least=1, most=2**14)]] = field(
-        default_factory=lambda: list(WIDTHS)
-    )
-    strides: list[Annotated[int, Bounds(least=1, most=2**14)]] = field(
-        default_factory=lambda: list(STRIDES)
-    )
+    kernels: list[Length] = field(default_factory=lambda: [3, 5, 7])
+    expansions: list[Length] = field(default_factory=lambda: [3, 4, 6])
+    depths: list[Length] = field(default_factory=lambda: [2, 3, 4])
+    multipliers: list[Ratio] = field(default_factory=lambda: [1.0])
+    resolutions: list[Length] = field(default_factory=list)
+    widths: list[Length] = field(default_factory=lambda: list(WIDTHS))
+    strides: list[Length] = field(default_factory=lambda: list(STRIDES))
     transform: bool = True
 
     name = "mobilenet"

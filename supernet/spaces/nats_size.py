@@ -4,12 +4,12 @@ of the topology space on CIFAR-100, with five widths to be chosen. With eight wi
 """
 
 from dataclasses import dataclass, field
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from supernet.bounds import Bounds
+from supernet.bounds import Length
 from supernet.errors import UserError
 from supernet.mixture import Architecture
 from supernet.spaces.declared import Choose, OneOf, elastic
@@ -111,9 +111,7 @@ class Network(nn.Module):
 class NATSSize(Declared):
     """The size space of NATS-Bench. Each of five parts has one of ``widths`` channels."""
 
-    widths: list[Annotated[int, Bounds(least=1, most=2**14)]] = field(
-        default_factory=lambda: list(WIDTHS)
-    )
+    widths: list[Length] = field(default_factory=lambda: list(WIDTHS))
 
     name = "nats_size"
     paper: ClassVar = {"widest": ("space.widths", lambda space: max(space.widths), 64)}

@@ -3,11 +3,11 @@ block is chosen from three, so that there are 6,561 architectures.
 """
 
 from dataclasses import dataclass, field
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
 from torch import Tensor, nn
 
-from supernet.bounds import Bounds
+from supernet.bounds import Length
 from supernet.errors import UserError
 from supernet.mixture import Architecture
 from supernet.spaces.declared import OneOf
@@ -99,11 +99,9 @@ class NBMacro(Declared):
     are the numbers of blocks in each stage.
     """
 
-    stem: Annotated[int, Bounds(least=1, most=2**14)] = 32
-    head: Annotated[int, Bounds(least=1, most=2**14)] = 1280
-    blocks: list[Annotated[int, Bounds(least=1, most=2**14)]] = field(
-        default_factory=lambda: [2, 3, 3]
-    )
+    stem: Length = 32
+    head: Length = 1280
+    blocks: list[Length] = field(default_factory=lambda: [2, 3, 3])
 
     name = "nb_macro"
     paper: ClassVar = {

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 
 from torch import Tensor, nn
 
-from supernet.bounds import Bounds
+from supernet.bounds import Bounds, Length, Places, Ratio
 from supernet.errors import UserError
 from supernet.spaces.declared import Choose, Depth, elastic
 from supernet.spaces.declared.choices import Size
@@ -139,22 +139,12 @@ class ResNet(Declared):
     depths: list[Annotated[int, Bounds(least=0, most=2**10)]] = field(
         default_factory=lambda: [0, 1, 2]
     )
-    expansions: list[Annotated[float, Bounds(above=0, most=100)]] = field(
-        default_factory=lambda: [0.2, 0.25, 0.35]
-    )
-    multipliers: list[Annotated[float, Bounds(above=0, most=100)]] = field(
-        default_factory=lambda: [0.65, 0.8, 1.0]
-    )
-    stem: Annotated[int, Bounds(least=1, most=2**14)] = 64
-    widths: list[Annotated[int, Bounds(least=1, most=2**14)]] = field(
-        default_factory=lambda: [256, 512, 1024, 2048]
-    )
-    blocks: list[Annotated[int, Bounds(least=1, most=2**10)]] = field(
-        default_factory=lambda: [2, 2, 4, 2]
-    )
-    strides: list[Annotated[int, Bounds(least=1, most=2**14)]] = field(
-        default_factory=lambda: [2, 1, 2, 2, 2]
-    )
+    expansions: list[Ratio] = field(default_factory=lambda: [0.2, 0.25, 0.35])
+    multipliers: list[Ratio] = field(default_factory=lambda: [0.65, 0.8, 1.0])
+    stem: Length = 64
+    widths: list[Length] = field(default_factory=lambda: [256, 512, 1024, 2048])
+    blocks: list[Places] = field(default_factory=lambda: [2, 2, 4, 2])
+    strides: list[Length] = field(default_factory=lambda: [2, 1, 2, 2, 2])
     pool: bool = True
 
     name = "resnet"

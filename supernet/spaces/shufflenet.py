@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar
 import torch
 from torch import Tensor, nn
 
-from supernet.bounds import Bounds
+from supernet.bounds import Bounds, Length, Places
 from supernet.errors import UserError
 from supernet.mixture import Architecture
 from supernet.spaces.declared import OneOf
@@ -117,13 +117,9 @@ class ShuffleNet(Declared):
     step, are half of its outputs.
     """
 
-    blocks: list[Annotated[int, Bounds(least=1, most=2**10)]] = field(
-        default_factory=lambda: [4, 4, 8, 4]
-    )
+    blocks: list[Places] = field(default_factory=lambda: [4, 4, 8, 4])
     widths: list[Width] = field(default_factory=lambda: [16, 64, 160, 320, 640, 1024])
-    strides: list[Annotated[int, Bounds(least=1, most=2**14)]] = field(
-        default_factory=lambda: [2, 2, 2, 2, 2]
-    )
+    strides: list[Length] = field(default_factory=lambda: [2, 2, 2, 2, 2])
 
     name = "shufflenet"
     paper: ClassVar = {

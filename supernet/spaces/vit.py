@@ -4,13 +4,12 @@ depth, number of heads and MLP ratio are chosen, with relative positions.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from supernet.bounds import Bounds
+from supernet.bounds import Length, Places, Ratio
 from supernet.errors import UserError, unknown
 from supernet.spaces.declared import Choose, Depth, elastic
 from supernet.spaces.declared.choices import Size
@@ -139,12 +138,12 @@ class ViT(Declared):
     """
 
     scale: str = "tiny"
-    embeddings: list[Annotated[int, Bounds(least=1, most=2**14)]] | None = None
-    heads: list[Annotated[int, Bounds(least=1, most=2**10)]] | None = None
-    ratios: list[Annotated[float, Bounds(above=0, most=100)]] | None = None
-    depths: list[Annotated[int, Bounds(least=1, most=2**10)]] | None = None
-    head_width: Annotated[int, Bounds(least=1, most=2**10)] = 64
-    patch: Annotated[int, Bounds(least=1, most=2**10)] = 16
+    embeddings: list[Length] | None = None
+    heads: list[Places] | None = None
+    ratios: list[Ratio] | None = None
+    depths: list[Places] | None = None
+    head_width: Places = 64
+    patch: Places = 16
 
     name = "vit"
 

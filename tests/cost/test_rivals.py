@@ -71,6 +71,15 @@ def test_a_rival_that_does_not_exist_is_one_line(rivals, said, tmp_path):
     assert (outcome.code, outcome.err.count("\n")) == (2, 1) and said in outcome.err
 
 
+def test_that_a_rival_is_missing_is_said_before_the_search(tmp_path, monkeypatch):
+    monkeypatch.setattr("supernet.cost.rivals.uniform", lambda space: iter(()))
+    words = ["space=nats_size", "method=spos", "baseline.rivals=[uniform]", *TINY]
+    outcome = supernet(*words, "tracker=none", cwd=tmp_path)
+    assert (outcome.code, outcome.err.count("\n")) == (2, 1)
+    assert "no such architecture is within the budget" in outcome.err
+    assert "search: step" not in outcome.out
+
+
 def test_a_run_trains_its_rivals_like_the_architecture_that_it_found(tmp_path):
     """With the same seeds, and the same weights to start from."""
     names = [name for name in RIVALS if name != "hand_made"]
