@@ -36,6 +36,7 @@ from supernet.errors import UserError, require, require_different, unknown
 from supernet.evaluate.settings import RankSettings
 from supernet.files import JSON_PATH, PATH, absolute
 from supernet.train.settings import (
+    GrowthSettings,
     MeasureSettings,
     RetrainSettings,
     SearchSettings,
@@ -170,6 +171,7 @@ class Config(Bounded):
     measure: MeasureSettings = field(default_factory=MeasureSettings)
     budget: BudgetSettings = field(default_factory=BudgetSettings)
     search: SearchSettings = field(default_factory=SearchSettings)
+    growth: GrowthSettings = field(default_factory=GrowthSettings)
     searcher: Any = MISSING
     judge: JudgeSettings = field(default_factory=JudgeSettings)
     shortlist: ShortlistSettings = field(default_factory=ShortlistSettings)

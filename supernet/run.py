@@ -19,6 +19,7 @@ from supernet.runs.derive import Derive, shortlist, write_architectures
 from supernet.runs.executor import Executor, Here
 from supernet.runs.export import Export
 from supernet.runs.folder import State, computed, remove_leftovers, take_over
+from supernet.runs.grow import grow
 from supernet.runs.job import Job, key_of
 from supernet.runs.judge import Judge
 from supernet.runs.latency import Latency
@@ -130,9 +131,13 @@ class Run:
         self.tracker.summary(self.results())
 
     def search(self) -> list[dict[str, Any]]:
-        """Trains the supernets, also those that were trained and whose checkpoints are gone."""
+        """Trains the supernets, also those that were trained and whose checkpoints are gone. If
+        networks grow, it grows them.
+        """
         jobs = searches(self.setup)
         self.prepare()
+        if self.setup.grows:
+            return [self.work.result(grow(self.work, self.perform))]
         self.perform(jobs)
         return self.restore(jobs)
 
@@ -148,12 +153,15 @@ class Run:
     def derive(self) -> Architecture:
         """Finds the architecture: the given one, or the best one of the searcher."""
         self.prepare()
-        if self.setup.given is None:
+        growth = None
+        if self.setup.grows:
+            growth = grow(self.work, self.perform)
+        elif self.setup.given is None:
             self.perform(searches(self.setup))
             self.perform([Judge()])
-        for candidate in shortlist(self.work):
-            self.perform([candidate])
-        (derived,) = self.perform([Derive()])
+            for candidate in shortlist(self.work):
+                self.perform([candidate])
+        (derived,) = self.perform([Derive(growth)])
         return write_architectures(self.work, derived)
 
     def retrain(self, restored: bool = True) -> None:
@@ -170,7 +178,7 @@ class Run:
         chance, rivals = random_trainings(self.work), rival_trainings(self.work)
         if self.setup.init == "inherit":  # also if the architecture is given
             self.search()
-        if self.executor.workers > 1 and self.setup.given is None:
+        if self.executor.workers > 1 and self.setup.given is None and not self.setup.grows:
             self.perform([*searches(self.setup), *chance])
         derived = retrainings(self.work, self.derive())
         self.perform([*derived, *rivals, *chance])

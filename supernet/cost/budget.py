@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from supernet.cost.count import count
 from supernet.cost.program import Limit, maximised
+from supernet.cost.settings import COUNTED
 from supernet.cost.table import CostTable, counted, nothing
 from supernet.errors import UserError
 from supernet.mixture import Architecture, Mixture
@@ -19,6 +20,7 @@ from supernet.spaces.capabilities import Costed, capable
 from supernet.spaces.space import Space
 from supernet.task import Task
 
+FEW_TRIES = 200
 TRIES = 10_000  # if this many random draws find no architecture within the budget, chance will not
 
 
@@ -36,8 +38,9 @@ class Budget:
     mixtures: it adds nothing to :meth:`excess`. (A penalty on the logits of skips put the option
     that returns zeros in their place.)
 
-    A space that is not :class:`~supernet.spaces.capabilities.Costed` has no tables, so that its
-    costs cannot be limited. Its costs are counted, one network at a time.
+    A space that is not :class:`~supernet.spaces.capabilities.Costed` has no tables. Its costs are
+    counted, one network at a time. They can be limited if the space says so
+    (:attr:`~supernet.spaces.space.Space.limited`); then no architecture is proven to be the best.
     """
 
     def __init__(
@@ -63,6 +66,8 @@ class Budget:
                     self.limits[metric] * float(space.presence(group).sum()) + 1e-6
                 )
         for metric, limit in self.limits.items():
+            if self.space.limited and metric in COUNTED:
+                continue
             self.require_table(metric, f"budget.{metric}={figure(limit)}", "leave the limit out")
             least = self.cheapest(metric)
             if self.tables[metric].of(least) > limit:
@@ -104,8 +109,10 @@ class Budget:
 
     def allows(self, architecture: Architecture) -> bool:
         """Whether an architecture is within all limits."""
+        costs = {} if self.limits.keys() <= self.tables.keys() else self.costs(architecture)
         return all(
-            self.tables[metric].of(architecture) <= limit for metric, limit in self.limits.items()
+            (costs[metric] if costs else self.tables[metric].of(architecture)) <= limit
+            for metric, limit in self.limits.items()
         )
 
     def excess(self, mixture: Mixture) -> Tensor:
@@ -125,13 +132,23 @@ class Budget:
         If ten thousand draws find none, it is the best architecture for random scores. Then it is
         within the limits, but not drawn uniformly.
         """
-        for _ in range(TRIES if self.common else 0):
+        for _ in range(self.tries if self.common else 0):
             architecture = self.space.random(rng)
             if self.allows(architecture):
                 return architecture
+        if self.space.limited:
+            raise UserError(
+                f"budget: {self.tries} random architectures of the space {self.space.name} have no "
+                f"one within {self.limits}; raise the limits, or leave out the random architectures"
+            )
         return self.best(
             {group.name: torch.from_numpy(rng.random(group.shape)) for group in self.space.groups}
         )
+
+    @property
+    def tries(self) -> int:
+        """How many random draws are tried. Without tables, a draw takes a twentieth of a second."""
+        return FEW_TRIES if self.space.limited else TRIES
 
     @cached_property
     def common(self) -> bool:
@@ -139,7 +156,7 @@ class Budget:
         the same, so that a resumed run gets the same answer.
         """
         rng = np.random.default_rng(0)
-        return any(self.allows(self.space.random(rng)) for _ in range(TRIES))
+        return any(self.allows(self.space.random(rng)) for _ in range(self.tries))
 
     def within(self, draw: Callable[[], Architecture], tries: int = 1000) -> Architecture:
         """The first architecture of ``draw`` that is within the limits. If none of ``tries`` draws

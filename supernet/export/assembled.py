@@ -114,6 +114,8 @@ class Assembly:
             self.definitions.names.setdefault("functools", set()).add("partial")
             self.definitions.names.setdefault("copy", set()).add("copy")
             return f"partial(copy, {self.value(value.args[0], where)})"
+        if isinstance(value, torch.Generator):  # of a run, such as that of DropPath
+            return "None"
         if type(value) in LITERALS:
             return repr(value)
         if type(value) in (list, tuple):

@@ -44,11 +44,15 @@ class Learner(Bounded):
     # pairs [start, end) of shares of the search, between which only the weights learn
     warmups: Sequence[Sequence[float]] = ()
     followed: Logits | None = None  # the gradient that the logits followed in their last step
+    # whether the logits follow the gradient of the step of the weights, by :meth:`follow`
+    joint = False
 
     @property
     def learns(self) -> bool:
-        """Whether the learner moves anything. Otherwise :meth:`step` is never called."""
-        return bool(self.moves)
+        """Whether the learner moves anything in a step of its own. Otherwise :meth:`step` is never
+        called.
+        """
+        return bool(self.moves) and not self.joint
 
     def rests(self, progress: float) -> bool:
         """Whether only the weights learn at ``progress``, the share of the search that is over."""
@@ -62,6 +66,12 @@ class Learner(Bounded):
     def step(self, problem: Bilevel) -> dict[str, Tensor]:
         """Updates in place what the learner :attr:`moves`, and changes nothing else. Returns
         figures for the log.
+        """
+        raise NotImplementedError
+
+    def follow(self, logits: Logits) -> dict[str, Tensor]:
+        """Updates the logits by their gradients of the loss of the weights, if the learner is
+        :attr:`joint`, and clears the gradients. Returns figures for the log.
         """
         raise NotImplementedError
 
@@ -95,6 +105,7 @@ class Parts(NamedTuple):
 
     parameters: list[nn.Parameter]
     norms: list[_BatchNorm]
+    clipped: list[list[nn.Parameter]]  # the norm of the gradient of each list is clipped by itself
 
 
 _parts: WeakKeyDictionary[nn.Module, Parts] = WeakKeyDictionary()
@@ -106,7 +117,11 @@ def trained_parts(network: nn.Module) -> Parts:
     """
     if network not in _parts:
         norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
-        _parts[network] = Parts(list(network.parameters()), norms)
+        parameters = list(network.parameters())
+        apart = getattr(network, "apart", list[nn.Parameter]())
+        own = {id(parameter) for parameter in apart}
+        together = [parameter for parameter in parameters if id(parameter) not in own]
+        _parts[network] = Parts(parameters, norms, [part for part in (together, apart) if part])
     return _parts[network]
 
 

@@ -8,6 +8,7 @@ from supernet.cost.count import count
 from supernet.files import write_json
 from supernet.mixture import Architecture
 from supernet.runs.candidate import Candidate
+from supernet.runs.grow import Growth, best_of
 from supernet.runs.job import Job
 from supernet.runs.judge import Judge
 from supernet.runs.setup import SOURCE
@@ -20,7 +21,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Derive(Job):
-    """Decides on the architecture, and computes its costs."""
+    """Decides on the architecture, and computes its costs. With ``growth``, it is one of the
+    networks that have grown.
+    """
+
+    growth: Growth | None = None
 
     name = "derive"
 
@@ -28,6 +33,8 @@ class Derive(Job):
         if work.setup.given is not None:
             given = work.setup.given.to_dict()
             return work.setup.of("space", "data", "budget") | {"architecture": given}
+        if self.growth is not None:
+            return work.setup.of("budget") | {"growth": self.growth}
         if work.config.shortlist.size == 1:
             return {"judge": Judge()}
         settings = training_settings(work.setup) | work.setup.of("shortlist")
@@ -39,6 +46,12 @@ class Derive(Job):
             architecture = work.setup.given
             nothing = dict.fromkeys(("evaluated", "judgements", "images"), 0)
             found = {"searcher": "given", "inherited_accuracy": None, "seconds": 0.0} | nothing
+        elif self.growth is not None:
+            one, among = best_of(work, self.growth), len(self.growth.models)
+            architecture = work.space.decode(one["text"])
+            found = {"searcher": "growth", "inherited_accuracy": 1 - one["error"], "seconds": 0.0}
+            images = among * len(work.setup.splits.architecture)
+            found |= {"evaluated": among, "judgements": among, "images": images}
         else:
             judged = work.result(Judge())
             best, found = judged["best"][0], judged["found"]

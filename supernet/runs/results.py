@@ -35,6 +35,8 @@ def results(setup: Setup, state: State) -> dict[str, Any]:
     searched = numbered(stages, "search")
     if searched and (setup.given is None or setup.init == "inherit"):
         value["search"] = together(searched)
+    if "growth" in stages:
+        value["growth"] = stages["growth"]
     value |= stages.get("derive", {})
     if (found := trained(stages, "retrain")) is not None:
         first: dict[str, Any] = numbered(stages, "retrain")[0]

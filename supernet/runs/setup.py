@@ -20,9 +20,11 @@ from supernet.files import content_of, file_of, read_json
 from supernet.mixture import Architecture
 from supernet.randomness import Streams
 from supernet.searchers.searcher import Searcher
+from supernet.spaces.growing.space import GrowingSpace
 from supernet.spaces.space import Space
 from supernet.task import Task
 from supernet.track.interface import Tracker
+from supernet.train.phases import require_one_phase
 from supernet.train.search import PARTS, require_search
 
 # So many threads, or jobs at once, are allowed on every machine, and more if it has more cores.
@@ -70,6 +72,8 @@ class Setup:
             del self.settings["data"]["task"]
         if not config.baseline.rivals:
             del self.settings["baseline"]["rivals"]
+        if not config.growth.models:
+            del self.settings["growth"]
         self.space: Space = build(config.space, "space", Space)
         self.sampler, self.learner = self.fresh("sampler"), self.fresh("learner")
         self.modifiers = self.several("modifier")
@@ -120,6 +124,7 @@ class Setup:
         require_rivals(config.baseline.rivals, self.space)
         if config.retrain.init == "inherit":
             self.space.require_inherit()
+        self.check_growth()
         if self.guards and self.learner.moves != "logits":
             raise UserError(
                 f"guard=[{','.join(self.guards)}] with learner={option(self.learner)}: guards "
@@ -127,6 +132,34 @@ class Setup:
             )
         if self.given is None or config.retrain.init == "inherit":
             require_search(config.search, self.space, self.learner, self.guards)
+
+    @property
+    def grows(self) -> bool:
+        """Whether the architecture is found by growth, and not by a search."""
+        return isinstance(self.space, GrowingSpace) and self.given is None
+
+    def check_growth(self) -> None:
+        """Raises a UserError if the space cannot grow, or if something else does not fit growth."""
+        config, space = self.config, self.space
+        if not isinstance(space, GrowingSpace):
+            if config.growth.models:
+                raise UserError(
+                    f"growth.models={config.growth.models}: the space {space.name} does not grow; "
+                    "choose space=growing_cells, or set growth.models=0"
+                )
+            return
+        if self.given is None and not (config.growth.models and self.learner.joint):
+            raise UserError(f"the space {space.name} grows; choose method=petridish")
+        if config.retrain.init == "inherit":
+            raise UserError(
+                "retrain.init=inherit: no supernet holds the networks that grow; leave it out"
+            )
+        if config.shortlist.size > 1 or config.search.supernets > 1 or self.guards:
+            raise UserError(
+                "growth has no shortlist, no several supernets and no guards; leave out "
+                "shortlist.size, search.supernets and guard"
+            )
+        require_one_phase(config.search.phases, "growth")
 
     def fresh(self, part: str) -> Any:
         """The sampler, learner or searcher, built anew. Such a part keeps what it has learnt."""

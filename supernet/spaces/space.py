@@ -67,10 +67,13 @@ class Space(Bounded, ABC):
         groups: the choice groups. Decisions that have the same options are one group.
         hand_made: the architecture that people made before there was a search, in the notation of
             the space; ``None`` if there is none.
+        limited: whether its parameters and multiply-adds can be limited though the space is not
+            :class:`~supernet.spaces.capabilities.Costed`: each network is counted.
     """
 
     where = "space"
     hand_made: ClassVar[str | None] = None
+    limited: ClassVar[bool] = False
 
     name: str
     groups: tuple[ChoiceGroup, ...]

@@ -24,7 +24,7 @@ from supernet.errors import UserError
 from supernet.guards.guard import Guard
 from supernet.instruments.instrument import Batch, Instrument, Snapshot
 from supernet.learners.learner import Bilevel, Learner
-from supernet.mixture import Choice, Logits, Mixture
+from supernet.mixture import Choice, Logits, Mixture, detached
 from supernet.modifiers.modifier import Modified, Modifier
 from supernet.ops.fast.convolution import FastGradients
 from supernet.randomness import Streams
@@ -167,11 +167,15 @@ class SearchStage:
             figures |= self.move_logits(progress, training, validation)
         if not self.settings.freeze_weights:
             mixtures = self.sampler.mixtures(
-                self.detached_logits,
+                self.logits if self.learner.joint else self.detached_logits,
                 progress,
                 lambda mixture: self.weights.judged(mixture, training),
             )
+            if not self.learner.joint:
+                mixtures = [detached(mixture) for mixture in mixtures]
             figures |= self.weights.backward(mixtures, training, self.sampler.distils)
+            if self.learner.joint:
+                figures |= self.learner.follow(self.logits)
         self.watch.step(
             None if validation is None else self.learner.followed,
             self.weights.gradients(mixtures[0], validation) if mixtures and validation else None,

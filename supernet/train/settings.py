@@ -129,6 +129,33 @@ class RetrainSettings(SGDSettings):
 
 
 @dataclass
+class GrowthSettings(Bounded):
+    """How networks grow (Petridish, Hu et al., NeurIPS 2019). The recipe of every training is that
+    of ``search``, and ``search.epochs`` is how long candidates are trained beside their parent.
+
+    Growth ends after ``models`` networks, or when none is left that can grow: one that has grown
+    less than ``space.steps`` times, and has at most ``madds`` multiply-adds in the form "search".
+    Parents are taken from the lower convex hull of multiply-adds and validation error, or from
+    above it by at most a share ``margin`` of the error. ``parents`` of them grow at a time.
+    """
+
+    where = "growth"
+
+    models: CountOrZero = 0  # with the seeds; 0: nothing grows
+    parents: Few = 2
+    madds: Images | None = None
+    margin: NotNegative = 0.025
+    seed_epochs: Count = 200
+    epochs: Count = 80  # of a child
+    drop_path: Probability = 0.0  # of the trainings of seeds and children, as in retrain.drop_path
+    # whether a child begins with the weights of its parent and of the candidates that it keeps
+    warm_start: bool = True
+    # whether shortcuts are drawn by chance, for comparison: then no candidates are trained, and a
+    # child is trained for as many more epochs
+    by_chance: bool = False
+
+
+@dataclass
 class ShortlistSettings(Bounded):
     """How many of the searcher's best architectures are trained, and when a training ends early.
 

@@ -64,7 +64,8 @@ class SharedWeights:
     def backward(
         self, mixtures: Sequence[Mixture], batch: Batch, distils: bool = False
     ) -> dict[str, Tensor]:
-        """Computes the gradients of the weights: those of the mean loss over the ``mixtures``.
+        """Computes the gradients of the weights: those of the mean loss over the ``mixtures``. The
+        weights of a mixture get gradients too, if they require grad.
 
         With ``distils`` the first mixture is the teacher of the others: its softmax outputs are
         their targets. Returns the mean loss and the mean metric of the task, for the log.
@@ -74,7 +75,7 @@ class SharedWeights:
         figures: dict[str, Tensor] = {}
         for mixture in mixtures:
             with autocast(self.device, self.precision):
-                outputs = self.supernet(images, detached(mixture))
+                outputs = self.supernet(images, mixture)
                 loss = self.loss(outputs, targets) / len(mixtures)
             loss.backward()
             if distils and targets is labels:
@@ -89,7 +90,8 @@ class SharedWeights:
         rate schedule.
         """
         if self.settings.clip:
-            nn.utils.clip_grad_norm_(trained_parts(self.supernet).parameters, self.settings.clip)
+            for parameters in trained_parts(self.supernet).clipped:
+                nn.utils.clip_grad_norm_(parameters, self.settings.clip)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.schedule.step()

@@ -6,12 +6,17 @@ the command line runs it only if the user named it there (:mod:`supernet.cli.tru
 
 import hashlib
 import importlib.util
+import inspect
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from supernet.errors import UserError, unknown
 from supernet.files import PROGRAM
+from supernet.task import Task
 
 EXPECTED = "expected FILE.py:NAME, the name of a class in a file"
 
@@ -52,3 +57,25 @@ def class_of(model: str) -> Any:
         known = [n for n, value in vars(sys.modules[called]).items() if isinstance(value, type)]
         raise UserError(f"space.model={model}: {unknown(name, known)}")
     return found
+
+
+def called(
+    made: Callable[..., nn.Module], settings: Mapping[str, Any] | None, task: Task
+) -> nn.Module:
+    """The module that ``made`` returns for these settings. Its arguments ``classes``, ``channels``
+    and ``task`` get their values from the task, where the settings do not give them.
+
+    Raises:
+        UserError: the settings are not its arguments.
+    """
+    given = {"classes": task.outputs, "channels": task.input_shape[0], "task": task}
+    named = inspect.signature(made).parameters
+    own = {name: value for name, value in given.items() if name in named}
+    arguments = own | dict(settings or {})
+    try:
+        inspect.signature(made).bind(**arguments)
+    except TypeError as error:
+        raise UserError(
+            f"space.model={made.__name__}: {error}; give its arguments by space.settings"
+        ) from error
+    return made(**arguments)

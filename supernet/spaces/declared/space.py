@@ -1,7 +1,6 @@
 """A space of a module in which choices are declared."""
 
 import copy
-import inspect
 import re
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
@@ -22,7 +21,7 @@ from supernet.spaces.declared.choices import Binding, Choose, bound
 from supernet.spaces.declared.costs import Shapes, dependence, figures, largest
 from supernet.spaces.declared.faults import faults
 from supernet.spaces.declared.plain import active_in, declared_in, plain, read_by
-from supernet.spaces.declared.program import EXPECTED, class_of
+from supernet.spaces.declared.program import EXPECTED, called, class_of
 from supernet.spaces.space import Form
 from supernet.spaces.space import Size as Part
 from supernet.task import Classification, Task
@@ -306,17 +305,7 @@ class Module(Declared):
         return faults(self, task, batch)
 
     def build(self, task: Task) -> nn.Module:
-        given = {"classes": task.outputs, "channels": task.input_shape[0], "task": task}
-        named = inspect.signature(self.made).parameters
-        own = {name: value for name, value in given.items() if name in named}
-        settings = own | (self.settings or {})
-        try:
-            inspect.signature(self.made).bind(**settings)
-        except TypeError as error:
-            raise UserError(
-                f"space.model={self.name}: {error}; give its arguments by space.settings"
-            ) from error
-        return self.made(**settings)
+        return called(self.made, self.settings, task)
 
 
 def declared(model: Callable[..., nn.Module], **settings: Any) -> Module:

@@ -1,0 +1,1 @@
+"""Spaces of networks that grow: shortcut connections are added to a network, step by step."""
