@@ -291,6 +291,42 @@ class Ranked(TypedDict):
     seconds: Amount
 
 
+@with_config(OPEN)
+class Grown(Costs):
+    """A network that has grown: the number of its ``parent``, and what was added at each place."""
+
+    text: Text
+    parent: Count | None
+    steps_of_growth: Count
+    error: Share
+    loss: Real
+
+
+class GrownModel(Grown):
+    seconds: Amount
+    steps: Count
+    peak_memory_bytes: Count
+
+
+@with_config(OPEN)
+class Shortcuts(TypedDict):
+    text: Text
+    seconds: Amount
+    omega: NotRequired[dict[Text, dict[Text, Real]]]
+
+
+class GrownRow(Grown):
+    added: dict[Text, Text]
+    train_seconds: Amount
+    shortcut_seconds: Amount
+
+
+@with_config(OPEN)
+class Growth(TypedDict):
+    models: Annotated[list[GrownRow], Field(min_length=1)]
+    hull: list[Count]
+
+
 # --- state.json
 
 RIVALS = ("largest", "whole", "uniform", "hand_made")  # those of supernet/cost/rivals.py
@@ -298,6 +334,9 @@ RESULTS: dict[str, Any] = {  # the kind of a job (``retrain`` of ``retrain/0``) 
     "latency": GivenLatency | MeasuredLatency,
     "search/": Search,
     "judge": Judge,
+    "model/": GrownModel,
+    "shortcuts/": Shortcuts,
+    "growth": Growth,
     "candidate/": TrainedCandidate,
     "derive": Derived,
     "retrain/": Trained,

@@ -52,6 +52,7 @@ def page(name: str, results: Results, rows: series.Rows, config: Mapping[str, An
         facts=values.facts(results),
         found=found(results, rows),
         search=search(results, rows),
+        growth={"table": values.growth(results), "picture": pictures.growth(results)},
         judged=judged(results, rows, config),
         shortlist=values.shortlist(results),
         trainings={

@@ -283,6 +283,38 @@ def pareto(results: Results, rows: Rows, cost: str) -> Picture | None:
     return picture("Accuracy and cost", chart, "pareto", key)
 
 
+def growth(results: Results) -> Picture | None:
+    """The validation error of every network that has grown against its multiply-adds: a thin line
+    leads from parent to child, a thick one is the lower convex hull.
+    """
+    found = results.get("growth")
+    if not found:
+        return None
+    places = [(one["madds"], 100 * one["error"]) for one in found["models"]]
+    lines = [
+        Line(
+            np.array([places[one["parent"]], places[number]]), Style(OTHERS), f"child-{number}", 0.8
+        )
+        for number, one in enumerate(found["models"])
+        if one["parent"] is not None
+    ]
+    hull = [places[number] for number in found["hull"]]
+    lines.append(Line(np.array(hull), Style(FOUND), "hull", 2.0))
+    x, y = zip(*places, strict=True)
+    on_hull = Dots(*zip(*hull, strict=True), FOUND, "on-hull", size=5)
+    chart = Chart(
+        COSTS["madds"],
+        "validation error (%)",
+        lines,
+        [Dots(x, y, OTHERS, "networks", size=4), on_hull],
+    )
+    key = {
+        "a network; a line leads to its children": Style(OTHERS, dots=True),
+        "the lower convex hull": Style(FOUND),
+    }
+    return picture("Growth", chart, "growth", key)
+
+
 def training_curves(rows: Rows) -> Gallery | None:
     """Loss and accuracy of every training: those of the found architecture in colour, those of
     random ones in grey.

@@ -28,6 +28,7 @@ LONG = 24  # letters: a column with more in a cell may wrap
 STAGES = {
     "latency": "measuring the latency table",
     "search": "search",
+    "growth": "growth",
     "derive": "deriving the architecture",
     "shortlist": "training the shortlist",
     "retrain": "retraining",
@@ -240,6 +241,38 @@ def front(results: Results) -> Table | None:
     ]
     named = [COSTS[metric] for metric in costs]
     return table(["file", "accuracy", "loss (nats)", *named, "architecture on the front"], rows)
+
+
+def growth(results: Results) -> Table | None:
+    """Every network that has grown: where it comes from, what was added, what it costs and what it
+    gained.
+    """
+    models = results.get("growth", {}).get("models", [])
+    rows = []
+    for number, one in enumerate(models):
+        parent = one["parent"]
+        gained = "–" if parent is None else points(models[parent]["error"] - one["error"])
+        chosen = one["text"] == results.get("architecture", {}).get("text")
+        rows.append(
+            [
+                f"{number}{' (chosen)' if chosen else ''}",
+                "a seed" if parent is None else str(parent),
+                "; ".join(f"{place}: {names}" for place, names in one["added"].items())
+                or one["text"],
+                thousands(one["params"]),
+                thousands(one["madds"]),
+                percent(one["error"]),
+                gained,
+                f"{one['train_seconds'] + one['shortcut_seconds']:,.1f}",
+            ]
+        )
+    columns = ["network", "parent", "what was added", "parameters", "multiply-adds"]
+    return table([*columns, "validation error", "gained (points)", "seconds"], rows)
+
+
+def points(share: float) -> str:
+    """A difference of shares, in points of percent, with its sign."""
+    return f"{100 * share:+.2f}".replace("-", "−")
 
 
 def shortlist(results: Results) -> Table | None:

@@ -146,8 +146,18 @@ class Growth(Job):
             found, step = work.result(model), model.comes_of
             beside = 0.0 if step is None else work.result(step)["seconds"]
             row = {name: found[name] for name in columns}
+            row["added"] = added(work, model)
             rows.append(row | {"train_seconds": found["seconds"], "shortcut_seconds": beside})
         return {"models": rows, "hull": lower_hull([(one["madds"], one["error"]) for one in rows])}
+
+
+def added(work: "Work", model: Model) -> dict[str, str]:
+    """What the last step of growth has added at each place; nothing if the network is a seed."""
+    if model.comes_of is None:
+        return {}
+    space = work.space
+    rows, before = (dict(space.decode(m.text).choices) for m in (model, model.comes_of.parent))
+    return {place: steps[-1] for place, steps in rows.items() if len(steps) > len(before[place])}
 
 
 def grow(work: "Work", perform: Perform) -> Growth:

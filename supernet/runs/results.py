@@ -36,7 +36,8 @@ def results(setup: Setup, state: State) -> dict[str, Any]:
     if searched and (setup.given is None or setup.init == "inherit"):
         value["search"] = together(searched)
     if "growth" in stages:
-        value["growth"] = stages["growth"]
+        parts = [one for name, one in stages.items() if name.startswith(("model/", "shortcuts/"))]
+        value["growth"] = stages["growth"] | {"seconds": sum(one["seconds"] for one in parts)}
     value |= stages.get("derive", {})
     if (found := trained(stages, "retrain")) is not None:
         first: dict[str, Any] = numbered(stages, "retrain")[0]
