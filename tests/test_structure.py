@@ -189,6 +189,7 @@ def test_only_the_device_module_names_an_accelerator():
 
 
 CELLS = {"spaces/cells.py", "spaces/nb201.py", "spaces/darts.py"}  # who knows that there are cells
+NAMES = CELLS | {"spaces/growing/shortcuts.py"}  # who knows the names of operations
 
 
 def test_only_the_spaces_of_cells_know_cells():
@@ -214,7 +215,7 @@ def test_only_the_spaces_of_cells_know_the_names_of_operations():
     assert operations > {"none", "skip_connect"}
     for path in FILES:
         name = str(path.relative_to(PACKAGE))
-        if name in CELLS or name.startswith("ops/"):
+        if name in NAMES or name.startswith("ops/"):
             continue
         tree = ast.parse(path.read_text(encoding="utf-8"))
         words = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
@@ -271,7 +272,7 @@ print(*(name for name in {later!r} if name in sys.modules))
 
 # the options space=module and space=timm need a model
 MODEL = {"module": [f"space.model={ROOT / 'tests' / 'spaces' / 'net.py'}:Net"]}
-MODEL["timm"] = ["space.model=resnet10t"]
+MODEL["timm"] = MODEL["growing_module"] = ["space.model=resnet10t"]
 OPTIONS = sorted(path for path in (ROOT / "conf").glob("*/*.yaml"))
 
 
@@ -344,11 +345,13 @@ def test_a_sweep_that_a_file_asks_for_is_checked_before_it_starts(experiment, sw
 
 @pytest.mark.parametrize("space", [path.stem for path in OPTIONS if path.parent.name == "space"])
 def test_the_sizes_that_reports_compare_with_are_those_of_size_full(space):
-    setup = Setup(composed(["size=full", f"space={space}", *MODEL.get(space, [])]))
+    grows = space.startswith("growing")
+    method = ["method=petridish"] if grows else []
+    setup = Setup(composed(["size=full", *method, f"space={space}", *MODEL.get(space, [])]))
     if space in variants.CELL_SPACES:
         own = {"search": setup.space.search, "evaluation": setup.space.evaluation}
         assert setup.space.paper == own
-    for stage in ("search", "retrain"):
+    for stage in ("search", "retrain")[grows:]:  # the epochs of growth are those of its paper
         assert {
             one["value"] - one["full"]
             for name, one in fidelity(setup, stage).items()
@@ -364,12 +367,15 @@ def several_of(tree, group):
 @pytest.mark.parametrize("space", [path.stem for path in OPTIONS if path.parent.name == "space"])
 def test_every_size_fits_every_space(size, space):
     chosen = [f"size={size}", f"space={space}", *MODEL.get(space, [])]
-    name = {"module": "Net", "timm": "resnet10t"}.get(space, space)
+    if space.startswith("growing"):
+        chosen.insert(0, "method=petridish")
+    names = {"module": "Net", "timm": "resnet10t", "growing_module": "growing_resnet10t"}
+    name = names.get(space, space)
     assert Setup(composed(chosen)).space.name == name
 
 
 KINDS = {  # group -> base class, the list of the shared tests
-    "space": (Space, variants.SPACES),
+    "space": (Space, variants.SPACES | variants.GROWING_SPACES),
     "sampler": (Sampler, variants.SAMPLERS),
     "learner": (Learner, variants.LEARNERS),
     "modifier": (Modifier, variants.MODIFIERS),

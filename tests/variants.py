@@ -14,6 +14,7 @@ from supernet.instruments.readings import Eigenvalue, Gap, GradientCosine, Gradi
 from supernet.learners.exponentiated import Exponentiated
 from supernet.learners.fixed import Fixed
 from supernet.learners.gradient import Gradient
+from supernet.learners.l1 import L1
 from supernet.learners.reinforce import ReinforceLearner
 from supernet.modifiers.auxiliary_skip import AuxiliarySkip
 from supernet.modifiers.beta_decay import BetaDecay
@@ -23,6 +24,7 @@ from supernet.modifiers.perturbation import WeightPerturbation
 from supernet.modifiers.pruning import Pruning
 from supernet.modifiers.skip_dropout import SkipDropout
 from supernet.samplers.attentive import Attentive
+from supernet.samplers.direct import Direct
 from supernet.samplers.drnas import DrNAS
 from supernet.samplers.fair import Fair
 from supernet.samplers.fairdarts import FairDARTS
@@ -50,6 +52,10 @@ from supernet.spaces.converted.space import Converted
 from supernet.spaces.darts import Darts
 from supernet.spaces.declared.space import Module
 from supernet.spaces.gpt import GPT
+from supernet.spaces.growing.cells import Geometry as Grown
+from supernet.spaces.growing.cells import GrowingCells
+from supernet.spaces.growing.module import GrowingModule
+from supernet.spaces.growing.text import GrowingText
 from supernet.spaces.mobilenet import MobileNet
 from supernet.spaces.nats_size import NATSSize
 from supernet.spaces.nb201 import NB201
@@ -98,6 +104,16 @@ cells_alone = pytest.mark.parametrize("space", CELL_SPACES, indirect=True)
 # Spaces that are not in the package, but must do what all spaces do.
 OTHER_SPACES = {"elastic": Elastic}
 ALL_SPACES = SPACES | OTHER_SPACES
+# Spaces whose networks grow. Their architectures are no table of decisions, so that of the shared
+# tests only those run that need none.
+GROWING_SPACES = {
+    "growing_cells": lambda: GrowingCells(Grown(4), Grown(4, 1), ["1x1x2"], steps=2),
+    "growing_blocks": lambda: GrowingCells(Grown(4), Grown(4), ["1x1x2"], True, keep=2, steps=2),
+    "growing_module": lambda: GrowingModule(
+        "resnet10t", {"channels": [4, 4, 8, 8], "stem_width": 4}, shape=[3, 16, 16], steps=2
+    ),
+    "growing_text": lambda: GrowingText(16, 1, 1.0, 2, head_width=16, steps=2),
+}
 SAMPLERS = {
     "softmax": Softmax,
     "uniform": Uniform,
@@ -112,6 +128,7 @@ SAMPLERS = {
     "drnas": DrNAS,
     "proxyless": Proxyless,
     "fairdarts": FairDARTS,
+    "direct": Direct,
 }
 LEARNERS = {
     "fixed": Fixed,
@@ -120,6 +137,7 @@ LEARNERS = {
     "gradient_2nd_difference": lambda: Gradient(order="second_finite_difference"),
     "reinforce": lambda: ReinforceLearner(samples=2, lr=0.01),
     "exponentiated": Exponentiated,
+    "l1": L1,
 }
 MODIFIERS = {
     "edge_normalisation": EdgeNormalisation,

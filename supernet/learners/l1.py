@@ -3,10 +3,10 @@
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch import optim
+from torch import Tensor, optim
 
 from supernet.bounds import NotNegative, Positive, Probability
 from supernet.learners.learner import Learner
@@ -35,11 +35,11 @@ class L1(Learner):
             for table in logits.values():
                 table += 1 / table.shape[-1]
 
-    def follow(self, logits: Logits) -> dict[str, torch.Tensor]:
+    def follow(self, logits: Logits) -> dict[str, Tensor]:
         for table in logits.values():
-            assert table.grad is not None
-            table.grad += self.weight * table.detach().sign()
-        self.followed = {name: table.grad.clone() for name, table in logits.items()}  # type: ignore[union-attr]
+            pull = self.weight * table.detach().sign()
+            table.grad = pull if table.grad is None else table.grad + pull
+        self.followed = {name: cast(Tensor, table.grad) for name, table in logits.items()}
         self.optimizer.step()
         self.optimizer.zero_grad()
         return {"l1": torch.stack([table.detach().abs().sum() for table in logits.values()]).sum()}

@@ -292,22 +292,20 @@ def growth(results: Results) -> Picture | None:
         return None
     places = [(one["madds"], 100 * one["error"]) for one in found["models"]]
     lines = [
-        Line(
-            np.array([places[one["parent"]], places[number]]), Style(OTHERS), f"child-{number}", 0.8
-        )
-        for number, one in enumerate(found["models"])
+        Line(np.array([places[one["parent"]], place]), Style(OTHERS), f"child-{number}", 0.8)
+        for number, (one, place) in enumerate(zip(found["models"], places, strict=True))
         if one["parent"] is not None
     ]
     hull = [places[number] for number in found["hull"]]
     lines.append(Line(np.array(hull), Style(FOUND), "hull", 2.0))
-    x, y = zip(*places, strict=True)
-    on_hull = Dots(*zip(*hull, strict=True), FOUND, "on-hull", size=5)
-    chart = Chart(
-        COSTS["madds"],
-        "validation error (%)",
-        lines,
-        [Dots(x, y, OTHERS, "networks", size=4), on_hull],
-    )
+    dots = [
+        Dots([x for x, _ in some], [y for _, y in some], colour, name, size=size)
+        for some, colour, name, size in (
+            (places, OTHERS, "networks", 4),
+            (hull, FOUND, "on-hull", 5),
+        )
+    ]
+    chart = Chart(COSTS["madds"], "validation error (%)", lines, dots)
     key = {
         "a network; a line leads to its children": Style(OTHERS, dots=True),
         "the lower convex hull": Style(FOUND),

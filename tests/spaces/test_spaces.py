@@ -19,7 +19,7 @@ from supernet.errors import UserError
 from supernet.mixture import Architecture, Choice, softmax_mixture
 from tests.slopes import slope_and_difference
 from tests.tasks import task_for, task_of
-from tests.variants import ALL_SPACES, CELL_SPACES, SPACES
+from tests.variants import ALL_SPACES, CELL_SPACES, GROWING_SPACES, SPACES
 
 TASK = task_of(10, 3)
 
@@ -27,7 +27,11 @@ TASK = task_of(10, 3)
 @pytest.fixture(params=ALL_SPACES)
 def space(request):
     """Every space, also those outside the package."""
-    return ALL_SPACES[request.param]()
+    return (ALL_SPACES | GROWING_SPACES)[request.param]()
+
+
+# Marks a test that also holds for spaces whose architectures are no table of decisions.
+also_growing = pytest.mark.parametrize("space", ALL_SPACES | GROWING_SPACES, indirect=True)
 
 
 def one_hot(space, architecture) -> dict[str, torch.Tensor]:
@@ -60,6 +64,7 @@ def assert_same(actual: torch.Tensor, expected: torch.Tensor) -> None:
     assert (actual - expected).abs().max() <= 1e-5 * expected.abs().max()
 
 
+@also_growing
 def test_path_one_hot_mixture_and_standalone_agree(space, noise):
     """Invariant 1."""
     task = task_for(space)
@@ -132,6 +137,7 @@ def test_a_path_leaves_the_batchnorm_statistics_that_its_network_gets(space, noi
         torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-5)
 
 
+@also_growing
 def test_the_canonical_architecture_is_one_of_the_space_and_its_own(space):
     rng = np.random.default_rng(9)
     for _ in range(20):
@@ -139,6 +145,7 @@ def test_the_canonical_architecture_is_one_of_the_space_and_its_own(space):
         assert space.validate(found) == space.canonical(found)
 
 
+@also_growing
 def test_a_dense_mixture_sends_gradients_to_all_weights_and_logits(space, noise):
     task = task_for(space)
     supernet = space.supernet(task)
@@ -156,6 +163,7 @@ def test_a_dense_mixture_sends_gradients_to_all_weights_and_logits(space, noise)
     [copy.deepcopy, lambda network: pickle.loads(pickle.dumps(network))],
     ids=["copy", "pickle"],
 )
+@also_growing
 def test_a_supernet_that_has_run_can_be_copied(space, copied, noise):
     task = task_for(space, 3, 2)
     supernet = space.supernet(task)
@@ -170,6 +178,7 @@ def test_a_supernet_that_has_run_can_be_copied(space, copied, noise):
     assert any(p.grad is not None for p in other.parameters())
 
 
+@also_growing
 def test_text_and_json_round_trip(space):
     """Invariant 6, notations."""
     rng = np.random.default_rng(3)
@@ -246,6 +255,7 @@ def test_a_foreign_architecture_is_refused_in_one_line(space, change, message):
     assert "\n" not in str(error.value)
 
 
+@also_growing
 def test_text_that_is_no_architecture_is_refused_in_one_line(space):
     for text in (
         "",

@@ -294,18 +294,28 @@ class Growing(Grown):
             out = self.grown(target, out, seen)
             if not (self.training or torch.is_grad_enabled()):
                 return out  # candidates change nothing
-            choice, total = mixture[self.places[target]], None
-            shortcuts = list(cast(nn.ModuleDict, self.candidates[key(target)]).items())
-            for number in choice.active[0]:
-                name, shortcut = shortcuts[number]
-                candidate = shortcut(seen[self.sources[target][name]].detach())
-                if choice.weights is not None:
-                    candidate = candidate * choice.weights[0, number]
-                total = candidate if total is None else total + candidate
+            total = candidate_sum(self, target, seen, mixture)
             return out if total is None else Beside.apply(out, total, self.scale)
 
         with self.watched(seen, end):
             return self.network(x)
+
+
+def candidate_sum(
+    network: Growing, target: str, seen: Mapping[str, Tensor], mixture: Mixture
+) -> Tensor | None:
+    """The weighted sum of the active candidates at a target. ``seen`` are the outputs of their
+    sources, which get no gradient.
+    """
+    choice, total = mixture[network.places[target]], None
+    shortcuts = list(cast(nn.ModuleDict, network.candidates[key(target)]).items())
+    for number in choice.active[0]:
+        name, shortcut = shortcuts[number]
+        candidate = shortcut(seen[network.sources[target][name]].detach())
+        if choice.weights is not None:
+            candidate = candidate * choice.weights[0, number]
+        total = candidate if total is None else total + candidate
+    return total
 
 
 def key(target: str) -> str:

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from supernet.bounds import Bounds, Positive
 from supernet.errors import UserError, unknown
 from supernet.mixture import Architecture, Choice, ChoiceGroup
+from supernet.ops import PARAMETER_FREE
 from supernet.spaces.capabilities import Drawable
 from supernet.spaces.growing.shortcuts import (
     Addition,
@@ -45,7 +46,6 @@ Kept = Annotated[int, Bounds(least=1, most=64)]
 Steps = Annotated[int, Bounds(least=1, most=64)]
 
 ANY_TASK = Classification((3, 32, 32), 10)
-FREE = ("max_pool_3x3", "avg_pool_3x3", "skip_connect")
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ class GrowingSpace(Drawable):
         found = []
         for place in self.candidates(seed):
             options = tuple(self.options(seed, place, len(parent[place])))
-            free = tuple(name for name in options if operation_of(name) in FREE)
+            free = tuple(name for name in options if operation_of(name) in PARAMETER_FREE)
             found.append(ChoiceGroup(place, 1, options, parameter_free=free))
         return tuple(found)
 
