@@ -128,7 +128,7 @@ SAMPLERS = {
     "drnas": DrNAS,
     "proxyless": Proxyless,
     "fairdarts": FairDARTS,
-    "direct": Direct,
+    "direct": lambda: Direct(signed=True),
 }
 LEARNERS = {
     "fixed": Fixed,

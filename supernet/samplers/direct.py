@@ -21,7 +21,8 @@ class Direct(Sampler):
         return [self.relaxation(logits, progress, torch.Generator())]
 
     def relaxation(self, logits: Logits, progress: float, noise: torch.Generator) -> Mixture:
-        return {name: Choice.dense(table) for name, table in logits.items()}
+        # a pruned option has no weight
+        return {n: Choice.dense(t.where(t.isfinite(), 0.0)) for n, t in logits.items()}
 
     def probabilities(self, logits: Logits) -> Logits:
         """The share of each option in the sum of the absolute weights."""
