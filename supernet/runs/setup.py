@@ -159,6 +159,11 @@ class Setup:
                 "growth has no shortlist, no several supernets and no guards; leave out "
                 "shortlist.size, search.supernets and guard"
             )
+        if config.budget.measures or config.budget.skips is not None:
+            raise UserError(
+                "budget: of a network that grows, only params and madds can be limited; leave out "
+                "budget.latency_ms, budget.latency_table and budget.skips"
+            )
         require_one_phase(config.search.phases, "growth")
 
     def fresh(self, part: str) -> Any:
