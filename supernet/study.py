@@ -195,8 +195,9 @@ def rows_of(found: list[Row], results: list[Row]) -> list[Row]:
             for one, result in zip(found, results, strict=True)
             if result["method"] == method
         ]
+        parts = ("search", "growth", "derive")
         seconds = sum(
-            result["search"]["seconds"] + result["derive"]["seconds"] for _, result in mine
+            result[part]["seconds"] for _, result in mine for part in parts if part in result
         )
         shares = [one["parameter_free"] for one, _ in mine if "parameter_free" in one]
         rows.append(row(method, [one["accuracy"] for one, _ in mine], seconds))

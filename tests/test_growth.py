@@ -118,6 +118,20 @@ def test_every_way_of_growing_runs(settings, tmp_path):
     assert len(results(folder)["growth"]["models"]) == 3
 
 
+def test_check_says_what_can_be_added(tmp_path):
+    outcome = supernet("check", *GROWTH, cwd=tmp_path)
+    assert outcome.code == 0 and "seed 1x1x1: " in outcome.out and "normal: 14" in outcome.out
+
+
+def test_a_study_compares_growth_with_searches(tmp_path):
+    settings = ("study.methods=[petridish,spos]", "study.seeds=[0]")
+    small = [one for one in GROWTH if "petridish" not in one and "growth" not in one]
+    folder = finished("study", *small, *settings, "baseline.architectures=1", cwd=tmp_path)
+    rows = {row["method"]: row for row in results(folder)["study"]}
+    assert rows.keys() == {"petridish", "spos", "random architectures"}
+    assert all(rows[name]["search_seconds"] > 0 for name in ("petridish", "spos"))
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
     [

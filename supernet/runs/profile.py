@@ -5,12 +5,14 @@ import statistics
 from collections.abc import Iterator
 
 from supernet.cost.budget import Budget, figure
+from supernet.cost.count import count
 from supernet.cost.latency import Bench
 from supernet.cost.table import METRICS
 from supernet.mixture import Architecture
 from supernet.randomness import Streams
 from supernet.runs.setup import Setup
 from supernet.spaces.capabilities import Costed
+from supernet.spaces.growing.space import GrowingSpace
 
 DRAWN = 1001  # random architectures, whose median cost is given
 NAMES = {"params": "parameters", "madds": "multiply-adds"}
@@ -24,6 +26,9 @@ def profile(setup: Setup, budget: Budget) -> Iterator[str]:
     The latency is measured, in milliseconds, for the networks of the least, the median and the most
     multiply-adds.
     """
+    if isinstance(setup.space, GrowingSpace):
+        yield from of_growth(setup, setup.space)
+        return
     space, genes = setup.space, setup.space.genes
     number = math.prod(len(gene.values) for gene in genes)
     many = f"{number:,}" if number < 10**9 else f"{number:.2e}"
@@ -47,6 +52,22 @@ def profile(setup: Setup, budget: Budget) -> Iterator[str]:
     times = bench.timed(bench.networks(networks))
     least, median, most = (f"{times[one]:.3g}" for one in networks)
     yield f"latency of these networks, one input: {least} to {most} ms, median {median} ms"
+
+
+def of_growth(setup: Setup, space: GrowingSpace) -> Iterator[str]:
+    """The same for a space that grows: its seeds, and what can be added to them."""
+    models = setup.config.growth.models
+    yield (
+        f"space: {space.name}, grows in up to {space.steps} steps of {space.keep} shortcuts a "
+        f"place, until there are {models:,} networks"
+    )
+    for name in space.seed_names:
+        cost = count(space.standalone(space.seed(name), setup.task, "search"), setup.task)
+        places = (f"{place}: {len(found)}" for place, found in space.candidates(name).items())
+        yield (
+            f"seed {name}: {cost.params:,} parameters, {cost.madds:,} multiply-adds; candidates at "
+            f"each place: {', '.join(places)}"
+        )
 
 
 def ends(budget: Budget, metric: str, drawn: list[Architecture]) -> list[Architecture]:

@@ -1,5 +1,6 @@
 """The lower convex hull, against scipy's; the choice of parents, against its probabilities."""
 
+import itertools
 from collections import Counter
 
 import numpy as np
@@ -22,7 +23,7 @@ def test_it_is_the_falling_part_of_scipys_hull(points):
     corners = {points[i] for i in ConvexHull(array).vertices}
     found = [points[i] for i in lower_hull(points)]
     assert set(found) <= corners
-    for before, after in zip(found, found[1:], strict=False):
+    for before, after in itertools.pairwise(found):
         assert before[0] < after[0] and before[1] > after[1]
     least = min(points, key=lambda p: (p[1], p[0]))
     cheapest = min(points)
@@ -47,9 +48,7 @@ def test_the_margin_is_a_share_of_the_error():
 def test_the_expensive_ones_are_asked_first_and_often_chosen_ones_seldom():
     points = [(1.0, 0.4), (2.0, 0.3), (3.0, 0.2)]
     rng = np.random.default_rng(0)
-    first = Counter(
-        parents_of(points, [0, 0, 3], [0, 1, 2], 1, 0.0, rng)[0] for _ in range(4000)
-    )
+    first = Counter(parents_of(points, [0, 0, 3], [0, 1, 2], 1, 0.0, rng)[0] for _ in range(4000))
     # the last is taken with 1/4, else the one before it, which nobody has chosen yet
     assert first[2] / 4000 == pytest.approx(0.25, abs=0.03) and first[0] == 0
     assert first[1] == 4000 - first[2]
