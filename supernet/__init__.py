@@ -59,6 +59,7 @@ if TYPE_CHECKING:  # the same names as in MODULES below, for type checkers and e
     from supernet.learners.exponentiated import Exponentiated
     from supernet.learners.fixed import Fixed
     from supernet.learners.gradient import Gradient
+    from supernet.learners.l1 import L1
     from supernet.learners.learner import Learner
     from supernet.learners.reinforce import ReinforceLearner
     from supernet.mixture import Architecture, Choice, ChoiceGroup, Logits, Mixture
@@ -72,6 +73,7 @@ if TYPE_CHECKING:  # the same names as in MODULES below, for type checkers and e
     from supernet.modifiers.skip_dropout import SkipDropout
     from supernet.randomness import Streams
     from supernet.samplers.attentive import Attentive
+    from supernet.samplers.direct import Direct
     from supernet.samplers.drnas import DrNAS
     from supernet.samplers.fair import Fair
     from supernet.samplers.fairdarts import FairDARTS
@@ -103,6 +105,9 @@ if TYPE_CHECKING:  # the same names as in MODULES below, for type checkers and e
     from supernet.spaces.declared import Choose, Depth, OneOf, declared, elastic
     from supernet.spaces.declared.space import Declared
     from supernet.spaces.gpt import GPT
+    from supernet.spaces.growing.cells import GrowingCells
+    from supernet.spaces.growing.module import GrowingModule
+    from supernet.spaces.growing.text import GrowingText
     from supernet.spaces.mobilenet import MobileNet
     from supernet.spaces.nats_size import NATSSize
     from supernet.spaces.nb201 import NB201
@@ -121,6 +126,7 @@ if TYPE_CHECKING:  # the same names as in MODULES below, for type checkers and e
 __all__ = [
     "GDAS",
     "GPT",
+    "L1",
     "NB201",
     "NSGA2",
     "OLES",
@@ -143,6 +149,7 @@ __all__ = [
     "Declared",
     "Depth",
     "Digits",
+    "Direct",
     "DrNAS",
     "EarlyStop",
     "EdgeNormalisation",
@@ -154,6 +161,9 @@ __all__ = [
     "Folder",
     "Geometry",
     "Gradient",
+    "GrowingCells",
+    "GrowingModule",
+    "GrowingText",
     "Guard",
     "ImageData",
     "Instrument",
@@ -248,6 +258,7 @@ MODULES = {  # where each public name is defined
     "Exponentiated": "supernet.learners.exponentiated",
     "Fixed": "supernet.learners.fixed",
     "Gradient": "supernet.learners.gradient",
+    "L1": "supernet.learners.l1",
     "Learner": "supernet.learners.learner",
     "ReinforceLearner": "supernet.learners.reinforce",
     "Architecture": "supernet.mixture",
@@ -265,6 +276,7 @@ MODULES = {  # where each public name is defined
     "SkipDropout": "supernet.modifiers.skip_dropout",
     "Streams": "supernet.randomness",
     "Attentive": "supernet.samplers.attentive",
+    "Direct": "supernet.samplers.direct",
     "DrNAS": "supernet.samplers.drnas",
     "Fair": "supernet.samplers.fair",
     "FairDARTS": "supernet.samplers.fairdarts",
@@ -298,6 +310,9 @@ MODULES = {  # where each public name is defined
     "declared": "supernet.spaces.declared",
     "elastic": "supernet.spaces.declared",
     "Declared": "supernet.spaces.declared.space",
+    "GrowingCells": "supernet.spaces.growing.cells",
+    "GrowingModule": "supernet.spaces.growing.module",
+    "GrowingText": "supernet.spaces.growing.text",
     "MobileNet": "supernet.spaces.mobilenet",
     "NB201": "supernet.spaces.nb201",
     "NATSSize": "supernet.spaces.nats_size",
