@@ -143,3 +143,37 @@ def test_a_model_that_does_not_exist_is_one_line(tmp_path):
     outcome = supernet("check", "space=timm", "space.model=resnet81", *TINY, cwd=tmp_path)
     assert (outcome.code, outcome.err.count("\n")) == (2, 1)
     assert "did you mean 'resnet18'" in outcome.err
+
+
+def test_models_of_torchvision_and_of_a_file_are_spaces(tmp_path):
+    file = tmp_path / "own.py"
+    file.write_text(
+        "from torch import nn\n\n\n"
+        "def own(classes, channels):\n"
+        "    return nn.Sequential(nn.Conv2d(channels, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3),\n"
+        "                         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, classes))\n"
+    )
+    line = ("space=timm", f"space.model={file}:own", "space.shape=[1,8,8]", "method=spos", *TINY)
+    folder = finished("derive", *line, "searcher.candidates=3", "tracker=none", cwd=tmp_path)
+    assert read_json(folder / "architecture.json")["space"] == "own"
+
+    space = Converted("mnasnet0_5", shape=[3, 32, 32])  # timm has no model of that name
+    task = task_of(10, 3, (32, 32))
+    supernet_, inputs = space.supernet(task).eval(), torch.randn(2, 3, 32, 32)
+    plain = space.inherit(supernet_, ends(space)[1]).eval()
+    with torch.no_grad():
+        assert_same(supernet_(inputs, space.path(ends(space)[1])), plain(inputs))
+
+
+def test_pretrained_weights_are_kept(tmp_path):
+    """timm reads them from a file, because tests have no network."""
+    small = {"channels": [4, 4, 8, 8], "stem_width": 4}
+    torch.manual_seed(1)
+    trained = timm.create_model("resnet10t", num_classes=10, **small)
+    torch.save(trained.state_dict(), tmp_path / "weights.pth")
+    overlay = {"file": str(tmp_path / "weights.pth"), "num_classes": 10}
+    settings = small | {"pretrained_cfg_overlay": overlay}
+    space = Converted("resnet10t", settings, pretrained=True, shape=[3, 32, 32])
+    network = space.standalone(ends(space)[0], task_of(10, 3, (32, 32)))
+    for name, value in trained.state_dict().items():
+        assert torch.equal(network.state_dict()[name], value), name

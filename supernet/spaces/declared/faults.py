@@ -1,6 +1,7 @@
 """What is wrong with a module, in one line each. It is found by a few forward passes."""
 
 from collections.abc import Iterator
+from textwrap import shorten
 from typing import TYPE_CHECKING
 
 import torch
@@ -54,7 +55,7 @@ def misfit(space: "Declared", architecture: Architecture, task: Task, read: set[
             module.register_forward_pre_hook(lambda *_, name=name: inside.append(name)),
             module.register_forward_hook(lambda *_: (inside.pop(), None)[1]),
         ]
-    text = space.encode(architecture)
+    text = shorten(space.encode(architecture), 120, placeholder=" ...")
     try:
         with torch.no_grad(), space.on(architecture) as binding, Shapes():
             outputs = network(task.example(2, "meta"))
