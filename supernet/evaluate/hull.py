@@ -64,3 +64,15 @@ def parents_of(
                 taken.append(index)
                 waiting.remove(index)
     return taken
+
+
+def hypervolume(points: Sequence[Point], reference: Point) -> float:
+    """The share of the rectangle from the origin to ``reference`` in which a cost and an error are
+    reached by one of the points, or beaten (Zitzler & Thiele 1999, in two dimensions).
+    """
+    area, (_, least) = 0.0, reference
+    for cost, error in sorted(points):
+        if cost < reference[0] and error < least:
+            area += (reference[0] - cost) * (least - error)
+            least = error
+    return area / (reference[0] * reference[1])

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial import ConvexHull
 
-from supernet.evaluate.hull import lower_hull, near_hull, parents_of
+from supernet.evaluate.hull import hypervolume, lower_hull, near_hull, parents_of
 
 POINT = st.tuples(st.integers(0, 50), st.integers(0, 50))
 
@@ -59,3 +59,14 @@ def test_only_able_ones_are_chosen_and_each_once():
     rng = np.random.default_rng(1)
     assert parents_of(points, [0, 0, 0, 0], [0, 1, 3], 5, 0.025, rng) == [1, 0]
     assert parents_of(points, [9, 9, 9, 9], [3], 1, 0.025, rng) == []
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(points=st.lists(st.tuples(st.integers(0, 12), st.integers(0, 12)), max_size=8))
+def test_the_hypervolume_is_the_share_of_small_squares_that_are_reached(points):
+    reached = sum(
+        any(cost <= x and error <= y for cost, error in points)
+        for x in range(10)
+        for y in range(10)
+    )
+    assert hypervolume(points, (10, 10)) == pytest.approx(reached / 100)
