@@ -380,7 +380,9 @@ class GrowingSpace(Drawable):
         return tuple(prefixes) if of["seed"] == (seed,) else tuple(whole.state_dict())
 
     def graph(self, architecture: Architecture) -> dict[str, list[tuple[str, str, str]]]:
-        """For each place, what each addition reads, and that it is added to the output."""
+        """For each place that has grown: what each addition reads, and that it is added to the
+        output.
+        """
         (seed,) = architecture["seed"]
         found = {}
         for place in self.candidates(seed):
@@ -389,7 +391,9 @@ class GrowingSpace(Drawable):
                 for name in text.split("+"):
                     operation, _, role = name.partition("@")
                     edges.append((role, f"added{step}", operation))
-            found[place] = edges
+                edges.append((f"added{step}", "output", "add"))
+            if edges:
+                found[place] = edges
         return found
 
 
