@@ -7,7 +7,9 @@ import signal
 import time
 
 import pytest
+import torch
 
+from supernet.export import load_bundle
 from tests.commands import finished, process, supernet
 
 GROWTH = (
@@ -116,6 +118,55 @@ def test_killed_in_the_middle_it_goes_on(grown, tmp_path):
 def test_every_way_of_growing_runs(settings, tmp_path):
     folder = finished("search", *GROWTH, *settings, "growth.models=3", cwd=tmp_path)
     assert len(results(folder)["growth"]["models"]) == 3
+
+
+OWN = """
+from torch import nn
+
+
+class Block(nn.Module):
+    def __init__(self, read, width, stride):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(read, width, 3, stride, 1), nn.BatchNorm2d(width)
+
+    def forward(self, x):
+        return self.norm(self.conv(x)).relu()
+
+
+class Own(nn.Module):
+    def __init__(self, classes, channels):
+        super().__init__()
+        self.blocks = nn.Sequential(Block(channels, 4, 1), Block(4, 8, 2), Block(8, 8, 1))
+        self.head = nn.Linear(8, classes)
+
+    def forward(self, x):
+        return self.head(self.blocks(x).mean((2, 3)))
+"""
+
+
+def test_a_model_of_ones_own_grows_and_is_exported_with_its_source(tmp_path):
+    (tmp_path / "own.py").write_text(OWN)
+    own = ("space=growing_module", "space.model=own.py:Own", "baseline.architectures=1")
+    folder = finished(*GROWTH, *own, "growth.models=3", cwd=tmp_path)
+    found = results(folder)
+    assert all(len(one["added"]) == 1 for one in found["growth"]["models"][1:])
+    network = load_bundle(folder / "export", trust=True)
+    source = (folder / "export" / "network.py").read_text()
+    assert (
+        "class Own" in source
+        and "class Grown" in source
+        and "supernet" not in source.split('"""')[2]
+    )
+    assert network(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
+
+
+def test_a_decoder_of_text_grows(tmp_path):
+    text = tmp_path / "book.txt"
+    text.write_text("the cat sat on the mat. " * 800)
+    source = ("data=text", f"data.source.path={text}", "space=growing_text")
+    folder = finished(*GROWTH, *source, "growth.models=3", "baseline.architectures=1", cwd=tmp_path)
+    added = [one["added"] for one in results(folder)["growth"]["models"][1:]]
+    assert all("@" in text for one in added for text in one.values())
 
 
 def test_check_says_what_can_be_added(tmp_path):
