@@ -74,6 +74,8 @@ def export_network(
         RuntimeError: a form differs from the network; the text names the form.
     """
     original = copy.deepcopy(network).cpu().eval()
+    if isinstance(getattr(original, "auxiliary", None), nn.Module):
+        original.auxiliary = None  # type: ignore[assignment]
     state = {
         k: v.contiguous().clone()  # two names of one tensor are two tensors in a file
         for k, v in original.state_dict().items()
@@ -94,7 +96,7 @@ def export_network(
     mean = list(metadata.get("mean", [0.0] * channels))
     std = list(metadata.get("std", [1.0] * channels))
     version = importlib.metadata.version("supernet")
-    source, without = source_of(network, About(text, version, task, mean, std))
+    source, without = source_of(original, About(text, version, task, mean, std))
     description = architecture.to_dict() | {
         "text": text,
         "network": {"class": type(network).__name__, "settings": settings_of(network)},

@@ -13,6 +13,7 @@ from torch import nn
 from supernet.cost.budget import Budget
 from supernet.cost.count import count
 from supernet.errors import UserError
+from supernet.export import export_network, load_bundle
 from supernet.learners.l1 import L1
 from supernet.mixture import Choice
 from supernet.samplers.direct import Direct
@@ -264,3 +265,27 @@ def test_costs_are_limited_without_tables():
     assert budget.allows(budget.random(rng))
     with pytest.raises(UserError, match="raise the limits"):
         Budget(space, task, {"params": 10.0}).random(rng)
+
+
+def test_the_second_head_reads_the_last_cell_before_the_last_reduction_in_training_alone(tmp_path):
+    space = GROWING_SPACES["growing_cells"]()
+    task = task_for(space)
+    architecture = space.random(np.random.default_rng(0))
+    network = space.standalone(architecture, task).train()
+    inputs = task.example(4)
+    outputs, second = network.forward_with_auxiliary(inputs)
+    assert outputs.shape == second.shape == (4, 10) and network.aside == "cells.0"
+    second.sum().backward()
+    learnt = {name for name, p in network.named_parameters() if p.grad is not None}
+    assert any(name.startswith("auxiliary.") for name in learnt)
+    assert any(name.startswith("additions.cells-0.") for name in learnt) == bool(
+        architecture["normal"]
+    )
+    assert not any(name.startswith(("network.cells.1.", "network.head.")) for name in learnt)
+    assert network.eval().forward_with_auxiliary(inputs)[1] is None
+    plain = dataclasses.replace(space, auxiliary=False).standalone(architecture, task)
+    assert count(plain, task) == count(network, task)
+    export_network(network, architecture, space, task=task, folder=tmp_path / "export", metadata={})
+    alone = load_bundle(tmp_path / "export", trust=True).eval()
+    with torch.no_grad():
+        assert alone.auxiliary is None and torch.equal(alone(inputs), network(inputs))

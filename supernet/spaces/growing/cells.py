@@ -2,14 +2,17 @@
 2019).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Any
 
 from torch import Tensor, nn
 
 from supernet.bounds import Bounded, Bounds
 from supernet.errors import UserError
 from supernet.ops import FactorizedReduce, ReLUConvBN, SepConv
+from supernet.spaces.darts import AuxiliaryHead
+from supernet.spaces.growing.shortcuts import Shape
 from supernet.spaces.growing.space import GrowingSpace, Target
 from supernet.spaces.space import Form, Size, images_of
 from supernet.task import Task
@@ -73,6 +76,11 @@ class SeedNetwork(nn.Module):
         return self.head(self.cells(self.stem(x)))
 
 
+def halves(cell: SeedCell) -> bool:
+    """Whether a cell is a reduction."""
+    return isinstance(cell.first, FactorizedReduce)
+
+
 def kinds(cells: int, reductions: int) -> list[bool]:
     """For each cell of a network, whether it is a reduction."""
     return (([False] * cells + [True]) * (reductions + 1))[:-1]
@@ -109,6 +117,7 @@ class GrowingCells(GrowingSpace):
     evaluation: Geometry = field(default_factory=lambda: Geometry(32, 6))
     seeds: list[str] = field(default_factory=lambda: ["3x2x1"])
     macro: bool = False
+    auxiliary: bool = True  # a second head for training only, in networks that are retrained
 
     name = "growing_cells"
 
@@ -152,6 +161,16 @@ class GrowingCells(GrowingSpace):
             }
             found.setdefault(kind, []).append(Target(own, roles))
         return found
+
+    def auxiliary_head(
+        self, network: nn.Module, task: Task, form: Form, shapes: Mapping[str, Shape]
+    ) -> tuple[str, nn.Module | None]:
+        """DARTS's head behind the last cell before the last reduction, as in the paper's code."""
+        cells: Any = network.cells
+        where = max((n for n, one in enumerate(cells) if halves(one)), default=0) - 1
+        if form == "search" or not self.auxiliary or where < 0:
+            return "", None
+        return f"cells.{where}", AuxiliaryHead(shapes[f"cells.{where}"][0], task.outputs)
 
     def sizes(self, form: Form) -> list[Size]:
         geometry, where = getattr(self, form), f"space.{form}"

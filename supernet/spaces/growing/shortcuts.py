@@ -163,24 +163,41 @@ class Grown(nn.Module):
 
     ``additions`` holds those of each target, in the order in which they were made. A later addition
     can read an earlier one at the same target: it is called TARGET+0, TARGET+1, ...
+
+    ``auxiliary`` is a second head for training only, which reads what the module ``aside`` returns.
     """
 
-    def __init__(self, network: nn.Module, additions: Mapping[str, Sequence[nn.Module]]):
+    def __init__(
+        self,
+        network: nn.Module,
+        additions: Mapping[str, Sequence[nn.Module]],
+        aside: str = "",
+        auxiliary: nn.Module | None = None,
+    ):
         super().__init__()
         self.network, self.targets = network, list(additions)
+        self.aside, self.auxiliary = aside, auxiliary
         self.additions = nn.ModuleDict(
             {key(target): nn.ModuleList(found) for target, found in additions.items()}
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        return self.forward_with_auxiliary(x)[0]
+
+    def forward_with_auxiliary(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The outputs, and those of the auxiliary head in training if there is one."""
         seen: dict[str, Tensor] = {}
         with self.watched(seen, self.grown):
-            return self.network(x)
+            out = self.network(x)
+        if not self.training or self.auxiliary is None:
+            return out, None
+        return out, self.auxiliary(seen[self.aside])
 
     def read(self) -> set[str]:
-        """The names of all outputs that additions read."""
+        """The names of all outputs that additions and the auxiliary head read."""
         made = [one for target in self.targets for one in self.at(target)]
-        return {source for addition in made for source in addition.sources.values()}
+        found = {source for addition in made for source in addition.sources.values()}
+        return found if self.auxiliary is None else found | {self.aside}
 
     def at(self, target: str) -> list["Addition"]:
         """The additions at a target."""

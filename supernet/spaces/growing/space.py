@@ -331,8 +331,17 @@ class GrowingSpace(Drawable):
     def standalone(
         self, architecture: Architecture, task: Task, form: Form = "evaluation"
     ) -> nn.Module:
-        network, additions, _ = self.parts(architecture, task, form)
-        return Grown(network, {name: made for name, made in additions.items() if made})
+        network, additions, shapes = self.parts(architecture, task, form)
+        made = {name: found for name, found in additions.items() if found}
+        return Grown(network, made, *self.auxiliary_head(network, task, form, shapes))
+
+    def auxiliary_head(
+        self, network: nn.Module, task: Task, form: Form, shapes: Mapping[str, Shape]
+    ) -> tuple[str, nn.Module | None]:
+        """The module whose output a second head reads, and this head, for training only. By default
+        there is none.
+        """
+        return "", None
 
     def supernet(self, task: Task, form: Form = "search") -> nn.Module:
         parent = self.grows_from
