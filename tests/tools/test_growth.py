@@ -26,5 +26,10 @@ def test_a_row_of_each_variant_that_is_asked_for(tmp_path, monkeypatch, capsys):
         growth.main()
         rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
         assert [row.split(" | ")[0] for row in rows] == [
-            *("| variant", "| petridish", "| by_chance", "| wider"),
+            *("| variant", "| ---", "| petridish", "| by_chance", "| wider"),
         ]
+    at = words.index("--only")
+    words[at : at + 3] = ["--ablations", "--only", "one"]
+    growth.main()
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
+    assert [row.split(" | ")[0] for row in rows[2:]] == ["| petridish", "| one"]
