@@ -88,6 +88,7 @@ if TYPE_CHECKING:  # the same names as in MODULES below, for type checkers and e
     from supernet.samplers.softmax import Softmax
     from supernet.samplers.uniform import Uniform
     from supernet.searchers.evolution import Evolution
+    from supernet.searchers.gp import GaussianProcess
     from supernet.searchers.local_search import LocalSearch
     from supernet.searchers.logits import ByLogits
     from supernet.searchers.nsga2 import NSGA2
@@ -159,6 +160,7 @@ __all__ = [
     "FairDARTS",
     "Fixed",
     "Folder",
+    "GaussianProcess",
     "Geometry",
     "Gradient",
     "GrowingCells",
@@ -291,6 +293,7 @@ MODULES = {  # where each public name is defined
     "Softmax": "supernet.samplers.softmax",
     "Uniform": "supernet.samplers.uniform",
     "Evolution": "supernet.searchers.evolution",
+    "GaussianProcess": "supernet.searchers.gp",
     "LocalSearch": "supernet.searchers.local_search",
     "ByLogits": "supernet.searchers.logits",
     "NSGA2": "supernet.searchers.nsga2",

@@ -115,13 +115,16 @@ class CheckpointSettings(Bounded):
 
 @dataclass
 class StudySettings(Bounded):
-    """What ``supernet study`` compares: every method with every seed.
+    """What ``supernet study`` compares: every method with every seed, or searchers on a table.
 
     ``published`` is an npz file of published accuracies. It holds the architectures as ``arch``, in
     the notation of the space, and accuracies in percent in the column ``target``. With this file no
     network is retrained: the accuracy of each derived architecture is read from the table. The
     comparison is then with a random search, which draws ``draws`` architectures and takes the one
     that is best in the column ``ranked_by``.
+
+    ``table`` is such a file on which ``searchers`` are simulated (:mod:`supernet.simulation`), with
+    ``simulations`` seeds and ``draws`` evaluations each. Nothing is trained.
     """
 
     where = "study"
@@ -132,10 +135,19 @@ class StudySettings(Bounded):
     target: str = "test_200"
     ranked_by: str = "test_12"
     draws: Annotated[int, Bounds(least=1, most=10_000)] = 100
+    table: str | None = field(default=None, metadata=PATH)
+    searchers: list[str] = field(
+        default_factory=lambda: [
+            *("random", "evolution", "local_search", "successive_halving", "reinforce", "tpe"),
+        ]
+    )
+    simulations: Annotated[int, Bounds(least=2, most=10_000)] = 200
+    # the column that says what an evaluation costs; None: each costs 1
+    cost: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("methods", "seeds"):
+        for name in ("methods", "seeds", "searchers"):
             require_different(f"study.{name}", getattr(self, name))
 
 

@@ -99,7 +99,12 @@ ALLOWED["study"] = {
     *("config", "errors", "evaluate", "files", "mixture", "randomness"),
     *("run", "runs", "track", "train"),
 }
+ALLOWED["simulation"] = {
+    *("config", "cost", "errors", "evaluate", "files", "mixture", "randomness", "runs"),
+    *("searchers", "track", "train"),
+}
 ALLOWED["cli"] = {
+    "simulation",
     *("config", "errors", "files", "report", "run", "runs", "shapes", "study", "track", "train"),
 }
 
@@ -111,9 +116,14 @@ ALONE = {  # package -> the only files that may import it
     "pydantic": {"shapes.py"},
     "yaml": {"shapes.py", "cli/recorded.py"},
     "wandb": {"track/wandb.py"},
-    "rich": {"track/console.py", "report/summary.py", "study.py"},
+    "rich": {"track/console.py", "report/summary.py", "study.py", "simulation.py"},
     "filelock": {"runs/lock.py"},
-    "optuna": {"searchers/through_optuna.py", "searchers/nsga2.py", "searchers/tpe.py"},
+    "optuna": {
+        "searchers/through_optuna.py",
+        "searchers/nsga2.py",
+        "searchers/tpe.py",
+        "searchers/gp.py",
+    },
     "matplotlib": {"report/figures.py", "report/graph.py"},
     "jinja2": {"report/page.py"},
     "markupsafe": {"report/figures.py"},

@@ -38,6 +38,7 @@ from supernet.samplers.snas import SNAS
 from supernet.samplers.softmax import Softmax
 from supernet.samplers.uniform import Uniform
 from supernet.searchers.evolution import Evolution
+from supernet.searchers.gp import GaussianProcess
 from supernet.searchers.local_search import LocalSearch
 from supernet.searchers.logits import ByLogits
 from supernet.searchers.nsga2 import NSGA2
@@ -171,4 +172,5 @@ SEARCHERS = {
     "reinforce": lambda: ReinforceSearcher(candidates=10),
     "nsga2": lambda: NSGA2(candidates=10, population=4),
     "tpe": lambda: TPE(candidates=10, random=3),
+    "gp": lambda: GaussianProcess(candidates=6, random=3),
 }

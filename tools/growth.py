@@ -23,7 +23,7 @@ import numpy as np
 
 from supernet import cli
 from supernet.evaluate.hull import hypervolume
-from supernet.evaluate.statistics import mean_and_interval
+from supernet.evaluate.statistics import mean_and_interval, paired_difference_and_interval
 
 COMMON = ["size=small", "tracker=none", "jobs=1", "measure.every=0", "baseline.architectures=0"]
 COMMON += ["retrain.seeds=1", "retrain.epochs=15"]
@@ -82,7 +82,7 @@ def run(name: str, seed: int, data: Sequence[str], folder: Path, wider: int) -> 
 def row(name: str, found: list[dict[str, Any]], rival: list[float], most: float) -> list[str]:
     """A row of the table of rivals."""
     accuracy = [one["retrain"]["mean"] for one in found]
-    cells = [name, shown(accuracy), "–" if name == "petridish" else shown(less(accuracy, rival))]
+    cells = [name, shown(accuracy), "–" if name == "petridish" else shown(accuracy, rival)]
     models = [one["growth"]["models"] for one in found if "growth" in one]
     cells += figures(models, most) if models else ["–", "–"]
     cells += [f"{np.mean([one['cost']['madds'] for one in found]):,.0f}"]
@@ -96,13 +96,12 @@ def figures(grown: list[list[dict[str, Any]]], most: float) -> list[str]:
     return [shown(errors), shown([hypervolume(one, (most, 1.0)) for one in points])]
 
 
-def less(accuracy: list[float], rival: list[float]) -> list[float]:
-    return [mine - other for mine, other in zip(accuracy, rival, strict=True)]
-
-
-def shown(values: list[float]) -> str:
-    """A mean and its interval, in percent."""
-    mean, interval = mean_and_interval(values)
+def shown(values: list[float], minus: list[float] | None = None) -> str:
+    """A mean and its interval, in percent, or those of the differences of pairs."""
+    found = mean_and_interval(values)
+    if minus is not None:
+        found = paired_difference_and_interval(values, minus)
+    mean, interval = found
     ends = "" if interval is None else f" ({100 * interval[0]:.1f} to {100 * interval[1]:.1f})"
     return f"{100 * mean:.1f}{ends}"
 

@@ -12,7 +12,7 @@ from typing import Any, cast
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from supernet import study
+from supernet import simulation, study
 from supernet.cli.composition import composed, composition, to_config, with_paths_made_absolute
 from supernet.cli.launch import launch
 from supernet.cli.line import CommandLine, key
@@ -118,6 +118,8 @@ def cells_of(overrides: Sequence[str], folders: Folders) -> dict[str, list[str]]
     config = composed(overrides, folders)
     if config.architecture is not None:
         raise UserError("a study compares what methods find: leave out architecture=")
+    if config.study.table is not None:
+        return simulations_of(overrides, config)
     if not (config.study.methods and config.study.seeds):
         raise UserError("study.methods and study.seeds: there must be at least one of each")
     own = [
@@ -130,6 +132,15 @@ def cells_of(overrides: Sequence[str], folders: Folders) -> dict[str, list[str]]
         for method in config.study.methods
         for seed in config.study.seeds
     }
+
+
+def simulations_of(overrides: Sequence[str], config: Config) -> dict[str, list[str]]:
+    """The simulations of a study on a table: name of a searcher -> overrides."""
+    if not config.study.searchers:
+        raise UserError("study.searchers: there must be at least one")
+    own = [one for one in overrides if key(one) != "searcher" and not key(one).startswith("hydra.")]
+    evaluations = f"searcher.candidates={config.study.draws}"
+    return {name: [*own, f"searcher={name}", evaluations] for name in config.study.searchers}
 
 
 # --- the folder of a run
@@ -247,6 +258,11 @@ def execute(
     progress, command = Progress(), line.command
     setup = Setup(config)
     with executor_of(setup) as executor:
+        if command == "study" and config.study.table is not None:
+            named = cells_of(overrides, line.folders).items()
+            cells = {name: composed(one, line.folders) for name, one in named}
+            simulation.run(cells, folder, executor, progress, stop)
+            return {}
         if command == "study":
             cells = recorded_cells(cells_of(overrides, line.folders), folder, line.folders)
             study.run(cells, folder, executor, progress, stop, line.parent)

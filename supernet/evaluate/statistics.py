@@ -40,3 +40,17 @@ def difference_and_interval(
     degrees = (one + other) ** 2 / (one**2 / (len(values) - 1) + other**2 / (len(others) - 1))
     half = float(stdtrit(degrees, 0.975)) * float(np.sqrt(one + other))
     return difference, [difference - half, difference + half]
+
+
+def paired_difference_and_interval(
+    values: Sequence[float], others: Sequence[float]
+) -> tuple[float, list[float] | None]:
+    """The mean of the differences of pairs, such as two methods with the same seed, and its 95%
+    interval by Student's t distribution. Fewer than three pairs have no interval (``None``).
+    """
+    differences = np.subtract(values, others)
+    mean, pairs = float(np.mean(differences)), len(differences)
+    if pairs < FEWEST:
+        return mean, None
+    half = float(stdtrit(pairs - 1, 0.975) * np.std(differences, ddof=1) / np.sqrt(pairs))
+    return mean, [mean - half, mean + half]

@@ -4,7 +4,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from supernet.evaluate.statistics import difference_and_interval, mean_and_interval
+from supernet.evaluate.statistics import (
+    difference_and_interval,
+    mean_and_interval,
+    paired_difference_and_interval,
+)
 
 
 @pytest.mark.parametrize("count", [3, 4, 10])
@@ -33,6 +37,17 @@ def test_the_interval_of_a_difference_is_welchs(counts):
     assert difference == pytest.approx(np.mean(one) - np.mean(other))
     expected = stats.ttest_ind(one, other, equal_var=False).confidence_interval(0.95)
     assert interval == pytest.approx([expected.low, expected.high])
+
+
+@pytest.mark.parametrize("pairs", [3, 5, 12])
+def test_the_interval_of_paired_differences_is_students(pairs):
+    rng = np.random.default_rng(pairs)
+    one, other = rng.normal(0.6, 0.1, pairs).tolist(), rng.normal(0.5, 0.2, pairs).tolist()
+    difference, interval = paired_difference_and_interval(one, other)
+    assert difference == pytest.approx(np.mean(one) - np.mean(other))
+    expected = stats.ttest_rel(one, other).confidence_interval(0.95)
+    assert interval == pytest.approx([expected.low, expected.high])
+    assert paired_difference_and_interval([0.1, 0.2], [0.2, 0.4])[1] is None
 
 
 def test_a_difference_needs_three_values_on_each_side():

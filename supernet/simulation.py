@@ -1,0 +1,201 @@
+"""Searchers on a table of published accuracies: what each finds after how many evaluations.
+
+An evaluation of an architecture is a look into the table, so that hundreds of searches take
+seconds. A searcher sees the column ``study.ranked_by``; what it has found is judged by the column
+``study.target``. Regret is the best figure of that column minus that of what was found.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+from supernet.config import Config
+from supernet.cost.budget import Budget
+from supernet.errors import UserError
+from supernet.evaluate.accuracy import Judgement
+from supernet.evaluate.published import Published, read_published
+from supernet.evaluate.statistics import difference_and_interval, mean_and_interval
+from supernet.files import write_json
+from supernet.mixture import Architecture
+from supernet.randomness import Streams
+from supernet.runs.executor import Executor
+from supernet.runs.folder import State
+from supernet.runs.job import Job
+from supernet.runs.setup import Setup, option
+from supernet.runs.work import Work, counted_budget
+from supernet.searchers.searcher import search
+from supernet.track.console import Progress
+from supernet.train.loop import StopRequest
+
+Row = dict[str, Any]
+
+SHOWN = (0.1, 0.2, 0.5, 1.0)  # shares of the evaluations, at which the regret is shown
+
+
+@dataclass(frozen=True, eq=False)
+class Simulation(Job):
+    """All searches of one searcher."""
+
+    name: str  # of the searcher
+    config: Config
+
+    def inputs(self, work: Work) -> Row:
+        return {}
+
+    def compute(self, work: Work) -> Row:
+        setup = Setup(self.config)
+        published, budget = table_of(setup), counted_budget(setup)
+        study, curves, costs = self.config.study, [], []
+        with work.progress.stage(self.name, study.simulations) as update:
+            for seed in range(study.simulations):
+                curve, cost = simulated(setup, budget, published, seed)
+                curves.append(curve)
+                costs.append(cost)
+                update(seed + 1, {})
+                work.stop.check()
+        return {"curves": curves, "costs": costs}
+
+
+def simulated(
+    setup: Setup, budget: Budget, published: Published, seed: int
+) -> tuple[list[float], float]:
+    """One search: the published figure, from 0 to 1, of the best architecture so far after each
+    evaluation, and the cost of all evaluations.
+
+    A judgement on a share of the validation images is as much of an evaluation. It differs from the
+    figure by chance, as the accuracy on that share of 10,000 images does.
+    """
+    study, space, searcher = setup.config.study, setup.space, setup.fresh("searcher")
+    if searcher.needs_scores:
+        raise UserError(
+            f"study.searchers: {option(searcher)} reads what a supernet has learnt; leave it out"
+        )
+    streams = Streams(seed, f"simulation/{option(searcher)}")
+    noise = streams.host("noise")
+    seen, truth = (published.columns[name] for name in (study.ranked_by, study.target))
+    prices = np.ones(len(seen)) if study.cost is None else published.columns[study.cost]
+    spent = cost = 0.0
+    best: tuple[float, float] | None = None  # the figure that is seen, and the truth
+    curve: list[float] = []
+
+    def judge(architecture: Architecture, share: float) -> Judgement:
+        nonlocal spent, cost, best
+        row = published.rows[space.encode(architecture)]
+        accuracy = float(seen[row]) / 100
+        if share < 1:
+            error = np.sqrt(accuracy * (1 - accuracy) / (share * 10_000))
+            accuracy = float(np.clip(accuracy + error * noise.standard_normal(), 0, 1))
+        elif best is None or accuracy > best[0]:
+            best = accuracy, float(truth[row]) / 100
+        spent += share
+        cost += share * float(prices[row])
+        while best is not None and len(curve) < min(int(spent + 1e-9), study.draws):
+            curve.append(best[1])
+        return Judgement(accuracy, 1 - accuracy, 10_000)
+
+    searcher.begin(budget, {}, streams.host("searcher"))
+    search(searcher, judge)
+    assert best is not None
+    curve += [best[1]] * (study.draws - len(curve))
+    return curve, cost
+
+
+def table_of(setup: Setup) -> Published:
+    """The table of the study.
+
+    Raises:
+        UserError: it cannot be read, lacks a column, or is that of another space.
+    """
+    study = setup.config.study
+    assert study.table is not None
+    columns = [study.target, study.ranked_by, *([study.cost] if study.cost else [])]
+    published = read_published("study.table", Path(study.table), *columns)
+    first = setup.space.encode(setup.space.random(np.random.default_rng(0)))
+    if first not in published.rows:
+        raise UserError(
+            f"study.table={study.table}: has no {first}; it must hold every architecture of the "
+            f"space {setup.space.name}"
+        )
+    return published
+
+
+def run(
+    cells: dict[str, Config],
+    folder: Path,
+    executor: Executor,
+    progress: Progress,
+    stop: StopRequest,
+) -> None:
+    """Simulates each searcher, and writes the comparison to ``results.json``.
+
+    Raises:
+        UserError: the table does not belong to the space, or a searcher needs a supernet.
+    """
+    setup = Setup(next(iter(cells.values())))
+    published, study, budget = table_of(setup), setup.config.study, counted_budget(setup)
+    known = published.columns[study.target]
+    if budget.limits:
+        rows = published.rows.items()
+        known = known[[n for text, n in rows if budget.allows(setup.space.decode(text))]]
+    optimum, found = float(known.max()) / 100, dict[str, Row]()
+    jobs = [Simulation(name, config) for name, config in cells.items()]
+    work = Work(setup, State(folder), progress, stop)
+    executor.run(work, jobs, lambda job, one: found.update({job.name: one}))
+    rows_ = [row(name, found[name], found.get("random"), optimum) for name in cells]
+    about = {"table": study.table, "optimum": optimum, "simulations": study.simulations}
+    write_json(folder / "results.json", {"schema": 1, "simulation": rows_, **about})
+    progress.message(table(rows_, study.draws))
+    progress.message(f"folder: {folder}")
+
+
+def row(name: str, found: Row, chance: Row | None, optimum: float) -> Row:
+    """The regret of one searcher after each evaluation, and how much less it is than that of random
+    search at the end.
+    """
+    regrets = optimum - np.array(found["curves"])
+    final = regrets[:, -1].tolist()
+    mean, interval = mean_and_interval(final)
+    against = None
+    if chance is not None and chance is not found:
+        others = (optimum - np.array(chance["curves"])[:, -1]).tolist()
+        less, ends = difference_and_interval(final, others)
+        against = {"difference": less, "ci95": ends}
+    return {
+        "searcher": name,
+        "regret": mean,
+        "ci95": interval,
+        "median": float(np.median(final)),
+        "optimum_found": float(np.mean(np.array(final) <= 1e-9)),
+        "minus_random": against,
+        "cost": float(np.mean(found["costs"])),
+        "curve": regrets.mean(axis=0).tolist(),
+    }
+
+
+def table(rows: Sequence[Row], draws: int) -> Table:
+    """The comparison, for the console."""
+    places = [max(1, round(share * draws)) for share in SHOWN]
+    result = Table(
+        "searcher",
+        *(f"regret after {place}" for place in places),
+        *("95% interval", "minus random", "optimum found", "cost"),
+    )
+    for one in sorted(rows, key=lambda one: one["regret"]):
+        against = one["minus_random"]
+        said = "–" if against is None else verdict(against)
+        ends = "–" if one["ci95"] is None else "{:.2%} to {:.2%}".format(*one["ci95"])
+        regrets = [f"{one['curve'][place - 1]:.2%}" for place in places]
+        share, cost = f"{one['optimum_found']:.0%}", f"{one['cost']:,.0f}"
+        result.add_row(one["searcher"], *regrets, ends, said, share, cost)
+    return result
+
+
+def verdict(against: Row) -> str:
+    """How much less the regret is than that of random search, or that no difference is shown."""
+    if against["ci95"] is None or against["ci95"][0] <= 0 <= against["ci95"][1]:
+        return f"{100 * against['difference']:+.2f}: no difference shown"
+    return f"{100 * against['difference']:+.2f} points"
