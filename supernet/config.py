@@ -121,7 +121,7 @@ class StudySettings(Bounded):
     the notation of the space, and accuracies in percent in the column ``target``. With this file no
     network is retrained: the accuracy of each derived architecture is read from the table. The
     comparison is then with a random search, which draws ``draws`` architectures and takes the one
-    that is best in the column ``ranked_by``.
+    that is best in the column ``ranked_by``. Under a budget, only what is within it counts.
 
     ``table`` is such a file on which ``searchers`` are simulated (:mod:`supernet.simulation`), with
     ``simulations`` seeds and ``draws`` evaluations each. Nothing is trained.

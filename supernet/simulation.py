@@ -137,11 +137,9 @@ def run(
     """
     setup = Setup(next(iter(cells.values())))
     published, study, budget = table_of(setup), setup.config.study, counted_budget(setup)
-    known = published.columns[study.target]
     if budget.limits:
-        rows = published.rows.items()
-        known = known[[n for text, n in rows if budget.allows(setup.space.decode(text))]]
-    optimum, found = float(known.max()) / 100, dict[str, Row]()
+        published = published.among(lambda text: budget.allows(setup.space.decode(text)))
+    optimum, found = float(published.columns[study.target].max()) / 100, dict[str, Row]()
     jobs = [Simulation(name, config) for name, config in cells.items()]
     work = Work(setup, State(folder), progress, stop)
     executor.run(work, jobs, lambda job, one: found.update({job.name: one}))

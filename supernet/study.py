@@ -98,8 +98,11 @@ def run(
     if settings.published is not None:
         columns = (settings.target, settings.ranked_by)
         published = read_published("study.published", Path(settings.published), *columns)
-        biggest = counted_budget(first).largest("params")
-        largest = in_table(first, biggest, published)  # an early error if it is another space's
+        budget = counted_budget(first)
+        # an early error if it is another space's
+        largest = in_table(first, budget.largest("params"), published)
+        if budget.limits:
+            published = published.among(lambda text: budget.allows(first.space.decode(text)))
     # a latency that is measured beside other runs is that of a busy machine
     measures = any(config.budget.measures for config in cells.values())
     at_once = executor.workers > 1 and len(cells) > 1 and not measures

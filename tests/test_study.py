@@ -13,6 +13,7 @@ import pytest
 
 from supernet import study
 from supernet.cli.composition import composed
+from supernet.cost.budget import Budget
 from supernet.runs.executor import Here
 from supernet.spaces.cells import Geometry
 from supernet.spaces.nb201 import NB201
@@ -21,6 +22,7 @@ from supernet.track.console import Progress
 from supernet.train.loop import StopRequest
 from supernet.train.retrain import RetrainStage
 from tests.commands import TINY, finished, supernet
+from tests.tasks import task_of
 
 OPTIONS = NB201.groups[0].options
 STUDY = [
@@ -105,6 +107,16 @@ def test_a_study_by_a_published_table(tmp_path):
     # the two columns order the architectures in opposite ways
     assert chance["runs"] == 1000 and chance["mean"] < 0.15
     assert (largest["mean"], median["mean"]) == (pytest.approx(0.6), pytest.approx(0.2))
+    budget = Budget(space, task_of(10, 1, (8, 8)))
+    params = np.array([budget.costs(space.decode(text))["params"] for text in texts])
+    limit = int(np.median(params))
+    one = ("study.methods=[darts]", "study.seeds=[0]", "study.published=table.npz")
+    limited = finished(*arguments, *one, f"budget.params={limit}", cwd=tmp_path)
+    rows = json.loads((limited / "results.json").read_text())["study"]
+    within = convolutions[params <= limit] / 10
+    for row in rows:  # the regret is that within the limit
+        assert row["regret"] == pytest.approx(within.max() - row["mean"])
+    assert rows[-1]["mean"] == pytest.approx(np.median(within))
     again = supernet("study", f"from={folder}", "study.target=nonsense", cwd=tmp_path)
     assert (again.code, again.err.count("\n")) == (
         2,

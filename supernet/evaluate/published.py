@@ -1,6 +1,6 @@
 """A tabular benchmark: a table of published accuracies of every architecture of a space."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,13 @@ class Published:
     def of(self, texts: Sequence[str], column: str) -> list[float]:
         """The figures in ``column`` of the architectures ``texts``, in the same order."""
         return [float(self.columns[column][self.rows[text]]) for text in texts]
+
+    def among(self, allowed: Callable[[str], bool]) -> "Published":
+        """The part of the table whose architectures are ``allowed``."""
+        texts = [text for text in self.rows if allowed(text)]
+        kept = [self.rows[text] for text in texts]
+        columns = {name: figures[kept] for name, figures in self.columns.items()}
+        return Published({text: row for row, text in enumerate(texts)}, columns)
 
     def random_search(
         self, draws: int, by: str, target: str, searches: int, rng: np.random.Generator
