@@ -1,5 +1,5 @@
 """The lower convex hull of costs and errors, on which growth chooses the networks that grow next
-(Petridish, Hu et al., NeurIPS 2019, section 4.3).
+(Petridish, Hu et al., NeurIPS 2019).
 """
 
 from collections.abc import Sequence

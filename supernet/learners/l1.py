@@ -1,5 +1,5 @@
 """Selection by L1: the weights of options learn with the shared weights, and are drawn to zero
-(Petridish, Hu et al., NeurIPS 2019, section 4.1).
+(Petridish, Hu et al., NeurIPS 2019).
 """
 
 from dataclasses import dataclass

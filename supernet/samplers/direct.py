@@ -10,7 +10,7 @@ from supernet.samplers.sampler import Loss, Sampler
 
 @dataclass
 class Direct(Sampler):
-    """The weights omega of Petridish (Hu et al., NeurIPS 2019, section 4.1). An option counts by
+    """The weights omega of Petridish (Hu et al., NeurIPS 2019). An option counts by
     the absolute value of its weight, or with ``signed`` by the weight itself, as in the
     implementation of the project archai.
     """

@@ -1,5 +1,5 @@
 """Networks to which shortcut connections are added, and candidates for such connections
-(Petridish: Hu et al., Efficient Forward Architecture Search, NeurIPS 2019, section 4).
+(Petridish: Hu et al., Efficient Forward Architecture Search, NeurIPS 2019).
 
 A *shortcut* runs one operation on the output of an earlier module, its source. An *addition* keeps
 a few shortcuts: their outputs are concatenated, projected to the shape of its target, multiplied by
@@ -45,7 +45,7 @@ ACTIVATIONS = {
 
 class Gated(nn.Module):
     """``sigmoid(linear(x)) * activation(linear(x))``: the layer of recurrent cells in which
-    Petridish grows on text (section 5.2), and in DARTS's before it.
+    Petridish grows on text, and in DARTS's before it.
     """
 
     def __init__(self, inputs: int, outputs: int, activation: nn.Module):
@@ -246,7 +246,7 @@ class Beside(torch.autograd.Function):
     """Returns the first tensor. In the backward pass, the second one gets the same gradient,
     multiplied by ``scale``.
 
-    This is the paper's stop-forward (section 4.1): with sf(x) = x - sg(x), it is ``out + sf(x)``.
+    This is the paper's stop-forward: with sf(x) = x - sg(x), it is ``out + sf(x)``.
     Here the sum is not computed, so that the output keeps its bits.
     """
 

@@ -1,5 +1,5 @@
-"""Growth of a small decoder of text, the second domain of Petridish (Hu et al., NeurIPS 2019,
-section 5.2). There the seed is a recurrent cell; here it is a transformer.
+"""Growth of a small decoder of text, the second domain of Petridish (Hu et al., NeurIPS
+2019). There the seed is a recurrent cell; here it is a transformer.
 """
 
 from dataclasses import dataclass
