@@ -9,8 +9,11 @@ import time
 import pytest
 import torch
 
+from supernet.cost.count import count
 from supernet.export import load_bundle
+from supernet.spaces.growing.cells import Geometry, GrowingCells
 from tests.commands import finished, process, supernet
+from tests.tasks import task_of
 
 GROWTH = (
     *("method=petridish", "size=tiny", "data.train_limit=160", "tracker=none"),
@@ -71,7 +74,7 @@ def test_the_report_shows_each_generation(grown):
 
 
 def test_how_many_jobs_run_at_once_changes_nothing(grown, tmp_path):
-    other = finished(*GROWTH, "jobs=2", cwd=tmp_path)
+    other = finished("search", *GROWTH, "jobs=2", cwd=tmp_path)
     assert models_of(other) == models_of(grown)
 
 
@@ -175,12 +178,12 @@ def test_check_says_what_can_be_added(tmp_path):
 
 
 def test_a_study_compares_growth_with_searches(tmp_path):
-    settings = ("study.methods=[petridish,spos]", "study.seeds=[0]")
+    settings = ("study.methods=[petridish,darts]", "study.seeds=[0]")
     small = [one for one in GROWTH if "petridish" not in one and "growth" not in one]
     folder = finished("study", *small, *settings, "baseline.architectures=1", cwd=tmp_path)
     rows = {row["method"]: row for row in results(folder)["study"]}
-    assert rows.keys() == {"petridish", "spos", "random architectures"}
-    assert all(rows[name]["search_seconds"] > 0 for name in ("petridish", "spos"))
+    assert rows.keys() == {"petridish", "darts", "random architectures"}
+    assert all(rows[name]["search_seconds"] > 0 for name in ("petridish", "darts"))
 
 
 @pytest.mark.parametrize(
@@ -207,8 +210,10 @@ def test_what_does_not_fit_is_refused_in_one_line(settings, said, tmp_path):
 def test_the_best_within_the_budget_is_taken(grown, tmp_path):
     models = results(grown)["growth"]["models"]
     text = min(models, key=lambda one: one["params"])["text"]
-    cost = results(finished("derive", f"from={grown}", f"architecture={text!r}", cwd=tmp_path))
-    limit = cost["cost"]["params"]
+    geometry = Geometry(4)
+    space = GrowingCells(geometry, geometry, ["1x1x1"], keep=1, steps=2)
+    task = task_of(10, 1)
+    limit = count(space.standalone(space.decode(text), task), task).params
     found = results(finished("derive", f"from={grown}", f"budget.params={limit}", cwd=tmp_path))
     assert found["architecture"]["text"] == text
     outcome = supernet("derive", f"from={grown}", "budget.params=10", cwd=tmp_path)

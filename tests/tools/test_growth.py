@@ -19,17 +19,18 @@ def test_a_row_of_each_variant_that_is_asked_for(tmp_path, monkeypatch, capsys):
     }
     np.savez(tmp_path / "images.npz", **arrays)
     words = ["growth", "--data", str(tmp_path / "images.npz"), "--folder", str(tmp_path / "runs")]
-    words += ["--seeds", "0", "--only", "by_chance", "wider", "--wider", "6", "--settings"]
+    words += ["--seeds", "0", "--only", "wider", "--wider", "6", "--settings"]
     words += ["size=tiny", "retrain.epochs=1", "growth.seed_epochs=1", "data.train_limit=160"]
+    words += ["growth.models=2"]
     monkeypatch.setattr(sys, "argv", words)
     for _ in range(2):  # the second time from what the folders hold
         growth.main()
         rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
         assert [row.split(" | ")[0] for row in rows] == [
-            *("| variant", "| ---", "| petridish", "| by_chance", "| wider"),
+            *("| variant", "| ---", "| petridish", "| wider"),
         ]
     at = words.index("--only")
-    words[at : at + 3] = ["--ablations", "--only", "one"]
+    words[at : at + 2] = ["--ablations", "--only", "one"]
     growth.main()
     rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
     assert [row.split(" | ")[0] for row in rows[2:]] == ["| petridish", "| one"]
