@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from supernet.runs.work import Work
 
 Perform = Callable[[Sequence[Job]], list[Any]]
+DRAWS = 1000  # of shortcuts by chance, until they are others than those of all children before
 SMALLER = "search.batch_size or a size under space.search"
 
 
@@ -110,10 +111,11 @@ class Shortcuts(Job):
         space, parent = growing(work.setup), growing(work.setup).decode(self.parent.text)
         if work.config.growth.by_chance:
             rng = Streams(work.config.seed, self.name).host("shortcuts")
-            found = space.step_by_chance(parent, rng)
-            while space.encode(found) in self.others:
-                found = space.step_by_chance(parent, rng)
-            return {"text": space.encode(found), "seconds": 0.0}
+            drawn = (space.encode(space.step_by_chance(parent, rng)) for _ in range(DRAWS))
+            text = next((text for text in drawn if text not in self.others), None)
+            if text is None:
+                raise UserError(f"{self.name}: {self.parent.text} has no further child")
+            return {"text": text, "seconds": 0.0}
         stage = shortcuts_stage(work, self)
         cost = work.train(stage)
         space = cast(GrowingSpace, stage.space)
