@@ -113,8 +113,8 @@ class GrowingCells(GrowingSpace):
     its own where the shapes differ.
     """
 
-    search: Geometry = field(default_factory=lambda: Geometry(16))
-    evaluation: Geometry = field(default_factory=lambda: Geometry(32, 6))
+    search: Geometry
+    evaluation: Geometry
     seeds: list[str] = field(default_factory=lambda: ["3x2x1"])
     macro: bool = False
     auxiliary: bool = True  # a second head for training only, in networks that are retrained
