@@ -12,6 +12,7 @@ import torch
 from supernet.cost.count import count
 from supernet.export import load_bundle
 from supernet.spaces.growing.cells import Geometry, GrowingCells
+from supernet.study import compare
 from tests.commands import finished, process, supernet
 from tests.tasks import task_of
 
@@ -177,13 +178,13 @@ def test_check_says_what_can_be_added(tmp_path):
     assert outcome.code == 0 and "seed 1x1x1: " in outcome.out and "normal: 14" in outcome.out
 
 
-def test_a_study_compares_growth_with_searches(tmp_path):
-    settings = ("study.methods=[petridish,darts]", "study.seeds=[0]")
-    small = [one for one in GROWTH if "petridish" not in one and "growth" not in one]
-    folder = finished("study", *small, *settings, "baseline.architectures=1", cwd=tmp_path)
-    rows = {row["method"]: row for row in results(folder)["study"]}
+def test_a_study_compares_growth_with_searches(grown):
+    found = results(grown)
+    other = {"method": "darts", "seed": 0, "retrain": {"mean": 0.5}, "search": {"seconds": 1.0}}
+    rows = {row["method"]: row for row in compare([found, other | {"derive": {"seconds": 2.0}}])}
     assert rows.keys() == {"petridish", "darts", "random architectures"}
-    assert all(rows[name]["search_seconds"] > 0 for name in ("petridish", "darts"))
+    assert rows["petridish"]["search_seconds"] == pytest.approx(found["growth"]["seconds"])
+    assert rows["darts"]["search_seconds"] == 3.0
 
 
 @pytest.mark.parametrize(

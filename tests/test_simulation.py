@@ -51,15 +51,16 @@ def test_random_search_has_the_regret_that_combinatorics_say(table, tmp_path):
 
 def test_every_searcher_finds_the_best_of_a_smooth_table_and_says_what_it_cost(table, tmp_path):
     names = "random,evolution,local_search,successive_halving,reinforce,tpe"
-    settings = (f"study.searchers=[{names}]", "study.simulations=2", "study.draws=40")
+    settings = (f"study.searchers=[{names}]", "study.simulations=2", "study.draws=24")
     rows = simulated(table, *settings, "study.cost=price", "jobs=1", cwd=tmp_path)
     assert list(rows) == names.split(",")
     for name, row in rows.items():
-        assert len(row["curve"]) == 40 and row["curve"] == sorted(row["curve"], reverse=True)
+        assert len(row["curve"]) == 24 and row["curve"] == sorted(row["curve"], reverse=True)
         assert row["cost"] > 0 and (row["minus_random"] is None) == (name == "random")
-    assert all(rows[name]["optimum_found"] == 1 for name in ("local_search", "tpe"))
-    again = simulated(table, *settings, "study.cost=price", "jobs=2", cwd=tmp_path)
-    assert again == rows
+    assert rows["local_search"]["optimum_found"] == 1
+    few = ("study.searchers=[random,tpe]", *settings[1:], "study.cost=price", "jobs=2")
+    again = simulated(table, *few, cwd=tmp_path)
+    assert again == {name: rows[name] for name in ("random", "tpe")}
 
 
 def test_what_a_searcher_sees_decides_and_the_truth_judges(table, tmp_path):
@@ -90,4 +91,5 @@ def test_only_what_is_within_the_budget_counts(table, tmp_path):
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
 def test_what_does_not_fit_is_refused_in_one_line(settings, said, table, tmp_path):
-    assert said in simulated(table, *settings, "jobs=1", cwd=tmp_path, code=2)
+    one = "study.searchers=[random]"
+    assert said in simulated(table, one, *settings, "jobs=1", cwd=tmp_path, code=2)
