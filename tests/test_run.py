@@ -34,7 +34,7 @@ RUNS = {
     "darts": [*TINY],
     "darts_2nd": [*TINY, "method=darts_2nd"],
     "spos": [*TINY, "method=spos", "searcher.candidates=10"],
-    "darts space": [*TINY, "space=darts"],
+    "darts space": [*TINY, "space=darts", "method=darts"],
 }
 
 
