@@ -79,7 +79,7 @@ def test_how_many_jobs_run_at_once_changes_nothing(grown, tmp_path):
     assert models_of(other) == models_of(grown)
 
 
-@pytest.mark.parametrize("lost", ["model/1", "shortcuts/4", "growth"])
+@pytest.mark.parametrize("lost", ["model/1", "shortcuts/4"])
 def test_what_is_finished_is_kept_and_what_is_missing_comes_out_the_same(grown, lost, tmp_path):
     """As after a crash of the machine: the job and all after it are missing."""
     folder = tmp_path / "run"
@@ -113,9 +113,10 @@ def test_killed_in_the_middle_it_goes_on(grown, tmp_path):
     "settings",
     [
         ["growth.by_chance=true"],
-        ["growth.warm_start=false"],
-        ["space.macro=true", "space.places_a_step=1"],
-        ["sampler.signed=true", "learner.weight=0", "space.scale=0.01"],
+        [
+            *("growth.warm_start=false", "space.macro=true", "space.places_a_step=1"),
+            *("sampler.signed=true", "learner.weight=0", "space.scale=0.01"),
+        ],
     ],
     ids=lambda settings: settings[0],
 )

@@ -172,5 +172,5 @@ SEARCHERS = {
     "reinforce": lambda: ReinforceSearcher(candidates=10),
     "nsga2": lambda: NSGA2(candidates=10, population=4),
     "tpe": lambda: TPE(candidates=10, random=3),
-    "gp": lambda: GaussianProcess(candidates=6, random=3),
+    "gp": lambda: GaussianProcess(candidates=5, random=3),
 }
