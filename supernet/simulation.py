@@ -115,11 +115,7 @@ def table_of(setup: Setup) -> Published:
     columns = [study.target, study.ranked_by, *([study.cost] if study.cost else [])]
     published = read_published("study.table", Path(study.table), *columns)
     first = setup.space.encode(setup.space.random(np.random.default_rng(0)))
-    if first not in published.rows:
-        raise UserError(
-            f"study.table={study.table}: has no {first}; it must hold every architecture of the "
-            f"space {setup.space.name}"
-        )
+    published.require(first, f"study.table={study.table}", setup.space.name)
     return published
 
 

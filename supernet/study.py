@@ -214,13 +214,8 @@ def in_table(setup: Setup, architecture: Architecture, published: Published) -> 
     Raises:
         UserError: it is not in the table.
     """
-    text = setup.space.encode(architecture)
-    if text not in published.rows:
-        raise UserError(
-            f"study.published={setup.config.study.published}: has no {text}; it must hold every "
-            f"architecture of the space {setup.space.name}"
-        )
-    return text
+    where = f"study.published={setup.config.study.published}"
+    return published.require(setup.space.encode(architecture), where, setup.space.name)
 
 
 def looked_up(setup: Setup, done: Row, published: Published) -> Row:

@@ -21,6 +21,19 @@ class Published:
         """The figures in ``column`` of the architectures ``texts``, in the same order."""
         return [float(self.columns[column][self.rows[text]]) for text in texts]
 
+    def require(self, text: str, where: str, space: str) -> str:
+        """The ``text`` of an architecture, which must be in the table. ``where`` is the setting
+        that names the table, with its value.
+
+        Raises:
+            UserError: it is not in the table.
+        """
+        if text not in self.rows:
+            raise UserError(
+                f"{where}: has no {text}; it must hold every architecture of the space {space}"
+            )
+        return text
+
     def among(self, allowed: Callable[[str], bool]) -> "Published":
         """The part of the table whose architectures are ``allowed``."""
         texts = [text for text in self.rows if allowed(text)]

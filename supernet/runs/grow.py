@@ -117,6 +117,8 @@ class Shortcuts(Job):
                 raise UserError(f"{self.name}: {self.parent.text} has no further child")
             return {"text": text, "seconds": 0.0}
         stage = shortcuts_stage(work, self)
+        if not work.checkpoints.path(self.name).exists():
+            stage.supernet.load_state_dict(weights_of(work, self.parent), strict=False)
         cost = work.train(stage)
         space = cast(GrowingSpace, stage.space)
         found = space.child(stage.scores(), self.others)
@@ -287,11 +289,9 @@ def warm_child(work: "Work", step: Shortcuts, architecture: Architecture) -> Any
 
 
 def shortcuts_stage(work: "Work", job: Shortcuts) -> SearchStage:
-    """The training of the candidates beside their parent, from the parent's weights."""
+    """The training of the candidates beside their parent, with fresh weights of both."""
     setup, streams = work.setup, Streams(work.config.seed, job.name)
     space = growing(setup).of_parent(growing(setup).decode(job.parent.text))
-    with streams.initialising("supernet"):
-        fresh = space.supernet(setup.task).state_dict()
     stage = SearchStage(
         space,
         setup.data,
@@ -304,7 +304,6 @@ def shortcuts_stage(work: "Work", job: Shortcuts) -> SearchStage:
         device=setup.device,
         precision=work.config.precision,
         budget=Budget(space, setup.task),
-        start=fresh | weights_of(work, job.parent),
         key=work.key(job),
     )
     stage.name = stage.title = job.name

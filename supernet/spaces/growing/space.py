@@ -17,7 +17,7 @@ from abc import abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, Any, NoReturn, Self
+from typing import Annotated, Any, Self
 
 import numpy as np
 import torch
@@ -242,9 +242,6 @@ class GrowingSpace(Drawable):
 
     @property
     def genes(self) -> tuple[Gene, ...]:
-        self.no_table()
-
-    def no_table(self) -> NoReturn:
         raise UserError(
             f"the space {self.name} grows: its architectures have no fixed number of decisions; "
             "choose method=petridish"
@@ -271,36 +268,6 @@ class GrowingSpace(Drawable):
         found = self.seed(self.seed_names[rng.integers(len(self.seed_names))])
         for _ in range(1 + rng.integers(self.steps)):
             found = self.step_by_chance(found, rng)
-        return found
-
-    def mutate(self, architecture: Architecture, rng: np.random.Generator) -> Architecture:
-        """The architecture with another shortcut in the place of one, drawn uniformly; a seed
-        grows.
-        """
-        near = self.neighbours(architecture)
-        return near[rng.integers(len(near))]
-
-    def neighbours(self, architecture: Architecture) -> list[Architecture]:
-        """All architectures in which one shortcut is another one; for a seed, those with one step
-        of a single shortcut.
-        """
-        (seed,) = architecture["seed"]
-        found, rows = [], dict(architecture.choices)
-        for place in self.candidates(seed):
-            for step, text in enumerate(rows[place]):
-                kept, options = text.split("+"), self.options(seed, place, step)
-                for number in range(len(kept)):
-                    for other in options:
-                        if other not in kept:
-                            new = "+".join([*kept[:number], other, *kept[number + 1 :]])
-                            steps = (*rows[place][:step], new, *rows[place][step + 1 :])
-                            found.append(Architecture.of(self.name, **rows | {place: steps}))
-        if not found:
-            found = [
-                self.grown(architecture, {place: [name]})
-                for place, names in self.candidates(seed).items()
-                for name in names
-            ]
         return found
 
     def path(self, architecture: Architecture) -> dict[str, Choice]:
