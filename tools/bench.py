@@ -171,7 +171,7 @@ def headline(base: Case, rounds: int) -> dict[str, dict[str, float]]:
     adds = alone(base.threads, multiply_adds, base)
     share = adds / (PRODUCTS * SIDE**3)
     figures: dict[str, dict[str, float]] = {
-        name: {"step_multiply_adds": adds} for name in instructions()
+        name: {"step_multiply_adds": adds} for name in instructions(base)
     }
     for precision, short in (("float32", "fp32"), ("bf16", "bf16")):
         # Not the rival in bf16: where a processor has no arithmetic for it, a step takes minutes.
@@ -214,32 +214,32 @@ def in_turns(
     """What :func:`measure` finds of the ``networks``, for each set of instructions."""
     cases = {
         (name, network): replace(base, network=network, instructions=name)
-        for name in instructions()
+        for name in instructions(base)
         for network in networks
         # without arithmetic for bf16, products of matrices take seconds, and say nothing
-        if network != "matrices" or base.precision == "float32" or has_bf16(name)
+        if network != "matrices" or base.precision == "float32" or has_bf16(name, base.device)
     }
     found = measure(cases, rounds, warmup)
     return {
         name: {network: one for (its, network), one in found.items() if its == name}
-        for name in instructions()
+        for name in instructions(base)
     }
 
 
-def has_bf16(name: str) -> bool:
-    """Whether a set of instructions has arithmetic for bf16."""
+def has_bf16(name: str, device: str) -> bool:
+    """Whether a set of instructions, or the device, has arithmetic for bf16."""
     import torch
 
     from supernet.device import computes_bf16
 
-    return name == "native" and computes_bf16(torch.device("cpu"))
+    return name == "native" and computes_bf16(torch.device(device))
 
 
-def instructions() -> list[str]:
+def instructions(base: Case) -> list[str]:
     """The sets of instructions to measure: all that this processor has, and AVX2 alone where that
-    is less.
+    is less. An accelerator has its own.
     """
-    return ["native", "avx2"] if "avx512f" in features() else ["native"]
+    return ["native", "avx2"] if base.device == "cpu" and "avx512f" in features() else ["native"]
 
 
 FEATURES = (
@@ -441,12 +441,13 @@ def startup(rounds: int = 3) -> float:
     return statistics.median(once() for _ in range(rounds))
 
 
-def machine() -> dict[str, str | int | bool]:
+def machine(device: str) -> dict[str, str | int | bool]:
     """The hardware and the versions on which the figures depend. ``native`` says whether the
-    package's C++ kernels are in use.
+    package's C++ kernels can be used; an accelerator does not use them.
     """
     import torch
 
+    from supernet.device import describe
     from supernet.ops.fast import native
 
     cpu = Path("/proc/cpuinfo")
@@ -462,6 +463,7 @@ def machine() -> dict[str, str | int | bool]:
     return {
         "processor": names[0] if names else platform.processor(),
         "features": " ".join(features()),
+        "device": describe(torch.device(device)),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -516,6 +518,8 @@ def main() -> None:
         "--threads", type=int, default=0, help="threads of each process; 0: as many as torch takes"
     )
     parser.add_argument("--rounds", type=int, default=0)
+    parser.add_argument("--device", default="cpu", help="the device of the steps, such as cuda")
+    parser.add_argument("--batch", type=int, default=16, help="images of a batch")
     parser.add_argument(
         "--only",
         nargs="+",
@@ -525,7 +529,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.plot and (options.quick or "growth" not in (options.only or ["growth"])):
         parser.error("--plot draws the growth, which --quick and --only leave out")
-    base = Case("ours", threads=options.threads)
+    base = Case("ours", threads=options.threads, device=options.device, batch=options.batch)
     if options.quick:
         figures = headline(replace(base, cells=2, batch=4), options.rounds or 3)
     else:
@@ -535,7 +539,7 @@ def main() -> None:
             figures |= parts[name]()
         if options.plot:
             draw(figures["growth"], options.plot)
-    figures["machine"] = alone(options.threads, machine)
+    figures["machine"] = alone(options.threads, machine, options.device)
     print(json.dumps(figures) if options.json else "\n".join(lines(figures)))
 
 

@@ -56,6 +56,7 @@ class Case:
     recompute: bool = False
     threads: int = 0
     instructions: str = "native"
+    device: str = "cpu"
 
 
 # --- what runs in the process of a case
@@ -70,11 +71,11 @@ def serve(case: Case, asker: Connection) -> None:
     """
     import torch
 
-    from supernet.device import peak_memory_bytes, reset_peak_memory
+    from supernet.device import peak_memory_bytes, reset_peak_memory, synchronise
 
     os.environ.update(INSTRUCTIONS[case.instructions])
     use(case.threads)
-    device, made = torch.device("cpu"), PREPARE.get(case.network, prepare)
+    device, made = torch.device(case.device), PREPARE.get(case.network, prepare)
     with ExitStack() as patches:
         # A small step first: it loads the code into memory, which must not count.
         made(replace(case, cells=2, batch=2, pixels=8), patches)()
@@ -89,6 +90,7 @@ def serve(case: Case, asker: Connection) -> None:
             start = time.perf_counter()
             if what == "step":
                 step()
+                synchronise(device)
             asker.send(time.perf_counter() - start)
 
 
@@ -142,18 +144,18 @@ def prepare(case: Case, patches: ExitStack) -> Callable[[], object]:
 
     space = space_of(case)
     torch.manual_seed(0)
-    supernet = space.supernet(task_of(case))
-    images = torch.randn(2, case.batch, 3, case.pixels, case.pixels)
-    labels = torch.randint(10, (2, case.batch))
-    device = torch.device("cpu")
+    device = torch.device(case.device)
+    supernet = space.supernet(task_of(case)).to(device)
+    images = torch.randn(2, case.batch, 3, case.pixels, case.pixels).to(device)
+    labels = torch.randint(10, (2, case.batch)).to(device)
     network, plain = supernet, case.network in ("textbook", "rival", "difference")
     if plain:
-        network = textbook.textbook(space)
+        network = textbook.textbook(space).to(device)
         textbook.copy_weights(supernet, network)
     elif case.network in ("path", "standalone"):
         architecture = space.random(np.random.default_rng(0))
         if case.network == "standalone":
-            network = space.standalone(architecture, task_of(case), "search")
+            network = space.standalone(architecture, task_of(case), "search").to(device)
     if case.network == "rival" or (not plain and case.without != "channels_last"):
         network.to(memory_format=torch.channels_last)
     if not plain:
@@ -167,7 +169,9 @@ def prepare(case: Case, patches: ExitStack) -> Callable[[], object]:
         patches.enter_context(mock.patch.object(gradient, "fixed", lambda network: ExitStack()))
     parameters = list(network.parameters())
     weights = torch.optim.SGD(parameters, lr=0.025, momentum=0.9, weight_decay=3e-4)
-    logits = {g.name: (1e-3 * torch.randn(g.shape)).requires_grad_() for g in space.groups}
+    logits = {
+        g.name: (1e-3 * torch.randn(g.shape)).to(device).requires_grad_() for g in space.groups
+    }
     learner = gradient.Gradient(order="second" if case.network == "second" else "first")
     learner.begin(logits, None)
 
@@ -268,7 +272,7 @@ def search(case: Case, patches: ExitStack) -> Callable[[], object]:
         "space.search.cells": case.cells,
         "search.batch_size": case.batch,
         "precision": case.precision,
-        "device": "cpu",
+        "device": case.device,
         "tracker": "none",
     }
     setup = Setup(composed([f"{name}={value}" for name, value in settings.items()]))
@@ -287,9 +291,8 @@ def matrices(case: Case, patches: ExitStack) -> Callable[[], object]:
     """
     import torch
 
-    matrix = torch.randn(
-        SIDE, SIDE, dtype={"float32": torch.float32, "bf16": torch.bfloat16}[case.precision]
-    )
+    dtype = {"float32": torch.float32, "bf16": torch.bfloat16}[case.precision]
+    matrix = torch.randn(SIDE, SIDE, dtype=dtype, device=case.device)
     return lambda: [matrix @ matrix for _ in range(PRODUCTS)]
 
 

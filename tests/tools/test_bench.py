@@ -45,16 +45,16 @@ REST = {
 
 def test_the_quick_form_prints_what_it_promises(monkeypatch, capsys):
     """With one set of instructions, which is the same work for each."""
-    monkeypatch.setattr(bench, "instructions", lambda: ["native"])
+    monkeypatch.setattr(bench, "instructions", lambda base: ["native"])
     monkeypatch.setattr(sys, "argv", ["bench.py", "--quick", "--json", "--rounds", "1"])
     bench.main()
     figures = json.loads(capsys.readouterr().out)
     assert figures.keys() == {"native", "machine"}
-    for name in bench.instructions():
+    for name in bench.instructions(Case("ours")):
         expected = {
             one
             for one in RATIOS
-            if bench.has_bf16(name) or not one.endswith("arithmetic_fraction_bf16")
+            if bench.has_bf16(name, "cpu") or not one.endswith("arithmetic_fraction_bf16")
         }
         assert figures[name].keys() >= expected
         assert all(math.isfinite(figures[name][one]) and figures[name][one] > 0 for one in expected)
@@ -92,9 +92,9 @@ def test_the_full_form_prints_and_draws_what_was_measured(monkeypatch, capsys, t
     monkeypatch.setattr(sys, "argv", ["bench.py", "--json", "--rounds", "2", "--plot", str(plot)])
     bench.main()
     figures = json.loads(capsys.readouterr().out)
-    assert figures.keys() == {*bench.instructions(), "machine", *REST}
+    assert figures.keys() == {*bench.instructions(Case("ours")), "machine", *REST}
     assert figures["native"].keys() >= RATIOS
-    assert {case.instructions for case in asked} == set(bench.instructions())
+    assert {case.instructions for case in asked} == set(bench.instructions(Case("ours")))
     # a hundredth of the step's time does so much arithmetic
     share = 2.0 / (cases.PRODUCTS * cases.SIDE**3)
     assert figures["native"]["arithmetic_fraction_fp32"] == pytest.approx(share / 100, rel=1e-9)
