@@ -30,6 +30,7 @@ from supernet.modifiers.skip_dropout import SkipDropout
 from supernet.runs.setup import AT_ONCE, Setup
 from supernet.runs.training import training_streams
 from supernet.samplers.schedule import Schedule
+from supernet.samplers.uniform import Uniform
 from supernet.train.loop import StopRequest
 from tests.commands import ROOT
 from tests.test_config import WHOLE
@@ -161,6 +162,7 @@ def test_the_numbers_of_a_list_of_stages_have_bounds(kind, number, place):
 
 SWITCHES = {"distinct": Config, "search.recompute": Config, "search.freeze_weights": Config}
 SWITCHES |= {"data.augment.flip": Augment, "sampler.mixed": Schedule}
+SWITCHES |= {"sampler.distinct": Uniform}
 
 
 @pytest.mark.parametrize("setting", SWITCHES)

@@ -6,7 +6,7 @@ accuracy is called *inherited*.
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -43,6 +43,16 @@ class Judgement:
     def standard_error(self) -> float:
         """The standard error of the accuracy that comes from the random choice of the images."""
         return math.sqrt(self.accuracy * (1 - self.accuracy) / self.images)
+
+
+def mean_judgement(each: Sequence[Judgement]) -> Judgement:
+    """The mean of what several networks say about the same images."""
+    count = len(each)
+    return Judgement(
+        sum(one.accuracy for one in each) / count,
+        sum(one.loss for one in each) / count,
+        each[0].images,
+    )
 
 
 def evaluate(

@@ -42,7 +42,7 @@ def evaluate(setup: Setup, folder: Path) -> str:
             )
         architecture = Architecture.from_dict(state.stages["derive"]["result"]["architecture"])
     with reproducible(setup.config.threads):
-        supernet = trained_supernet(work).supernet
+        supernet = trained_supernet(work).trained
         found = judge(work.setup, supernet, architecture, workers=setup.workers)
     return (
         f"accuracy {found.accuracy:.4f} ± {found.standard_error:.4f} (standard error), loss "

@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from supernet.evaluate.accuracy import Judgement
+from supernet.evaluate.accuracy import Judgement, mean_judgement
 from supernet.mixture import Architecture, Logits
 from supernet.randomness import Streams
 from supernet.runs.job import Job
@@ -41,8 +41,8 @@ class Judge(Job):
     def compute(self, work: "Work") -> dict[str, Any]:
         """The best architectures, best first, and a record of the search.
 
-        Architectures are judged with the weights of the last supernet. The scores are the mean over
-        all supernets.
+        The scores, and the judgements with inherited weights, are the means over all supernets. A
+        derivation by perturbation tunes the last supernet, which then judges alone.
         """
         stages = [trained_supernet(work, job.number) for job in searches(work.setup)]
         stage, searcher, budget = stages[-1], work.setup.fresh("searcher"), work.budget
@@ -51,6 +51,7 @@ class Judge(Job):
         scores = mean_scores([stage.scores() for stage in stages])
         if isinstance(searcher, PerturbationSelection):
             scores, tuned = perturbed(work, stage, searcher, work.key(self))
+            stages = [stage]
         searcher.begin(budget, scores, Streams(work.config.seed).host("searcher"))
         with (
             kept_judgements(work, work.key(self)) as (known, about_to_judge),
@@ -59,7 +60,12 @@ class Judge(Job):
 
             def judge_one(architecture: Architecture, share: float) -> Judgement:
                 about_to_judge()
-                return judge(work.setup, stage.supernet, architecture, share, workers=work.at_once)
+                return mean_judgement(
+                    [
+                        judge(work.setup, one.trained, architecture, share, workers=work.at_once)
+                        for one in stages
+                    ]
+                )
 
             found = search(
                 searcher,

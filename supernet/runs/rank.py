@@ -14,6 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from supernet.errors import UserError
 from supernet.evaluate.published import Published, read_published
 from supernet.evaluate.ranking import correlations
@@ -27,6 +29,8 @@ from supernet.runs.setup import option
 from supernet.runs.training import Train, training_settings
 from supernet.runs.work import Work
 from supernet.track.console import Progress
+
+Predicted = dict[str, np.ndarray]  # predictor -> what each supernet says of each architecture
 
 
 def ranking(work: Work, others: Sequence[Work]) -> "Ranking":
@@ -46,7 +50,7 @@ def ranking(work: Work, others: Sequence[Work]) -> "Ranking":
 def require_comparable(work: Work, other: Work) -> None:
     """Raises a UserError if the ranks of another run's supernet cannot be compared with these."""
     require_same_content(other.setup, other.state, None, Progress(quiet=True))
-    if other.result(last_search(other)) is None:
+    if any(other.result(job) is None for job in searches(other.setup)):
         raise UserError(
             f"rank.beside={other.folder}: holds no trained supernet; run supernet search "
             f"from={other.folder} first"
@@ -72,13 +76,14 @@ class Ranking(Job):
     smaller = "judge.batch_size"
 
     def inputs(self, work: Work) -> dict[str, Any]:
-        keys = [other.key(last_search(other)) for other in self.others]
+        keys = [other.key(job) for other in self.others for job in searches(other.setup)]
         settings = work.setup.of("rank", "judge", "budget") | training_settings(work.setup)
         texts = [work.space.encode(architecture) for architecture in self.architectures]
-        return settings | {"search": last_search(work), "others": keys, "architectures": texts}
+        own = searches(work.setup)
+        return settings | {"searches": own, "others": keys, "architectures": texts}
 
     def needs(self, work: Work) -> list[Search]:
-        return [last_search(work)]
+        return searches(work.setup)
 
     def trainings(self, work: Work) -> list[Train]:
         """The jobs that train the first of the architectures from scratch."""
@@ -106,12 +111,14 @@ class Ranking(Job):
     def compute(self, work: Work) -> dict[str, Any]:
         runs = named([work, *self.others])
         texts = [work.space.encode(architecture) for architecture in self.architectures]
-        predicted: dict[str, list[float]] = {}
+        predicted: Predicted = {}
         started = time.perf_counter()
         for name, one in runs.items():
             predicted |= inherited(work, name, one, self.architectures)
         costs = [work.budget.costs(architecture) for architecture in self.architectures]
-        predicted |= {metric: [one[metric] for one in costs] for metric in ("params", "madds")}
+        predicted |= {
+            metric: np.array([[one[metric] for one in costs]]) for metric in ("params", "madds")
+        }
         seconds = time.perf_counter() - started
 
         truths: dict[str, list[float]] = {}
@@ -129,7 +136,7 @@ class Ranking(Job):
             "against": against(predicted, truths, published, texts, Streams(work.config.seed)),
             "points": [
                 {"text": text}
-                | {name: values[i] for name, values in predicted.items()}
+                | {name: float(values[:, i].mean()) for name, values in predicted.items()}
                 | {name: values[i] for name, values in truths.items() if i < len(values)}
                 for i, text in enumerate(texts)
             ],
@@ -137,34 +144,39 @@ class Ranking(Job):
         }
 
 
-def inherited(
-    work: Work, name: str, one: Work, architectures: Sequence[Architecture]
-) -> dict[str, list[float]]:
-    """The accuracy of each architecture with the weights of the run ``one``: once with recalibrated
-    BatchNorm statistics, and once with the statistics that the training left.
+def inherited(work: Work, name: str, one: Work, architectures: Sequence[Architecture]) -> Predicted:
+    """The accuracy and minus the loss of each architecture with the weights of each supernet of the
+    run ``one``: once with recalibrated BatchNorm statistics, and once with the statistics that the
+    training left. Several supernets also judge together: the mean of what each says.
     """
-    supernet, predicted = trained_supernet(one).supernet, {}
+    predicted: Predicted = {}
+    jobs = searches(one.setup)
+    supernets = [trained_supernet(one, job.number).trained for job in jobs]
     for recalibrated in (True, False):
-        label = f"{name}, {'recalibrated' if recalibrated else 'as trained'}"
+        how = "recalibrated" if recalibrated else "as trained"
         few = one.config.judge.recalibration_batches if recalibrated else 0
-        judge_one = partial(
-            judge,
-            one.setup,
-            supernet,
-            share=1.0,
-            recalibration_batches=few,
-            workers=work.at_once,
-        )
-        key = f"rank-{key_of(one.key(last_search(one)), few)}"
-        with work.progress.stage(label, len(architectures)) as update:
-            found = all_judged(work, key, architectures, judge_one, update)
-        predicted[label] = [judgement.accuracy for judgement in found]
+        accuracies, losses = [], []
+        for job, supernet in zip(jobs, supernets, strict=True):
+            judge_one = partial(
+                judge,
+                one.setup,
+                supernet,
+                share=1.0,
+                recalibration_batches=few,
+                workers=work.at_once,
+            )
+            key = f"rank-{key_of(one.key(job), few)}"
+            label = f"{name}, {how}" + (f", {job.name}" if len(jobs) > 1 else "")
+            with work.progress.stage(label, len(architectures)) as update:
+                found = all_judged(work, key, architectures, judge_one, update)
+            accuracies.append([judgement.accuracy for judgement in found])
+            losses.append([-judgement.loss for judgement in found])
+        for ending, values in (("", np.array(accuracies)), (", minus loss", np.array(losses))):
+            predicted[f"{name}, {how}{ending}"] = values
+            if len(jobs) > 1:
+                together = f"{name}, {len(jobs)} together, {how}{ending}"
+                predicted[together] = values.mean(axis=0, keepdims=True)
     return predicted
-
-
-def last_search(work: Work) -> Search:
-    """The job whose supernet judges the architectures."""
-    return searches(work.setup)[-1]
 
 
 def named(runs: Sequence[Work]) -> dict[str, Work]:
@@ -177,9 +189,10 @@ def named(runs: Sequence[Work]) -> dict[str, Work]:
 
 
 def cost(one: Work) -> dict[str, Any]:
-    """The cost of the supernet of a run."""
-    result = one.result(last_search(one))
-    return {name: result[name] for name in ("seconds", "steps", "epochs")}
+    """The cost of the supernets of a run."""
+    results = [one.result(job) for job in searches(one.setup)]
+    sums = {name: sum(result[name] for result in results) for name in ("seconds", "steps")}
+    return sums | {"epochs": results[0]["epochs"]}
 
 
 def drawn(work: Work) -> list[Architecture]:
@@ -191,7 +204,7 @@ def drawn(work: Work) -> list[Architecture]:
 
 
 def against(
-    predicted: dict[str, list[float]],
+    predicted: Predicted,
     truths: dict[str, list[float]],
     published: Published | None,
     texts: list[str],
@@ -207,18 +220,18 @@ def against(
             if "trained from scratch" in truths and len(truths["trained from scratch"]) == len(
                 texts
             ):
-                rivals["trained from scratch"] = truths["trained from scratch"]
+                rivals["trained from scratch"] = np.array([truths["trained from scratch"]])
             target = truth.removeprefix("published ")
             rivals |= {
-                f"published {c}": published.of(texts, c)
+                f"published {c}": np.array([published.of(texts, c)])
                 for c in published.columns
                 if c not in (target, "index")
             }
         tables[truth] = {
             name: correlations(
-                scores[: len(values)],
+                scores[:, : len(values)],
                 values,
-                predicted["params"][: len(values)],
+                predicted["params"][0, : len(values)],
                 streams.host(f"bootstrap/{number}/{name}"),
             )
             for name, scores in rivals.items()

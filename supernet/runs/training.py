@@ -146,7 +146,7 @@ def stage_of(work: "Work", job: Train) -> RetrainStage:
     """The fresh stage that trains the network of a job, with the weights that it starts from."""
     setup, streams = work.setup, training_streams(work.config.seed, job.index)
     if job.init == "inherit":
-        network = setup.space.inherit(trained_supernet(work).supernet, job.architecture)
+        network = setup.space.inherit(trained_supernet(work).trained, job.architecture)
     else:
         network = fresh_network(setup, job.architecture, streams)
     if job.init == "warm":

@@ -1,6 +1,6 @@
 """The retrain stage: trains the network of one architecture by the recipe of its data set."""
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn, optim
@@ -10,11 +10,9 @@ from supernet.device import autocast
 from supernet.ops import DropPath
 from supernet.ops.fast.convolution import FastGradients
 from supernet.randomness import Streams
+from supernet.train.average import average_of
 from supernet.train.schedule import cosine
 from supernet.train.settings import RetrainSettings
-
-if TYPE_CHECKING:
-    from timm.utils.model_ema import ModelEmaV3
 
 
 class RetrainStage:
@@ -121,16 +119,6 @@ class RetrainStage:
             getattr(self, name).load_state_dict(state[name])
         if self.average is not None:
             self.average.module.load_state_dict(state["average"])
-
-
-def average_of(network: nn.Module, decay: float) -> "ModelEmaV3":
-    """timm's exponential moving average of the weights of ``network``.
-
-    timm takes seconds to import, so it is imported only when an average is needed.
-    """
-    from timm.utils.model_ema import ModelEmaV3
-
-    return ModelEmaV3(network, decay=decay, use_warmup=True, foreach=False)
 
 
 def forward(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor | None]:

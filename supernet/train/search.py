@@ -217,6 +217,11 @@ class SearchStage:
         return self.weights.supernet
 
     @property
+    def trained(self) -> nn.Module:
+        """The supernet that judges: the average of the weights, if there is one."""
+        return self.supernet if self.weights.average is None else self.weights.average.module
+
+    @property
     def detached_logits(self) -> Logits:
         return {name: table.detach() for name, table in self.logits.items()}
 
@@ -309,10 +314,10 @@ def require_search(
     require_fit(settings.phases, space)
     if guards:
         require_one_phase(settings.phases, f"guard=[{','.join(guards)}]")
-    if settings.supernets > 1 and learner.moves != "logits":
+    if settings.supernets > 1 and learner.moves == "policy":
         raise UserError(
-            f"search.supernets={settings.supernets}: the logits of several supernets are averaged, "
-            "but this learner learns no logits; set search.supernets=1"
+            f"search.supernets={settings.supernets}: the logits or the judgements of several "
+            "supernets are averaged, but this learner learns a policy; set search.supernets=1"
         )
 
 

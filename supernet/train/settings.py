@@ -79,8 +79,9 @@ class SearchSettings(SGDSettings):
     # there; the results have the same bits
     recompute: bool = False
     # the number of searches, of ``epochs`` each; the architecture is derived from the mean of their
-    # logits
+    # logits, or judged by the mean of their judgements if the method learns no logits
     supernets: Few = 1
+    ema_decay: Probability = 0.0  # as in RetrainSettings; the average of the weights judges
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -88,6 +89,8 @@ class SearchSettings(SGDSettings):
         require_widths(self.widths)
         if self.freeze_weights:
             require_one_phase(self.phases, "search.freeze_weights")
+        if self.ema_decay:
+            require_one_phase(self.phases, f"search.ema_decay={self.ema_decay}")
 
     @property
     def phases(self) -> list[Phase]:

@@ -12,8 +12,9 @@ from supernet.guards.guard import Gradients
 from supernet.learners.learner import Batch, statistics_kept, trained_parts
 from supernet.mixture import Mixture, detached
 from supernet.task import Task
+from supernet.train.average import average_of
 from supernet.train.schedule import cosine
-from supernet.train.settings import SGDSettings
+from supernet.train.settings import SearchSettings
 from supernet.train.widening import widen
 
 
@@ -28,7 +29,7 @@ class SharedWeights:
     optimizer: optim.SGD
     schedule: LRScheduler
 
-    def __init__(self, settings: SGDSettings, task: Task, device: torch.device, precision: str):
+    def __init__(self, settings: SearchSettings, task: Task, device: torch.device, precision: str):
         self.settings, self.task = settings, task
         self.device, self.precision = device, precision
 
@@ -44,6 +45,7 @@ class SharedWeights:
         )
         warmup = round(settings.warmup_epochs * steps_per_epoch)
         self.schedule = cosine(self.optimizer, steps, settings.lr_min, warmup)
+        self.average = average_of(supernet, settings.ema_decay) if settings.ema_decay else None
 
     def widen(self, supernet: nn.Module, operations: Iterable[str], noise: torch.Generator) -> None:
         """Continues with a new ``supernet`` whose ``operations`` read more channels.
@@ -95,6 +97,8 @@ class SharedWeights:
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.schedule.step()
+        if self.average is not None:
+            self.average.update(self.supernet, step=self.schedule.last_epoch)
 
     def judged(self, mixture: Mixture, batch: Batch) -> Tensor:
         """The loss of a mixture on a batch.
@@ -131,9 +135,13 @@ class SharedWeights:
 
     def state_dict(self) -> dict[str, Any]:
         parts = {name: getattr(self, name) for name in ("supernet", "optimizer", "schedule")}
+        if self.average is not None:
+            parts["average"] = self.average.module
         return {name: part.state_dict() for name, part in parts.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores a state of :meth:`state_dict`; further keys are ignored."""
         for name in ("supernet", "optimizer", "schedule"):
             getattr(self, name).load_state_dict(state[name])
+        if self.average is not None:
+            self.average.module.load_state_dict(state["average"])

@@ -65,8 +65,8 @@ def test_where_all_have_equal_parameters_it_is_tau_with_scipys_interval():
     x, noise = np.random.default_rng(3).normal(size=(2, 25))
     y = np.round(x + noise)
     everything = np.stack(np.triu_indices(25, 1), axis=1)
-    own = tau_of_pairs(x, y, everything, np.random.default_rng(4))
-    theirs = correlation(x, y, np.random.default_rng(4))
+    own = tau_of_pairs(x[None], y, everything, np.random.default_rng(4))
+    theirs = correlation(x[None], y, np.random.default_rng(4))
     assert [own["tau"], *own["tau_ci95"]] == pytest.approx([theirs["tau"], *theirs["tau_ci95"]])
 
 
@@ -76,7 +76,7 @@ def test_the_interval_covers_the_truth_as_often_as_it_says(monkeypatch):
     rng, r, inside = np.random.default_rng(1), 0.6, 0
     for _ in range(60):
         x, noise = rng.normal(size=(2, 60))
-        low, high = correlation(x, r * x + math.sqrt(1 - r * r) * noise, rng)["tau_ci95"]
+        low, high = correlation(x[None], r * x + math.sqrt(1 - r * r) * noise, rng)["tau_ci95"]
         inside += low <= 2 / math.pi * math.asin(r) <= high
     assert inside >= 51  # of 60 at 95%: fewer has a probability of 0.2%
 
@@ -85,7 +85,7 @@ def test_the_interval_covers_the_truth_as_often_as_it_says(monkeypatch):
 def test_the_interval_is_that_of_scipys_bootstrap(name, function):
     x, noise = np.random.default_rng(3).normal(size=(2, 25))
     y = np.round(x + noise)  # with ties
-    own = correlation(x, y, np.random.default_rng(4))[f"{name}_ci95"]
+    own = correlation(x[None], y, np.random.default_rng(4))[f"{name}_ci95"]
     theirs = bootstrap(
         (x, y),
         lambda a, b: function(a, b).statistic,
@@ -98,11 +98,29 @@ def test_the_interval_is_that_of_scipys_bootstrap(name, function):
     assert own == pytest.approx([theirs.low, theirs.high])
 
 
+def test_several_predictors_that_differ_by_chance_have_the_mean_of_their_correlations():
+    """The interval is the bootstrap over both, here written with loops."""
+    x, y = np.random.default_rng(3).normal(size=(3, 20)), np.arange(20.0)
+    x += y / 5
+    alone = [correlations(row, y, y, np.random.default_rng(0)) for row in x]
+    found = correlations(x, y, np.ones(20), np.random.default_rng(4))
+    assert found["all"]["tau"] == pytest.approx(np.mean([one["all"]["tau"] for one in alone]))
+    assert found["equal_params"]["tau"] == pytest.approx(found["all"]["tau"])
+    rng = np.random.default_rng(4)
+    columns = rng.integers(20, size=(RESAMPLES, 20))
+    rows = rng.integers(3, size=(RESAMPLES, 3))
+    each = [
+        np.mean([kendalltau(x[i, some], y[some]).statistic for i in which])
+        for some, which in zip(columns, rows, strict=True)
+    ]
+    assert found["all"]["tau_ci95"] == pytest.approx(np.percentile(each, [2.5, 97.5]))
+
+
 def test_a_resample_in_which_all_are_equal_is_left_out():
     """With three values, a ninth of the resamples have equal values only. SciPy's bootstrap then
     has no interval.
     """
-    found = correlation(np.arange(3.0), np.array([0.0, 2.0, 1.0]), np.random.default_rng(5))
+    found = correlation(np.arange(3.0)[None], np.array([0.0, 2.0, 1.0]), np.random.default_rng(5))
     assert found["tau"] == pytest.approx(1 / 3) and found["tau_ci95"] == pytest.approx([-1, 1])
 
 

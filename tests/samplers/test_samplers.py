@@ -19,7 +19,7 @@ from supernet.samplers.uniform import Uniform
 from tests.budgets import budget_of
 from tests.samplers.drawing import begun, cost, is_path, judged
 from tests.tasks import task_of
-from tests.variants import cells_alone
+from tests.variants import SPACES, cells_alone
 
 
 def logits_of(space, noise, learning=False):
@@ -205,6 +205,19 @@ def test_uniform_paths_are_uniform_over_the_valid_architectures(space):
         for one, other in itertools.combinations([slots[-1] for slots in in_edges(space)], 2):
             pairs = stats.contingency.crosstab(table[:, one], table[:, other]).count
             assert stats.chi2_contingency(pairs).pvalue > 1e-4
+
+
+def test_distinct_paths_are_uniform_over_the_functions():
+    """Chi-squared over all functions of the space, the number of which is the space's own."""
+    space = SPACES["nb201"]()
+    sampler = begun(Uniform(distinct=True), space)
+    cells = map(space.express, itertools.product(*(gene.values for gene in space.genes)))
+    representatives = {space.canonical(cell) for cell in cells}
+    numbers = {space.path(one)["edges"].active: i for i, one in enumerate(representatives)}
+    sampler.paths = 3 * len(numbers)  # more than the setting allows
+    drawn = [numbers[mixture["edges"].active] for mixture in sampler.mixtures({}, 0.0, judged)]
+    counts = np.bincount(drawn, minlength=len(numbers))
+    assert len(numbers) == 5653 and stats.chisquare(counts).pvalue > 1e-4
 
 
 def test_uniform_draws_as_many_paths_as_the_setting_says(space):

@@ -11,6 +11,7 @@ import random
 import numpy as np
 import pytest
 import torch
+from timm.utils.model_ema import ModelEmaV3
 from torch.nn import functional as F
 
 from supernet.data import Augment
@@ -72,6 +73,23 @@ def test_stopped_anywhere_and_resumed_it_ends_in_the_same_bits(
     resumed, resumed_rows = stopped_and_resumed(make, at, tmp_path)
     assert identical(whole.state_dict(), resumed.state_dict())
     assert resumed_rows == rows and [step for _, step, _ in rows] == [2, 3]
+
+
+def test_the_average_that_judges_is_timms_and_is_resumed(space, search_stage, tmp_path):
+    def make():
+        return search_stage(space, Uniform(), Fixed(), ema_decay=0.9)
+
+    whole = make()
+    second = ModelEmaV3(copy.deepcopy(whole.supernet), decay=0.9, use_warmup=True, foreach=False)
+    for index in range(whole.steps):
+        whole.step(index)
+        second.update(whole.supernet, step=index + 1)
+    assert identical(whole.trained.state_dict(), second.module.state_dict())
+    assert not identical(whole.trained.state_dict(), whole.supernet.state_dict())
+    resumed, _ = stopped_and_resumed(make, 3, tmp_path)
+    assert identical(resumed.trained.state_dict(), whole.trained.state_dict())
+    with pytest.raises(UserError, match=r"^search\.ema_decay=0\.9: needs one supernet"):
+        search_stage(space, Uniform(), Fixed(), ema_decay=0.9, depths=[[0.0, 0.5], [0.5, 1.0]])
 
 
 def test_in_bf16_too(space, search_stage, tmp_path):
@@ -456,10 +474,11 @@ def test_the_mean_of_one_supernets_scores_is_its_scores(space, search_stage):
     assert identical(mean_scores([scores]), scores)
 
 
-def test_several_supernets_need_logits_to_average(search_stage):
-    message = r"^search\.supernets=2: the logits of several supernets are averaged, but this"
+def test_several_supernets_need_logits_or_judgements_to_average(search_stage):
+    message = r"^search\.supernets=2: the logits or the judgements of several supernets"
     with pytest.raises(UserError, match=message):
-        search_stage(SPACES["nb201"](), Uniform(), Fixed(), supernets=2)
+        search_stage(SPACES["nb201"](), Policy(), ReinforceLearner(), supernets=2)
+    search_stage(SPACES["nb201"](), Uniform(), Fixed(), supernets=2)
     for settings in ({"depths": [[0.0, 0.5], [0.5, 1.0]]}, {"freeze_weights": True}):
         search_stage(SPACES["nb201"](), Softmax(), Gradient(), supernets=2, **settings)
     guards = {"early_stop": EarlyStop()}
