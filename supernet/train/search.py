@@ -161,7 +161,8 @@ class SearchStage:
         figures: dict[str, Tensor] = {}
         mixtures: list[Mixture] = []
         validation = None
-        self.supernet.train()
+        if not self.supernet.training:  # the call visits a thousand modules
+            self.supernet.train()
         if self.learner.learns and not self.learner.rests(progress):
             validation = next(self.architecture_batches)
             figures |= self.move_logits(progress, training, validation)

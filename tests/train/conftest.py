@@ -34,6 +34,7 @@ def make_run(data, tmp_path):
                 {
                     "name": "n",
                     "method": "m",
+                    "device": "cpu",  # where the tests compute by themselves
                     "space": node | dataclasses.asdict(space),
                     **PARTS,
                     "data": {

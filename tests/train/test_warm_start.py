@@ -101,7 +101,7 @@ def test_the_cells_of_darts_read_their_own_group_at_any_depth(before, after):
     """In networks of 5 and of 6 cells, layer 2 has the same width, but is a reduction cell only in
     the second. The operations of the layers are compared, not their groups.
     """
-    make = {cells: Darts(Geometry(4, cells), Geometry(4, cells)) for cells in (before, after)}
+    make = {depth: Darts(Geometry(4, depth), Geometry(4, depth)) for depth in (before, after)}
     rng = np.random.default_rng(0)
     for _ in range(10):
         one, other = make[before].random(rng), make[after].random(rng)
