@@ -7,6 +7,7 @@ import platform
 import re
 import subprocess
 import sys
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -84,7 +85,7 @@ def processor() -> dict[str, Any]:
     """The name of the processor, the sizes of its caches, and the features that torch looks at to
     choose its instructions. Old versions of torch do not know them.
     """
-    known = getattr(torch.cpu, "get_capabilities", dict)()
+    known: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     numbers = dict(re.findall(r"^(?:cpu )?(family|model)\s*:\s*(\d+)$", cpuinfo(), re.M))
     sizes = {name.partition("_")[0]: known[name] for name in known if name.endswith("_size")}
     return {

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from supernet.errors import UserError
-from supernet.files import read_json
 from supernet.run import Run, same_computation
 from supernet.runs.compare import compared
 from supernet.runs.conditions import Condition, different, expectation
@@ -77,9 +76,7 @@ def recorded(setup: Setup, folder: Path, changed: bool) -> Recorded:
             f"{folder}: the run is not finished ({', '.join(missing)}); first: "
             f"supernet {steps[-1]} from={folder}"
         )
-    results = read_json(folder / "results.json")
-    environment = results.get("environment") if isinstance(results, dict) else None
-    conditions = different(setup, state, environment if isinstance(environment, dict) else {})
+    conditions = different(setup, state)
     if not same:
         conditions.append(Condition("settings", "by another version", "mean something else", True))
     return Recorded(state, steps, conditions)

@@ -413,6 +413,13 @@ class RunState(TypedDict):
     reproduction: NotRequired[Reproduction | None]
 
 
+@with_config(OPEN)
+class Results(TypedDict):
+    """``results.json``, as far as anything is computed from it."""
+
+    environment: NotRequired[dict[Text, Any]]
+
+
 # --- rows, judgements, the tracker, checkpoints
 
 

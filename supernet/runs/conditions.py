@@ -1,4 +1,4 @@
-"""Would a recorded run have the same bits here? Its conditions, compared with those of this process.
+"""Would a recorded run have the same bits here? Its conditions, compared with those of here.
 
 The *conditions* of a run are what the bits of its results depend on besides its settings: versions,
 processor, number of threads, code, data.
@@ -12,6 +12,7 @@ from supernet.environment import environment
 from supernet.runs.contents import changed
 from supernet.runs.folder import State
 from supernet.runs.setup import Setup
+from supernet.shapes import Results, read
 
 NOT_RECORDED = "not recorded"
 NONE = "none"
@@ -40,23 +41,31 @@ class Condition:
         return f"{self.name} ({self.recorded}, here {self.here})"
 
 
-def different(setup: Setup, state: State, recorded: Mapping[str, Any]) -> list[Condition]:
+def different(setup: Setup, state: State) -> list[Condition]:
     """The conditions of the run of ``state`` that are different here, or that are not recorded.
 
-    ``recorded`` is the environment in its ``results.json``, for a run before it stood in the state.
-
     Raises:
-        UserError: the data cannot be read.
+        UserError: the data, or the record of the run, cannot be read.
     """
     here = environment(setup.device, setup.config.threads)
-    before = state.environments or [dict(recorded)]
-    found = [*of_environments(before, here), *of_contents(setup, state)]
+    found = [*of_environments(recorded_environments(state), here), *of_contents(setup, state)]
     if setup.device.type != "cpu":
         order = "sums in no fixed order"
         found.append(Condition(f"device={setup.device.type}", order, order, True))
     if setup.config.budget.measures and setup.config.budget.latency_table is None:
         found.append(Condition("latencies", "measured", "measured anew", True))
     return found
+
+
+def recorded_environments(state: State) -> list[dict[str, Any]]:
+    """The environments of a run. A run before they stood in its state has one in its results.
+
+    Raises:
+        UserError: the results cannot be read.
+    """
+    if state.environments:
+        return state.environments
+    return [read(state.folder / "results.json", Results).get("environment", {})]
 
 
 def of_environments(recorded: list[dict[str, Any]], here: Mapping[str, Any]) -> Iterator[Condition]:
@@ -93,10 +102,8 @@ def of_contents(setup: Setup, state: State) -> Iterator[Condition]:
     """The data set, and the files that settings name, if they hold something else than before."""
     before, now = state.contents or {}, setup.contents
     for name in changed(before, now):
-        checksums = (known[name]["content"][:16] for known in (before, now))
-        yield Condition(name, *checksums, decides=True)
-    if not before:
-        yield Condition("data.source", NOT_RECORDED, "", decides=True)
+        theirs, ours = (known[name]["content"][:16] for known in (before, now))
+        yield Condition(name, theirs, ours, decides=True)
 
 
 def flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
