@@ -4,7 +4,7 @@
 :mod:`supernet.runs.compare` compares afterwards.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,13 @@ from supernet.runs.conditions import Condition, different, expectation
 from supernet.runs.folder import State, computed
 from supernet.runs.memory import as_planned
 from supernet.runs.search import searches
-from supernet.runs.setup import Setup
+from supernet.runs.setup import CHANGE_NOTHING, Setup
 from supernet.runs.training import random_trainings, rival_trainings
 from supernet.runs.work import Work
+
+# A line of ``reproduce`` may have these settings, because no result depends on them. The name of
+# the method is one of them, but who gives it also chooses its parts.
+MAY_BE_GIVEN = CHANGE_NOTHING - {"method"} | {"hydra"}
 
 # Step of a run -> the kinds of jobs that show that the run has come to it, the last step first.
 STEPS = {
@@ -45,9 +49,9 @@ class Recorded:
         return expectation(self.conditions)
 
 
-def recorded(setup: Setup, folder: Path, changed: bool) -> Recorded:
-    """The run in ``folder``, which ``setup`` computes again. ``changed`` says whether settings were
-    given beside those of the folder.
+def recorded(setup: Setup, folder: Path, given: Sequence[str] = ()) -> Recorded:
+    """The run in ``folder``, which ``setup`` computes again. ``given`` are the sections of settings
+    that were given beside those of the folder.
 
     Raises:
         UserError: the run is not finished, has other settings, or cannot be repeated by itself; or
@@ -60,7 +64,7 @@ def recorded(setup: Setup, folder: Path, changed: bool) -> Recorded:
     if not steps[0]:
         raise UserError(f"{folder}: nothing was computed there yet; supernet run from={folder}")
     same = same_computation(setup, folder)
-    if changed and not same:
+    if not same and not MAY_BE_GIVEN.issuperset(given):
         raise UserError(
             f"reproduce repeats what is in {folder}: leave out the settings that it was not "
             "computed with"
@@ -77,19 +81,16 @@ def recorded(setup: Setup, folder: Path, changed: bool) -> Recorded:
             f"supernet {steps[-1]} from={folder}"
         )
     conditions = different(setup, state)
-    if not same:
-        conditions.append(Condition("settings", "by another version", "mean something else", True))
+    if not same:  # a later version may have settings that there were not
+        conditions.append(Condition("settings", "of another version", "of this version", True))
     return Recorded(state, steps, conditions)
 
 
 def unfinished(work: Work, steps: list[str]) -> list[str]:
     """The names of the jobs that these steps need and that are not finished."""
-    done, setup = work.state.stages, work.setup
-    step = steps[0]
-    searched = setup.given is None or setup.init == "inherit"
+    done, setup, step = work.state.stages, work.setup, steps[0]
+    searched = step != "latency" and (setup.given is None or setup.init == "inherit")
     needed = [job.name for job in searches(setup)] if searched and not setup.grows else []
-    if step == "latency":
-        needed = []
     if step in ("derive", "retrain", "run"):
         needed.append("derive")
     if step in ("retrain", "run"):

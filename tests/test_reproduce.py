@@ -85,7 +85,7 @@ def test_here_and_with_the_same_settings_the_bits_are_the_same(original, repeate
     assert found["accuracies"][1]["accuracy"] == before["accuracy"] == now["accuracy"]
     assert folder != original and State.read(folder).parent is None  # nothing was taken over
     page = (folder / "report.html").read_text()
-    assert "Reproduction" in page and str(original) in page and SAME.capitalize() in page
+    assert "Reproduction" in page and str(original) in page and SAME in page
 
 
 def test_a_reproduction_that_was_stopped_goes_on(original, repeated, tmp_path):
@@ -163,12 +163,20 @@ def test_other_data_and_other_code_are_named(copied):
 
 
 def test_a_check_alone_runs_nothing(copied, tmp_path):
-    plant(copied, lambda state: state["environments"][0].update(torch="1.0", wandb="0.1"))
-    outcome = supernet("reproduce", f"from={copied}", "only_check=true", cwd=tmp_path)
+    """The run is of a version that lacked a setting, and settings that change nothing are given."""
+
+    def change(state):
+        state["environments"][0].update(torch="1.0", wandb="0.1")
+        state["plan"] = "of another version"
+
+    plant(copied, change)
+    words = ["only_check=true", "threads=2", "jobs=1"]
+    outcome = supernet("reproduce", f"from={copied}", *words, cwd=tmp_path)
     assert (outcome.code, outcome.err) == (0, "")
     assert f"the bits may differ: torch (1.0, here {torch.__version__.partition('+')[0]})" in (
         outcome.out
     )
+    assert "threads (1, here 2); settings (of another version, here" in outcome.out
     assert "wandb" in outcome.out and list(tmp_path.iterdir()) == [copied]
 
 
@@ -266,6 +274,7 @@ REFUSED = {
     "unfinished search": (pop("search/0"), [], "not finished (search/0)"),
     "a chain": (lambda f: plant(f, began_elsewhere), [], "began from the weights of OTHER"),
     "other settings": (lambda folder: None, ["retrain.epochs=2"], "leave out the settings"),
+    "another method": (lambda folder: None, ["method=spos"], "leave out the settings"),
     "a sweep": (lambda folder: None, ["-m", "seed=1,2"], "leave out -m"),
     "not true or false": (lambda folder: None, ["only_check=maybe"], "true or false"),
 }

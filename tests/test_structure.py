@@ -93,7 +93,8 @@ ALLOWED["bounds"] = {"errors"}
 ALLOWED["environment"] = {"device", "ops"}
 PARTS = {"samplers", "learners", "modifiers", "guards", "instruments", "ops"}
 ALLOWED["runs"] = set(ALLOWED) - PARTS
-ALLOWED["run"] = {"config", "errors", "files", "mixture", "report", "runs", "track", "train"}
+ALLOWED["run"] = {"config", "environment", "errors", "files", "mixture", "report", "runs"}
+ALLOWED["run"] |= {"track", "train"}
 ALLOWED["trial"] = {"config", "cost", "device", "randomness", "runs", "spaces"}
 ALLOWED["study"] = {
     *("config", "errors", "evaluate", "files", "mixture", "randomness"),

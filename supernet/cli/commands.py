@@ -80,9 +80,9 @@ def reported(line: CommandLine, overrides: list[str]) -> None:
 def reproduced(line: CommandLine) -> None:
     """Performs ``reproduce``: says what is not the same here, and repeats the run."""
     assert line.parent is not None
-    changed = any(not key(override).startswith("hydra.") for override in line.typed)
     setup = Setup(composed(line.overrides, line.folders))
-    original = reproduce.recorded(setup, line.parent, changed)
+    given = [key(override).partition(".")[0] for override in line.typed]
+    original = reproduce.recorded(setup, line.parent, given)
     if original.conditions:
         Progress().message(condition_table([asdict(one) for one in original.conditions]))
     Progress().message(original.expected)

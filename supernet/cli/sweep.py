@@ -68,7 +68,7 @@ class Sweep:
 def again(line: CommandLine, folder: Path) -> str:
     """The command that goes on with what is missing in ``folder``, that of a run or of a sweep."""
     if line.command == "reproduce":
-        words = [word for word in line.words if key(word) != "hydra.run.dir"]
+        words = [word for word in line.words if key(word) not in ("hydra.run.dir", "trust")]
         return shlex.join(["supernet", *words, f"hydra.run.dir={folder}"])
     if not line.sweeps:
         return f"supernet {line.command} from={shlex.quote(str(folder))}"

@@ -15,7 +15,7 @@ from supernet.runs.setup import Setup
 from supernet.shapes import Results, read
 
 NOT_RECORDED = "not recorded"
-NONE = "none"
+NONE = "not set"
 
 # What is recorded for people. The checksum of the code says more than its version and its commit,
 # the system more than the name of the platform; the other packages compute no figures.
