@@ -97,7 +97,7 @@ def test_a_reproduction_that_was_stopped_goes_on(original, repeated, tmp_path):
         (folder / "metrics" / f"{name}.jsonl").unlink()
     line = parse(["reproduce", f"from={original}", "jobs=1", "hydra.run.dir=elsewhere"])
     words = again(line, folder).split()[1:]
-    assert words == ["reproduce", f"from={original}", "jobs=1", f"hydra.run.dir={folder}"]
+    assert words == ["reproduce", "jobs=1", f"from={original}", f"hydra.run.dir={folder}"]
     outcome = supernet(*words, cwd=tmp_path)
     assert (outcome.code, outcome.err, outcome.folder) == (0, "", folder)
     assert f"\n{SAME}\n" in outcome.out
