@@ -24,6 +24,7 @@ PACKAGES = (
     "timm",
     "numpy",
     "scipy",
+    "scikit-learn",
     "optuna",
     "hydra-core",
     "wandb",
