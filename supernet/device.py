@@ -234,6 +234,13 @@ def left_in_control_groups(
                 yield limit - used + cached  # the system can drop cached files when it needs memory
 
 
+def versions_of(device: torch.device) -> dict[str, str]:
+    """The versions of the libraries that compute on an accelerator; none for a CPU."""
+    if device.type != "cuda":
+        return {}
+    return {"cuda": str(torch.version.cuda), "cudnn": str(torch.backends.cudnn.version())}
+
+
 def describe(device: torch.device) -> str:
     """The name of the device, for people."""
     if device.type == "cuda":

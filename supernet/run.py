@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from supernet.config import build
+from supernet.environment import environment
 from supernet.errors import UserError
 from supernet.files import write_json
 from supernet.mixture import Architecture
@@ -268,12 +269,21 @@ class Run:
                     take_over(self.parent.folder, self.state.folder, stage)
                 job.take_over(self.work, result)
                 self.merged.follow()
-                self.commit(job, result)
+                self.commit(job, result, self.parent.environments)
         return result
 
-    def commit(self, job: Job, result: Any) -> None:
-        """Records that a job is finished. After this it is not run again."""
+    def commit(
+        self, job: Job, result: Any, environments: Sequence[dict[str, Any]] | None = None
+    ) -> None:
+        """Records that a job is finished. After this it is not run again.
+
+        ``environments`` are those of the run that has done it; ``None`` means this process.
+        """
         self.state.require_there()
+        if environments is None:
+            environments = [environment(self.setup.device, self.setup.config.threads)]
+        known = self.state.environments
+        known += [one for one in environments if one not in known]
         self.state.stages[job.name] = {"key": self.work.key(job), "result": result}
         self.state.write()
         write_results(self.setup, self.state)

@@ -389,6 +389,16 @@ def with_source(contents: dict[str, Content]) -> dict[str, Content]:
     return contents
 
 
+@with_config(OPEN)
+class Reproduction(TypedDict):
+    """What ``supernet reproduce`` found: before the run (``expected``), and when it has ended."""
+
+    of: Text
+    expected: Text
+    verdict: NotRequired[Text]
+    said: NotRequired[Text]
+
+
 @with_config(CLOSED)
 class RunState(TypedDict):
     schema: Count
@@ -399,6 +409,15 @@ class RunState(TypedDict):
     warm_start: NotRequired[list[Text] | None]
     memory: NotRequired[Memory | None]
     contents: NotRequired[Annotated[dict[Text, Content], AfterValidator(with_source)] | None]
+    environments: NotRequired[list[dict[Text, Any]]]
+    reproduction: NotRequired[Reproduction | None]
+
+
+@with_config(OPEN)
+class Results(TypedDict):
+    """``results.json``, as far as anything is computed from it."""
+
+    environment: NotRequired[dict[Text, Any]]
 
 
 # --- rows, judgements, the tracker, checkpoints

@@ -90,10 +90,11 @@ for below in ALLOWED.values():
     if "errors" in below:  # whoever may refuse a setting may also declare its bounds
         below.add("bounds")
 ALLOWED["bounds"] = {"errors"}
-ALLOWED["environment"] = {"device"}
+ALLOWED["environment"] = {"device", "ops"}
 PARTS = {"samplers", "learners", "modifiers", "guards", "instruments", "ops"}
 ALLOWED["runs"] = set(ALLOWED) - PARTS
-ALLOWED["run"] = {"config", "errors", "files", "mixture", "report", "runs", "track", "train"}
+ALLOWED["run"] = {"config", "environment", "errors", "files", "mixture", "report", "runs"}
+ALLOWED["run"] |= {"track", "train"}
 ALLOWED["trial"] = {"config", "cost", "device", "randomness", "runs", "spaces"}
 ALLOWED["study"] = {
     *("config", "errors", "evaluate", "files", "mixture", "randomness"),
@@ -103,8 +104,9 @@ ALLOWED["simulation"] = {
     *("config", "cost", "errors", "evaluate", "files", "mixture", "randomness", "runs"),
     *("searchers", "track", "train"),
 }
+ALLOWED["reproduce"] = {"errors", "files", "run", "runs"}
 ALLOWED["cli"] = {
-    "simulation",
+    *("reproduce", "simulation"),
     *("config", "errors", "files", "report", "run", "runs", "shapes", "study", "track", "train"),
 }
 
@@ -116,7 +118,10 @@ ALONE = {  # package -> the only files that may import it
     "pydantic": {"shapes.py"},
     "yaml": {"shapes.py", "cli/recorded.py"},
     "wandb": {"track/wandb.py"},
-    "rich": {"track/console.py", "report/summary.py", "study.py", "simulation.py"},
+    "rich": {
+        *("track/console.py", "report/reproduction.py", "report/summary.py"),
+        *("study.py", "simulation.py"),
+    },
     "filelock": {"runs/lock.py"},
     "optuna": {
         "searchers/through_optuna.py",

@@ -5,14 +5,14 @@ import errno
 import itertools
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, cast
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from supernet import simulation, study
+from supernet import reproduce, simulation, study
 from supernet.cli.composition import composed, composition, to_config, with_paths_made_absolute
 from supernet.cli.launch import launch
 from supernet.cli.line import CommandLine, key
@@ -23,9 +23,11 @@ from supernet.cli.sweep import Results, Sweep, again
 from supernet.cli.trust import needs_trust
 from supernet.config import Config
 from supernet.errors import UserError
+from supernet.report.reproduction import condition_table, verdict_lines
 from supernet.report.summary import rank_tables, summary_table, verdict
 from supernet.run import Run, report, same_computation
 from supernet.runs.check import check
+from supernet.runs.compare import DIFFERS
 from supernet.runs.evaluate import evaluate
 from supernet.runs.executor import executor_of
 from supernet.runs.folder import State, computed
@@ -54,6 +56,8 @@ def perform(line: CommandLine) -> None:
     elif line.command == "report":
         for overrides in each(line):
             reported(line, overrides)
+    elif line.command == "reproduce":
+        reproduced(line)
     else:
         stop = StopRequest()
         with stop.listening():
@@ -73,8 +77,26 @@ def reported(line: CommandLine, overrides: list[str]) -> None:
     say_leaves(line.parent, Progress())
 
 
-def started(line: CommandLine, stop: StopRequest) -> None:
-    """Performs a command that writes to folders: one, or one for each job of a sweep.
+def reproduced(line: CommandLine) -> None:
+    """Performs ``reproduce``: says what is not the same here, and repeats the run."""
+    assert line.parent is not None
+    setup = Setup(composed(line.overrides, line.folders))
+    given = [key(override).partition(".")[0] for override in line.typed]
+    original = reproduce.recorded(setup, line.parent, given)
+    if original.conditions:
+        Progress().message(condition_table([asdict(one) for one in original.conditions]))
+    Progress().message(original.expected)
+    if not line.only_check:
+        stop = StopRequest()
+        with stop.listening():
+            started(line, stop, original)
+
+
+def started(
+    line: CommandLine, stop: StopRequest, original: reproduce.Recorded | None = None
+) -> None:
+    """Performs a command that writes to folders: one, or one for each job of a sweep. ``original``
+    is the run that is repeated.
 
     A signal that arrives before anything is written ends the command at once. One that arrives
     later is heeded by the jobs.
@@ -85,7 +107,7 @@ def started(line: CommandLine, stop: StopRequest) -> None:
         Progress().message(f"stopped by {stopped} before anything was written")
         sys.exit(128 + stopped.signum)
     sweep = Sweep(line, folder) if line.sweeps else None
-    launch(line, lambda cfg: job(line, cfg, stop, sweep))
+    launch(line, lambda cfg: job(line, cfg, stop, sweep, original))
     if sweep is not None:
         sweep.end()
 
@@ -163,12 +185,13 @@ def prepared(line: CommandLine, stop: StopRequest) -> tuple[CommandLine, Path]:
     if not written.strip():
         raise UserError(f"{setting}: is empty; say where: {setting}=FOLDER")
     folder = Path(written).resolve()
-    here = not chosen and not line.sweeps and line.parent is not None
-    if here and line.parent is not None and goes_on(line, line.parent):
-        folder = line.parent
+    parent = line.goes_on_from
+    here = not chosen and not line.sweeps
+    if here and parent is not None and goes_on(line, parent):
+        folder = parent
     else:
         for overrides in each(line):
-            read_files(Setup(composed(overrides, line.folders)), line.command, line.parent)
+            read_files(Setup(composed(overrides, line.folders)), line.command, parent)
         stop.check()
         folder = made(folder, setting, shared=chosen)
     said = f"{setting}={literal(str(folder))}"
@@ -210,7 +233,13 @@ def made(folder: Path, setting: str = "hydra.run.dir", shared: bool = False) -> 
 # --- running a command
 
 
-def job(line: CommandLine, cfg: DictConfig, stop: StopRequest, sweep: Sweep | None) -> None:
+def job(
+    line: CommandLine,
+    cfg: DictConfig,
+    stop: StopRequest,
+    sweep: Sweep | None,
+    original: reproduce.Recorded | None,
+) -> None:
     """One job of the line, for which Hydra has made the configuration ``cfg``."""
     # as it is written: a folder may be called ${x}, and that is no reference
     whole: Any = HydraConfig.instance().cfg
@@ -221,16 +250,19 @@ def job(line: CommandLine, cfg: DictConfig, stop: StopRequest, sweep: Sweep | No
     def run() -> Results:
         with held(folder):
             if line.command != "study":
-                State.begin(folder, line.parent)
+                State.begin(folder, line.goes_on_from)
             record(folder, cfg, overrides, line.folders, anew=not computed(folder))
-            return execute(line, to_config(cfg, line.folders), folder, overrides, stop)
+            config = to_config(cfg, line.folders)
+            return execute(line, config, folder, overrides, stop, original)
 
     go_on = again(line, folder if sweep is None else sweep.folder)
     if sweep is None and needs_trust(overrides, as_written(cfg), line.folders):
         go_on += " trust=true"
     try:
         if sweep is None:
-            run()
+            results = run()
+            if original is not None and results["reproduction"]["verdict"] == DIFFERS:
+                sys.exit(1)
         else:
             sweep.job(folder, overrides, run)
     except Stopped as stopped:
@@ -247,7 +279,12 @@ def as_written(cfg: DictConfig) -> dict[str, Any]:
 
 
 def execute(
-    line: CommandLine, config: Config, folder: Path, overrides: list[str], stop: StopRequest
+    line: CommandLine,
+    config: Config,
+    folder: Path,
+    overrides: list[str],
+    stop: StopRequest,
+    original: reproduce.Recorded | None,
 ) -> Results:
     """Runs one command in ``folder``. Returns the results of the run; those of a study are empty.
 
@@ -267,18 +304,26 @@ def execute(
             cells = recorded_cells(cells_of(overrides, line.folders), folder, line.folders)
             study.run(cells, folder, executor, progress, stop, line.parent)
             return {}
+        if original is not None:
+            reproduce.require_own(folder)
         progress.message(f"{command}: {config.name} in {folder}")
         run = Run(
             setup,
             folder,
-            parent=line.parent,
+            parent=line.goes_on_from,
             executor=executor,
             progress=progress,
             stop=stop,
         )
         with run:
-            done(run, line)
+            if original is None:
+                done(run, line)
+            else:
+                reproduce.again(run, original, lambda step: done(run, replace(line, command=step)))
             results = run.results()
+    if original is not None:
+        for text in verdict_lines(results["reproduction"]):
+            progress.message(text)
     if command in ("run", "retrain"):
         progress.message(summary_table(results))
         if line_of_verdict := verdict(results):

@@ -14,8 +14,9 @@ from supernet.track.output import steady_output
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """The entry point. The exit code is 0; 2 for an error that the user can correct; 129, 130 or
-    143 if it was stopped by SIGHUP, SIGINT or SIGTERM.
+    """The entry point. The exit code is 0; 1 if a reproduction differs from the run that it
+    repeats; 2 for an error that the user can correct; 129, 130 or 143 if it was stopped by SIGHUP,
+    SIGINT or SIGTERM.
     """
     with steady_output(), one_line_errors():
         line = with_parent(parse(argv))
@@ -69,7 +70,7 @@ def with_parent(line: CommandLine) -> CommandLine:
         before = overrides_of(line.parent, line.command)
         before = [override for override in before if not given_anew(override, line.overrides)]
         line.folders = kept_folders(before, line.parent, line, line.folders)
-    elif line.command in ("evaluate", "report", "export"):
+    elif line.command in ("evaluate", "report", "export", "reproduce"):
         raise UserError(
             f"{line.command} needs the folder of a run: supernet {line.command} from=RUN_DIR"
         )

@@ -32,10 +32,16 @@ class CommandLine:
     folders: Folders = field(default_factory=Folders)
     typed: tuple[str, ...] = ()  # the overrides that the user typed, without recorded ones
     trust: bool = False  # the user says that recorded classes and folders of options may be used
+    only_check: bool = False  # of reproduce: nothing is run
 
     @property
     def sweeps(self) -> bool:
         return "--multirun" in self.flags
+
+    @property
+    def goes_on_from(self) -> Path | None:
+        """The run whose results are taken over. A reproduction takes over nothing."""
+        return None if self.command == "reproduce" else self.parent
 
 
 class Flags(argparse.ArgumentParser):
@@ -86,6 +92,8 @@ def parse(arguments: Sequence[str] | None) -> CommandLine:
             line.parent = Path(word.removeprefix("from=")).expanduser().resolve()
         elif word.startswith("trust="):
             line.trust = yes(word)
+        elif word.startswith("only_check="):
+            line.only_check = yes(word)
         elif word.endswith("=") and word.count("=") == 1 and len(word) > 1:
             raise UserError(f"{word}: there is no value; write {word}VALUE, or leave it out")
         elif "=" in word or word.startswith("~"):
@@ -97,6 +105,10 @@ def parse(arguments: Sequence[str] | None) -> CommandLine:
         raise UserError(
             f"{' '.join(commands)}: one command at a time; supernet --help says what each includes"
         )
+    if line.only_check and line.command != "reproduce":
+        raise UserError("only_check=true: belongs to supernet reproduce; leave it out")
+    if line.command == "reproduce" and line.sweeps:
+        raise UserError("reproduce: repeats one run; leave out -m")
     line.overrides = added(line.overrides)
     line.typed = tuple(line.overrides)
     return line

@@ -17,6 +17,7 @@ COMMANDS = {
     "export": "write the trained network as JSON, Python, safetensors, torch.export and ONNX",
     "report": "write report.html",
     "latency": "measure the latency of every operation here, as a table for budget.latency_table",
+    "reproduce": "run the run of from= again, and say whether its results come out again",
     "rank": "compare the order in which the trained supernet puts architectures with the truth",
     "study": "run every method of study.methods with every seed of study.seeds, and compare",
     "check": "build everything and try one step, without writing anything",

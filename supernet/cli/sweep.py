@@ -67,6 +67,9 @@ class Sweep:
 
 def again(line: CommandLine, folder: Path) -> str:
     """The command that goes on with what is missing in ``folder``, that of a run or of a sweep."""
+    if line.command == "reproduce":
+        words = [one for one in line.words if key(one) not in ("from", "hydra.run.dir", "trust")]
+        return shlex.join(["supernet", *words, f"from={line.parent}", f"hydra.run.dir={folder}"])
     if not line.sweeps:
         return f"supernet {line.command} from={shlex.quote(str(folder))}"
     words = [word for word in line.words if key(word) != "hydra.sweep.dir"]

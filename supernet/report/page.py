@@ -12,7 +12,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from supernet.files import read_json, write_text
-from supernet.report import pictures, series, values
+from supernet.report import pictures, reproduction, series, values
 from supernet.report.summary import percent, thousands, verdict
 from supernet.report.values import Results
 from supernet.shapes import Settings, read
@@ -50,6 +50,7 @@ def page(name: str, results: Results, rows: series.Rows, config: Mapping[str, An
     return template.render(
         title=name,
         facts=values.facts(results),
+        reproduced=reproduced(results),
         found=found(results, rows),
         search=search(results, rows),
         growth={"table": values.growth(results), "picture": pictures.growth(results)},
@@ -64,6 +65,20 @@ def page(name: str, results: Results, rows: series.Rows, config: Mapping[str, An
         settings=values.settings(config),
         versions=values.versions(results),
     )
+
+
+def reproduced(results: Results) -> dict[str, Any] | None:
+    """What this run repeats, and whether the results came out again."""
+    if (known := results.get("reproduction")) is None:
+        return None
+    return {
+        "of": known["of"],
+        "expected": known["expected"],
+        "lines": reproduction.verdict_lines(known),
+        "conditions": values.table(
+            list(reproduction.HEADINGS), reproduction.condition_rows(known["conditions"])
+        ),
+    }
 
 
 def found(results: Results, rows: series.Rows) -> dict[str, Any]:

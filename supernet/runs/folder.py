@@ -43,6 +43,11 @@ class State:
     memory: dict[str, Any] | None = None
     # the checksums of the data set and of the files that settings name, from when the run began
     contents: dict[str, dict[str, Any]] | None = None
+    # the versions and the hardware with which its jobs were done; several, if the run went on
+    # elsewhere
+    environments: list[dict[str, Any]] = field(default_factory=list)
+    # the run that this one repeats, and what the comparison with it says
+    reproduction: dict[str, Any] | None = None
 
     @classmethod
     def read(cls, folder: Path) -> "State":

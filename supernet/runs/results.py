@@ -53,7 +53,13 @@ def results(setup: Setup, state: State) -> dict[str, Any]:
         value["found_minus_random"] = {"mean": difference, "ci95": ends}
     if "rank" in stages:
         value["rank"] = stages["rank"]
-    value["environment"] = environment(setup.device, config.threads)
+    *before, value["environment"] = state.environments or [
+        environment(setup.device, config.threads)  # of a run before there was this record
+    ]
+    if before:
+        value["environments_before"] = before
+    if state.reproduction is not None:
+        value["reproduction"] = state.reproduction
     value["total_seconds"] = total_seconds(stages, value)
     return value
 

@@ -124,8 +124,7 @@ def built(compiler: str) -> Path:
     Its name holds a hash of the sources, the compiler and its options, and what the processor can
     do, because several machines may share the home that the cache is in.
     """
-    flags = (*FLAGS, f"-march={os.environ.get('SUPERNET_MARCH', 'native')}")
-    version = subprocess.run([compiler, "--version"], capture_output=True, check=True).stdout
+    flags, version = (*FLAGS, f"-march={march()}"), version_of(compiler)
     cpu = Path("/proc/cpuinfo")  # on Linux
     lines = cpu.read_bytes().splitlines() if cpu.exists() else []
     processor = next((line for line in lines if line.startswith((b"flags", b"Features"))), b"")
@@ -141,6 +140,31 @@ def built(compiler: str) -> Path:
                     raise
 
     return kept(hashlib.sha256(content).hexdigest()[:16], compile_to)
+
+
+def march() -> str:
+    """The processor that the kernels are compiled for, as the compiler calls it."""
+    return os.environ.get("SUPERNET_MARCH", "native")
+
+
+@cache
+def version_of(compiler: str) -> bytes:
+    """What the compiler says of itself."""
+    return subprocess.run([compiler, "--version"], capture_output=True, check=True).stdout
+
+
+def recipe() -> dict[str, str]:
+    """What decides the machine code of the kernels, besides their sources and the processor: the
+    compiler, and the processor that they are compiled for. Nothing is compiled.
+    """
+    found = found_compiler()
+    try:
+        version = b"" if found is None else version_of(found)
+    except (OSError, subprocess.SubprocessError):  # then there are no kernels
+        version = b""
+    if not version:
+        return {"compiler": "none"}
+    return {"compiler": version.decode(errors="replace").splitlines()[0], "march": march()}
 
 
 def compile_all(compiler: str, flags: Sequence[str], path: Path) -> None:
