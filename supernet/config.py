@@ -84,6 +84,14 @@ class JudgeSettings(Bounded):
     # the cost in the Pareto front of accuracy and cost: params, madds, or latency_ms (needs a
     # latency table)
     cost: str = "params"
+    # how the best of all that the searcher judged is chosen: by "accuracy", or by a "vote" of the
+    # loss and of two scores of networks that are not trained (supernet/evaluate/untrained.py)
+    by: str = "accuracy"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.by not in ("accuracy", "vote"):
+            raise UserError(f"judge.by={self.by!r}: choose accuracy or vote")
 
 
 @dataclass

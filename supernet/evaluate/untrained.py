@@ -1,68 +1,73 @@
-"""Scores of networks that are not trained: what one batch through random weights says.
+"""Scores of networks that are not trained: what a batch of inputs shows of their random weights.
 
-They cost about as much as one step of training. None of them knows the labels. White et al. (ICLR
-2021 workshop on NAS) and Abdelfattah et al. (ICLR 2021) compare them.
+They cost about as much as a step of training, and none of them reads labels. Abdelfattah et al.
+(ICLR 2021) and White et al. (ICLR 2022 blog track) compare them.
 """
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 Score = Callable[[nn.Module, Tensor], float]
 
-STABILISER = 1e-5  # of the eigenvalues of the correlation of Jacobians, as its authors' code has it
+IMAGES = 64  # of the batch
+LOWEST = -1e9  # the score of a network whose output does not depend on its input
+ACTIVATIONS = nn.ReLU, nn.ReLU6, nn.SiLU, nn.Hardswish, nn.GELU
+STABILISER = 1e-5  # of the eigenvalues of the correlations of Jacobians, as in the authors' code
 
 
 def synflow(network: nn.Module, images: Tensor) -> float:
     """Synaptic flow (Tanaka et al., NeurIPS 2020; as a score of networks: Abdelfattah et al., ICLR
-    2021): the logarithm of the sum of ``|weight · gradient|``, for an image of ones, if every
-    weight is replaced by its absolute value and BatchNorms pass on what they read.
+    2021): the logarithm of the sum of ``|weight · gradient|`` for an image of ones, if every weight
+    is replaced by its absolute value.
 
-    In float64, because the sums grow with the depth.
+    Then all numbers are positive, and a ReLU passes them on. BatchNorms are made to pass on what
+    they read, and so are all activations, because those with an upper bound would stop the flow. In
+    float64, because the sums grow with the depth.
     """
-    network = network.double().eval()
-    for module in network.modules():
-        if isinstance(module, _BatchNorm):
-            module.forward = passed_on  # type: ignore[method-assign]
+    network = copy.deepcopy(network).double().eval()
+    for name, module in list(network.named_modules()):
+        if isinstance(module, (_BatchNorm, *ACTIVATIONS)):
+            network.set_submodule(name, nn.Identity())
+    weights = list(network.parameters())
     with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.abs_()
-    one = torch.ones_like(images[:1], dtype=torch.float64)
-    weights = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    gradients = torch.autograd.grad(network(one).sum(), weights, allow_unused=True)
-    flow = sum(
-        (weight * gradient).abs().sum()
+        for weight in weights:
+            weight.abs_()
+    flow = network(torch.ones_like(images[:1], dtype=torch.float64)).sum()
+    gradients = torch.autograd.grad(flow, weights, allow_unused=True)
+    products = [
+        (weight * gradient).detach().abs().sum()
         for weight, gradient in zip(weights, gradients, strict=True)
         if gradient is not None
-    )
-    return float(torch.log(torch.as_tensor(flow)).detach())
-
-
-def passed_on(x: Tensor) -> Tensor:
-    return x
+    ]
+    return max(LOWEST, float(torch.stack(products).sum().log()))
 
 
 def naswot(network: nn.Module, images: Tensor) -> float:
-    """NASWOT (Mellor et al., ICML 2021, section 3): the logarithm of the determinant of a kernel
-    between the ``images``. The kernel of two images is the number of ReLUs that both pass or both
-    stop.
+    """NASWOT (Mellor et al., ICML 2021, section 3): the logarithm of the determinant of a kernel of
+    the ``images``. The kernel of two images is the number of activations that are positive for both
+    or for neither.
     """
-    codes: list[Tensor] = []
+    kernel = torch.zeros(len(images), len(images), dtype=torch.float64)
+
+    def count(module: nn.Module, inputs: object, output: Tensor) -> None:
+        codes = (output > 0).flatten(1).double()
+        kernel.add_(codes @ codes.T + (1 - codes) @ (1 - codes).T)
+
     hooks = [
-        module.register_forward_hook(
-            lambda module, inputs, output: codes.append((output > 0).flatten(1).double())
-        )
+        module.register_forward_hook(count)
         for module in network.modules()
-        if isinstance(module, nn.ReLU)
+        if isinstance(module, ACTIVATIONS)
     ]
     with torch.no_grad():
         network.train()(images)
     for hook in hooks:
         hook.remove()
-    kernel = sum(code @ code.T + (1 - code) @ (1 - code).T for code in codes)
-    return float(torch.linalg.slogdet(torch.as_tensor(kernel)).logabsdet)
+    return max(LOWEST, float(torch.linalg.slogdet(kernel).logabsdet))
 
 
 def jacobian_covariance(network: nn.Module, images: Tensor) -> float:
@@ -71,14 +76,26 @@ def jacobian_covariance(network: nn.Module, images: Tensor) -> float:
     the matrix of their correlations, the score is ``-sum(log(v + k) + 1 / (v + k))``.
     """
     images = images.clone().requires_grad_()
-    (jacobian,) = torch.autograd.grad(network.train()(images).sum(), images)
+    (jacobian,) = torch.autograd.grad(network.train()(images).sum(), images, allow_unused=True)
+    if jacobian is None or not jacobian.flatten(1).std(dim=1).all():
+        return LOWEST
     eigenvalues = torch.linalg.eigvalsh(torch.corrcoef(jacobian.flatten(1).double()))
     stable = eigenvalues + STABILISER
-    return float(-(stable.log() + 1 / stable).sum())
+    return max(LOWEST, float(-(stable.log() + 1 / stable).sum()))
 
 
-SCORES: dict[str, Score] = {
+SCORES: Mapping[str, Score] = {
     "synflow": synflow,
     "naswot": naswot,
     "jacobian covariance": jacobian_covariance,
 }
+VOTERS = "synflow", "jacobian covariance"  # beside the loss with inherited weights
+
+
+def vote(predictors: Sequence[Sequence[float] | np.ndarray]) -> np.ndarray:
+    """The mean, over the ``predictors``, of the rank that each gives to each architecture
+    [architectures]. A higher score has a higher rank; equal scores share the mean of their ranks.
+    """
+    from scipy.stats import rankdata  # scipy.stats takes a second to import
+
+    return np.mean([rankdata(scores) for scores in predictors], axis=0)

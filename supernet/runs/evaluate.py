@@ -7,7 +7,7 @@ from supernet.errors import UserError
 from supernet.mixture import Architecture
 from supernet.runs.contents import require_same_content
 from supernet.runs.folder import State
-from supernet.runs.judging import judge
+from supernet.runs.judging import judge_together
 from supernet.runs.memory import as_planned
 from supernet.runs.search import searches, trained_supernet
 from supernet.runs.setup import Setup
@@ -42,8 +42,8 @@ def evaluate(setup: Setup, folder: Path) -> str:
             )
         architecture = Architecture.from_dict(state.stages["derive"]["result"]["architecture"])
     with reproducible(setup.config.threads):
-        supernet = trained_supernet(work).trained
-        found = judge(work.setup, supernet, architecture, workers=setup.workers)
+        stages = [trained_supernet(work, job.number) for job in searches(work.setup)]
+        found = judge_together(work.setup, stages, architecture, workers=setup.workers)
     return (
         f"accuracy {found.accuracy:.4f} ± {found.standard_error:.4f} (standard error), loss "
         f"{found.loss:.4f}, on {found.images} images, with inherited weights"

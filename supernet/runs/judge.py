@@ -4,11 +4,21 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from supernet.evaluate.accuracy import Judgement, mean_judgement
+import numpy as np
+
+from supernet.evaluate.accuracy import Judgement
+from supernet.evaluate.untrained import VOTERS, vote
 from supernet.mixture import Architecture, Logits
 from supernet.randomness import Streams
 from supernet.runs.job import Job
-from supernet.runs.judging import costs_of, judge, kept_judgements, shown
+from supernet.runs.judging import (
+    costs_of,
+    judge,
+    judge_together,
+    kept_judgements,
+    shown,
+    untrained,
+)
 from supernet.runs.search import Search, searches, trained_supernet
 from supernet.runs.setup import option
 from supernet.searchers.perturbation import PerturbationSelection
@@ -60,12 +70,7 @@ class Judge(Job):
 
             def judge_one(architecture: Architecture, share: float) -> Judgement:
                 about_to_judge()
-                return mean_judgement(
-                    [
-                        judge(work.setup, one.trained, architecture, share, workers=work.at_once)
-                        for one in stages
-                    ]
-                )
+                return judge_together(work.setup, stages, architecture, share, work.at_once)
 
             found = search(
                 searcher,
@@ -75,13 +80,14 @@ class Judge(Job):
                 work.same,
             )
         seconds = time.perf_counter() - started + tuned.pop("earlier_seconds", 0.0)
-        best = sorted(found.judged, key=lambda architecture: order(found.judged[architecture]))
+        best = ranked(work, found)
+        judgement = found.judged[best[0]]
         return {
             "best": [work.space.encode(one) for one in best[: work.config.shortlist.size]],
             "found": {
                 "searcher": option(searcher),
-                "inherited_accuracy": found.judgement.accuracy,
-                "standard_error": found.judgement.standard_error,
+                "inherited_accuracy": judgement.accuracy,
+                "standard_error": judgement.standard_error,
                 "evaluated": len(found.judged),  # on all validation images
                 "judgements": len(found.told),  # and on shares of them
                 "images": found.images,
@@ -90,6 +96,16 @@ class Judge(Job):
                 "pareto": logged_front(work, found),
             },
         }
+
+
+def ranked(work: "Work", found: SearchResult) -> list[Architecture]:
+    """All that was judged, the best first, as ``judge.by`` says."""
+    if work.config.judge.by == "accuracy":
+        return sorted(found.judged, key=lambda architecture: order(found.judged[architecture]))
+    judged = list(found.judged)
+    scores = untrained(work.setup, VOTERS, judged)
+    votes = vote([[-found.judged[one].loss for one in judged], *scores.values()])
+    return [judged[i] for i in np.argsort(-votes, kind="stable")]
 
 
 def logged_front(work: "Work", found: SearchResult) -> list[dict[str, Any]]:

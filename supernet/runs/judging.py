@@ -12,11 +12,14 @@ from torch import Tensor, nn
 
 from supernet.data import calibration_indices, evaluation_batches
 from supernet.errors import UserError
-from supernet.evaluate.accuracy import Judgement, inherited_accuracy
+from supernet.evaluate.accuracy import Judgement, inherited_accuracy, mean_judgement
 from supernet.files import write_json
+from supernet.evaluate.untrained import IMAGES, SCORES
 from supernet.mixture import Architecture, Mixture
+from supernet.randomness import Streams
 from supernet.runs.setup import Setup
 from supernet.shapes import Judged, read
+from supernet.train.search import SearchStage
 
 if TYPE_CHECKING:
     from supernet.runs.work import Work
@@ -65,6 +68,36 @@ def judge(
         supernet, mixture, batches(setup, images), setup.task, calibration, workers
     )
     return finite("search", found)
+
+
+def judge_together(
+    setup: Setup,
+    stages: Sequence[SearchStage],
+    architecture: Architecture,
+    share: float = 1.0,
+    workers: int = 1,
+) -> Judgement:
+    """The mean of what the trained supernets of several searches say about an architecture."""
+    return mean_judgement(
+        [judge(setup, one.trained, architecture, share, workers=workers) for one in stages]
+    )
+
+
+def untrained(
+    setup: Setup, names: Sequence[str], architectures: Sequence[Architecture]
+) -> dict[str, list[float]]:
+    """Some of the scores :data:`~supernet.evaluate.untrained.SCORES` of each architecture. All
+    networks begin with random numbers of the same seed, and see the same training images.
+    """
+    streams, few = Streams(setup.config.seed), setup.splits.weights[:IMAGES]
+    images = next(batches(setup, few, IMAGES))[0].cpu()
+    found: dict[str, list[float]] = {name: [] for name in names}
+    for architecture in architectures:
+        with streams.initialising("untrained"):
+            network = setup.space.standalone(architecture, setup.task)
+        for name in names:
+            found[name].append(SCORES[name](network, images))
+    return found
 
 
 @contextmanager

@@ -8,7 +8,7 @@ Esperança & Carlucci, ICLR 2020; Yu et al., ICLR 2020).
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,11 +19,12 @@ import numpy as np
 from supernet.errors import UserError
 from supernet.evaluate.published import Published, read_published
 from supernet.evaluate.ranking import correlations
+from supernet.evaluate.untrained import SCORES, VOTERS, vote
 from supernet.mixture import Architecture
 from supernet.randomness import Streams
 from supernet.runs.contents import require_same_content
 from supernet.runs.job import Job, key_of
-from supernet.runs.judging import all_judged, judge
+from supernet.runs.judging import all_judged, judge, untrained
 from supernet.runs.search import Search, searches, trained_supernet, weights_key
 from supernet.runs.setup import option
 from supernet.runs.training import Train, training_settings
@@ -115,6 +116,8 @@ class Ranking(Job):
         started = time.perf_counter()
         for name, one in runs.items():
             predicted |= inherited(work, name, one, self.architectures)
+        if work.setup.task.dtype.is_floating_point:  # the scores need gradients of inputs
+            predicted |= voted(predicted, untrained(work.setup, list(SCORES), self.architectures))
         costs = [work.budget.costs(architecture) for architecture in self.architectures]
         predicted |= {
             metric: np.array([[one[metric] for one in costs]]) for metric in ("params", "madds")
@@ -186,6 +189,20 @@ def named(runs: Sequence[Work]) -> dict[str, Work]:
         s if samplers.count(s) == 1 else f"{s} ({one.folder.name})": one
         for s, one in zip(samplers, runs, strict=True)
     }
+
+
+def voted(inherited: Predicted, scores: Mapping[str, Sequence[float]]) -> Predicted:
+    """The ``scores`` of untrained networks; the votes of some of them alone, and with the losses
+    that each supernet gives after recalibration.
+    """
+    voters, losses = [scores[name] for name in VOTERS], ", recalibrated, minus loss"
+    votes = {
+        name.replace(losses, ", vote"): np.array([vote([one, *voters]) for one in values])
+        for name, values in inherited.items()
+        if name.endswith(losses)
+    }
+    alone = {name: np.array([values]) for name, values in scores.items()}
+    return votes | alone | {"untrained, vote": np.array([vote(voters)])}
 
 
 def cost(one: Work) -> dict[str, Any]:

@@ -225,7 +225,9 @@ class Setup:
             return data.to(self.device)
 
     def require_text(self) -> None:
-        """Raises a UserError if an augmentation of images is chosen for a text."""
+        """Raises a UserError if something is chosen that needs images, for a text."""
+        if self.config.judge.by == "vote":
+            raise UserError("judge.by=vote: it scores networks of images, but the data are a text")
         for name in ("augment", "search_augment"):
             used = [key for key, value in vars(getattr(self, name)).items() if value]
             if used:
