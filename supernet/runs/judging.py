@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from supernet.data import calibration_indices, evaluation_batches
 from supernet.errors import UserError
 from supernet.evaluate.accuracy import Judgement, inherited_accuracy, mean_judgement
-from supernet.files import write_json
 from supernet.evaluate.untrained import IMAGES, SCORES
+from supernet.files import write_json
 from supernet.mixture import Architecture, Mixture
 from supernet.randomness import Streams
 from supernet.runs.setup import Setup
