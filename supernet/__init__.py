@@ -93,6 +93,7 @@ if TYPE_CHECKING:  # the same names as in MODULES below, for type checkers and e
     from supernet.searchers.logits import ByLogits
     from supernet.searchers.nsga2 import NSGA2
     from supernet.searchers.perturbation import PerturbationSelection
+    from supernet.searchers.predictor import Predictor
     from supernet.searchers.random import Random
     from supernet.searchers.reinforce import ReinforceSearcher
     from supernet.searchers.sampled import Sampled
@@ -185,6 +186,7 @@ __all__ = [
     "OptionDropout",
     "PerturbationSelection",
     "Policy",
+    "Predictor",
     "Progressive",
     "Proxyless",
     "Pruning",
@@ -298,6 +300,7 @@ MODULES = {  # where each public name is defined
     "ByLogits": "supernet.searchers.logits",
     "NSGA2": "supernet.searchers.nsga2",
     "PerturbationSelection": "supernet.searchers.perturbation",
+    "Predictor": "supernet.searchers.predictor",
     "Random": "supernet.searchers.random",
     "ReinforceSearcher": "supernet.searchers.reinforce",
     "Sampled": "supernet.searchers.sampled",

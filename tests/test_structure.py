@@ -132,7 +132,7 @@ ALONE = {  # package -> the only files that may import it
     "matplotlib": {"report/figures.py", "report/graph.py"},
     "jinja2": {"report/page.py"},
     "markupsafe": {"report/figures.py"},
-    "sklearn": {"data/sources.py"},
+    "sklearn": {"data/sources.py", "searchers/predictor.py"},
     "onnxruntime": {"export/bundle.py"},
     "torch_pruning": {"spaces/converted/groups.py"},
     "tests": set(),

@@ -43,6 +43,7 @@ from supernet.searchers.local_search import LocalSearch
 from supernet.searchers.logits import ByLogits
 from supernet.searchers.nsga2 import NSGA2
 from supernet.searchers.perturbation import PerturbationSelection
+from supernet.searchers.predictor import Predictor
 from supernet.searchers.random import Random
 from supernet.searchers.reinforce import ReinforceSearcher
 from supernet.searchers.sampled import Sampled
@@ -173,4 +174,5 @@ SEARCHERS = {
     "nsga2": lambda: NSGA2(candidates=10, population=4),
     "tpe": lambda: TPE(candidates=10, random=3),
     "gp": lambda: GaussianProcess(candidates=5, random=3),
+    "predictor": lambda: Predictor(candidates=8, random=3, batch=3, pool=10),
 }

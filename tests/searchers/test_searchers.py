@@ -22,6 +22,7 @@ from supernet.searchers.gp import GaussianProcess
 from supernet.searchers.local_search import LocalSearch
 from supernet.searchers.logits import ByLogits
 from supernet.searchers.nsga2 import NSGA2
+from supernet.searchers.predictor import Predictor
 from supernet.searchers.random import Random
 from supernet.searchers.reinforce import ReinforceSearcher
 from supernet.searchers.sampled import Sampled
@@ -184,6 +185,7 @@ BETTER = {
     "reinforce": (ReinforceSearcher, {"nb201": (100, 6), "darts": (150, 2), "Net": (60, 4)}),
     "tpe": (TPE, {"nb201": (60, 4), "darts": (100, 2), "Net": (30, 2)}),
     "gp": (GaussianProcess, {"nb201": (25, 2), "darts": (25, 1), "Net": (20, 2)}),
+    "predictor": (Predictor, {"nb201": (40, 3), "darts": (60, 1), "Net": (30, 2)}),
     "nsga2": (NSGA2, {"nb201": (200, 6), "darts": (200, 2), "Net": (100, 4)}),
 }
 
@@ -219,7 +221,7 @@ def test_on_the_published_table_it_comes_near_the_best_cell(shared, name):
             - search(begun(make(candidates), SPACE, seed), judge).judgement.accuracy
         )
 
-    candidates, seeds = {"tpe": (100, 3), "gp": (30, 1)}.get(name, (300, 5))
+    candidates, seeds = {"tpe": (100, 3), "gp": (30, 1), "predictor": (80, 1)}.get(name, (300, 5))
     found, chance = (
         np.mean([regret(make, candidates, seed) for seed in range(seeds)])
         for make in (BETTER[name][0], Random)
@@ -245,6 +247,7 @@ def test_on_the_published_table_it_comes_near_the_best_cell(shared, name):
         (lambda: ReinforceSearcher(lr=0), "lr=0: must be greater than 0"),
         (lambda: ReinforceSearcher(decay=1), "decay=1: must be at least 0 and below 1"),
         (lambda: TPE(random=-1), "random=-1: must be at least 0"),
+        (lambda: Predictor(batch=0), "batch=0: must be at least 1"),
         (lambda: NSGA2(population=1), "population=1: must be at least 2"),
         (lambda: NSGA2(cost="param"), "cost: unknown 'param'; did you mean 'params'"),
     ],
