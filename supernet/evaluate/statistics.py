@@ -1,6 +1,5 @@
 """The mean of several accuracies, the difference of two means, and how uncertain they are."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -112,9 +111,13 @@ def pairs_to_show(difference: float, spread: float, power: float = 0.8) -> int:
     from statsmodels.stats.power import TTestPower  # takes a second to import
 
     test, effect = TTestPower(), difference / spread
-    if test.power(effect, FEWEST, 0.05) >= power:
-        return FEWEST
-    return math.ceil(test.solve_power(effect_size=effect, power=power, alpha=0.05))
+    few, many = FEWEST - 1, FEWEST  # too few, and enough; statsmodels' own solver may give up
+    while test.power(effect, many, 0.05) < power:
+        few, many = many, 2 * many
+    while many - few > 1:
+        middle = (few + many) // 2
+        few, many = (few, middle) if test.power(effect, middle, 0.05) >= power else (middle, many)
+    return many
 
 
 def relative_improvement(

@@ -37,9 +37,7 @@ def judged_by_training(work: "Work", architecture: Architecture, share: float) -
     # as the candidates of a shortlist: no retraining has these random numbers
     streams = Streams(work.config.seed * 1000 + NUMBERED)
     network = fresh_network(setup, architecture, streams)
-    stage = retrain_stage(
-        setup, "trial", network, setup.splits.weights, streams, settings=shorter
-    )
+    stage = retrain_stage(setup, "trial", network, setup.splits.weights, streams, settings=shorter)
     run_stage(stage, stop=work.stop)  # the searcher shows how far it is
     seen = batches(setup, setup.splits.architecture)
     return finite("trial", evaluate(stage.trained().eval(), seen, setup.task))
