@@ -25,9 +25,9 @@ def groups(rows: Sequence[Row]) -> dict[str, list[Row]]:
 
 
 def name_of(row: Row) -> str:
-    """The name of a row; of a random search also how many architectures it has trained."""
+    """The name of a row; of a search from scratch also how many trainings it took."""
     name = str(row["method"]).replace("_", " ") if row.get("rival") else str(row["method"])
-    return f"{name} ({row['tried']} trained)" if row.get("rival") and row["tried"] else name
+    return f"{name} ({row['tried']} trainings)" if row.get("tried") else name
 
 
 def found(rows: Sequence[Row]) -> Table | None:
@@ -58,7 +58,9 @@ def improvement(one: Row | None) -> str:
 
 
 def seconds(row: Row) -> str:
-    return f"{row['search_seconds'] / row['runs']:,.1f}" if "total_seconds" in row else "–"
+    """What one search took; an ablation trains what another run has found."""
+    searched = "total_seconds" in row and row["base"] is None
+    return f"{row['search_seconds'] / row['runs']:,.1f}" if searched else "–"
 
 
 def differences(rows: Sequence[Row]) -> Table | None:
@@ -104,11 +106,9 @@ def claims(rows: Sequence[Row]) -> list[str]:
     if not methods:
         return []
     best = max(methods, key=lambda row: float(row["mean"]))
-    ends = "" if best["ci95"] is None else f" (95% interval {interval(best['ci95'])})"
-    said = [
-        f"The highest mean has {name_of(best)}: {percent(best['mean'])} over {best['runs']} seeds"
-        f"{ends}."
-    ]
+    ends = "" if best["ci95"] is None else f", 95% interval {interval(best['ci95'])}"
+    mean = f"{percent(best['mean'])} over {best['runs']} seeds"
+    said = [f"The highest mean: {name_of(best)}, {mean}{ends}."]
     for row in rows:
         if (one := row["against"]) is None:
             continue

@@ -15,7 +15,7 @@ from supernet.report.comparison import Row
 from supernet.report.figures import WIDE, Chart, Dots
 from supernet.report.page import template
 from supernet.report.pictures import Picture, picture
-from supernet.report.style import Style, styles
+from supernet.report.style import OTHERS, Style, styles
 from supernet.report.summary import percent
 from supernet.report.values import Results, Table, table
 from supernet.shapes import Overrides, Settings, read
@@ -90,9 +90,10 @@ def pictures(rows: Sequence[Row], number: int) -> list[Picture]:
     dots = [mark for place, row in enumerate(shown) for mark in strip(row, place, style)]
     chart = Chart("test accuracy (%)", "", dots=dots, size=(WIDE[0], height), names=names)
     found = [picture("Accuracy of every run", chart, f"points-{number}")]
-    timed = [row for row in shown if any(row.get("total_seconds", []))]
+    # an ablation has no cost of its own: it trains what another run has found
+    timed = [row for row in shown if any(row.get("total_seconds", [])) and row["base"] is None]
     if timed:
-        dots = [mark for row in timed for mark in against_time(row, style)]
+        dots = [front(timed), *(mark for row in timed for mark in against_time(row, style))]
         key = {
             comparison.name_of(row): Style(style[row["method"]].colour, dots=True) for row in timed
         }
@@ -119,6 +120,17 @@ def strip(row: Row, place: int, style: Mapping[str, Style]) -> list[Dots]:
             across=True,
         ),
     ]
+
+
+def front(rows: Sequence[Row]) -> Dots:
+    """The highest mean accuracy that so many seconds have reached, as a line in steps."""
+    reached: list[tuple[float, float]] = []
+    for one in sorted((comparison.mean_seconds(row), 100 * row["mean"]) for row in rows):
+        if not reached or one[1] > reached[-1][1]:
+            reached.append(one)
+    ends = max(max(row["total_seconds"]) for row in rows)
+    x, y = map(list, zip(*reached, (ends, reached[-1][1]), strict=True))
+    return Dots(x, y, OTHERS, "front", marker="", steps=True)
 
 
 def against_time(row: Row, style: Mapping[str, Style]) -> list[Dots]:

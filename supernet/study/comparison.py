@@ -111,6 +111,7 @@ def row_of(name: str, members: Sequence[Outcome]) -> Row:
         | {
             "seeds": [one.seed for one in members],
             "rival": members[0].rival,
+            "base": members[0].base,
             "search_seconds": sum(searched),
             "total_seconds": [sum(both) for both in zip(searched, trained, strict=True)],
             "tried": tried(members[0].results),

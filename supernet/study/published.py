@@ -62,7 +62,8 @@ class Lookup:
         """
         optimum = float(self.table.columns[self.settings.target].max()) / 100
         rivals = rivals_of(self.table, self.settings, self.largest)
-        return [one | {"regret": optimum - one["mean"]} for one in (*rows, *rivals)]
+        group = {name: row[name] for row in rows[:1] for name in ("space", "data")}
+        return [group | one | {"regret": optimum - one["mean"]} for one in (*rows, *rivals)]
 
 
 def free(setup: Setup, architecture: Architecture) -> float:

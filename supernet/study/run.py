@@ -186,7 +186,7 @@ def run(
         except UserError as error:
             study.failures[cell.name] = str(error)
     comparison = compare(outcomes)
-    if lookup is not None:
+    if lookup is not None and comparison:
         comparison = lookup.completed(comparison)
     value = {
         "schema": 1,
