@@ -346,8 +346,10 @@ def recorded_cells(
     """The configurations of a study's runs. Each is recorded in its subfolder, as if it had been
     started alone.
     """
+    configs = {}
     for name, overrides in cells.items():
         (folder / name).mkdir(exist_ok=True)
         with composition(overrides, folders) as cfg, held(folder / name):
             record(folder / name, cfg, overrides, folders, anew=not computed(folder / name))
-    return {name: composed(overrides, folders) for name, overrides in cells.items()}
+            configs[name] = to_config(cfg, folders)
+    return configs

@@ -89,13 +89,10 @@ class Study:
     done: dict[str, Row] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
 
-    def perform(self, cells: Sequence[Cell]) -> None:
+    def perform(self, cells: Sequence[Cell], configs: Mapping[str, Config]) -> None:
         """Runs cells that do not need each other, at once if possible. Finished ones are not run
         again. A cell that fails does not end the others.
         """
-        if not cells:
-            return
-        configs = self.prepare(cells)
         # a latency that is measured beside other runs is that of a busy machine
         measures = any(config.budget.measures for config in configs.values())
         at_once = self.executor.workers > 1 and len(cells) > 1 and not measures
@@ -170,12 +167,14 @@ def run(
             others have ended first, and the message has the line that does what is missing.
     """
     remove_leftovers(folder)
-    first = Setup(next(iter(prepare(cells[:1]).values())))
+    study = Study(folder, executor, progress, stop, prepare, parent)
+    configs = prepare([cell for cell in cells if not cell.waits])
+    first = Setup(next(iter(configs.values())))
     # an early error if it is another space's
     lookup = None if first.config.study.published is None else Lookup(first)
-    study = Study(folder, executor, progress, stop, prepare, parent)
-    study.perform([cell for cell in cells if not cell.waits])
-    study.perform(study.ready(cells))
+    study.perform([cell for cell in cells if not cell.waits], configs)
+    if ready := study.ready(cells):
+        study.perform(ready, prepare(ready))
     outcomes: list[Outcome] = []
     found: list[Row] = []
     for cell in [cell for cell in cells if cell.name in study.done]:
