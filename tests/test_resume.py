@@ -201,7 +201,7 @@ def test_a_study_that_is_killed_has_the_results_of_one_that_is_not(start, tmp_pa
         one.mkdir()
         write_json(one / "candidates.json", {"random_search": 2, "early_stopping": 3})
     settings = ("tracker=none", "retrain.seeds=1", "baseline.architectures=1", "search.epochs=1")
-    line = ("study", *TINY, *settings, "checkpoint.every_seconds=0.02", "searcher.candidates=3")
+    line = ("study", *TINY, *settings, "searcher.candidates=3")
     line += (
         "method=spos",
         "study.methods=[spos]",
