@@ -10,6 +10,7 @@ import re
 import shlex
 import signal
 import time
+from functools import partial
 from multiprocessing import forkserver
 
 import pytest
@@ -17,6 +18,7 @@ import torch
 
 from supernet import cli
 from supernet.files import write_json
+from supernet.run import Run
 from tests.commands import TINY, wandb_rows
 
 # job in which the run is killed -> the job that ends just before it
@@ -50,8 +52,8 @@ def start():
         ["supernet.cli", "supernet.export", "supernet.report.page", "sklearn.datasets", "wandb"]
     )
 
-    def start(*arguments, log):
-        child = context.Process(target=session, args=(arguments, log))
+    def start(*arguments, log, target=session):
+        child = context.Process(target=target, args=(arguments, log))
         child.start()
         return child
 
@@ -63,6 +65,12 @@ def session(arguments, log):
     for descriptor in (1, 2):
         os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), descriptor)
     cli.main(list(arguments))
+
+
+def quick_session(arguments, log):
+    """The same without the last steps of each run, which the other tests kill."""
+    Run.export = Run.report = lambda run, again=True: None
+    session(arguments, log)
 
 
 def done(folder):
@@ -208,10 +216,11 @@ def test_a_study_that_is_killed_has_the_results_of_one_that_is_not(start, tmp_pa
         "study.seeds=[0]",
         "study.ablate=[weight_decay]",
     )
-    never_stopped = start(*line, f"hydra.run.dir={whole}", log=tmp_path / "other log")
+    begin = partial(start, target=quick_session)
+    never_stopped = begin(*line, f"hydra.run.dir={whole}", log=tmp_path / "other log")
     arguments, seen = [*line, f"hydra.run.dir={folder}"], set()
     for _ in range(3):
-        child, before = start(*arguments, log=log), len(states(folder))
+        child, before = begin(*arguments, log=log), len(states(folder))
         wait_for(lambda before=before: len(states(folder)) > before, child)
         time.sleep(rng.uniform(0, 0.5))
         os.kill(child.pid, signal.SIGKILL)
@@ -220,7 +229,7 @@ def test_a_study_that_is_killed_has_the_results_of_one_that_is_not(start, tmp_pa
         seen |= states(folder)
         arguments = ["study", f"from={folder}"]
     assert len(seen) > 1
-    for child in (start("study", f"from={folder}", log=log), never_stopped):
+    for child in (begin("study", f"from={folder}", log=log), never_stopped):
         child.join()
         assert child.exitcode == 0
     results, expected = (json.loads((one / "results.json").read_text()) for one in (folder, whole))
