@@ -117,8 +117,8 @@ def claims(rows: Sequence[Row]) -> list[str]:
     spreads = [one["seeds"] for row in rows if (one := row["against"]) and one["seeds"]]
     if spreads:
         said.append(
-            f"To show a difference of one point in 80 of 100 studies, a comparison here needs "
-            f"{min(spreads):,} to {max(spreads):,} seeds."
+            "To show a difference of one point in 80 of 100 studies, the comparisons here need up "
+            f"to {max(spreads):,} seeds."
         )
     return said
 
