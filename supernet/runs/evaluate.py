@@ -9,7 +9,7 @@ from supernet.runs.contents import require_same_content
 from supernet.runs.folder import State
 from supernet.runs.judging import judge_together
 from supernet.runs.memory import as_planned
-from supernet.runs.search import last_search, trained_supernet
+from supernet.runs.search import last_search, searches, trained_supernet
 from supernet.runs.setup import Setup
 from supernet.runs.work import Work
 from supernet.track.console import Progress

@@ -10,10 +10,8 @@ from itertools import product
 from typing import Any
 
 from supernet.config import Config, StudySettings
-from supernet.cost.rivals import rival
 from supernet.errors import UserError
 from supernet.runs.setup import Setup
-from supernet.runs.work import counted_budget
 from supernet.study.tricks import trick
 
 # Random search without weight sharing, plain and with early stopping: recipe -> its searcher.
@@ -36,6 +34,7 @@ class Cell:
         base: of an ablation, the cell whose architecture is trained again.
         equal_cost: whether it may take as long as the methods took.
         method: whether it is one of the methods that are compared.
+        made: whether it trains the rival of its name, which is known when the data are read.
     """
 
     entry: str
@@ -45,6 +44,7 @@ class Cell:
     base: "Cell | None" = None
     equal_cost: bool = False
     method: bool = False
+    made: bool = False
 
     @property
     def name(self) -> str:
@@ -53,8 +53,8 @@ class Cell:
 
     @property
     def waits(self) -> bool:
-        """Whether it needs the results of other cells before it can begin."""
-        return self.base is not None or self.equal_cost
+        """Whether it needs to know more before it can begin, such as the results of others."""
+        return self.base is not None or self.equal_cost or self.made
 
 
 def cells_of(study: StudySettings, config_of: Callable[[Cell], Config]) -> list[Cell]:
@@ -110,10 +110,9 @@ def rivals_of(
         if setup.grows or setup.init != "scratch":
             continue
         made = "largest" if setup.space.hand_made is None else "hand_made"
-        text = setup.space.encode(rival(made, counted_budget(setup)))
         for seed in study.seeds:
             same = {**first.changes, "seed": str(seed), **NO_BASELINE}
-            found.append(Cell(made, seed, same | {"architecture": text}, first.group))
+            found.append(Cell(made, seed, same, first.group, made=True))
             for name, searcher in BY_CHANCE.items():
                 if name not in study.methods:
                     changes = same | NO_SUPERNET | {"method": name, "searcher": searcher}

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from supernet.config import Config, typed
+from supernet.cost.rivals import rival
 from supernet.errors import UserError
 from supernet.files import write_json
 from supernet.run import Run
@@ -15,7 +16,7 @@ from supernet.runs.folder import State, remove_leftovers
 from supernet.runs.job import Job
 from supernet.runs.lock import held
 from supernet.runs.setup import Setup
-from supernet.runs.work import Work
+from supernet.runs.work import Work, counted_budget
 from supernet.shapes import Candidates, read
 from supernet.study.cells import Cell
 from supernet.study.comparison import Outcome, Row, compare
@@ -124,7 +125,11 @@ class Study:
         found, path = [], self.folder / CANDIDATES
         known: dict[str, int] = read(path, Candidates) if path.exists() else {}
         for cell in filter(lambda one: one.waits, cells):
-            if cell.base is not None:
+            if cell.made:
+                setup = Setup(self.prepare([cell])[cell.name])
+                text = setup.space.encode(rival(cell.entry, counted_budget(setup)))
+                needed, changes = [], {"architecture": text}
+            elif cell.base is not None:
                 needed, changes = (
                     [cell.base],
                     {"architecture": str(self.folder / cell.base.name / "architecture.json")},
