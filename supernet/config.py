@@ -123,7 +123,13 @@ class CheckpointSettings(Bounded):
 
 @dataclass
 class StudySettings(Bounded):
-    """What ``supernet study`` compares: every method with every seed, or searchers on a table.
+    """What ``supernet study`` compares: every method with every seed on every space and data set,
+    or searchers on a table.
+
+    Without ``spaces`` or ``data`` it is the chosen one. Unless ``rivals`` is off, random search
+    from scratch at equal cost, plain and with early stopping, and a network made by hand are
+    compared as well (:mod:`supernet.study.cells`). ``ablate`` names tricks of the recipe
+    (:mod:`supernet.study.tricks`): what each method found is also trained without each of them.
 
     ``published`` is an npz file of published accuracies. It holds the architectures as ``arch``, in
     the notation of the space, and accuracies in percent in the column ``target``. With this file no
@@ -139,6 +145,10 @@ class StudySettings(Bounded):
 
     methods: list[str] = field(default_factory=lambda: ["darts", "spos"])
     seeds: list[Seed] = field(default_factory=lambda: [0, 1, 2])
+    spaces: list[str] = field(default_factory=list)
+    data: list[str] = field(default_factory=list)
+    rivals: bool = True
+    ablate: list[str] = field(default_factory=list)
     published: str | None = field(default=None, metadata=PATH)
     target: str = "test_200"
     ranked_by: str = "test_12"
@@ -155,7 +165,7 @@ class StudySettings(Bounded):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("methods", "seeds", "searchers"):
+        for name in ("methods", "seeds", "spaces", "data", "ablate", "searchers"):
             require_different(f"study.{name}", getattr(self, name))
 
 

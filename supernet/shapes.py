@@ -348,6 +348,10 @@ RESULTS: dict[str, Any] = {  # the kind of a job (``retrain`` of ``retrain/0``) 
 }
 
 
+# of a study: how many architectures each rival at equal cost tries
+Candidates = dict[Text, Count]
+
+
 @with_config(CLOSED)
 class Stage(TypedDict):
     key: Text

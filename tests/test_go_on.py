@@ -12,7 +12,7 @@ import pytest
 from supernet.errors import UserError
 from supernet.runs.executor import Here
 from supernet.runs.search import Search
-from supernet.study import StudyRun
+from supernet.study.run import StudyRun
 from tests.commands import TINY, supernet
 from tests.runs.done import SEARCHED
 from tests.test_study import result
@@ -20,6 +20,7 @@ from tests.test_study import result
 SEEDS = (0, 1, 2)
 SWEEP = ["search", "-m", *TINY, "tracker=none", "seed=0,1,2"]
 STUDY = ["study", *TINY, "tracker=none", "study.methods=[darts,spos]", "study.seeds=[0]"]
+STUDY += ["study.rivals=false"]
 CELLS = ("darts-0", "spos-0")
 # how a job fails -> the error
 FAILURES = {

@@ -12,7 +12,7 @@ import torch
 from supernet.cost.count import count
 from supernet.export import load_bundle
 from supernet.spaces.growing.cells import Geometry, GrowingCells
-from supernet.study import compare
+from supernet.study.comparison import Outcome, compare
 from tests.commands import finished, process, supernet
 from tests.tasks import task_of
 
@@ -182,7 +182,9 @@ def test_check_says_what_can_be_added(tmp_path):
 def test_a_study_compares_growth_with_searches(grown):
     found = results(grown)
     other = {"method": "darts", "seed": 0, "retrain": {"mean": 0.5}, "search": {"seconds": 1.0}}
-    rows = {row["method"]: row for row in compare([found, other | {"derive": {"seconds": 2.0}}])}
+    both = [found, other | {"derive": {"seconds": 2.0}}]
+    compared = compare([Outcome(one["method"], 0, "s", "d", 0.5, one) for one in both])
+    rows = {row["method"]: row for row in compared}
     assert rows.keys() == {"petridish", "darts", "random architectures"}
     assert rows["petridish"]["search_seconds"] == pytest.approx(found["growth"]["seconds"])
     assert rows["darts"]["search_seconds"] == 3.0

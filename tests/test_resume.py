@@ -10,12 +10,15 @@ import re
 import shlex
 import signal
 import time
+from functools import partial
 from multiprocessing import forkserver
 
 import pytest
 import torch
 
 from supernet import cli
+from supernet.files import write_json
+from supernet.run import Run
 from tests.commands import TINY, wandb_rows
 
 # job in which the run is killed -> the job that ends just before it
@@ -35,7 +38,7 @@ SPOS = [
 ]
 DARTS = ["method=darts", "search.epochs=6", "data.augment.cutout=2"]
 # keys of results.json that may differ between two runs of the same code
-CLOCK = {"seconds", "total_seconds", "peak_memory_bytes", "git_commit", "parts"}
+CLOCK = {"seconds", "total_seconds", "search_seconds", "peak_memory_bytes", "git_commit", "parts"}
 
 
 @pytest.fixture(scope="module")
@@ -49,8 +52,8 @@ def start():
         ["supernet.cli", "supernet.export", "supernet.report.page", "sklearn.datasets", "wandb"]
     )
 
-    def start(*arguments, log):
-        child = context.Process(target=session, args=(arguments, log))
+    def start(*arguments, log, target=session):
+        child = context.Process(target=target, args=(arguments, log))
         child.start()
         return child
 
@@ -62,6 +65,12 @@ def session(arguments, log):
     for descriptor in (1, 2):
         os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), descriptor)
     cli.main(list(arguments))
+
+
+def quick_session(arguments, log):
+    """The same without the last steps of each run, which the other tests kill."""
+    Run.export = Run.report = lambda run, again=True: None
+    session(arguments, log)
 
 
 def done(folder):
@@ -184,3 +193,51 @@ def test_stopped_by_signals(start, tmp_path):
         child.join()
         assert child.exitcode == 0
     assert_same_run(folder, whole)
+
+
+def test_a_study_that_is_killed_has_the_results_of_one_that_is_not(start, tmp_path):
+    """A method, its rivals and an ablation. How many architectures the rivals may try follows from
+    seconds, so it is given here; a study keeps what it has decided.
+    """
+    whole, folder, log, rng = (
+        tmp_path / "whole",
+        tmp_path / "study",
+        tmp_path / "log",
+        random.Random(1),
+    )
+    for one in (whole, folder):
+        one.mkdir()
+        write_json(one / "candidates.json", {"random_search": 2, "early_stopping": 3})
+    settings = ("tracker=none", "retrain.seeds=1", "baseline.architectures=1", "search.epochs=1")
+    line = ("study", *TINY, *settings, "searcher.candidates=3")
+    line += (
+        "method=spos",
+        "study.methods=[spos]",
+        "study.seeds=[0]",
+        "study.ablate=[weight_decay]",
+    )
+    begin = partial(start, target=quick_session)
+    never_stopped = begin(*line, f"hydra.run.dir={whole}", log=tmp_path / "other log")
+    arguments, seen = [*line, f"hydra.run.dir={folder}"], set()
+    for _ in range(3):
+        child, before = begin(*arguments, log=log), len(states(folder))
+        wait_for(lambda before=before: len(states(folder)) > before, child)
+        time.sleep(rng.uniform(0, 0.5))
+        os.kill(child.pid, signal.SIGKILL)
+        child.join()
+        assert child.exitcode == -signal.SIGKILL
+        seen |= states(folder)
+        arguments = ["study", f"from={folder}"]
+    assert len(seen) > 1
+    for child in (begin("study", f"from={folder}", log=log), never_stopped):
+        child.join()
+        assert child.exitcode == 0
+    results, expected = (json.loads((one / "results.json").read_text()) for one in (folder, whole))
+    assert without_clock(results) == without_clock(expected)
+    assert len(results["runs"]) == 5 and "failed" not in results
+    assert "Traceback" not in log.read_text()
+
+
+def states(folder):
+    """The cells of a study that have begun."""
+    return {path.parent.name.rpartition("-")[0] for path in folder.glob("*/state.json")}

@@ -97,8 +97,8 @@ ALLOWED["run"] = {"config", "environment", "errors", "files", "mixture", "report
 ALLOWED["run"] |= {"track", "train"}
 ALLOWED["trial"] = {"config", "cost", "device", "randomness", "runs", "spaces"}
 ALLOWED["study"] = {
-    *("config", "errors", "evaluate", "files", "mixture", "randomness"),
-    *("run", "runs", "track", "train"),
+    *("config", "cost", "errors", "evaluate", "files", "mixture", "randomness"),
+    *("report", "run", "runs", "searchers", "shapes", "track", "train"),
 }
 ALLOWED["simulation"] = {
     *("config", "cost", "errors", "evaluate", "files", "mixture", "randomness", "runs"),
@@ -120,7 +120,7 @@ ALONE = {  # package -> the only files that may import it
     "wandb": {"track/wandb.py"},
     "rich": {
         *("track/console.py", "report/reproduction.py", "report/summary.py"),
-        *("study.py", "simulation.py"),
+        *("study/tables.py", "simulation.py"),
     },
     "filelock": {"runs/lock.py"},
     "optuna": {
@@ -131,6 +131,7 @@ ALONE = {  # package -> the only files that may import it
     },
     "matplotlib": {"report/figures.py", "report/graph.py"},
     "jinja2": {"report/page.py"},
+    "statsmodels": {"evaluate/statistics.py"},
     "markupsafe": {"report/figures.py"},
     "sklearn": {"data/sources.py", "searchers/predictor.py"},
     "onnxruntime": {"export/bundle.py"},
@@ -239,6 +240,7 @@ def test_only_the_spaces_of_cells_know_the_names_of_operations():
 
 
 LATER = ("torch", "torchvision", "timm", "numpy", "scipy", "sklearn", "wandb", "optuna")
+LATER += ("statsmodels", "pandas")
 LATER += ("matplotlib", "onnx", "onnxruntime")  # with torch, what takes long to import
 
 

@@ -11,13 +11,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from supernet import study
 from supernet.cli.composition import composed
 from supernet.cost.budget import Budget
 from supernet.runs.executor import Here
 from supernet.spaces.cells import Geometry
 from supernet.spaces.nb201 import NB201
-from supernet.study import compare
+from supernet.study import run as study
+from supernet.study.cells import Cell
+from supernet.study.comparison import CHANCE, Outcome, compare
+from supernet.study.cost import candidates
 from supernet.track.console import Progress
 from supernet.train.loop import StopRequest
 from supernet.train.retrain import RetrainStage
@@ -32,6 +34,7 @@ STUDY = [
     "retrain.seeds=1",
     "baseline.architectures=1",
     "study.methods=[darts,spos]",
+    "study.rivals=false",
 ]
 
 
@@ -39,33 +42,95 @@ def result(method, seed, mean, chance):
     return {
         "method": method,
         "seed": seed,
+        "space": "nb201",
+        "data": "digits",
         "search": {"seconds": 10.0},
         "derive": {"seconds": 1.0},
-        "retrain": {"mean": mean},
+        "retrain": {"mean": mean, "seconds": 1.0},
         "random_baseline": {"accuracy": chance},
     }
+
+
+def outcomes(accuracies, seeds=None, **about):
+    """What one method found with the seeds 0, 1, ..."""
+    method = about.pop("method", "darts")
+    return [
+        Outcome(
+            about.get("entry", method),
+            seed,
+            about.get("space", "nb201"),
+            "digits",
+            accuracy,
+            result(method, seed, accuracy, [0.1 + 0.2 * seed, 0.2 + 0.2 * seed]),
+            about.get("base"),
+        )
+        for seed, accuracy in zip(seeds or range(9), accuracies, strict=False)
+    ]
 
 
 def test_a_comparison_by_hand():
     """Each method has two seeds, which are too few for an interval. The quantile of Student's t is
     3.182 for three degrees of freedom.
     """
-    results = [
-        result("darts", 0, 0.5, [0.1, 0.2]),
-        result("darts", 1, 0.7, [0.3, 0.4]),
-        result("spos", 0, 0.7, [0.1, 0.2]),
-        result("spos", 1, 0.7, [0.3, 0.4]),
-    ]
-    darts, spos, chance = compare(results)
+    found = compare([*outcomes([0.5, 0.7]), *outcomes([0.7, 0.7], method="spos")])
+    darts, spos, chance = found
     assert (darts["method"], darts["runs"], darts["mean"]) == ("darts", 2, pytest.approx(0.6))
-    assert darts["ci95"] is None
-    assert darts["search_seconds"] == 22.0
-    assert spos["ci95"] is None
+    assert darts["ci95"] is None and darts["accuracies"] == [0.5, 0.7]
+    assert darts["search_seconds"] == 22.0 and darts["total_seconds"] == [12.0, 12.0]
+    assert spos["ci95"] is None and spos["against"]["p_holm"] is spos["against"]["shown"] is None
+    assert spos["against"]["difference"] == pytest.approx(0.1)
     assert chance["runs"] == 4  # the same four whatever the method: counted once
     assert chance["mean"] == pytest.approx(0.25)
     assert chance["ci95"] == pytest.approx(
         [0.25 - 3.182446 * 0.0645497, 0.25 + 3.182446 * 0.0645497], abs=1e-5
     )
+    # 0.5 is 233.3% above 0.15, and 0.7 is 100% above 0.35
+    assert darts["relative_improvement"]["mean"] == pytest.approx((233.3333 + 100) / 2)
+
+
+def test_rows_are_compared_with_the_same_seeds_of_their_group():
+    """A method with the first one of its space, and an ablation with its own method. Differences
+    over the seeds that both have: 2, 3 and 4 points, and 10, 10 and 13.
+    """
+    found = compare(
+        [
+            *outcomes([0.5, 0.6, 0.7]),
+            *outcomes([0.9, 0.74, 0.63, 0.52], seeds=[7, 2, 1, 0], method="spos"),
+            *outcomes([0.42, 0.53, 0.61], method="spos", entry="spos less", base="spos"),
+            *outcomes([0.2, 0.2, 0.2], method="spos", space="darts"),
+        ]
+    )
+    rows = {(row["space"], row["method"]): row for row in found}
+    spos, less = (rows["nb201", name]["against"] for name in ("spos", "spos less"))
+    assert (spos["method"], spos["pairs"]) == ("darts", 3)
+    assert spos["difference"] == pytest.approx(0.03) and spos["d"] == pytest.approx(3)
+    assert less["method"] == "spos" and less["difference"] == pytest.approx(-0.11)
+    assert rows["nb201", "darts"]["against"] is rows["darts", "spos"]["against"] is None
+    # Holm: the smallest of three p-values is multiplied by 3; the third is that of chance
+    ps = {name: rows["nb201", name]["against"] for name in ("spos", "spos less", CHANCE)}
+    least = min(ps.values(), key=lambda one: one["p"])
+    assert least["p_holm"] == pytest.approx(3 * least["p"])
+    assert all(one["shown"] == (one["p_holm"] < 0.05) for one in ps.values())
+
+
+@pytest.mark.parametrize(
+    ("searcher", "seconds", "expected"),
+    [
+        # a candidate takes half of a training of 10 s, because it has half of the images
+        ("random", 52, 10),
+        ("random", 1, 1),
+        # 9 for 2 of 18 epochs, 3 for 6, 1 for 18: 3 trainings of 5 s; a tenth would cost more
+        ("[successive_halving,9]", 15, 9),
+    ],
+)
+def test_rivals_try_as_many_as_the_methods_could_have_trained(searcher, seconds, expected):
+    kind, *rest = searcher.strip("[]").split(",")
+    rounds = ["searcher.rounds=3"] if rest else []
+    chosen = [f"searcher={kind}", "method=spos", "retrain.epochs=18", *rounds]
+    config = composed([*TINY, *chosen])
+    results = result("darts", 0, 0.5, [0.1]) | {"search": {"seconds": seconds - 1.0}}
+    results["retrain"] = {"seconds": 20.0, "accuracy": [0.5, 0.5]}
+    assert candidates(config, [results]) == expected
 
 
 def test_a_study_by_a_published_table(tmp_path):
@@ -203,11 +268,17 @@ def test_runs_that_measure_latencies_are_not_run_at_once(budget, at_once, tmp_pa
             super().run(work, jobs, *how)
 
     def computed(run, work):
-        results = {"method": "darts", "seed": 0, "retrain": {"mean": 0.5}}
-        return {"results": results | {part: {"seconds": 1.0} for part in ("search", "derive")}}
+        return {"results": result("darts", 0, 0.5, [0.1])}
 
     monkeypatch.setattr(study.StudyRun, "compute", computed)
     executor = Two()
-    cells = {name: composed([*TINY, budget]) for name in ("darts-0", "darts-1")}
-    study.run(cells, tmp_path, executor, Progress(quiet=True), StopRequest())
+    cells = [Cell("darts", seed, {}) for seed in (0, 1)]
+    study.run(
+        cells,
+        tmp_path,
+        executor,
+        Progress(quiet=True),
+        StopRequest(),
+        lambda some: {cell.name: composed([*TINY, budget]) for cell in some},
+    )
     assert executor.asked == 2 * at_once

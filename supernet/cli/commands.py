@@ -12,7 +12,8 @@ from typing import Any, cast
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from supernet import reproduce, simulation, study
+from supernet import reproduce, simulation
+from supernet.cli.cells import line_of, runs_of, simulations_of, study_cells
 from supernet.cli.composition import composed, composition, to_config, with_paths_made_absolute
 from supernet.cli.launch import launch
 from supernet.cli.line import CommandLine, key
@@ -36,6 +37,8 @@ from supernet.runs.memory import as_planned
 from supernet.runs.preflight import read_files
 from supernet.runs.setup import Setup
 from supernet.runs.work import Work
+from supernet.study import run as study
+from supernet.study.cells import Cell
 from supernet.track.console import Progress
 from supernet.train.loop import Stopped, StopRequest
 
@@ -122,8 +125,7 @@ def each(line: CommandLine) -> list[list[str]]:
     if line.sweeps:
         found = single_jobs([*swept_by_a_file(line), *line.overrides])
     if line.command == "study":
-        cells = [cells_of(overrides, line.folders) for overrides in found]
-        found = [overrides for cell in cells for overrides in cell.values()]
+        found = [one for overrides in found for one in runs_of(overrides, line.folders).values()]
     return found
 
 
@@ -133,36 +135,6 @@ def swept_by_a_file(line: CommandLine) -> list[str]:
         params = cfg.hydra.sweeper.params or {}
     given = {key(override) for override in line.overrides}
     return [f"{name}={values}" for name, values in params.items() if name not in given]
-
-
-def cells_of(overrides: Sequence[str], folders: Folders) -> dict[str, list[str]]:
-    """The runs of a study, every method with every seed: name of the subfolder -> overrides."""
-    config = composed(overrides, folders)
-    if config.architecture is not None:
-        raise UserError("a study compares what methods find: leave out architecture=")
-    if config.study.table is not None:
-        return simulations_of(overrides, config)
-    if not (config.study.methods and config.study.seeds):
-        raise UserError("study.methods and study.seeds: there must be at least one of each")
-    own = [
-        override
-        for override in overrides
-        if key(override) not in ("method", "seed") and not key(override).startswith("hydra.")
-    ]
-    return {
-        f"{method}-{seed}": [*own, f"method={method}", f"seed={seed}"]
-        for method in config.study.methods
-        for seed in config.study.seeds
-    }
-
-
-def simulations_of(overrides: Sequence[str], config: Config) -> dict[str, list[str]]:
-    """The simulations of a study on a table: name of a searcher -> overrides."""
-    if not config.study.searchers:
-        raise UserError("study.searchers: there must be at least one")
-    own = [one for one in overrides if key(one) != "searcher" and not key(one).startswith("hydra.")]
-    evaluations = f"searcher.candidates={config.study.draws}"
-    return {name: [*own, f"searcher={name}", evaluations] for name in config.study.searchers}
 
 
 # --- the folder of a run
@@ -202,11 +174,13 @@ def goes_on(line: CommandLine, folder: Path) -> bool:
     """Whether the run in ``folder``, or every run of the study, computes the same as the line."""
     if line.command != "study":
         return same_computation(Setup(composed(line.overrides, line.folders)), folder)
-    cells = cells_of(line.overrides, line.folders)
+    if composed(line.overrides, line.folders).study.table is not None:
+        return True
     return all(
-        same_computation(Setup(composed(overrides, line.folders)), folder / name)
-        for name, overrides in cells.items()
-        if (folder / name / "state.json").exists()
+        same_computation(Setup(composed(line_of(line.overrides, cell), line.folders)), begun)
+        for cell in study_cells(line.overrides, line.folders)
+        # what the others compute depends on these
+        if not cell.waits and ((begun := folder / cell.name) / "state.json").exists()
     )
 
 
@@ -296,13 +270,18 @@ def execute(
     setup = Setup(config)
     with executor_of(setup) as executor:
         if command == "study" and config.study.table is not None:
-            named = cells_of(overrides, line.folders).items()
-            cells = {name: composed(one, line.folders) for name, one in named}
-            simulation.run(cells, folder, executor, progress, stop)
+            named = simulations_of(overrides, config).items()
+            simulated = {name: composed(one, line.folders) for name, one in named}
+            simulation.run(simulated, folder, executor, progress, stop)
             return {}
         if command == "study":
-            cells = recorded_cells(cells_of(overrides, line.folders), folder, line.folders)
-            study.run(cells, folder, executor, progress, stop, line.parent)
+            cells = study_cells(overrides, line.folders)
+
+            def prepare(some: Sequence[Cell]) -> dict[str, Config]:
+                lines = {cell.name: line_of(overrides, cell) for cell in some}
+                return recorded_cells(lines, folder, line.folders)
+
+            study.run(cells, folder, executor, progress, stop, prepare, line.parent)
             return {}
         if original is not None:
             reproduce.require_own(folder)
@@ -367,8 +346,10 @@ def recorded_cells(
     """The configurations of a study's runs. Each is recorded in its subfolder, as if it had been
     started alone.
     """
+    configs = {}
     for name, overrides in cells.items():
         (folder / name).mkdir(exist_ok=True)
         with composition(overrides, folders) as cfg, held(folder / name):
             record(folder / name, cfg, overrides, folders, anew=not computed(folder / name))
-    return {name: composed(overrides, folders) for name, overrides in cells.items()}
+            configs[name] = to_config(cfg, folders)
+    return configs

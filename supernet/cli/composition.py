@@ -115,9 +115,10 @@ def plain(cfg: DictConfig, folders: Folders) -> dict[str, Any]:
         dict[str, Any],
         OmegaConf.to_container(settings(cfg), resolve=True, throw_on_missing=True),
     )
-    for method in tree["study"]["methods"]:
-        if method not in folders.options("method"):
-            raise UserError(f"study.methods: {unknown(method, folders.options('method'))}")
+    for setting, group in (("methods", "method"), ("spaces", "space"), ("data", "data")):
+        for option in tree["study"][setting]:
+            if option not in folders.options(group):
+                raise UserError(f"study.{setting}: {unknown(option, folders.options(group))}")
     tree["sampler"] = with_named_phases(tree["sampler"], lambda name: phase(name, folders))
     return tree
 

@@ -52,6 +52,7 @@ class Dots:
     low: Sequence[float] | None = None
     high: Sequence[float] | None = None
     steps: bool = False  # whether a line in steps joins them
+    across: bool = False  # whether the intervals are those of x
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ class Chart:
     upright: Mapping[str, float] = field(default_factory=dict)  # dashed lines: name -> x
     limits: tuple[float, float] | None = None  # of y
     size: tuple[float, float] = WIDE
+    names: Sequence[str] = ()  # of the places 0, 1, ... of y, from above
 
 
 def identifier(*parts: object) -> str:
@@ -108,11 +110,15 @@ def drawn(chart: Chart) -> Figure:
 
 def tidy(axes: Axes, chart: Chart) -> None:
     """The labels of the axes, and numbers written in full."""
-    size = LETTERS[chart.size]
+    size = LETTERS.get(chart.size, LETTERS[WIDE])
     axes.set_xlabel(chart.x, fontsize=size, parse_math=False)
     axes.set_ylabel(fill(chart.y, 28), fontsize=size, parse_math=False)
     framed(axes, size)
     for axis, label in ((axes.xaxis, chart.x), (axes.yaxis, chart.y)):
+        if chart.names and axis is axes.yaxis:
+            axes.set_yticks(range(len(chart.names)), chart.names, parse_math=False)
+            axes.invert_yaxis()
+            continue
         steps = 3 if chart.size == SMALL else 5
         axis.set_major_locator(MaxNLocator(steps, integer=label == "epoch"))
         axis.set_major_formatter(lambda value, _: number(value))
@@ -153,9 +159,17 @@ def _line(axes: Axes, line: Line) -> None:
 
 def _dots(axes: Axes, dots: Dots) -> None:
     if dots.low is not None and dots.high is not None:
-        ends = np.maximum(0, (np.subtract(dots.y, dots.low), np.subtract(dots.high, dots.y)))
+        middle = dots.x if dots.across else dots.y
+        ends = np.maximum(0, (np.subtract(middle, dots.low), np.subtract(dots.high, middle)))
         bars = axes.errorbar(
-            dots.x, dots.y, ends, fmt="none", ecolor=dots.colour, elinewidth=1, capsize=4
+            dots.x,
+            dots.y,
+            xerr=ends if dots.across else None,
+            yerr=None if dots.across else ends,
+            fmt="none",
+            ecolor=dots.colour,
+            elinewidth=1,
+            capsize=4,
         )
         bars.lines[2][0].set_gid(f"{dots.name}-interval")
     (line,) = axes.plot(

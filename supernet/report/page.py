@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from supernet.files import read_json, write_text
 from supernet.report import pictures, reproduction, series, values
@@ -38,16 +38,7 @@ def write_report(folder: Path) -> Path:
 
 def page(name: str, results: Results, rows: series.Rows, config: Mapping[str, Any]) -> str:
     """The page as HTML. Every text is escaped, but for the drawings."""
-    environment = Environment(
-        loader=PackageLoader("supernet", "report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"percent": percent, "thousands": thousands}
-    template = environment.get_template("report.html.jinja")
-    return template.render(
+    return template("report.html.jinja").render(
         title=name,
         facts=values.facts(results),
         reproduced=reproduced(results),
@@ -79,6 +70,19 @@ def reproduced(results: Results) -> dict[str, Any] | None:
             list(reproduction.HEADINGS), reproduction.condition_rows(known["conditions"])
         ),
     }
+
+
+def template(name: str) -> Template:
+    """The template of a page, in this folder."""
+    environment = Environment(
+        loader=PackageLoader("supernet", "report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"percent": percent, "thousands": thousands}
+    return environment.get_template(name)
 
 
 def found(results: Results, rows: series.Rows) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from supernet.runs.contents import require_same_content
 from supernet.runs.folder import State
 from supernet.runs.judging import judge_together
 from supernet.runs.memory import as_planned
-from supernet.runs.search import searches, trained_supernet
+from supernet.runs.search import last_search, searches, trained_supernet
 from supernet.runs.setup import Setup
 from supernet.runs.work import Work
 from supernet.track.console import Progress
@@ -29,7 +29,7 @@ def evaluate(setup: Setup, folder: Path) -> str:
     state = State.read(folder)
     work = Work(as_planned(setup, state.memory), state)
     require_same_content(work.setup, state, None, Progress(quiet=True))
-    if work.result(searches(work.setup)[-1]) is None:
+    if work.result(last_search(work.setup)) is None:
         raise UserError(
             f"{folder} holds no trained supernet of these settings; run supernet search first"
         )

@@ -1,4 +1,6 @@
-"""The job that runs the searcher, which judges architectures with the weights of the supernet."""
+"""The job that runs the searcher, which judges architectures with the weights of the supernet, or
+by training them.
+"""
 
 import time
 from dataclasses import dataclass
@@ -21,6 +23,8 @@ from supernet.runs.judging import (
 )
 from supernet.runs.search import Search, searches, trained_supernet
 from supernet.runs.setup import option
+from supernet.runs.training import training_settings
+from supernet.runs.trial import judged_by_training
 from supernet.searchers.perturbation import PerturbationSelection
 from supernet.searchers.searcher import SearchResult, order, search
 from supernet.train.search import SearchStage, mean_scores
@@ -43,6 +47,8 @@ class Judge(Job):
     def inputs(self, work: "Work") -> dict[str, Any]:
         size = work.config.shortlist.size
         settings = work.setup.of("searcher", "judge", "budget", "distinct")
+        if not searches(work.setup):
+            settings |= training_settings(work.setup)
         return settings | {"searches": searches(work.setup), "size": size}
 
     def needs(self, work: "Work") -> list[Search]:
@@ -52,16 +58,17 @@ class Judge(Job):
         """The best architectures, best first, and a record of the search.
 
         The scores, and the judgements with inherited weights, are the means over all supernets. A
-        derivation by perturbation tunes the last supernet, which then judges alone.
+        derivation by perturbation tunes the last supernet, which then judges alone. Without a
+        supernet there are no scores, and architectures are trained.
         """
         stages = [trained_supernet(work, job.number) for job in searches(work.setup)]
-        stage, searcher, budget = stages[-1], work.setup.fresh("searcher"), work.budget
+        searcher, budget = work.setup.fresh("searcher"), work.budget
         started = time.perf_counter()
         tuned: dict[str, Any] = {}
-        scores = mean_scores([stage.scores() for stage in stages])
+        scores = mean_scores([stage.scores() for stage in stages]) if stages else {}
         if isinstance(searcher, PerturbationSelection):
-            scores, tuned = perturbed(work, stage, searcher, work.key(self))
-            stages = [stage]
+            scores, tuned = perturbed(work, stages[-1], searcher, work.key(self))
+            stages = stages[-1:]
         searcher.begin(budget, scores, Streams(work.config.seed).host("searcher"))
         with (
             kept_judgements(work, work.key(self)) as (known, about_to_judge),
@@ -70,6 +77,8 @@ class Judge(Job):
 
             def judge_one(architecture: Architecture, share: float) -> Judgement:
                 about_to_judge()
+                if not stages:
+                    return judged_by_training(work, architecture, share)
                 return judge_together(work.setup, stages, architecture, share, work.at_once)
 
             found = search(

@@ -19,6 +19,7 @@ from supernet.mixture import Architecture, Mixture
 from supernet.randomness import Streams
 from supernet.runs.setup import Setup
 from supernet.shapes import Judged, read
+from supernet.train.loop import Stopped
 from supernet.train.search import SearchStage
 
 if TYPE_CHECKING:
@@ -121,14 +122,16 @@ def kept_judgements(work: "Work", key: str) -> Iterator[tuple[Known, Callable[[]
 
     def about_to_judge() -> None:
         nonlocal saved
-        if work.stop.signum is not None:
-            save()
-            work.stop.check()
+        work.stop.check()
         if time.monotonic() - saved >= work.config.checkpoint.every_seconds:
             save()
             saved = time.monotonic()
 
-    yield known, about_to_judge
+    try:
+        yield known, about_to_judge
+    except Stopped:  # in the middle of a judgement that takes long
+        save()
+        raise
     save()
 
 

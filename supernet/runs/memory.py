@@ -34,7 +34,8 @@ def fitted(
         UserError: the search does not fit, and the settings do not allow a change, or no change
             helps.
     """
-    if setup.config.memory not in ("refuse", "fit") or setup.given is not None:
+    searches = setup.given is None and setup.config.search.supernets > 0
+    if setup.config.memory not in ("refuse", "fit") or not searches:
         return setup, None
     asked, before = setup.config.search.batch_size, parent and parent.memory
     if before and before["asked"] == asked:

@@ -25,7 +25,7 @@ from supernet.randomness import Streams
 from supernet.runs.contents import require_same_content
 from supernet.runs.job import Job, key_of
 from supernet.runs.judging import all_judged, judge, untrained
-from supernet.runs.search import Search, searches, trained_supernet, weights_key
+from supernet.runs.search import Search, last_search, searches, trained_supernet, weights_key
 from supernet.runs.setup import option
 from supernet.runs.training import Train, training_settings
 from supernet.runs.work import Work
@@ -41,6 +41,8 @@ def ranking(work: Work, others: Sequence[Work]) -> "Ranking":
         UserError: another supernet is not trained, or has another space or other images; or the
             table does not belong to this space.
     """
+    for one in (work, *others):
+        last_search(one.setup)  # a run without a supernet ranks nothing
     for other in others:
         require_comparable(work, other)
     job = Ranking(tuple(drawn(work)), tuple(others))

@@ -77,6 +77,17 @@ def searches(setup: Setup) -> list[Search]:
     return [Search(number) for number in range(setup.config.search.supernets)]
 
 
+def last_search(setup: Setup) -> Search:
+    """The job whose supernet judges architectures.
+
+    Raises:
+        UserError: the method trains no supernet.
+    """
+    if not setup.config.search.supernets:
+        raise UserError("search.supernets=0: there is no supernet that could judge; train one")
+    return searches(setup)[-1]
+
+
 def require_room_for_search(setup: Setup) -> None:
     """Raises a UserError if the weights of the supernet are more than there is memory."""
     space = setup.config.search.phases[-1].resized(setup.space)
@@ -181,7 +192,7 @@ def trained_supernet(work: "Work", number: int | None = None) -> SearchStage:
     Raises:
         UserError: its checkpoint does not exist any more.
     """
-    job = searches(work.setup)[-1 if number is None else number]
+    job = last_search(work.setup) if number is None else searches(work.setup)[number]
     stage = search_stage(work.setup, work.budget, job.number, key=work.key(job))
     saved = work.checkpoints.load(job.name, work.key(job))
     if saved is None:

@@ -19,6 +19,7 @@ from supernet.errors import UserError, enough_memory, require
 from supernet.files import content_of, file_of, read_json
 from supernet.mixture import Architecture
 from supernet.randomness import Streams
+from supernet.searchers.perturbation import PerturbationSelection
 from supernet.searchers.searcher import Searcher
 from supernet.spaces.growing.space import GrowingSpace
 from supernet.spaces.space import Space
@@ -114,6 +115,8 @@ class Setup:
                 f"{self.sampler.scores_from} never moves, so the architecture would be arbitrary; "
                 "choose searcher=random or a learner that moves it"
             )
+        if not config.search.supernets:
+            self.check_without_supernet()
         if self.given is None and searcher.total < config.shortlist.size:
             raise UserError(
                 f"shortlist.size={config.shortlist.size}: searcher={option(searcher)} judges at "
@@ -132,6 +135,18 @@ class Setup:
             )
         if self.given is None or config.retrain.init == "inherit":
             require_search(config.search, self.space, self.learner, self.guards)
+
+    def check_without_supernet(self) -> None:
+        """Raises a UserError if something needs a supernet, and none is trained."""
+        none = f"search.supernets={self.config.search.supernets}: no supernet is trained, and"
+        scores = self.searcher.needs_scores or isinstance(self.searcher, PerturbationSelection)
+        if scores and self.given is None:
+            raise UserError(
+                f"{none} searcher={option(self.searcher)} reads what one has learnt; choose "
+                "searcher=random, or train one"
+            )
+        if self.config.retrain.init == "inherit":
+            raise UserError(f"{none} retrain.init=inherit takes its weights; leave one of them out")
 
     @property
     def grows(self) -> bool:

@@ -21,6 +21,7 @@ from supernet.runs.setup import Setup
 from supernet.spaces.space import Form
 from supernet.train.checkpoint import Checkpoints
 from supernet.train.retrain import RetrainStage
+from supernet.train.settings import RetrainSettings
 
 if TYPE_CHECKING:
     from supernet.runs.work import Work
@@ -164,15 +165,18 @@ def retrain_stage(
     streams: Streams,
     key: str = "",
     kind: type[RetrainStage] = RetrainStage,
+    settings: RetrainSettings | None = None,
     **more: Any,
 ) -> RetrainStage:
-    """The training of ``network`` on the training ``images``, by the configured recipe."""
+    """The training of ``network`` on the training ``images``, by the configured recipe or by other
+    ``settings``.
+    """
     return kind(
         name,
         network,
         setup.data,
         images,
-        setup.config.retrain,
+        settings or setup.config.retrain,
         augment=setup.augment,
         streams=streams,
         device=setup.device,

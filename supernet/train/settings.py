@@ -12,6 +12,7 @@ from supernet.bounds import (
     Count,
     CountOrZero,
     Few,
+    FewOrZero,
     Images,
     NotNegative,
     Part,
@@ -79,8 +80,10 @@ class SearchSettings(SGDSettings):
     # there; the results have the same bits
     recompute: bool = False
     # the number of searches, of ``epochs`` each; the architecture is derived from the mean of their
-    # logits, or judged by the mean of their judgements if the method learns no logits
-    supernets: Few = 1
+    # logits, or judged by the mean of their judgements if the method learns no logits. 0: no
+    # supernet is trained, and the searcher judges an architecture by training it from scratch, by
+    # the recipe of ``retrain``, on the images from which a supernet would learn its weights
+    supernets: FewOrZero = 1
     ema_decay: Probability = 0.0  # as in RetrainSettings; the average of the weights judges
 
     def __post_init__(self) -> None:

@@ -1,0 +1,128 @@
+"""The comparison of a study as text: what was found, and which differences are shown. The console
+and the page show the same tables.
+"""
+
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import Any
+
+from supernet.report.summary import interval, percent, points
+from supernet.report.values import Table, table
+
+Row = Mapping[str, Any]
+
+AGAINST = "paired differences"
+NONE = "no difference shown"
+FEW = "too few seeds to say"
+
+
+def groups(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """The rows of each space and data set, under a title."""
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        found.setdefault(f"{row['space']} on {row['data']}", []).append(row)
+    return found
+
+
+def name_of(row: Row) -> str:
+    """The name of a row; of a search from scratch also how many trainings it took."""
+    name = str(row["method"]).replace("_", " ") if row.get("rival") else str(row["method"])
+    return f"{name} ({row['tried']} trainings)" if row.get("tried") else name
+
+
+def found(rows: Sequence[Row]) -> Table | None:
+    """What each method, rival and ablation found. Columns of dashes are left out."""
+    columns = {
+        "method": [name_of(row) for row in rows],
+        "runs": [str(row["runs"]) for row in rows],
+        "published accuracy" if any("regret" in row for row in rows) else "accuracy from scratch": [
+            percent(row["mean"]) for row in rows
+        ],
+        "95% interval": [interval(row["ci95"]) for row in rows],
+        "standard deviation": [percent(row["sd"]) for row in rows],
+        "above random, relative": [improvement(row["relative_improvement"]) for row in rows],
+        "regret": [percent(row.get("regret")) for row in rows],
+        "parameter-free": [percent(row.get("parameter_free")) for row in rows],
+        "seconds of a search": [seconds(row) for row in rows],
+    }
+    kept = {name: cells for name, cells in columns.items() if set(cells) != {"–"}}
+    return table(list(kept), list(zip(*kept.values(), strict=True)))
+
+
+def improvement(one: Row | None) -> str:
+    """An improvement in percent, with its interval."""
+    if one is None:
+        return "–"
+    ends = "" if one["ci95"] is None else " ({:+.1f}% to {:+.1f}%)".format(*one["ci95"])
+    return f"{one['mean']:+.1f}%{ends}"
+
+
+def seconds(row: Row) -> str:
+    """What one search took; an ablation trains what another run has found."""
+    searched = "total_seconds" in row and row["base"] is None
+    return f"{row['search_seconds'] / row['runs']:,.1f}" if searched else "–"
+
+
+def differences(rows: Sequence[Row]) -> Table | None:
+    """Each row minus the one that it is compared with."""
+    return table(
+        [
+            *("method", "minus", "points", "95% interval", "p (Holm)", "effect size d", "verdict"),
+            "seeds to show 1 point",
+        ],
+        [
+            [
+                name_of(row),
+                one["method"],
+                f"{100 * one['difference']:+.2f}",
+                "–" if one["ci95"] is None else "{:+.2f} to {:+.2f}".format(*scaled(one["ci95"])),
+                "–" if one["p_holm"] is None else f"{one['p_holm']:.3g}",
+                "–" if one["d"] is None else f"{one['d']:+.2f}",
+                verdict(one),
+                "–" if one["seeds"] is None else f"{one['seeds']:,}",
+            ]
+            for row in rows
+            if (one := row["against"]) is not None
+        ],
+    )
+
+
+def scaled(ends: Sequence[float]) -> list[float]:
+    return [100 * end for end in ends]
+
+
+def verdict(one: Row) -> str:
+    """What a comparison shows, in words."""
+    if one["shown"] is None:
+        return FEW
+    if not one["shown"]:
+        return NONE
+    return "better" if one["difference"] > 0 else "worse"
+
+
+def claims(rows: Sequence[Row]) -> list[str]:
+    """What one group shows, in sentences: first the best mean, then every comparison."""
+    methods = [row for row in rows if "total_seconds" in row]
+    if not methods:
+        return []
+    best = max(methods, key=lambda row: float(row["mean"]))
+    ends = "" if best["ci95"] is None else f", 95% interval {interval(best['ci95'])}"
+    mean = f"{percent(best['mean'])} over {best['runs']} seeds"
+    said = [f"The highest mean: {name_of(best)}, {mean}{ends}."]
+    for row in rows:
+        if (one := row["against"]) is None:
+            continue
+        difference = f"{points(one['difference'])} over {one['pairs']} seeds"
+        said.append(f"{name_of(row)} minus {one['method']}: {difference}: {verdict(one)}.")
+    spreads = [one["seeds"] for row in rows if (one := row["against"]) and one["seeds"]]
+    if spreads:
+        said.append(
+            "To show a difference of one point in 80 of 100 studies, the comparisons here need up "
+            f"to {max(spreads):,} seeds."
+        )
+    return said
+
+
+def mean_seconds(row: Row) -> float:
+    """What a run took: to find the architecture, and to train it."""
+    return fmean(row["total_seconds"])

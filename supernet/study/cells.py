@@ -1,0 +1,147 @@
+"""The runs of a study, which are called its cells: which there are, and what each changes.
+
+A cell is one method with one seed on one space and data set. Beside the methods there are rivals,
+unless they are switched off, and each method without a trick of the recipe (``study.ablate``).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import product
+from typing import Any
+
+from supernet.config import Config, StudySettings
+from supernet.errors import UserError
+from supernet.runs.setup import Setup
+from supernet.study.tricks import trick
+
+# Random search without weight sharing, plain and with early stopping: recipe -> its searcher.
+BY_CHANCE = {"random_search": "random", "early_stopping": "successive_halving"}
+# What the line may say about a supernet is not for them.
+NO_SUPERNET = {"sampler": "uniform", "learner": "fixed", "modifier": "[]", "guard": "[]"}
+NO_SUPERNET |= {"instrument": "[]", "search.supernets": "0", "shortlist.size": "1"}
+NO_BASELINE = {"baseline.architectures": "0", "baseline.rivals": "[]"}  # the methods' cells have it
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a study.
+
+    Attributes:
+        entry: what is compared: a method, a rival, or a method without a trick.
+        seed: the seed of the run.
+        changes: the settings in which the run differs from the line of the study.
+        group: the names of the space and of the data set, if the line lists them.
+        base: of an ablation, the cell whose architecture is trained again.
+        equal_cost: whether it may take as long as the methods took.
+        method: whether it is one of the methods that are compared.
+        made: whether it trains the rival of its name, which is known when the data are read.
+    """
+
+    entry: str
+    seed: int
+    changes: Mapping[str, str]
+    group: tuple[str, ...] = ()
+    base: "Cell | None" = None
+    equal_cost: bool = False
+    method: bool = False
+    made: bool = False
+
+    @property
+    def name(self) -> str:
+        """The name of its folder."""
+        return "-".join([*self.group, self.entry.replace(" ", "-"), str(self.seed)])
+
+    @property
+    def waits(self) -> bool:
+        """Whether it needs to know more before it can begin, such as the results of others."""
+        return self.base is not None or self.equal_cost or self.made
+
+
+def cells_of(study: StudySettings, config_of: Callable[[Cell], Config]) -> list[Cell]:
+    """All cells of a study. ``config_of`` gives the configuration of a cell.
+
+    Raises:
+        UserError: the settings of the study do not go together.
+    """
+    if not (study.methods and study.seeds):
+        raise UserError("study.methods and study.seeds: there must be at least one of each")
+    methods = methods_of(study)
+    if study.published is not None:
+        if study.ablate or len(study.spaces) > 1 or len(study.data) > 1:
+            raise UserError(
+                "study.published: nothing is retrained, and the table is that of one space; leave "
+                "out study.ablate, and all but one of study.spaces and study.data"
+            )
+        return methods
+    ablations = ablations_of(study, methods, config_of) if study.ablate else []
+    return [*methods, *(rivals_of(study, methods, config_of) if study.rivals else []), *ablations]
+
+
+def methods_of(study: StudySettings) -> list[Cell]:
+    """Every method with every seed on every space and data set."""
+    varied = {"space": study.spaces, "data": study.data}
+    groups = product(*([(kind, one) for one in some] for kind, some in varied.items() if some))
+    return [
+        Cell(
+            method,
+            seed,
+            {**dict(group), "method": method, "seed": str(seed)},
+            tuple(name for _, name in group),
+            method=True,
+        )
+        for group in groups
+        for method in study.methods
+        for seed in study.seeds
+    ]
+
+
+def rivals_of(
+    study: StudySettings, methods: Sequence[Cell], config_of: Callable[[Cell], Config]
+) -> list[Cell]:
+    """What every group is compared with: random search at equal cost, and the network that people
+    have made by hand, or the largest one in a space without such a network.
+
+    There are none where networks grow or do not start from scratch: random search has no part in
+    that.
+    """
+    found: list[Cell] = []
+    for first in {cell.group: cell for cell in reversed(methods)}.values():
+        setup = Setup(config_of(first))
+        if setup.grows or setup.init != "scratch":
+            continue
+        made = "largest" if setup.space.hand_made is None else "hand_made"
+        for seed in study.seeds:
+            same = {**first.changes, "seed": str(seed), **NO_BASELINE}
+            found.append(Cell(made, seed, same, first.group, made=True))
+            for name, searcher in BY_CHANCE.items():
+                if name not in study.methods:
+                    changes = same | NO_SUPERNET | {"method": name, "searcher": searcher}
+                    found.append(Cell(name, seed, changes, first.group, equal_cost=True))
+    return found
+
+
+def ablations_of(
+    study: StudySettings, methods: Sequence[Cell], config_of: Callable[[Cell], Config]
+) -> list[Cell]:
+    """Every method without each trick of ``study.ablate``: the architecture that it has found is
+    trained again, and so are the random ones.
+
+    Raises:
+        UserError: there is no such trick, or no run uses it.
+    """
+    settings: dict[str, dict[str, Any]] = {}
+    for cell in methods:  # they differ in their seeds alone, which change no recipe
+        if "-".join([*cell.group, cell.entry]) not in settings:
+            settings["-".join([*cell.group, cell.entry])] = asdict(config_of(cell))
+    found: list[Cell] = []
+    for name in study.ablate:
+        one, before = trick(name), len(found)
+        for cell in methods:
+            if off := one.changes(settings["-".join([*cell.group, cell.entry])]):
+                entry = f"{cell.entry} {one.words}"
+                found.append(Cell(entry, cell.seed, {**cell.changes, **off}, cell.group, cell))
+        if len(found) == before:
+            raise UserError(
+                f"study.ablate: no run uses {name} ({one.setting} is off already); leave it out"
+            )
+    return found

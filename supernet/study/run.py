@@ -1,0 +1,244 @@
+"""Runs the cells of a study, and compares what they found."""
+
+import dataclasses
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from supernet.config import Config, typed
+from supernet.cost.rivals import rival
+from supernet.errors import UserError
+from supernet.files import write_json
+from supernet.run import Run
+from supernet.runs.executor import Executor, Here
+from supernet.runs.folder import State, remove_leftovers
+from supernet.runs.job import Job
+from supernet.runs.lock import held
+from supernet.runs.setup import Setup
+from supernet.runs.work import Work, counted_budget
+from supernet.shapes import Candidates, read
+from supernet.study.cells import Cell
+from supernet.study.comparison import Outcome, Row, compare
+from supernet.study.cost import candidates
+from supernet.study.published import Lookup, free
+from supernet.study.tables import failed_table, tables
+from supernet.track.console import Labelled, Progress
+from supernet.train.loop import StopRequest
+
+CANDIDATES = "candidates.json"  # how many architectures each rival at equal cost tries
+
+Prepare = Callable[[Sequence[Cell]], Mapping[str, Config]]
+
+
+@dataclass(frozen=True, eq=False)
+class StudyRun(Job):
+    """One run of a study, in a folder of its own.
+
+    Its jobs run one after the other, because the other runs of the study use the other cores.
+    """
+
+    name: str  # the name of its subfolder
+    settings: Row
+    parent: str | None
+    executor: Executor | None = None  # the study's executor, if cells do not run at once
+    exports: bool = True  # whether it writes the network that it has trained
+
+    def inputs(self, work: Work) -> Row:
+        return self.settings
+
+    def compute(self, work: Work) -> Row:
+        """The results of the run. With a published table, also the derived architecture."""
+        setup, folder = Setup(typed(Config, self.settings, "")), work.folder / self.name
+        folder.mkdir(exist_ok=True)
+        with (
+            held(folder),
+            Run(
+                setup,
+                folder,
+                parent=None if self.parent is None else Path(self.parent),
+                executor=self.executor or Here(),
+                progress=Labelled(work.progress, self.name),
+                stop=work.stop,
+            ) as run,
+        ):
+            if setup.config.study.published is None:
+                if self.exports:
+                    run.run()
+                else:
+                    run.retrain(restored=False)
+                    run.report()
+                return {"results": run.results()}
+            architecture = run.derive()
+            found = {
+                "text": setup.space.encode(architecture),
+                "parameter_free": free(setup, architecture),
+            }
+            return {"results": run.results(), "found": found}
+
+
+@dataclass
+class Study:
+    """A study while it runs. ``prepare`` composes the configurations of cells and records them."""
+
+    folder: Path
+    executor: Executor
+    progress: Progress
+    stop: StopRequest
+    prepare: Prepare
+    parent: Path | None = None
+    done: dict[str, Row] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+
+    def perform(self, cells: Sequence[Cell], configs: Mapping[str, Config]) -> None:
+        """Runs cells that do not need each other, at once if possible. Finished ones are not run
+        again. A cell that fails does not end the others.
+        """
+        # a latency that is measured beside other runs is that of a busy machine
+        measures = any(config.budget.measures for config in configs.values())
+        at_once = self.executor.workers > 1 and len(cells) > 1 and not measures
+        parents = {name: parent_of(self.parent, name) for name in configs}
+        inner = None if at_once else self.executor
+        exports = {cell.name: cell.method for cell in cells}
+        jobs = [
+            StudyRun(name, dataclasses.asdict(config), parents[name], inner, exports[name])
+            for name, config in configs.items()
+        ]
+        for name, before in parents.items():  # so a run that has not begun remembers its parent
+            if before is not None:
+                State.begin(self.folder / name, Path(before))
+        first = Setup(next(iter(configs.values())))
+        work = Work(first, State(self.folder), self.progress, self.stop)
+        executor = self.executor if at_once else Here()
+        executor.run(
+            work, jobs, lambda job, found: self.done.update({job.name: found}), self.failed
+        )
+
+    def failed(self, job: Job, line: str) -> None:
+        self.failures[job.name] = line
+        self.progress.message(f"{job.name} failed: {line}")
+
+    def ready(self, cells: Sequence[Cell]) -> list[Cell]:
+        """Those of the waiting cells whose other cells are done, with what they need of them. The
+        others have failed.
+        """
+        found, path = [], self.folder / CANDIDATES
+        known: dict[str, int] = read(path, Candidates) if path.exists() else {}
+        for cell in filter(lambda one: one.waits, cells):
+            if cell.made:
+                setup = Setup(self.prepare([cell])[cell.name])
+                text = setup.space.encode(rival(cell.entry, counted_budget(setup)))
+                needed, changes = [], {"architecture": text}
+            elif cell.base is not None:
+                needed, changes = (
+                    [cell.base],
+                    {"architecture": str(self.folder / cell.base.name / "architecture.json")},
+                )
+            else:
+                needed = [one for one in cells if one.method and one.group == cell.group]
+                name = "-".join([*cell.group, cell.entry])
+                if name not in known and all(one.name in self.done for one in needed):
+                    (config,) = self.prepare([cell]).values()
+                    results = [self.done[one.name]["results"] for one in needed]
+                    known[name] = candidates(config, results)
+                changes = {"searcher.candidates": str(known.get(name))}
+            if missing := [one.name for one in needed if one.name not in self.done]:
+                self.failures[cell.name] = f"waits for {', '.join(missing)}"
+            else:
+                found.append(replace(cell, changes={**cell.changes, **changes}))
+        if known:  # seconds differ from machine to machine, so this is decided once
+            write_json(path, known)
+        return found
+
+
+def run(
+    cells: Sequence[Cell],
+    folder: Path,
+    executor: Executor,
+    progress: Progress,
+    stop: StopRequest,
+    prepare: Prepare,
+    parent: Path | None = None,
+) -> None:
+    """Runs each cell in the subfolder of its name, and writes the comparison to ``results.json``
+    and ``report.html``.
+
+    Finished runs are not repeated. ``parent`` is the folder of another study. A run of this study
+    reuses what is still valid of the run with the same name there. With a published table, each run
+    ends with its derivation.
+
+    Raises:
+        UserError: the table does not belong to the space, or runs failed. If runs failed, the
+            others have ended first, and the message has the line that does what is missing.
+    """
+    remove_leftovers(folder)
+    study = Study(folder, executor, progress, stop, prepare, parent)
+    configs = prepare([cell for cell in cells if not cell.waits])
+    first = Setup(next(iter(configs.values())))
+    # an early error if it is another space's
+    lookup = None if first.config.study.published is None else Lookup(first)
+    study.perform([cell for cell in cells if not cell.waits], configs)
+    if ready := study.ready(cells):
+        study.perform(ready, prepare(ready))
+    outcomes: list[Outcome] = []
+    found: list[Row] = []
+    for cell in [cell for cell in cells if cell.name in study.done]:
+        try:
+            if lookup is not None:
+                found.append(lookup.found(study.done[cell.name]))
+            outcomes.append(outcome(cell, study.done[cell.name], found))
+        except UserError as error:
+            study.failures[cell.name] = str(error)
+    comparison = compare(outcomes)
+    if lookup is not None and comparison:
+        comparison = lookup.completed(comparison)
+    value = {
+        "schema": 1,
+        "study": comparison,
+        "runs": [one.results for one in outcomes],
+        "found": found,
+    }
+    failures = study.failures
+    write_json(folder / "results.json", value | ({"failed": failures} if failures else {}))
+    if comparison:
+        for one in tables(comparison):
+            progress.message(one)
+        progress.message(f"report: {page_of(folder)}")
+    if failures:
+        progress.message(failed_table(failures))
+    progress.message(f"folder: {folder}")
+    if failures:
+        raise UserError(
+            f"{len(failures)} of {len(cells)} runs failed ({', '.join(failures)}); when the cause "
+            f"is mended, do what is missing with: supernet study from={shlex.quote(str(folder))}"
+        )
+
+
+def outcome(cell: Cell, done: Row, found: Sequence[Row]) -> Outcome:
+    """What a cell found. With a published table, ``found`` ends with what was looked up for it."""
+    results, looked_up = done["results"], found[-1] if found else None
+    return Outcome(
+        cell.entry,
+        cell.seed,
+        cell.changes.get("space", results["space"]),
+        cell.changes.get("data", results["data"]),
+        results["retrain"]["mean"] if looked_up is None else looked_up["accuracy"],
+        results,
+        None if cell.base is None else cell.base.entry,
+        not cell.method and cell.base is None,
+        None if looked_up is None else looked_up["parameter_free"],
+    )
+
+
+def page_of(folder: Path) -> Path:
+    """Writes ``report.html`` from the files in ``folder``."""
+    from supernet.report.study import write_study  # matplotlib takes a second to import
+
+    return write_study(folder)
+
+
+def parent_of(parent: Path | None, name: str) -> str | None:
+    """The folder of the same cell in another study, if it exists."""
+    if parent is None or not (parent / name / "state.json").exists():
+        return None
+    return str(parent / name)

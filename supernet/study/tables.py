@@ -1,0 +1,32 @@
+"""The comparison of a study as tables for the console."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from supernet.report import comparison
+
+
+def tables(rows: Sequence[Mapping[str, Any]]) -> Iterator[Table]:
+    """Two tables for each space and data set: what was found, and how far that differs."""
+    for title, members in comparison.groups(rows).items():
+        for name, content in (
+            ("", comparison.found(members)),
+            (f": {comparison.AGAINST}", comparison.differences(members)),
+        ):
+            if content is None:
+                continue
+            shown = Table(*content.columns, title=f"{title}{name}", title_justify="left")
+            for row in content.rows:
+                shown.add_row(*map(escape, row))
+            yield shown
+
+
+def failed_table(failures: Mapping[str, str]) -> Table:
+    """The runs that failed, and why."""
+    result = Table("failed run", "why")
+    for name, line in failures.items():
+        result.add_row(escape(name), escape(line))
+    return result
