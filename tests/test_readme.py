@@ -206,7 +206,8 @@ def overrides_in(span):
     """The words of a span that is nothing but settings with their values; else none."""
     words = shlex.split(span) if "=" in span and "'" not in span else []
     setting = re.compile(r"[a-z][\w.]*=[^.\s]\S*|[a-z][\w.]*=\.\d+")
-    fits = all(setting.fullmatch(word) and not word.startswith("from=") for word in words)
+    own = ("from=", "trust=", "only_check=")  # words of the line that are no settings
+    fits = all(setting.fullmatch(word) and not word.startswith(own) for word in words)
     return words if fits else []
 
 
