@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import kendalltau
 
+from supernet.evaluate.untrained import SCORES
 from supernet.spaces.cells import Geometry
 from supernet.spaces.nb201 import NB201
 from supernet.train.retrain import RetrainStage
@@ -84,12 +85,12 @@ def test_ranks_of_two_supernets_against_both_truths(searched, tmp_path, table, m
         for how in ("recalibrated", "as trained")
         for ending in ("", ", minus loss")
     }
+    supernets |= {f"{name}, vote" for name in ("uniform", "fair", "fair, 2 together", "untrained")}
+    supernets |= set(SCORES)
     single = {name for name in supernets if "uniform" in name or "together" in name}
     assert set(against["trained from scratch"]) == supernets | {"params", "madds"}
-    assert set(against["published test_200"]) == supernets | {
-        "params",
-        "madds",
-        "published test_12",
+    assert set(against["published test_200"]) == set(against["trained from scratch"]) | {
+        "published test_12"
     }
     for truth, correlations in against.items():
         known = [point for point in points if truth in point]
@@ -106,6 +107,7 @@ def test_ranks_of_two_supernets_against_both_truths(searched, tmp_path, table, m
     assert all(point["published test_200"] == published[point["text"]] for point in points)
     assert any(point["uniform, recalibrated"] != point["uniform, as trained"] for point in points)
     for point in points:
+        assert point["synflow"] != point["naswot"]
         assert point["fair, 2 together, recalibrated"] == pytest.approx(point["fair, recalibrated"])
     page = (folder / "report.html").read_text()
     assert "Rank correlation" in page

@@ -23,7 +23,8 @@ from supernet.learners.reinforce import ReinforceLearner
 from supernet.mixture import Choice
 from supernet.modifiers.beta_decay import BetaDecay
 from supernet.randomness import Streams
-from supernet.runs.judging import judge
+from supernet.runs.judge import Judge
+from supernet.runs.judging import judge, untrained
 from supernet.runs.search import trained_supernet
 from supernet.runs.training import Train, stage_of, trained_network
 from supernet.samplers.policy import Policy
@@ -374,6 +375,24 @@ def test_search_and_derivation_never_touch_the_test_set_and_each_retraining_does
     run.retrain()
     trained_network(run.work, training)
     assert test.streams == 2
+
+
+def test_a_vote_chooses_among_what_was_judged(make_run, monkeypatch):
+    """The planted scores outvote the loss: they agree on what was judged last."""
+    names = []
+
+    def planted(setup, asked, architectures):
+        assert set(asked) == set(untrained(setup, asked, architectures[:1]))
+        names.extend(setup.space.encode(one) for one in architectures)
+        return {name: list(range(len(architectures))) for name in asked}
+
+    monkeypatch.setattr("supernet.runs.judge.untrained", planted)
+    run = make_run(SPACES["nb201"](), judge={"by": "vote"}, shortlist={"size": 3})
+    run.search()
+    run.perform([Judge()])
+    assert run.work.result(Judge())["best"][0] == names[-1] and len(names) == 3
+    with pytest.raises(UserError, match=r"^judge\.by='loss': choose accuracy or vote"):
+        make_run(SPACES["nb201"](), judge={"by": "loss"})
 
 
 def test_a_run_derives_by_perturbation_and_says_how(make_run):
