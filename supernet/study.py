@@ -11,6 +11,7 @@ import numpy as np
 from rich.markup import escape
 from rich.table import Table
 
+from supernet.checklist.practices import add_checklist
 from supernet.config import Config, StudySettings, typed
 from supernet.errors import UserError
 from supernet.evaluate.published import Published, read_published
@@ -133,7 +134,7 @@ def run(
             except UserError as error:
                 del done[name]
                 failures[name] = str(error)
-    results = [done[name]["results"] for name in cells if name in done]
+    results = [{"folder": name} | done[name]["results"] for name in cells if name in done]
     if published is not None:
         comparison = rows_of(found, results) + rivals(published, settings, largest)
         optimum = float(published.columns[settings.target].max()) / 100
@@ -142,6 +143,7 @@ def run(
         comparison = compare(results)
     value = {"schema": 1, "study": comparison, "runs": results, "found": found}
     write_json(folder / "results.json", value | ({"failed": failures} if failures else {}))
+    add_checklist(folder)
     if comparison:
         progress.message(table(comparison))
     if failures:

@@ -50,6 +50,7 @@ CHANGE_NOTHING = {
     "checkpoint",
     "tracker",
     "study",
+    "checklist",
     "instrument",
     "measure",
 }
