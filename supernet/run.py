@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from supernet.checklist.practices import checklist
-from supernet.checklist.record import Record
+from supernet.checklist.record import SETTINGS, Record
 from supernet.config import build
 from supernet.environment import environment
 from supernet.errors import UserError
@@ -293,9 +293,9 @@ class Run:
 
 def write_results(setup: Setup, state: State) -> None:
     """Writes ``results.json``: every figure of a run so far, and the checklist."""
-    value = results(setup, state)
-    answers = checklist(Record(state.folder, value, setup.settings))
-    write_json(state.folder / "results.json", value | {"checklist": answers})
+    value, recorded = results(setup, state), (state.folder / SETTINGS).is_file()
+    record = Record(state.folder, value, setup.settings if recorded else {})
+    write_json(state.folder / "results.json", value | {"checklist": checklist(record)})
 
 
 def page_of(folder: Path) -> Path:

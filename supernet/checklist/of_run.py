@@ -18,9 +18,8 @@ ABLATION = {True: ("darts", "beta_darts"), False: ("spos", "fairnas")}
 # --- releasing code
 
 
-def code(record: Record, *sections: str) -> Answer:
-    """Whether the code of the classes can be had that these sections of the settings name."""
-    names = record.parts(*sections)
+def code(record: Record, names: Sequence[str]) -> Answer:
+    """Whether the code of the classes and programs of these names can be had."""
     if not names:
         return not_done("no setting is recorded that names the classes", record.anew())
     said = ", ".join(names)
@@ -38,15 +37,15 @@ def code(record: Record, *sections: str) -> Answer:
 
 
 def training_code(record: Record) -> Answer:
-    return code(record, "data")
+    return code(record, record.parts("data"))
 
 
 def space_code(record: Record) -> Answer:
-    return code(record, "space")
+    return code(record, record.parts("space"))
 
 
 def method_code(record: Record) -> Answer:
-    return nothing_searched(record) or code(record, *METHOD)
+    return nothing_searched(record) or code(record, record.parts(*METHOD))
 
 
 def nothing_searched(record: Record) -> Answer | None:
@@ -73,10 +72,8 @@ def method_settings(record: Record) -> Answer:
 
 def recorded(record: Record, sections: Sequence[str], seeds: str) -> Answer:
     """Whether these sections of the settings are in the folder, and the seed."""
-    missing = [name for name in sections if not record.setting(name)]
-    if not record.has(SETTINGS) or missing:
-        what = f"has no {missing[0]}" if record.has(SETTINGS) else "is missing"
-        return not_done(f"{SETTINGS} {what}", record.anew())
+    if missing := [name for name in sections if not record.setting(name)]:
+        return not_done(f"{SETTINGS} has no {missing[0]}", record.anew())
     if record.results.get("seed") is None:
         return not_done("no seed is recorded", record.anew())
     return done(f"{SETTINGS}: {', '.join(sections)}; {seeds}")
@@ -115,13 +112,11 @@ def same_benchmark(record: Record) -> Answer:
     content = record.results.get("contents", {}).get("data.source")
     if not content:
         return not_done("no checksum of the data is recorded", record.anew())
-    missing = [name for name in ("data", "space", "retrain") if not record.setting(name)]
-    if missing:
-        return not_done(f"{SETTINGS} has no {missing[0]}", record.anew())
-    return done(
-        f"found and {counted(record)}, in one run: data {content[:12]} (checksum), split of seed "
-        f"{record.results.get('seed')}, space {record.results.get('space')}, settings under retrain"
-    )
+    seeds = f"data {content[:12]} (checksum), split of seed {record.results.get('seed')}"
+    settings = recorded(record, ("data", "space", "retrain"), seeds)
+    if not settings.done:
+        return settings
+    return done(f"found and {counted(record)} come from one run; {settings.why}")
 
 
 def counted(record: Record) -> str:
@@ -265,13 +260,12 @@ def tuning(record: Record) -> Answer:
 def whole_time(record: Record) -> Answer:
     if given := nothing_searched(record):
         return given
-    return timed(
-        record, ("growth" if "growth" in record.results else "search", "derive", "retrain")
-    )
+    return timed(record, "derive", "retrain")
 
 
-def timed(record: Record, parts: Sequence[str]) -> Answer:
-    """Whether the seconds of these parts of the run are recorded, and their total."""
+def timed(record: Record, *parts: str) -> Answer:
+    """Whether the seconds of the search, of these parts of the run, and of all are recorded."""
+    parts = ("growth" if "growth" in record.results else "search", *parts)
     seconds = {part: record.results.get(part, {}).get("seconds") for part in parts}
     if missing := [part for part, spent in seconds.items() if spent is None]:
         return not_done(f"{missing[0]} has no seconds", record.go_on("run"))
@@ -285,7 +279,7 @@ def timed(record: Record, parts: Sequence[str]) -> Answer:
 def details(record: Record) -> Answer:
     content = record.results.get("contents", {}).get("data.source")
     there = {
-        f"the settings ({SETTINGS})": record.has(SETTINGS) and record.settings,
+        f"the settings ({SETTINGS})": record.settings,
         "the versions and the hardware (environment)": record.environments,
         "a checksum of the data (contents)": content,
     }

@@ -2,7 +2,7 @@
 
 from supernet.checklist import of_run
 from supernet.checklist.answer import Answer, does_not_apply, done, not_done
-from supernet.checklist.record import SETTINGS, Record
+from supernet.checklist.record import SETTINGS, Record, named
 
 
 def table_of(study: Record) -> str:
@@ -21,11 +21,11 @@ def no_training(study: Record) -> Answer:
 
 
 def space_code(study: Record) -> Answer:
-    return of_run.code(study, "space")
+    return of_run.code(study, study.parts("space"))
 
 
 def method_code(study: Record) -> Answer:
-    return of_run.code(study, "searcher")
+    return of_run.code(study, sorted(set(named(study.results["simulation"]))))
 
 
 def method_settings(study: Record) -> Answer:
@@ -104,7 +104,7 @@ def whole_time(study: Record) -> Answer:
 
 def details(study: Record) -> Answer:
     there = {
-        f"the settings ({SETTINGS})": study.has(SETTINGS),
+        f"the settings ({SETTINGS})": study.settings,
         "the versions and the hardware (environment)": study.environments,
         "a checksum of the table (content)": study.results.get("content"),
     }

@@ -4,7 +4,7 @@ What is the same in all runs is read from the settings that each run has recorde
 with each other if they have the same space and the same data.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import combinations
 from typing import Any
 
@@ -137,58 +137,52 @@ confounders = of_run.confounders
 def ablations(study: Record) -> Answer:
     for runs in compared(study):
         for one, other in combinations(runs, 2):
-            parts = [part for part in PARTS if part_of(one, part) != part_of(other, part)]
+            parts = [part for part in PARTS if one.setting(part) != other.setting(part)]
             if len(parts) == 1:
                 return done(f"{one.name} and {other.name} differ in {parts[0]} alone")
     why = "no two methods differ in one part alone"
     return not_done(why, study.go_on("study", of_run.with_ablation(study)))
 
 
-def part_of(run: Record, part: str) -> Any:
-    """A part of a method. The size of a search space is no part of it."""
-    return run.setting(part)
-
-
 def same_protocol(study: Record) -> Answer:
     if not study.runs:
         return not_done("no run has finished", study.go_on("study"))
-    if by_table(study):
-        judged = {run.name: 1 for run in study.runs if run.results.get("derive")}
-        how = f"by the column {study.setting('study.target')} of the table"
-    else:
-        judged = {
-            run.name: len(run.results.get("retrain", {}).get("accuracy", [])) for run in study.runs
-        }
-        how = "on the test images, read once after training"
     for runs in compared(study):
-        protocols = {
-            method: [
-                (r.results.get("seed"), judged.get(r.name))
-                for r in runs
-                if r.results.get("method") == method
-            ]
-            for method in {run.results.get("method") for run in runs}
-        }
-        if len({str(one) for one in protocols.values()}) > 1 or not all(judged.values()):
-            said = "; ".join(f"{name}: {one}" for name, one in sorted(protocols.items()))
-            why = f"methods differ in their seeds, or in the trainings of each ({said})"
+        protocols: dict[str, list[str]] = {}
+        for run in runs:
+            number = judgements(study, run)
+            if not number:
+                return not_done(f"{run.name} was not judged", study.go_on("study"))
+            judged = f"seed {run.results.get('seed')}, {number} times"
+            protocols.setdefault(str(run.results.get("method")), []).append(judged)
+        if len({str(protocol) for protocol in protocols.values()}) > 1:
+            each = [f"{method}: {'; '.join(one)}" for method, one in protocols.items()]
+            why = f"methods are judged with different seeds, or not as often ({' – '.join(each)})"
             return not_done(why, study.go_on("study"))
-    seeds = sorted({str(run.results.get("seed")) for run in study.runs})
-    number = next(iter(judged.values()))
-    return done(f"{how}: each method with seeds {', '.join(seeds)}, {number} network(s) each")
+    one = "; ".join(next(iter(protocols.values())))
+    if by_table(study):
+        return done(f"by the column {study.setting('study.target')}, each method with {one}")
+    return done(f"on the test images, read once after each training; each method with {one}")
+
+
+def judgements(study: Record, run: Record) -> int:
+    """How many accuracies stand for a run."""
+    if by_table(study):
+        return int("derive" in run.results)
+    return len(run.results.get("retrain", {}).get("accuracy", []))
 
 
 def over_time(study: Record) -> Answer:
-    each = {run.name: of_run.curve_of(run) for run in study.runs}
-    for name, curve in each.items():
+    curves: dict[str, list[str]] = {}
+    for run in study.runs:
+        curve = of_run.curve_of(run)
         if curve is None:
-            return not_done(
-                f"{name}: nothing was measured in the course of it",
-                study.anew("instrument=[gap]", "measure.every=1"),
-            )
-    if not each:
+            why = f"{run.name}: no accuracy was measured in the course of the search"
+            return not_done(why, of_run.measured(study))
+        curves.setdefault(curve, []).append(run.name)
+    if not curves:
         return not_done("no run has finished", study.go_on("study"))
-    return done("; ".join(f"{name}/{curve}" for name, curve in each.items()))
+    return done("; ".join(f"{', '.join(names)}: {curve}" for curve, names in curves.items()))
 
 
 def random_search(study: Record) -> Answer:
@@ -209,9 +203,13 @@ def several_runs(study: Record) -> Answer:
     if least is None:
         return not_done("no run has finished", study.go_on("study"))
     if None in seeds[least] or len(set(seeds[least])) < of_run.FEWEST:
-        why = f"{least}: seeds {seeds[least]}, of {of_run.FEWEST} or more"
+        why = f"{least}: seeds {listed(seeds[least])}, of {of_run.FEWEST} or more"
         return not_done(why, study.go_on("study", "study.seeds=[0,1,2]"))
-    return done("; ".join(f"{name}: seeds {each}" for name, each in seeds.items()))
+    return done("; ".join(f"{name}: seeds {listed(each)}" for name, each in seeds.items()))
+
+
+def listed(values: Iterable[Any]) -> str:
+    return ", ".join(map(str, values))
 
 
 def tables(study: Record) -> Answer:
@@ -225,13 +223,13 @@ def tables(study: Record) -> Answer:
 
 def whole_time(study: Record) -> Answer:
     if table := by_table(study):
-        timed = every(lambda run: of_run.timed(run, ("search", "derive")))(study)
+        timed = every(lambda run: of_run.timed(run, "derive"))(study)
         why = f"{timed.why}; training is that of {table}"
         return Answer(timed.answer, why, timed.command)
     return every(of_run.whole_time)(study)
 
 
 def details(study: Record) -> Answer:
-    if not study.has(SETTINGS):
+    if not study.settings:
         return not_done(f"{SETTINGS} of the study is missing", study.anew())
     return every(of_run.details)(study)
