@@ -128,7 +128,9 @@ def override(value: Any) -> str:
     """A value as an override has it."""
     if isinstance(value, list):
         return f"[{','.join(map(override, value))}]"
-    return {None: "null", True: "true", False: "false"}.get(value, str(value))
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 confounders = of_run.confounders
@@ -194,15 +196,15 @@ def random_search(study: Record) -> Answer:
 
 
 def several_runs(study: Record) -> Answer:
-    seeds: dict[str, list[Any]] = {}
+    seeds: dict[str, set[Any]] = {}
     for runs in compared(study):
         for run in runs:
             where = ", ".join(str(run.results.get(name)) for name in ("method", "space", "data"))
-            seeds.setdefault(where, []).append(run.results.get("seed"))
+            seeds.setdefault(where, set()).add(run.results.get("seed"))
     least = min(seeds, key=lambda name: len(seeds[name]), default=None)
     if least is None:
         return not_done("no run has finished", study.go_on("study"))
-    if None in seeds[least] or len(set(seeds[least])) < of_run.FEWEST:
+    if None in seeds[least] or len(seeds[least]) < of_run.FEWEST:
         why = f"{least}: seeds {listed(seeds[least])}, of {of_run.FEWEST} or more"
         return not_done(why, study.go_on("study", "study.seeds=[0,1,2]"))
     return done("; ".join(f"{name}: seeds {listed(each)}" for name, each in seeds.items()))

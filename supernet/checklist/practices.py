@@ -23,6 +23,7 @@ CODE, COMPARISON, DETAILS = "Releasing code", "Comparing methods", "Reporting de
 class Practice:
     """One item of the checklist. Each evidence looks at a folder and answers for it."""
 
+    name: str
     group: str
     text: str
     run: Evidence
@@ -32,6 +33,7 @@ class Practice:
 
 PRACTICES = (
     Practice(
+        "training_code",
         CODE,
         "The code that trains the final networks can be had",
         of_run.training_code,
@@ -39,6 +41,7 @@ PRACTICES = (
         of_simulation.no_training,
     ),
     Practice(
+        "space_code",
         CODE,
         "The code of the search space can be had",
         of_run.space_code,
@@ -46,6 +49,7 @@ PRACTICES = (
         of_simulation.space_code,
     ),
     Practice(
+        "training_settings",
         CODE,
         "The hyperparameters and seeds of the final trainings can be had",
         of_run.training_settings,
@@ -53,6 +57,7 @@ PRACTICES = (
         of_simulation.no_training,
     ),
     Practice(
+        "method_code",
         CODE,
         "The code of the method can be had",
         of_run.method_code,
@@ -60,6 +65,7 @@ PRACTICES = (
         of_simulation.method_code,
     ),
     Practice(
+        "method_settings",
         CODE,
         "The hyperparameters and seeds of the method can be had",
         of_run.method_settings,
@@ -67,6 +73,7 @@ PRACTICES = (
         of_simulation.method_settings,
     ),
     Practice(
+        "same_benchmark",
         COMPARISON,
         "All that is compared has the same data, split, space and training recipe",
         of_run.same_benchmark,
@@ -74,6 +81,7 @@ PRACTICES = (
         of_simulation.same_benchmark,
     ),
     Practice(
+        "confounders",
         COMPARISON,
         "What else could make a difference is controlled: hardware, versions, run times",
         of_run.confounders,
@@ -81,6 +89,7 @@ PRACTICES = (
         of_simulation.confounders,
     ),
     Practice(
+        "ablations",
         COMPARISON,
         "Ablations show what each part of the method gives",
         of_run.ablations,
@@ -88,6 +97,7 @@ PRACTICES = (
         of_simulation.ablations,
     ),
     Practice(
+        "same_protocol",
         COMPARISON,
         "All that is compared is judged in the same way",
         of_run.same_protocol,
@@ -95,6 +105,7 @@ PRACTICES = (
         of_simulation.same_protocol,
     ),
     Practice(
+        "over_time",
         COMPARISON,
         "Performance is shown over time",
         of_run.over_time,
@@ -102,6 +113,7 @@ PRACTICES = (
         of_simulation.over_time,
     ),
     Practice(
+        "random_search",
         COMPARISON,
         "There is a comparison with random search",
         of_run.random_search,
@@ -109,6 +121,7 @@ PRACTICES = (
         of_simulation.random_search,
     ),
     Practice(
+        "several_runs",
         COMPARISON,
         "Experiments are repeated, and the seeds are named",
         of_run.several_runs,
@@ -116,6 +129,7 @@ PRACTICES = (
         of_simulation.several_runs,
     ),
     Practice(
+        "tables",
         COMPARISON,
         "A tabular or surrogate benchmark is used",
         of_run.tables,
@@ -123,6 +137,7 @@ PRACTICES = (
         of_simulation.tables,
     ),
     Practice(
+        "tuning",
         DETAILS,
         "It is said how hyperparameters were tuned, and what that took",
         of_run.tuning,
@@ -130,6 +145,7 @@ PRACTICES = (
         of_run.tuning,
     ),
     Practice(
+        "whole_time",
         DETAILS,
         "The time of the whole method is reported, not that of the search alone",
         of_run.whole_time,
@@ -137,6 +153,7 @@ PRACTICES = (
         of_simulation.whole_time,
     ),
     Practice(
+        "details",
         DETAILS,
         "All details of the set-up are reported",
         of_run.details,
@@ -147,14 +164,15 @@ PRACTICES = (
 
 
 def checklist(record: Record) -> list[dict[str, Any]]:
-    """The answer to each practice, as ``results.json`` has it: ``group``, ``practice``, ``answer``,
-    ``why``, ``command``.
+    """The answer to each practice, as ``results.json`` has it: ``name``, ``group``, ``practice``,
+    ``answer``, ``why``, ``command``.
     """
     rows = []
     for one in PRACTICES:
         evidence = one.study if record.is_study else one.run
         answer = (one.simulation if record.is_simulation else evidence)(record)
-        rows.append({"group": one.group, "practice": one.text} | asdict(answer))
+        said = {"name": one.name, "group": one.group, "practice": one.text}
+        rows.append(said | asdict(answer))
     return rows
 
 

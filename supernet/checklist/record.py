@@ -12,6 +12,7 @@ from supernet.files import PROGRAM, within
 
 RESULTS, SETTINGS, OVERRIDES = "results.json", ".hydra/config.yaml", ".hydra/overrides.yaml"
 RUN_DIR, STUDY_DIR = "RUN_DIR", "STUDY_DIR"
+STATEMENT = "checklist."  # how a setting begins that states what no folder can know
 
 # The keys of the environment that can change a figure or a time.
 MACHINE = ("processor", "platform", "device", "threads")
@@ -58,7 +59,7 @@ class Record:
 
     def statement(self, name: str) -> str:
         """What the user has stated by the setting ``checklist.NAME``; "" if nothing."""
-        return " ".join(str(self.whole.setting(f"checklist.{name}") or "").split())
+        return " ".join(str(self.whole.setting(f"{STATEMENT}{name}") or "").split())
 
     @property
     def environments(self) -> list[Mapping[str, Any]]:
@@ -93,13 +94,13 @@ class Record:
         return whole.begin("study" if whole.is_study else "run", *overrides)
 
     def begin(self, command: str, *overrides: str, leave_out: tuple[str, ...] = ()) -> str:
-        """A command with the overrides of the folder, but for ``overrides`` and what is left
-        out.
+        """A command with the overrides of the folder, but for ``overrides``, statements, and what
+        is left out.
         """
         path = self.folder / OVERRIDES
         kept = shapes.read(path, shapes.Overrides) if path.is_file() else []
         gone = {*leave_out, *(key(override) for override in overrides)}
-        kept = [one for one in kept if key(one) not in gone]
+        kept = [one for one in kept if key(one) not in gone and not key(one).startswith(STATEMENT)]
         return shlex.join(["supernet", command, *kept, *overrides])
 
     def say(self, name: str, what: str) -> str:
