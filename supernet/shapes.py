@@ -331,9 +331,15 @@ class Growth(TypedDict):
 
 
 @with_config(OPEN)
+class Processor(TypedDict):
+    name: Text
+
+
+@with_config(OPEN)
 class Environment(TypedDict, total=False):
     """The versions and the hardware of a process."""
 
+    processor: Processor
     git_commit: Text | None
     git_changes: bool | None
 

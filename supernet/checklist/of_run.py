@@ -4,11 +4,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from supernet.checklist.answer import Answer, does_not_apply, done, not_done
-from supernet.checklist.record import MACHINE, SETTINGS, VERSIONS, Record
+from supernet.checklist.record import SETTINGS, Record
 
 METHOD = ("sampler", "learner", "modifier", "guard", "searcher")  # the groups of a method's parts
 HYPERPARAMETERS = ("search", "sampler", "learner", "searcher")
 TABULAR = ("nb201", "nats_size", "nb_macro")  # the spaces with a published table of all accuracies
+CONDITIONS = ("processor", "device", "threads", "python", "torch")  # of the environment
 FEWEST = 3  # repetitions that have an interval
 
 # Methods that differ in one part alone, by whether the logits learn.
@@ -28,12 +29,12 @@ def code(record: Record, names: Sequence[str]) -> Answer:
     command = record.say("code", "WHERE THE CODE CAN BE HAD")
     if own := [name for name in names if not name.startswith("supernet.")]:
         return not_done(f"{', '.join(own)}: no part of supernet, and it is not said where", command)
-    commits = [str(one.get("git_commit") or "") for one in record.environments]
-    if not commits or "" in commits:
+    commits = [one.get("git_commit") for one in record.environments]
+    if not commits or None in commits:
         return not_done("it did not run from a checkout, so no commit is recorded", command)
-    if changed := [one for one in commits if one.endswith("-dirty")]:
-        return not_done(f"commit {changed[0]}: with changes that are in no commit", command)
-    return done(f"supernet at commit {', '.join(dict.fromkeys(commits))}: {said}")
+    if any(one.get("git_changes") is not False for one in record.environments):
+        return not_done(f"commit {commits[0]}, with changes that are in no commit", command)
+    return done(f"supernet at commit {', '.join(dict.fromkeys(map(str, commits)))}: {said}")
 
 
 def training_code(record: Record) -> Answer:
@@ -127,18 +128,19 @@ def confounders(record: Record) -> Answer:
     environments = record.environments
     if not environments:
         return not_done("no versions and no hardware are recorded", record.anew())
-    for name in (*MACHINE, *VERSIONS):
-        values = list(dict.fromkeys(str(one.get(name)) for one in environments))
-        if len(values) > 1:
-            return not_done(f"{name} differs: {', '.join(values)}", record.anew())
-        if name in MACHINE and environments[0].get(name) is None:
-            return not_done(f"{name} is not recorded", record.anew())
+    first, *rest = environments
+    if missing := [name for name in CONDITIONS if first.get(name) is None]:
+        return not_done(f"{missing[0]} is not recorded", record.anew())
+    for name, other in ((name, one) for one in rest for name in {**first, **one}):
+        if first.get(name) != other.get(name):
+            why = f"{name} differs between jobs: {first.get(name)}, {other.get(name)}"
+            return not_done(why, record.anew())
     if not all(one.results.get("total_seconds") for one in record.runs or (record,)):
         return not_done("no run times are recorded", record.anew())
-    machine = ", ".join(str(environments[0][name]) for name in MACHINE[:-1])
     return done(
-        f"all jobs ran with the same versions on {machine}, {environments[0]['threads']} threads; "
-        "results.json has the seconds of each part"
+        f"all jobs ran on {first['processor']['name']} ({first['device']}, threads: "
+        f"{first['threads']}) with the same versions (torch {first['torch']}); results.json has "
+        "the seconds of each part"
     )
 
 

@@ -14,10 +14,6 @@ RESULTS, SETTINGS, OVERRIDES = "results.json", ".hydra/config.yaml", ".hydra/ove
 RUN_DIR, STUDY_DIR = "RUN_DIR", "STUDY_DIR"
 STATEMENT = "checklist."  # how a setting begins that states what no folder can know
 
-# The keys of the environment that can change a figure or a time.
-MACHINE = ("processor", "platform", "device", "threads")
-VERSIONS = ("supernet", "git_commit", "python", "torch", "torchvision", "timm", "numpy")
-
 
 @dataclass(frozen=True)
 class Record:
@@ -68,7 +64,7 @@ class Record:
             each = [one for run in self.runs for one in run.environments]
         else:
             last = self.results.get("environment")
-            each = self.results.get("environments") or ([last] if last else [])
+            each = [*self.results.get("environments_before", []), *([last] if last else [])]
         return [one for number, one in enumerate(each) if one not in each[:number]]
 
     def parts(self, *sections: str) -> list[str]:
