@@ -129,12 +129,12 @@ def confounders(record: Record) -> Answer:
     if not environments:
         return not_done("no versions and no hardware are recorded", record.anew())
     first, *rest = environments
-    if missing := [name for name in CONDITIONS if first.get(name) is None]:
-        return not_done(f"{missing[0]} is not recorded", record.anew())
     for name, other in ((name, one) for one in rest for name in {**first, **one}):
         if first.get(name) != other.get(name):
             why = f"{name} differs between jobs: {first.get(name)}, {other.get(name)}"
             return not_done(why, record.anew())
+    if missing := [name for name in CONDITIONS if first.get(name) is None]:
+        return not_done(f"{missing[0]} is not recorded", record.anew())
     if not all(one.results.get("total_seconds") for one in record.runs or (record,)):
         return not_done("no run times are recorded", record.anew())
     return done(
