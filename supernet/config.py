@@ -170,6 +170,16 @@ class StudySettings(Bounded):
 
 
 @dataclass
+class ChecklistSettings:
+    """What no folder can know of an experiment, said by whoever did it, for the checklist
+    (:mod:`supernet.checklist`).
+    """
+
+    code: str | None = None  # where the code can be had, if it is not a commit of supernet
+    tuning: str | None = None  # which hyperparameters were tuned, how, and what that took
+
+
+@dataclass
 class Config(Bounded):
     """The settings of a whole run."""
 
@@ -210,6 +220,7 @@ class Config(Bounded):
     checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)
     study: StudySettings = field(default_factory=StudySettings)
     rank: RankSettings = field(default_factory=RankSettings)
+    checklist: ChecklistSettings = field(default_factory=ChecklistSettings)
     tracker: Any = MISSING
 
     def __post_init__(self) -> None:

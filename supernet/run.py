@@ -10,6 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
+from supernet.checklist.practices import checklist
+from supernet.checklist.record import SETTINGS, Record
 from supernet.config import build
 from supernet.environment import environment
 from supernet.errors import UserError
@@ -290,8 +292,10 @@ class Run:
 
 
 def write_results(setup: Setup, state: State) -> None:
-    """Writes ``results.json``: every figure of a run so far."""
-    write_json(state.folder / "results.json", results(setup, state))
+    """Writes ``results.json``: every figure of a run so far, and the checklist."""
+    value, recorded = results(setup, state), (state.folder / SETTINGS).is_file()
+    record = Record(state.folder, value, setup.settings if recorded else {})
+    write_json(state.folder / "results.json", value | {"checklist": checklist(record)})
 
 
 def page_of(folder: Path) -> Path:

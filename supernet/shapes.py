@@ -63,9 +63,12 @@ class Judging(TypedDict, total=False):
 
 @with_config(OPEN)
 class Settings(TypedDict, total=False):
-    """``config.yaml``. The report shows it; nothing is built from it."""
+    """``config.yaml``. The report shows it, and the checklist reads it; nothing is built from
+    it.
+    """
 
     judge: Judging
+    checklist: dict[Text, Text | None]
 
 
 # --- what jobs compute
@@ -327,6 +330,20 @@ class Growth(TypedDict):
     hull: list[Count]
 
 
+@with_config(OPEN)
+class Processor(TypedDict):
+    name: Text
+
+
+@with_config(OPEN)
+class Environment(TypedDict, total=False):
+    """The versions and the hardware of a process."""
+
+    processor: Processor
+    git_commit: Text | None
+    git_changes: bool | None
+
+
 # --- state.json
 
 RIVALS = ("largest", "whole", "uniform", "hand_made")  # those of supernet/cost/rivals.py
@@ -422,6 +439,97 @@ class Results(TypedDict):
     """``results.json``, as far as anything is computed from it."""
 
     environment: NotRequired[dict[Text, Any]]
+
+
+# --- results.json, as the checklist reads it
+
+
+@with_config(OPEN)
+class Timed(TypedDict, total=False):
+    seconds: Amount
+
+
+class TimedSearch(Timed, total=False):
+    epochs: Count
+    instruments: dict[Text, Any]
+
+
+class TimedGrowth(Timed, total=False):
+    models: list[Any]
+
+
+class TimedDerive(Timed, total=False):
+    judgements: Count
+
+
+class Trainings(Timed, total=False):
+    accuracy: list[Share]
+    ci95: Interval
+    epochs: Count
+    init: Text
+
+
+@with_config(OPEN)
+class Difference(TypedDict):
+    mean: Real
+    ci95: Interval
+
+
+@with_config(OPEN)
+class Ranking(TypedDict):
+    architectures: Count
+    against: dict[Text, Any]
+
+
+@with_config(OPEN)
+class RunResults(TypedDict, total=False):
+    seed: Count
+    space: Text
+    method: Text
+    data: Text
+    contents: dict[Text, Text]
+    search: TimedSearch
+    growth: TimedGrowth
+    derive: TimedDerive
+    retrain: Trainings
+    random_baseline: Trainings
+    rivals: dict[Text, Trainings]
+    found_minus_random: Difference
+    rank: Ranking
+    environment: Environment
+    environments_before: list[Environment]
+    total_seconds: Amount
+
+
+class RunOfStudy(RunResults):
+    folder: Inside
+    entry: NotRequired[Text]
+    rival: NotRequired[bool]
+    base: NotRequired[Text | None]
+
+
+@with_config(OPEN)
+class StudyRow(TypedDict):
+    method: Text
+
+
+@with_config(OPEN)
+class SimulationRow(TypedDict):
+    searcher: Text
+    curve: NotRequired[list[Real]]
+    cost: NotRequired[Real]
+
+
+class FolderResults(RunResults, total=False):
+    """``results.json`` of a run, of a study, or of a simulation."""
+
+    study: list[StudyRow]
+    runs: list[RunOfStudy]
+    found: list[Any]
+    simulation: list[SimulationRow]
+    simulations: Count
+    table: Text
+    content: Text
 
 
 # --- rows, judgements, the tracker, checkpoints

@@ -13,13 +13,15 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
+from supernet.checklist.practices import add_checklist
 from supernet.config import Config
 from supernet.cost.budget import Budget
+from supernet.environment import environment
 from supernet.errors import UserError
 from supernet.evaluate.accuracy import Judgement
 from supernet.evaluate.published import Published, read_published
 from supernet.evaluate.statistics import difference_and_interval, mean_and_interval
-from supernet.files import write_json
+from supernet.files import content_of, write_json
 from supernet.mixture import Architecture
 from supernet.randomness import Streams
 from supernet.runs.executor import Executor
@@ -139,9 +141,19 @@ def run(
     jobs = [Simulation(name, config) for name, config in cells.items()]
     work = Work(setup, State(folder), progress, stop)
     executor.run(work, jobs, lambda job, one: found.update({job.name: one}))
-    rows_ = [row(name, found[name], found.get("random"), optimum) for name in cells]
-    about = {"table": study.table, "optimum": optimum, "simulations": study.simulations}
+    rows_ = [
+        row(name, found[name], found.get("random"), optimum) | {"settings": config.searcher}
+        for name, config in cells.items()
+    ]
+    about = {
+        "table": study.table,
+        "content": content_of(str(study.table)),
+        "optimum": optimum,
+        "simulations": study.simulations,
+        "environment": environment(setup.device, setup.config.threads),
+    }
     write_json(folder / "results.json", {"schema": 1, "simulation": rows_, **about})
+    add_checklist(folder)
     progress.message(table(rows_, study.draws))
     progress.message(f"folder: {folder}")
 

@@ -91,22 +91,23 @@ for below in ALLOWED.values():
         below.add("bounds")
 ALLOWED["bounds"] = {"errors"}
 ALLOWED["environment"] = {"device", "ops"}
+ALLOWED["checklist"] = {"errors", "files", "shapes"}
 PARTS = {"samplers", "learners", "modifiers", "guards", "instruments", "ops"}
-ALLOWED["runs"] = set(ALLOWED) - PARTS
+ALLOWED["runs"] = set(ALLOWED) - PARTS - {"checklist"}
 ALLOWED["run"] = {"config", "environment", "errors", "files", "mixture", "report", "runs"}
-ALLOWED["run"] |= {"track", "train"}
+ALLOWED["run"] |= {"checklist", "track", "train"}
 ALLOWED["trial"] = {"config", "cost", "device", "randomness", "runs", "spaces"}
 ALLOWED["study"] = {
-    *("config", "cost", "errors", "evaluate", "files", "mixture", "randomness"),
+    *("checklist", "config", "cost", "errors", "evaluate", "files", "mixture", "randomness"),
     *("report", "run", "runs", "searchers", "shapes", "track", "train"),
 }
 ALLOWED["simulation"] = {
-    *("config", "cost", "errors", "evaluate", "files", "mixture", "randomness", "runs"),
-    *("searchers", "track", "train"),
+    *("checklist", "config", "cost", "environment", "errors", "evaluate", "files", "mixture"),
+    *("randomness", "runs", "searchers", "track", "train"),
 }
 ALLOWED["reproduce"] = {"errors", "files", "run", "runs"}
 ALLOWED["cli"] = {
-    *("reproduce", "simulation"),
+    *("checklist", "reproduce", "simulation"),
     *("config", "errors", "files", "report", "run", "runs", "shapes", "study", "track", "train"),
 }
 

@@ -13,13 +13,15 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from supernet import reproduce, simulation
+from supernet.checklist.practices import add_checklist, as_text, checklist
+from supernet.checklist.record import read
 from supernet.cli.cells import line_of, runs_of, simulations_of, study_cells
 from supernet.cli.composition import composed, composition, to_config, with_paths_made_absolute
 from supernet.cli.launch import launch
 from supernet.cli.line import CommandLine, key
 from supernet.cli.options import Folders
 from supernet.cli.overrides import literal, single_jobs
-from supernet.cli.recorded import kept_folders, overrides_of, record
+from supernet.cli.recorded import kept_folders, overrides_of, record, record_statements
 from supernet.cli.sweep import Results, Sweep, again
 from supernet.cli.trust import needs_trust
 from supernet.config import Config
@@ -61,6 +63,8 @@ def perform(line: CommandLine) -> None:
             reported(line, overrides)
     elif line.command == "reproduce":
         reproduced(line)
+    elif line.command == "checklist":
+        checked(line)
     else:
         stop = StopRequest()
         with stop.listening():
@@ -78,6 +82,21 @@ def reported(line: CommandLine, overrides: list[str]) -> None:
         )
     report(setup, line.parent)
     say_leaves(line.parent, Progress())
+
+
+def checked(line: CommandLine) -> None:
+    """Performs ``checklist``: for the folder of a run or of a study. What the line states is
+    recorded in it.
+    """
+    folder = line.parent
+    assert folder is not None
+    record = read(folder)
+    if line.overrides:
+        with held(folder):
+            record_statements(folder, line.overrides)
+            add_checklist(folder)
+        record = read(folder)
+    Progress().message(as_text(checklist(record), folder))
 
 
 def reproduced(line: CommandLine) -> None:

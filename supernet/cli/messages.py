@@ -20,6 +20,7 @@ COMMANDS = {
     "reproduce": "run the run of from= again, and say whether its results come out again",
     "rank": "compare the order in which the trained supernet puts architectures with the truth",
     "study": "run every method of study.methods with every seed of study.seeds, and compare",
+    "checklist": "show which good practices a run or a study follows, each with its evidence",
     "check": "build everything and try one step, without writing anything",
 }
 

@@ -4,6 +4,7 @@
 time.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,13 +12,13 @@ from pathlib import Path
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from supernet.cli.composition import settings
-from supernet.cli.line import CommandLine
+from supernet.cli.composition import composed, settings
+from supernet.cli.line import CommandLine, key
 from supernet.cli.options import Folders, Recorded
 from supernet.cli.trust import named, require_plain
 from supernet.errors import UserError
 from supernet.files import write_text
-from supernet.shapes import Overrides, Places, read
+from supernet.shapes import Overrides, Places, Settings, read
 
 
 def record(
@@ -34,6 +35,28 @@ def record(
             places = yaml.safe_dump([str(place) for place in folders.own])
             write_text(folder / ".hydra" / "folders.yaml", places)
         write_text(folder / ".hydra" / "overrides.yaml", yaml.safe_dump(list(overrides)))
+    else:
+        record_statements(folder, overrides)
+
+
+def record_statements(folder: Path, overrides: Sequence[str]) -> None:
+    """Adds to the recorded settings what ``overrides`` say under ``checklist``. These settings
+    alone may be given later, because they are about the run.
+
+    Raises:
+        UserError: what is recorded is missing or damaged.
+    """
+    said = [override for override in overrides if key(override).startswith("checklist.")]
+    path, place = folder / ".hydra" / "overrides.yaml", folder / ".hydra" / "config.yaml"
+    before = read(path, Overrides)
+    if set(said) <= set(before):
+        return
+    recorded, stated = read(place, Settings), dataclasses.asdict(composed(said).checklist)
+    given = [key(one).partition(".")[2] for one in said]
+    recorded["checklist"] = recorded.get("checklist", {}) | {name: stated[name] for name in given}
+    write_text(place, yaml.safe_dump(recorded, sort_keys=False, allow_unicode=True))
+    after = [one for one in before if key(one) not in map(key, said)] + said
+    write_text(path, yaml.safe_dump(after))
 
 
 def folders_of(folder: Path, trusted: bool) -> Folders:

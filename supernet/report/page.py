@@ -53,6 +53,7 @@ def page(name: str, results: Results, rows: series.Rows, config: Mapping[str, An
         },
         rankings=rankings(results),
         time=values.time(results),
+        checklist=values.checklist(results),
         settings=values.settings(config),
         versions=values.versions(results),
     )

@@ -56,6 +56,7 @@ def page(name: str, results: Results, config: Mapping[str, Any], overrides: Sequ
         runs=runs(results),
         failed=table(["run", "why it failed"], list(results.get("failed", {}).items())),
         command=shlex.join(["supernet", "study", *given]),
+        checklist=values.checklist(results),
         settings=values.settings(config),
         versions=values.versions(results["runs"][0] if results["runs"] else {}),
     )

@@ -359,6 +359,14 @@ def memory(used: int | None) -> str:
     return f"{used / 2**20:,.0f} MiB" if used else "–"
 
 
+def checklist(results: Results) -> dict[str, list[Mapping[str, Any]]]:
+    """The answers to the practices of the checklist: name of a group -> its rows."""
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for row in results.get("checklist", []):
+        groups.setdefault(row["group"], []).append(row)
+    return groups
+
+
 def settings(config: Mapping[str, Any]) -> Table | None:
     return table(["setting", "value"], list(flat(config)))
 

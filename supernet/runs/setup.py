@@ -51,6 +51,7 @@ CHANGE_NOTHING = {
     "checkpoint",
     "tracker",
     "study",
+    "checklist",
     "instrument",
     "measure",
 }

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from supernet.checklist.practices import add_checklist
 from supernet.config import Config, typed
 from supernet.cost.rivals import rival
 from supernet.errors import UserError
@@ -180,26 +181,31 @@ def run(
     study.perform([cell for cell in cells if not cell.waits], configs)
     if ready := study.ready(cells):
         study.perform(ready, prepare(ready))
-    outcomes: list[Outcome] = []
+    outcomes: dict[str, Outcome] = {}
     found: list[Row] = []
     for cell in [cell for cell in cells if cell.name in study.done]:
         try:
             if lookup is not None:
                 found.append(lookup.found(study.done[cell.name]))
-            outcomes.append(outcome(cell, study.done[cell.name], found))
+            outcomes[cell.name] = outcome(cell, study.done[cell.name], found)
         except UserError as error:
             study.failures[cell.name] = str(error)
-    comparison = compare(outcomes)
+    runs = [
+        {"folder": name, "entry": one.entry, "rival": one.rival, "base": one.base} | one.results
+        for name, one in outcomes.items()
+    ]
+    comparison = compare([*outcomes.values()])
     if lookup is not None and comparison:
         comparison = lookup.completed(comparison)
     value = {
         "schema": 1,
         "study": comparison,
-        "runs": [one.results for one in outcomes],
+        "runs": runs,
         "found": found,
     }
     failures = study.failures
     write_json(folder / "results.json", value | ({"failed": failures} if failures else {}))
+    add_checklist(folder)
     if comparison:
         for one in tables(comparison):
             progress.message(one)

@@ -17,7 +17,7 @@ from tests.commands import TINY, as_wandb, finished, process, waited, wandb_rows
 from tests.compare import identical
 
 RUN = [*TINY, "tracker=none", "search.supernets=2"]
-CLOCK = {"seconds", "total_seconds", "peak_memory_bytes", "parts", "git_commit"}
+CLOCK = {"seconds", "total_seconds", "peak_memory_bytes", "parts", "git_commit", "checklist"}
 SHOWN = {"search/0": "supernet 1 of 2", "search/1": "supernet 2 of 2"}  # names on the screen
 NAMES = ["search/0", "search/1", "random/0", "random/1", "retrain/0", "retrain/1"]
 
