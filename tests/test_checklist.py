@@ -355,6 +355,23 @@ def test_what_is_not_done_names_a_command_that_is_understood(said):
                 composed(first)
 
 
+def test_rivals_and_ablations_of_a_study_are_evidence(complete, tmp_path):
+    """A run without a trick has another recipe on purpose, and a rival no random architectures."""
+    folder = shutil.copytree(complete["study"], tmp_path / "folder")
+    settings(put("retrain.drop_path", 0.5), "beta_darts-0")(folder)
+    no_random = results(drop("runs.4.random_baseline"))
+    no_random(folder)
+    before = answers(folder)
+    assert before["same_benchmark"]["answer"] == before["random_search"]["answer"] == NOT_DONE
+    for number, kinds in ((3, {"base": "darts"}), (4, {"rival": True, "method": "random_search"})):
+        for name, value in ({"entry": f"entry {number}"} | kinds).items():
+            results(put(f"runs.{number}.{name}", value))(folder)
+    after = answers(folder)
+    for name in ("same_benchmark", "random_search", "ablations"):
+        assert after[name]["answer"] == DONE, after[name]["why"]
+    assert "entry 3" in after["ablations"]["why"]
+
+
 # --- what is recorded
 
 

@@ -221,9 +221,8 @@ def several_runs(study: Record) -> Answer:
     seeds: dict[str, set[Any]] = {}
     for runs in compared(study):
         for run in runs:
-            where = ", ".join(
-                [entry_of(run), *(str(run.results.get(k)) for k in ("space", "data"))]
-            )
+            names = entry_of(run), run.results.get("space"), run.results.get("data")
+            where = ", ".join(map(str, names))
             seeds.setdefault(where, set()).add(run.results.get("seed"))
     least = min(seeds, key=lambda name: len(seeds[name]), default=None)
     if least is None:
