@@ -35,9 +35,10 @@ def check(line: CommandLine) -> None:
     """
     if others := [flag for flag in line.flags if flag != "--multirun"]:
         raise UserError(f"{' '.join(others)}: shows one configuration; leave out -m")
-    from supernet.cli.composition import require_right
+    from supernet.cli.composition import require_right, whole
     from supernet.cli.overrides import single_jobs
 
+    whole.cache_clear()  # the files may have changed since an earlier command of this process
     require_right(single_jobs(line.overrides)[0] if line.sweeps else line.overrides, line.folders)
 
 
