@@ -508,16 +508,19 @@ def test_a_browser_keeps_every_picture(tmp_path, run_folder, report):
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="needs a browser")
-@pytest.mark.parametrize("width", [375, 1280])
-def test_no_page_is_wider_than_its_window(tmp_path, report, width):
+def test_no_page_is_wider_than_its_window(tmp_path, report):
     """Only boxes that say so scroll sideways; folded tables are unfolded first."""
-    frame = tmp_path / "frame.html"
-    unfolded = report[1].replace("<details>", "<details open>")
-    frame.write_text(
-        f'<iframe id="page" style="border:0;width:{width}px;height:900px" '
-        f'srcdoc="{html.escape(unfolded)}"></iframe>'
-        "<script>onload = () => { const page = document.getElementById('page').contentDocument;"
-        "document.title = page.documentElement.scrollWidth }</script>",
+    frames = tmp_path / "frames.html"
+    unfolded = html.escape(report[1].replace("<details>", "<details open>"))
+    widths = (375, 1280)
+    frames.write_text(
+        "".join(
+            f'<iframe style="border:0;width:{width}px;height:900px" srcdoc="{unfolded}"></iframe>'
+            for width in widths
+        )
+        + "<script>onload = () => { document.title = Array.from(document.querySelectorAll('iframe'),"
+        "one => one.contentDocument.documentElement.scrollWidth).join() }</script>",
         encoding="utf-8",
     )
-    assert f"<title>{width}</title>" in in_a_browser(frame, tmp_path)
+    said = ",".join(map(str, widths))
+    assert f"<title>{said}</title>" in in_a_browser(frames, tmp_path)
