@@ -72,7 +72,7 @@ def whole(words: tuple[str, ...]) -> DictConfig:
     """What Hydra composes from these words, with Hydra's own node; nobody may change it.
 
     It takes a tenth of a second, and one command asks for the same several times. A new command
-    forgets it (:func:`.entry.check`), because the files may have changed.
+    forgets it (:func:`.entry.main`), because the files may have changed.
     """
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         return compose("config", list(words), return_hydra_config=True)

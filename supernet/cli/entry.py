@@ -19,7 +19,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     SIGINT or SIGTERM.
     """
     with steady_output(), one_line_errors():
-        line = with_parent(parse(argv))
+        line = parse(argv)
+        from supernet.cli.composition import whole  # Hydra takes long to import
+
+        whole.cache_clear()  # the files may have changed since an earlier command of this process
+        line = with_parent(line)
         if line.flags and not line.sweeps:  # --cfg and the like
             show(line)
         else:
@@ -35,10 +39,9 @@ def check(line: CommandLine) -> None:
     """
     if others := [flag for flag in line.flags if flag != "--multirun"]:
         raise UserError(f"{' '.join(others)}: shows one configuration; leave out -m")
-    from supernet.cli.composition import require_right, whole
+    from supernet.cli.composition import require_right
     from supernet.cli.overrides import single_jobs
 
-    whole.cache_clear()  # the files may have changed since an earlier command of this process
     require_right(single_jobs(line.overrides)[0] if line.sweeps else line.overrides, line.folders)
 
 

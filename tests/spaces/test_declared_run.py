@@ -194,9 +194,9 @@ STILL = [
 ]
 OWN_TASK = [
     *("space=module", f"space.model={FILE.parent / 'segmentation.py'}:Net"),
-    *("data.source._target_=tests.spaces.segmentation.Ink", "retrain.epochs=10"),
+    "data.source._target_=tests.spaces.segmentation.Ink",
     *("+data.task._target_=tests.spaces.segmentation.Overlap", "+data.task.ink=1.5"),
-    *(*STILL, *QUICK),
+    *(*STILL, *QUICK, "retrain.epochs=10"),
 ]
 
 
