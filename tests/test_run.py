@@ -33,7 +33,7 @@ KNOWN = "|skip_connect~0|+|none~0|nor_conv_1x1~1|+|none~0|none~1|skip_connect~2|
 ONE = ["retrain.seeds=1", "baseline.architectures=0"]  # a single retraining
 
 RUNS = {
-    "darts": [*TINY, "search.supernets=2"],
+    "darts": [*TINY],
     "spos": [*TINY, "method=spos", "searcher.candidates=10"],
     "darts space": [*TINY, "space=darts", "method=darts_2nd"],
 }
