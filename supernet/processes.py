@@ -4,7 +4,8 @@ import multiprocessing
 from multiprocessing.context import BaseContext
 
 # The server imports these modules once. The processes that it forks have them from the beginning.
-PRELOADED = ["supernet.data.dataset", "supernet.runs.executor"]
+# The first optimiser of a process imports torch._dynamo, which takes as long as torch itself.
+PRELOADED = ["supernet.data.dataset", "supernet.runs.executor", "torch._dynamo"]
 
 
 def worker_context() -> BaseContext:

@@ -2,8 +2,11 @@
 longer than most tests.
 """
 
+from functools import cache
+
 from supernet.cost.budget import Budget
-from tests.tasks import task_of
+from tests.tasks import task_for, task_of
+from tests.variants import SPACES
 
 _TABLES = {}
 
@@ -17,3 +20,12 @@ def budget_of(space, **limits: float) -> Budget:
         _TABLES[repr(space)] = budget.tables
     budget.tables, budget.limits = _TABLES[repr(space)], limits
     return budget
+
+
+@cache
+def unlimited(name: str) -> Budget:
+    """The budget of a space of the list of variants, for a task that fits it, without limits. Tests
+    must not change it.
+    """
+    space = SPACES[name]()
+    return Budget(space, task_for(space))

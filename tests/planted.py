@@ -262,6 +262,7 @@ def found(method: str, seed: int) -> tuple[str, ...]:
     return tuple("right" if option == space.answer else option for option in derived)
 
 
+@cache
 def resisted(method: str, seed: int, epochs: int = 30) -> tuple[str, ...]:
     """The options that a method derives from ``Tempting``, slot by slot. They are derived from the
     logits, unless the method uses the perturbation searcher.

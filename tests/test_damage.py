@@ -350,12 +350,12 @@ def test_a_damaged_checkpoint_is_one_line(kind, work):
     whole, faults, tried = fresh.steps, [], 0
     for what, damage in damaged_checkpoints(content):
         tried += 1
-        stage = copy.deepcopy(fresh, {id(work.setup.data): work.setup.data})
         try:
             saved = damage
             if not what.startswith("('state', "):  # else the file is sound, and reading it is slow
                 torch.save(damage, path)
                 saved = work.checkpoints.load(kind, key)
+            stage = copy.deepcopy(fresh, {id(work.setup.data): work.setup.data})
             work.checkpoints.restore(stage, saved)
             if saved["step"] != whole:
                 faults.append(f"{what}: at step {saved['step']} of {whole}")

@@ -11,7 +11,8 @@ import torch
 from tests.commands import TINY, finished, supernet
 from tests.disk import small_disk
 
-RUN = [*TINY, "tracker=none", "retrain.seeds=1", "baseline.architectures=0"]
+RUN = [*TINY, "tracker=none", "search.supernets=1"]
+RUN += ["retrain.seeds=1", "baseline.architectures=0"]
 
 
 @pytest.fixture(scope="module")

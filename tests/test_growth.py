@@ -18,7 +18,7 @@ from tests.tasks import task_of
 
 GROWTH = (
     *("method=petridish", "size=tiny", "data.train_limit=160", "tracker=none"),
-    *("search.batch_size=16", "retrain.epochs=1", "retrain.seeds=1", "growth.models=5"),
+    *("search.batch_size=32", "retrain.epochs=1", "retrain.seeds=1", "growth.models=5"),
 )
 
 

@@ -139,6 +139,7 @@ def folder(tmp_path, monkeypatch):
 OWN = ["--config-dir", "options"]
 CHOSEN = ["space=narrow", "data=few", "sampler=sharp", "learner=slow", "modifier=[nothing]"]
 CHOSEN += ["instrument=[epochs,shares]", "guard=[second]", "search.epochs=4"]
+CHOSEN += ["search.supernets=1"]
 
 
 def test_options_of_ones_own_are_chosen_by_name(folder):
@@ -215,11 +216,9 @@ def test_an_option_of_ones_own_has_a_name_of_its_own(folder):
 
 def test_a_phase_of_ones_own(folder):
     """Its first half trains on other mixtures than the softmax's."""
+    words = [*TINY, *OWN, "search.supernets=1", "tracker=none"]
     rows = [
-        read_rows(
-            finished("search", *TINY, *OWN, f"sampler={phases}", "tracker=none", cwd=folder)
-            / "metrics.jsonl"
-        )
+        read_rows(finished("search", *words, f"sampler={phases}", cwd=folder) / "metrics.jsonl")
         for phases in ("[[sharp,0.5],[softmax,0.5]]", "[[softmax,0.5],[softmax,0.5]]")
     ]
     assert len(rows[0]) == len(rows[1]) and rows[0] != rows[1]

@@ -150,7 +150,7 @@ def test_the_jobs_of_a_sweep_record_absolute_paths_and_go_on_from_elsewhere(tmp_
         images = random.integers(0, 256, (8, 8, 8), np.uint8)
         labels = np.arange(8) % 2
         np.savez(tmp_path / name, x_train=images, y_train=labels, x_test=images, y_test=labels)
-    line = ["size=tiny", "tracker=none", "search.epochs=1", "data=npz"]
+    line = ["size=tiny", "tracker=none", "search.epochs=1", "search.supernets=1", "data=npz"]
     outcome = supernet("search", "-m", *line, "data.source.path=a.npz,b.npz", cwd=tmp_path)
     assert (outcome.code, outcome.err) == (0, "")
     (tmp_path / "elsewhere").mkdir()

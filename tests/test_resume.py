@@ -31,12 +31,12 @@ KILLED = {
 }
 SPOS = [
     "method=spos",
-    "searcher.candidates=40",
+    "searcher.candidates=20",
     "retrain.ema_decay=0.9",
     "retrain.drop_path=0.2",
     "retrain.warmup_epochs=0.5",
 ]
-DARTS = ["method=darts", "search.epochs=6", "data.augment.cutout=2"]
+DARTS = ["method=darts", "search.epochs=4", "data.augment.cutout=2"]
 # keys of results.json that may differ between two runs of the same code
 CLOCK = {"seconds", "total_seconds", "search_seconds", "peak_memory_bytes", "git_commit", "parts"}
 CLOCK |= {"checklist"}
@@ -50,7 +50,10 @@ def start():
     forkserver._forkserver._stop()  # one that an earlier test has started imported other things
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
-        ["supernet.cli", "supernet.export", "supernet.report.page", "sklearn.datasets", "wandb"]
+        [
+            *("supernet.cli.commands", "supernet.export", "supernet.report.page"),
+            *("sklearn.datasets", "wandb", "torch._dynamo", "onnxscript"),
+        ]
     )
 
     def start(*arguments, log, target=session):

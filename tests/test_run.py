@@ -30,11 +30,12 @@ from tests.tasks import task_of
 
 KNOWN = "|skip_connect~0|+|none~0|nor_conv_1x1~1|+|none~0|none~1|skip_connect~2|"
 
+ONE = ["retrain.seeds=1", "baseline.architectures=0"]  # a single retraining
+
 RUNS = {
     "darts": [*TINY],
-    "darts_2nd": [*TINY, "method=darts_2nd"],
     "spos": [*TINY, "method=spos", "searcher.candidates=10"],
-    "darts space": [*TINY, "space=darts", "method=darts"],
+    "darts space": [*TINY, "space=darts", "method=darts_2nd"],
 }
 
 
@@ -201,27 +202,31 @@ def test_the_report_shows_what_was_found(run):
     assert str(results_of(run)["environment"]["torch"]) in page
 
 
-def test_the_network_runs_where_this_project_is_not(run, tmp_path):
+def test_the_networks_run_where_this_project_is_not(runs, tmp_path):
     code = (
-        "import json, sys; sys.path.insert(0, sys.argv[1])\n"
-        "import network, torch\n"
+        "import json, runpy, sys, torch\n"
+        "for place, weights in zip(sys.argv[1::2], sys.argv[2::2]):\n"
+        "    file = runpy.run_path(place + '/network.py')\n"
+        "    model = file['network'](); model.load_state_dict(torch.load(weights))\n"
+        "    torch.manual_seed(0)\n"
+        "    print(json.dumps(model.eval()(torch.randn(2, *file['INPUT_SHAPE'])).tolist()))\n"
         "assert not any(name.partition('.')[0] == 'supernet' for name in sys.modules)\n"
-        "model = network.network(); model.load_state_dict(torch.load('weights.pt')); "
-        "torch.manual_seed(0)\n"
-        "print(json.dumps(model.eval()(torch.randn(2, *network.INPUT_SHAPE)).tolist()))"
     )
-    torch.save(
-        safetensors.torch.load_file(run / "export" / "model.safetensors"), tmp_path / "weights.pt"
-    )
-    command = [sys.executable, "-IB", "-c", code, str(run / "export")]
+    places, words = [runs(name) / "export" for name in RUNS], []
+    for number, place in enumerate(places):
+        weights = tmp_path / f"{number}.pt"
+        torch.save(safetensors.torch.load_file(place / "model.safetensors"), weights)
+        words += [str(place), str(weights)]
+    command = [sys.executable, "-IB", "-c", code, *words]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     images = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0)).numpy()
-    session = onnxruntime.InferenceSession(
-        run / "export" / "model.onnx", providers=["CPUExecutionProvider"]
-    )
-    np.testing.assert_allclose(
-        json.loads(done.stdout), session.run(None, {"images": images})[0], rtol=1e-4, atol=1e-5
-    )
+    for place, line in zip(places, done.stdout.splitlines(), strict=True):
+        session = onnxruntime.InferenceSession(
+            place / "model.onnx", providers=["CPUExecutionProvider"]
+        )
+        np.testing.assert_allclose(
+            json.loads(line), session.run(None, {"images": images})[0], rtol=1e-4, atol=1e-5
+        )
 
 
 def test_a_search_within_a_budget_leaves_its_pareto_front(tmp_path):
@@ -278,7 +283,7 @@ def test_a_search_within_a_budget_leaves_its_pareto_front(tmp_path):
 
 
 def test_smaller_images_reach_the_export_and_the_report(tmp_path):
-    small = ["data.image_size=4", "retrain.seeds=1", "baseline.architectures=0", "tracker=none"]
+    small = ["data.image_size=4", "search.supernets=1", *ONE, "tracker=none"]
     folder = finished("run", *TINY, *small, cwd=tmp_path)
     about = json.loads((folder / "export" / "architecture.json").read_text())
     assert about["input_shape"] == [1, 4, 4] and about["metadata"]["averaged_down_from"] == [8, 8]
@@ -426,7 +431,7 @@ def test_another_retraining_starts_a_folder_that_names_its_parent_and_outlives_i
 
 def test_what_a_derivation_by_perturbation_logged_goes_with_it(tmp_path):
     tuned = ["searcher=perturbation", "searcher.tune_epochs=1", "search.epochs=1", "tracker=none"]
-    parent = finished("derive", *TINY, "method=darts", *tuned, cwd=tmp_path)
+    parent = finished("derive", *TINY, "method=darts", *tuned, *ONE, cwd=tmp_path)
     child = finished("retrain", f"from={parent}", "retrain.epochs=1", cwd=tmp_path)
     rows = {
         folder: [row for row in read_rows(folder / "metrics.jsonl") if row["stage"] == "tuning"]
@@ -438,7 +443,7 @@ def test_what_a_derivation_by_perturbation_logged_goes_with_it(tmp_path):
 
 def test_a_given_architecture_inherits_from_a_supernet_that_is_trained_first(tmp_path):
     given = f"architecture={KNOWN}"
-    words = [*TINY, "tracker=none", "search.epochs=1", "retrain.init=inherit", given]
+    words = [*TINY, "tracker=none", "search.epochs=1", *ONE, "retrain.init=inherit", given]
     folder = finished("retrain", *words, cwd=tmp_path)
     results = results_of(folder)
     assert results["architecture"]["text"] == KNOWN and results["search"]["steps"] > 0
@@ -513,7 +518,8 @@ def test_a_warm_start_is_on_record_and_resumes_without_its_parent(darts, tmp_pat
 
 
 def test_a_given_architecture_needs_no_search(tmp_path):
-    folder = finished("retrain", *TINY, "tracker=none", f"architecture={KNOWN}", cwd=tmp_path)
+    words = [*TINY, "tracker=none", *ONE, f"architecture={KNOWN}"]
+    folder = finished("retrain", *words, cwd=tmp_path)
     results = results_of(folder)
     assert results["architecture"]["text"] == KNOWN
     assert results["derive"]["searcher"] == "given"
@@ -526,7 +532,8 @@ def test_a_given_architecture_needs_no_search(tmp_path):
 
 
 def test_a_search_alone_can_be_reported(tmp_path):
-    folder = finished("search", *TINY, "tracker=none", cwd=tmp_path)
+    words = [*TINY, "tracker=none", "search.supernets=1"]
+    folder = finished("search", *words, cwd=tmp_path)
     assert finished("report", f"from={folder}", cwd=tmp_path) == folder
     assert "Shares of the options" in (folder / "report.html").read_text()
     outcome = supernet("evaluate", f"from={folder}", cwd=tmp_path)
@@ -550,9 +557,8 @@ def test_a_folder_that_holds_another_run_is_not_touched(darts, tmp_path):
 
 
 def test_a_sweep_runs_every_job_in_a_folder_of_its_own(tmp_path):
-    outcome = supernet(
-        "search", "-m", *TINY, "tracker=none", "seed=0,1", "search.epochs=1", cwd=tmp_path
-    )
+    quick = ["tracker=none", "search.epochs=1", "search.supernets=1"]
+    outcome = supernet("search", "-m", *TINY, *quick, "seed=0,1", cwd=tmp_path)
     assert (outcome.code, outcome.err) == (0, "")
     folders = sorted(tmp_path.glob("multirun/*/*/*/results.json"))
     assert [json.loads(path.read_text())["seed"] for path in folders] == [0, 1]

@@ -19,7 +19,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     SIGINT or SIGTERM.
     """
     with steady_output(), one_line_errors():
-        line = with_parent(parse(argv))
+        line = parse(argv)
+        from supernet.cli.composition import whole  # Hydra takes long to import
+
+        whole.cache_clear()  # the files may have changed since an earlier command of this process
+        line = with_parent(line)
         if line.flags and not line.sweeps:  # --cfg and the like
             show(line)
         else:

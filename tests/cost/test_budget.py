@@ -4,6 +4,7 @@ force.
 
 import itertools
 import re
+from functools import cache
 
 import numpy as np
 import pytest
@@ -19,27 +20,27 @@ from supernet.cost.table import CostTable
 from supernet.errors import UserError
 from supernet.mixture import Choice, softmax_mixture
 from supernet.spaces.nb201 import NB201
+from tests.budgets import unlimited
 from tests.tasks import task_for, task_of
 from tests.variants import SPACES
 
 TASK = task_of(10, 3)
-BUDGETS = {
-    name: Budget(make(), task_for(make())) for name, make in SPACES.items()
-}  # tables are built once
-COSTS = {  # the costs of some hundred random architectures, from which limits are taken
-    name: {
-        metric: np.array([budget.tables[metric].of(budget.space.random(rng)) for _ in range(300)])
+
+
+@cache
+def some_costs(name: str) -> dict[str, np.ndarray]:
+    """The costs of some hundred random architectures, from which limits are taken."""
+    tables, space, rng = unlimited(name).tables, unlimited(name).space, np.random.default_rng(0)
+    return {
+        metric: np.array([tables[metric].of(space.random(rng)) for _ in range(300)])
         for metric in ("params", "madds")
     }
-    for name, budget in BUDGETS.items()
-    for rng in [np.random.default_rng(0)]
-}
 
 
 def limited(name: str, **limits: float) -> Budget:
     """The budget of a space with these limits, and with tables that were built before."""
-    budget = Budget(BUDGETS[name].space, task_for(BUDGETS[name].space))
-    budget.tables = BUDGETS[name].tables
+    budget = Budget(unlimited(name).space, task_for(unlimited(name).space))
+    budget.tables = unlimited(name).tables
     budget.limits = limits
     return budget
 
@@ -64,7 +65,7 @@ def total(space, table, architecture) -> float:
 @pytest.mark.parametrize("name", SPACES)
 def test_the_table_adds_up_to_what_the_network_has(name):
     """Compares the table with PyTorch's own count of the standalone network."""
-    budget, rng = BUDGETS[name], np.random.default_rng(1)
+    budget, rng = unlimited(name), np.random.default_rng(1)
     for _ in range(5):
         architecture = budget.space.random(rng)
         task = task_for(budget.space)
@@ -74,8 +75,8 @@ def test_the_table_adds_up_to_what_the_network_has(name):
 
 @pytest.mark.parametrize("share", [0.02, 0.3])
 def test_the_nearest_within_is_as_near_as_any_of_all_15625_cells(share):
-    free, rng = BUDGETS["nb201"], np.random.default_rng(3)
-    budget = limited("nb201", params=float(np.quantile(COSTS["nb201"]["params"], share)))
+    free, rng = unlimited("nb201"), np.random.default_rng(3)
+    budget = limited("nb201", params=float(np.quantile(some_costs("nb201")["params"], share)))
     within = [cell for cell in every_cell(free.space) if budget.allows(cell)]
     for _ in range(10):
         cell = free.space.random(rng)
@@ -98,7 +99,7 @@ def changes(one, other) -> int:
 @pytest.mark.parametrize("name", SPACES)
 def test_what_is_drawn_again_until_it_is_within_is_the_first_that_is_or_the_nearest(name):
     budget, rng = (
-        limited(name, params=float(np.quantile(COSTS[name]["params"], 0.1))),
+        limited(name, params=float(np.quantile(some_costs(name)["params"], 0.1))),
         np.random.default_rng(4),
     )
     draws = [budget.space.random(rng) for _ in range(200)]
@@ -112,7 +113,7 @@ def test_what_is_drawn_again_until_it_is_within_is_the_first_that_is_or_the_near
 def test_costs_of_all_nb201_cells_are_the_published_ones(shared):
     table = np.load(shared / "nb201_cifar10.npz")
     budget = Budget(
-        NB201(*[type(BUDGETS["nb201"].space.search)(16, 5)] * 2), task_of(10, 3, (32, 32))
+        NB201(*[type(unlimited("nb201").space.search)(16, 5)] * 2), task_of(10, 3, (32, 32))
     )
     cells = [budget.space.decode(str(text)) for text in table["arch"]]
     params, madds = (
@@ -123,7 +124,7 @@ def test_costs_of_all_nb201_cells_are_the_published_ones(shared):
 
 
 def test_derivation_is_optimal_among_all_15625_cells():
-    budget, rng = BUDGETS["nb201"], np.random.default_rng(2)
+    budget, rng = unlimited("nb201"), np.random.default_rng(2)
     options = budget.space.groups[0].options
     every = np.array(list(itertools.product(range(len(options)), repeat=6)))
     costs = {
@@ -149,13 +150,13 @@ def test_derivation_of_a_cell_with_two_in_edges_a_node_is_optimal():
     The limit on parameters is a multiple of the cost of one operation. Then the only question is
     where to spend it.
     """
-    budget = BUDGETS["darts"]
+    budget = unlimited("darts")
     for seed in range(10):
         table = scores(budget.space, seed)
         value = CostTable(budget.space, 0.0, budget.space.gains(table))
         # the rules are the same as in the derivation
         assert maximised(value, []) == budget.space.derive(table)
-        tight = limited("darts", params=float(np.quantile(COSTS["darts"]["params"], 0.3)))
+        tight = limited("darts", params=float(np.quantile(some_costs("darts")["params"], 0.3)))
         found = tight.best(table)
         better = [
             n
@@ -166,7 +167,7 @@ def test_derivation_of_a_cell_with_two_in_edges_a_node_is_optimal():
         assert not better  # a change of one gene improves nothing
 
 
-@settings(max_examples=2000, deadline=None, derandomize=True)
+@settings(max_examples=800, deadline=None, derandomize=True)
 @given(
     seed=st.integers(0, 2**32 - 1),
     name=st.sampled_from(list(SPACES)),
@@ -174,9 +175,9 @@ def test_derivation_of_a_cell_with_two_in_edges_a_node_is_optimal():
     madds=st.floats(0, 1) | st.none(),
 )
 def test_nothing_derived_or_drawn_ever_violates(seed, name, params, madds):
-    budget = limited(name, params=float(np.quantile(COSTS[name]["params"], params)))
+    budget = limited(name, params=float(np.quantile(some_costs(name)["params"], params)))
     if madds is not None:
-        budget.limits["madds"] = float(np.quantile(COSTS[name]["madds"], madds))
+        budget.limits["madds"] = float(np.quantile(some_costs(name)["madds"], madds))
     try:
         derived = budget.best(scores(budget.space, seed))
     except UserError:  # the two limits together can be impossible; a run is then refused
@@ -189,7 +190,7 @@ def test_nothing_derived_or_drawn_ever_violates(seed, name, params, madds):
 
 @pytest.mark.parametrize("name", SPACES)
 def test_random_architectures_keep_the_budget_and_stay_uniform(name):
-    budget = limited(name, params=float(np.quantile(COSTS[name]["params"], 0.5)))
+    budget = limited(name, params=float(np.quantile(some_costs(name)["params"], 0.5)))
     rng, plain = np.random.default_rng(3), np.random.default_rng(3)
     drawn = [budget.random(rng) for _ in range(50)]
     assert all(map(budget.allows, drawn))
@@ -200,29 +201,29 @@ def test_random_architectures_keep_the_budget_and_stay_uniform(name):
 @pytest.mark.parametrize("name", SPACES)
 def test_a_budget_too_narrow_to_hit_by_chance_still_gives_architectures(name, monkeypatch):
     monkeypatch.setattr("supernet.cost.budget.TRIES", 3)
-    least = BUDGETS[name].tables["params"].of(BUDGETS[name].cheapest())
+    least = unlimited(name).tables["params"].of(unlimited(name).cheapest())
     budget, rng = limited(name, params=least), np.random.default_rng(4)
     assert all(budget.allows(budget.random(rng)) for _ in range(5))
 
 
 @pytest.mark.parametrize("name", SPACES)
 def test_cheapest_and_largest_are_the_ends(name):
-    budget = BUDGETS[name]
+    budget = unlimited(name)
     for metric, table in budget.tables.items():
         least, most = table.of(budget.cheapest(metric)), table.of(budget.largest(metric))
-        assert least <= COSTS[name][metric].min() and most >= COSTS[name][metric].max()
+        assert least <= some_costs(name)[metric].min() and most >= some_costs(name)[metric].max()
 
 
 @pytest.mark.parametrize("name", SPACES)
 def test_an_impossible_budget_names_the_cheapest_architecture(name):
-    least = BUDGETS[name].cheapest()
+    least = unlimited(name).cheapest()
     with pytest.raises(UserError, match="no architecture") as error:
-        Budget(BUDGETS[name].space, task_for(BUDGETS[name].space), {"params": 1})
-    assert BUDGETS[name].space.encode(least) in str(error.value) and "\n" not in str(error.value)
+        Budget(unlimited(name).space, task_for(unlimited(name).space), {"params": 1})
+    assert unlimited(name).space.encode(least) in str(error.value) and "\n" not in str(error.value)
 
 
 def test_limits_that_exclude_each_other_are_refused():
-    budget = BUDGETS["darts"]
+    budget = unlimited("darts")
     limits = {
         metric: budget.tables[metric].of(budget.cheapest(metric)) for metric in ("params", "madds")
     }
@@ -240,7 +241,7 @@ def test_expected_cost_is_the_mean_over_draws():
     """In NAS-Bench-201 the slots are independent. The expected cost is compared with the mean over
     all cells, weighted by their probabilities.
     """
-    budget = BUDGETS["nb201"]
+    budget = unlimited("nb201")
     logits = {
         "edges": torch.randn(6, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     }
@@ -256,19 +257,19 @@ def test_expected_cost_of_equal_shares_is_that_of_random_architectures():
     """In DARTS, each node keeps two edges. The expected cost is within three standard errors of the
     mean over random draws.
     """
-    budget = BUDGETS["darts"]
+    budget = unlimited("darts")
     mixture = {
         g.name: Choice.dense(torch.full(g.shape, 1 / 7).index_fill(1, torch.tensor([0]), 0))
         for g in budget.space.groups
     }
-    drawn = COSTS["darts"]["params"]
+    drawn = some_costs("darts")["params"]
     assert abs(
         float(budget.tables["params"].expected(mixture)) - drawn.mean()
     ) < 3 * drawn.std() / np.sqrt(len(drawn))
 
 
 def test_excess_is_zero_within_the_limits():
-    budget = BUDGETS["nb201"]
+    budget = unlimited("nb201")
     logits = {"edges": torch.zeros(6, 5, requires_grad=True)}
     expected = float(budget.tables["params"].expected(softmax_mixture(logits)).detach())
     assert limited("nb201", params=2 * expected).excess(softmax_mixture(logits)) == 0
@@ -286,7 +287,7 @@ def test_a_limit_of_skips_is_one_more_row_of_the_derivation(limit):
     """The result is the best of all 15,625 cells with at most so many skips, by brute force. The
     limit affects nothing else.
     """
-    space = BUDGETS["nb201"].space
+    space = unlimited("nb201").space
     budget = Budget(space, TASK, {"skips": limit})
     cells = [cell for cell in every_cell(space) if cell["edges"].count("skip_connect") <= limit]
     assert sum(budget.allows(cell) for cell in every_cell(space)) == len(cells)
@@ -303,7 +304,7 @@ def test_a_limit_of_skips_is_one_more_row_of_the_derivation(limit):
 
 
 def test_a_limit_of_skips_binds_the_groups_that_are_named_and_every_draw():
-    space, rng = BUDGETS["darts"].space, np.random.default_rng(0)
+    space, rng = unlimited("darts").space, np.random.default_rng(0)
     budget = Budget(space, TASK, BudgetSettings(skips={"normal": 2}).limits())
     table = {
         g.name: torch.ones(g.shape).index_fill(
@@ -326,17 +327,17 @@ def test_a_limit_of_skips_below_one_is_a_share_of_the_edges_that_an_architecture
     edges of NAS-Bench-201.
     """
     darts, nb201 = (
-        Budget(BUDGETS[name].space, TASK, {"skips": 0.25}) for name in ("darts", "nb201")
+        Budget(unlimited(name).space, TASK, {"skips": 0.25}) for name in ("darts", "nb201")
     )
     assert darts.limits == {"skips/normal": 2, "skips/reduce": 2} and nb201.limits == {
         "skips/edges": 1
     }
-    assert Budget(BUDGETS["nb201"].space, TASK, {"skips/edges": 0.5}).limits == {"skips/edges": 3}
+    assert Budget(unlimited("nb201").space, TASK, {"skips/edges": 0.5}).limits == {"skips/edges": 3}
 
 
 def test_a_limit_of_skips_moves_no_logits():
     """It limits architectures; the penalty on logits depends on costs only."""
-    space = BUDGETS["nb201"].space
+    space = unlimited("nb201").space
     logits = torch.zeros(6, 5, requires_grad=True)
     mixture = softmax_mixture({"edges": logits})
     assert float(Budget(space, TASK, {"skips": 0}).excess(mixture)) == 0.0
@@ -351,4 +352,4 @@ def test_a_limit_of_skips_moves_no_logits():
 def test_a_limit_of_skips_names_a_group_that_there_is():
     message = "budget.skips: the space nb201 has no such group with skip connections: skips/normal"
     with pytest.raises(UserError, match=re.escape(message)):
-        Budget(BUDGETS["nb201"].space, TASK, {"skips/normal": 2})
+        Budget(unlimited("nb201").space, TASK, {"skips/normal": 2})

@@ -292,6 +292,7 @@ FEW = (
     "retrain.epochs=1",
     "baseline.architectures=1",
     "search.epochs=1",
+    "search.supernets=1",
 )
 
 

@@ -135,7 +135,7 @@ def test_the_peak_at_a_larger_batch_is_predicted_within_the_margin(
     ]
     settings = dataclasses.asdict(composed(overrides))
     with ThreadPoolExecutor() as pool:
-        measured = pool.submit(searched, overrides, 16 if method == "spos" else 3)  # paths differ
+        measured = pool.submit(searched, overrides, 16 if method == "spos" else 2)  # paths differ
         line = line_of(settings, 200, 64)
         before, peak = measured.result()
     assert line.at(64) == pytest.approx(peak, rel=MARGIN)
@@ -147,7 +147,7 @@ def test_with_recomputation_the_peak_falls_and_is_predicted(photographs):
     """Each image adds much less."""
     plain = [*photographs(16), "space=darts", "method=darts", "size=small", "search.batch_size=64"]
     again = [*plain, "search.recompute=true"]
-    (before, peak), (before_again, peak_again) = searched(plain, 3), searched(again, 3)
+    (before, peak), (before_again, peak_again) = searched(plain, 2), searched(again, 2)
     assert peak_again - before_again < 0.8 * (peak - before)
     settings = dataclasses.asdict(composed(again))
     line = Line.through({batch: tried(settings, batch) for batch in (8, 16)})

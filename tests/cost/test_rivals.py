@@ -89,6 +89,7 @@ def test_a_run_trains_its_rivals_like_the_architecture_that_it_found(tmp_path):
         "budget.madds=200000",
         "budget.latency_ms=50",
         "retrain.seeds=2",
+        "retrain.epochs=1",
     ]
     folder = finished(
         *words, "retrain.init=inherit", "baseline.architectures=0", *TINY, cwd=tmp_path

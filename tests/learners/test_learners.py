@@ -64,6 +64,7 @@ def test_a_learner_moves_what_it_names_and_nothing_else(space, learner):
     )
 
 
+@pytest.mark.parametrize("space", ["nb201", "Net"], indirect=True)
 def test_a_learner_goes_on_from_its_state_to_the_bit(space, learner):
     if not learner.moves:
         assert learner.state_dict() == {} and isinstance(learner, Fixed)

@@ -9,24 +9,39 @@ import shlex
 import signal
 import time
 
+import numpy as np
 import pytest
 import torch
 
 from supernet.track.jsonlines import read_rows
-from tests.commands import TINY, as_wandb, finished, process, waited, wandb_rows
+from tests.commands import as_wandb, finished, process, waited, wandb_rows
 from tests.compare import identical
 
-RUN = [*TINY, "tracker=none", "search.supernets=2"]
+RUN = ["size=tiny", "tracker=none", "search.supernets=2", "data=npz"]
 CLOCK = {"seconds", "total_seconds", "peak_memory_bytes", "parts", "git_commit", "checklist"}
 SHOWN = {"search/0": "supernet 1 of 2", "search/1": "supernet 2 of 2"}  # names on the screen
 NAMES = ["search/0", "search/1", "random/0", "random/1", "retrain/0", "retrain/1"]
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+def run(tmp_path_factory):
+    """The settings of a run on images of noise. To read them takes a process less time than to
+    import scikit-learn for its digits.
+    """
+    path, draw = tmp_path_factory.mktemp("data") / "noise.npz", np.random.default_rng(0)
+    arrays = {}
+    for part, count in (("train", 320), ("test", 40)):
+        arrays[f"x_{part}"] = draw.integers(0, 256, (count, 8, 8), np.uint8)
+        arrays[f"y_{part}"] = np.arange(count) % 10
+    np.savez(path, **arrays)
+    return [*RUN, f"data.source.path={path}"]
+
+
+@pytest.fixture(scope="module")
+def whole(run, tmp_path_factory):
     """The folder of a run whose jobs ran one after the other, without a stop."""
     cwd = tmp_path_factory.mktemp("whole")
-    return finished("retrain", *RUN, "jobs=1", f"hydra.run.dir={cwd}/run", cwd=cwd)
+    return finished("retrain", *run, "jobs=1", f"hydra.run.dir={cwd}/run", cwd=cwd)
 
 
 def without_clock(value):
@@ -59,10 +74,10 @@ def finished_jobs(folder):
         return set()
 
 
-def test_the_same_bits_as_one_after_the_other(whole, tmp_path):
+def test_the_same_bits_as_one_after_the_other(run, whole, tmp_path):
     """Weights & Biases gets the rows of all jobs as well, in the order in which they came."""
     folder = tmp_path / "run"
-    line = [*RUN, "tracker=wandb", "jobs=2", f"hydra.run.dir={folder}"]
+    line = [*run, "tracker=wandb", "jobs=2", f"hydra.run.dir={folder}"]
     outcome = waited(process("retrain", *line, cwd=tmp_path))
     assert (outcome.code, outcome.err) == (0, "")
     assert_same(folder, whole)
@@ -86,11 +101,11 @@ def interrupt(pid):
     os.killpg(pid, signal.SIGINT)
 
 
-def test_killed_and_stopped_with_several_at_once_it_goes_on_to_the_same_bits(whole, tmp_path):
+def test_killed_and_stopped_with_several_at_once_it_goes_on_to_the_same_bits(run, whole, tmp_path):
     """A stop says how to go on, and a resume does only what is missing."""
     folder, rng = tmp_path / "run", random.Random(0)
     often = "checkpoint.every_seconds=0.02"
-    line = ["retrain", *RUN, "jobs=2", often, f"hydra.run.dir={folder}"]
+    line = ["retrain", *run, "jobs=2", often, f"hydra.run.dir={folder}"]
     for wanted, end in ((0, terminate), (1, kill), (4, interrupt)):
         child = process(*line, cwd=tmp_path)
         while len(finished_jobs(folder)) < wanted or not list(folder.glob("checkpoints/*.pt")):

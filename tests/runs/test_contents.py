@@ -206,8 +206,8 @@ def test_the_content_of_a_file_is_known_and_its_change_is_one_line(setting, tmp_
 
 def test_a_run_whose_data_were_replaced_says_so_and_changes_nothing(tmp_path):
     npz(tmp_path / "t.npz", class_names=np.array(["ant", "bee"]))
-    line = ["size=tiny", "tracker=none", "search.epochs=1", "data=npz", "data.source.path=t.npz"]
-    folder = finished("search", *line, cwd=tmp_path)
+    line = ["size=tiny", "tracker=none", "search.epochs=1", "search.supernets=1", "data=npz"]
+    folder = finished("search", *line, "data.source.path=t.npz", cwd=tmp_path)
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     (tmp_path / "elsewhere").mkdir()
     npz(tmp_path / "t.npz", seed=1)

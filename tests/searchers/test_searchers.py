@@ -32,13 +32,12 @@ from supernet.searchers.tpe import TPE
 from supernet.spaces.cells import Geometry
 from supernet.spaces.nb201 import NB201
 from supernet.spaces.space import Gene
+from tests.budgets import unlimited
 from tests.commands import ROOT
-from tests.tasks import task_for, task_of
-from tests.variants import ALL_SPACES, SPACES
+from tests.tasks import task_of
+from tests.variants import ALL_SPACES
 
 SPACE = NB201(Geometry(4, 1), Geometry(4, 1))
-# built once
-TABLES = {name: Budget(make(), task_for(make())).tables for name, make in SPACES.items()}
 
 
 def budget_of(space, **limits):
@@ -46,8 +45,8 @@ def budget_of(space, **limits):
     architectures.
     """
     budget, rng = Budget(space, task_of(10, 3)), np.random.default_rng(0)
-    budget.tables = TABLES[space.name]
-    some = [space.random(rng) for _ in range(200)]
+    budget.tables = unlimited(space.name).tables
+    some = [space.random(rng) for _ in range(200 if limits else 0)]
     budget.limits = {
         m: float(np.quantile([budget.tables[m].of(one) for one in some], q))
         for m, q in limits.items()
@@ -170,7 +169,7 @@ def test_nothing_beyond_the_budget_is_ever_asked_for(space, searcher):
     while batch := searcher.ask():
         for architecture in batch:
             assert all(
-                TABLES[space.name][metric].of(architecture) <= limit
+                unlimited(space.name).tables[metric].of(architecture) <= limit
                 for metric, limit in searcher.budget.limits.items()
             )
         asked += len(batch)

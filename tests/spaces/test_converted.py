@@ -122,6 +122,7 @@ def test_the_command_of_the_page_finds_a_network_under_a_limit_on_latency(tmp_pa
     words = [f"budget.latency_ms={limit}" if w.startswith("budget") else w for w in command]
     words += [f"budget.latency_table={tmp_path}/table.csv", *TINY, "searcher.candidates=4"]
     words += ["searcher.population=2", "searcher.sample=2", "retrain.seeds=1", "tracker=none"]
+    words += ["search.epochs=1", "retrain.epochs=1"]
     folder = finished(*words, "baseline.architectures=0", cwd=tmp_path)
     results, found = (read_json(folder / f"{n}.json") for n in ("results", "architecture"))
     network = space.standalone(space.decode(found["text"]), task)

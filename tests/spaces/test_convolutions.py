@@ -102,10 +102,10 @@ def mixtures(space) -> list[dict[str, Choice]]:
     return [*paths, {name: Choice.dense(table) for name, table in weights.items()}, some]
 
 
-@pytest.mark.parametrize("form", ["search", "evaluation"])
-@pytest.mark.parametrize("channels", CHANNELS)
+@pytest.mark.parametrize(("channels", "form"), [(2, "search"), (6, "evaluation")])
 @pytest.mark.parametrize("name", CELL_SPACES)
 def test_no_supernet_asks_for_a_dangerous_one(name, channels, form):
+    """The forms have the same convolutions here."""
     space = CELL_SPACES[name](channels)
     supernet = space.supernet(task_of(10), form)
     assert not any(dangerous(supernet, mixture) for mixture in mixtures(space))

@@ -36,7 +36,8 @@ COMMAND, CHECK, _ = (
     for line in re.findall(r"^supernet .*$", PAGE.read_text().replace("\\\n", ""), re.M)
 )
 TASK = task_of(10, 1)
-QUICK = [*TINY, "tracker=none", "retrain.seeds=1", "baseline.architectures=1"]
+QUICK = [*TINY, "tracker=none", "search.epochs=1", "retrain.epochs=1", "retrain.seeds=1"]
+QUICK += ["baseline.architectures=1"]
 EVOLUTION = ["searcher=evolution", "searcher.candidates=6", "searcher.population=3"]
 RUNS = {  # settings, the text of the module, the same space
     "module": (COMMAND, EXAMPLE, lambda folder: Module(f"{folder}/my_net.py:Net")),
@@ -126,7 +127,7 @@ def test_a_network_whose_source_cannot_be_written_is_exported_without_it(tmp_pat
         .replace("return self.head(x)", "return self.head(x) * float(np.float32(2))")
     )
     words = ["space=module", "space.model=net.py:Net", "method=spos", "searcher=random"]
-    folder = finished(*words, *QUICK, "searcher.candidates=1", "search.epochs=1", cwd=tmp_path)
+    folder = finished(*words, *QUICK, "searcher.candidates=1", cwd=tmp_path)
     bundle = read_json(folder / "export" / "bundle.json")
     assert set(bundle["files"]) == {
         *("architecture.json", "model.safetensors", "model.pt2", "model.onnx")
@@ -193,9 +194,9 @@ STILL = [
 ]
 OWN_TASK = [
     *("space=module", f"space.model={FILE.parent / 'segmentation.py'}:Net"),
-    *("data.source._target_=tests.spaces.segmentation.Ink", "retrain.epochs=10"),
+    "data.source._target_=tests.spaces.segmentation.Ink",
     *("+data.task._target_=tests.spaces.segmentation.Overlap", "+data.task.ink=1.5"),
-    *(*STILL, *QUICK),
+    *(*STILL, *QUICK, "retrain.epochs=10"),
 ]
 
 

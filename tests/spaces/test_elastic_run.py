@@ -18,7 +18,8 @@ from tests.tasks import task_of
 SPACE = Elastic(blocks=2)
 TASK = task_of(10, 1)
 OWN = ["space._target_=tests.spaces.elastic.Elastic", "+space.blocks=2"]
-QUICK = [*TINY, "tracker=none", "retrain.seeds=1", "baseline.architectures=1"]
+QUICK = [*TINY, "tracker=none", "search.epochs=1", "retrain.epochs=1", "retrain.seeds=1"]
+QUICK += ["baseline.architectures=1"]
 LIMIT = 30_000
 EVOLUTION = ["searcher=evolution", "searcher.candidates=6", "searcher.population=3"]
 RUNS = {

@@ -6,6 +6,7 @@ import json
 import math
 import sys
 from contextlib import ExitStack
+from functools import partial
 
 import pytest
 
@@ -44,8 +45,9 @@ REST = {
 
 
 def test_the_quick_form_prints_what_it_promises(monkeypatch, capsys):
-    """With one set of instructions, which is the same work for each."""
+    """With one set of instructions, which is the same work for each, and narrow networks."""
     monkeypatch.setattr(bench, "instructions", lambda base: ["native"])
+    monkeypatch.setattr(bench, "Case", partial(Case, channels=4, pixels=8))
     monkeypatch.setattr(sys, "argv", ["bench.py", "--quick", "--json", "--rounds", "1"])
     bench.main()
     figures = json.loads(capsys.readouterr().out)

@@ -68,7 +68,7 @@ def test_a_phase_begins_when_its_share_is_over_and_its_rates_fill_the_search(sha
 def test_depths_and_widths_go_together(name, search_stage, tmp_path):
     """At every step the cells and the parts of the channels are the expected ones. Only a depth
     restarts the learning rate. The last supernet is that of the space. A stop at any step does not
-    change a bit.
+    change a bit: on cells of DARTS, which take long, one where both change.
     """
 
     def make():
@@ -105,7 +105,7 @@ def test_depths_and_widths_go_together(name, search_stage, tmp_path):
 
     whole = make()
     rows = straight(whole)
-    for at in (3, 6, 7, 9):
+    for at in (3, 6, 7, 9) if name == "nb201" else (6,):
         resumed, resumed_rows = stopped_and_resumed(make, at, tmp_path / str(at))
         assert identical(whole.state_dict(), resumed.state_dict()) and resumed_rows == rows
 

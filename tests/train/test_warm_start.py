@@ -103,7 +103,7 @@ def test_the_cells_of_darts_read_their_own_group_at_any_depth(before, after):
     """
     make = {depth: Darts(Geometry(4, depth), Geometry(4, depth)) for depth in (before, after)}
     rng = np.random.default_rng(0)
-    for _ in range(10):
+    for _ in range(4):
         one, other = make[before].random(rng), make[after].random(rng)
         old = make[before].standalone(one, task_of(3, 1))
         new = make[after].standalone(other, task_of(3, 1))

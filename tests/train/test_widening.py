@@ -162,7 +162,7 @@ def test_the_search_goes_on_with_wider_operations(name, search_stage, tmp_path):
 
     whole = make()
     rows = straight(whole)
-    for at in (2, 3, 4):
+    for at in (2, 3, 4) if name == "nb201" else (3,):
         resumed, resumed_rows = stopped_and_resumed(make, at, tmp_path / str(at))
         assert identical(whole.state_dict(), resumed.state_dict()) and resumed_rows == rows
 
