@@ -108,9 +108,9 @@ MISTAKES = {
         ["method=pdarts", "guard=[oles]"],
         ["guard=[oles]", "search.depths=[]"],
     ),
-    "several supernets without logits": (
-        ["method=spos", "search.supernets=2"],
-        ["search.supernets=2", "this learner learns no logits", "set search.supernets=1"],
+    "several supernets with a policy": (
+        ["method=enas", "search.supernets=2"],
+        ["search.supernets=2", "this learner learns a policy", "set search.supernets=1"],
     ),
     "settings of no modifier": (
         ["modifier.pruning.stages=[[0.5,3]]"],
