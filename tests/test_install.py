@@ -48,7 +48,7 @@ def test_the_wheel_holds_the_package_its_yaml_and_its_pages_and_nothing_else(whe
     code = {
         str(path.relative_to(ROOT))
         for path in (ROOT / "supernet").rglob("*.*")
-        if path.suffix in (".py", ".cpp", ".h", ".typed", ".md", ".jinja", ".css")
+        if path.suffix in (".py", ".cpp", ".h", ".typed", ".md", ".jinja", ".css", ".js")
     }
     settings = {
         f"supernet/{path.relative_to(ROOT)}"

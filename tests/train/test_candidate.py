@@ -145,7 +145,7 @@ def make(make_run, data, monkeypatch):
     def inherited(setup, supernet, architecture, share, workers):
         return Judgement(0.9 - 0.1 * CELLS.index(space.encode(architecture)), 1.0, 12)
 
-    monkeypatch.setattr("supernet.runs.judge.judge", inherited)
+    monkeypatch.setattr("supernet.runs.judging.judge", inherited)
 
     def make(data=learnable, **settings) -> Run:
         return make_run(space, data=data, **SETTINGS | settings)
