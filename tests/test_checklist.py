@@ -366,8 +366,11 @@ def test_rivals_and_ablations_of_a_study_are_evidence(complete, tmp_path):
     for number, kinds in ((3, {"base": "darts"}), (4, {"rival": True, "method": "random_search"})):
         for name, value in ({"entry": f"entry {number}"} | kinds).items():
             results(put(f"runs.{number}.{name}", value))(folder)
+    results(drop("runs.4.search"))(folder)  # what people have made is not searched
+    settings(put("architecture", "by hand"), "beta_darts-1")(folder)
     after = answers(folder)
-    for name in ("same_benchmark", "random_search", "ablations"):
+    searched = ("method_code", "method_settings", "whole_time")
+    for name in ("same_benchmark", "random_search", "ablations", *searched):
         assert after[name]["answer"] == DONE, after[name]["why"]
     assert "entry 3" in after["ablations"]["why"]
 

@@ -36,6 +36,17 @@ def every(evidence: Evidence) -> Evidence:
     return of_all
 
 
+def methods_of(study: Record) -> Record:
+    """The study without its rivals and ablations."""
+    runs = [one for one in study.runs if not (one.results.get("rival") or one.results.get("base"))]
+    return replace(study, runs=tuple(runs))
+
+
+def every_method(evidence: Evidence) -> Evidence:
+    """The evidence that a practice is done in every run of a method. Some rivals search nothing."""
+    return lambda study: every(evidence)(methods_of(study))
+
+
 def by_table(study: Record) -> str | None:
     """The table in which the accuracies were looked up; ``None`` if networks were trained."""
     table = study.setting("study.published")
@@ -57,9 +68,9 @@ def if_trained(evidence: Evidence) -> Evidence:
 
 training_code = if_trained(every(of_run.training_code))
 space_code = every(of_run.space_code)
-method_code = every(of_run.method_code)
+method_code = every_method(of_run.method_code)
 training_settings = if_trained(every(of_run.training_settings))
-method_settings = every(of_run.method_settings)
+method_settings = every_method(of_run.method_settings)
 
 
 # --- comparing methods
@@ -80,12 +91,6 @@ def compared(study: Record) -> list[list[Record]]:
 def entry_of(run: Record) -> str:
     """What the run is one of: a method, a rival, or a method without a trick."""
     return str(run.results.get("entry") or run.results.get("method"))
-
-
-def methods_of(study: Record) -> Record:
-    """The study without its rivals and ablations."""
-    runs = [one for one in study.runs if not (one.results.get("rival") or one.results.get("base"))]
-    return replace(study, runs=tuple(runs))
 
 
 def same_benchmark(study: Record) -> Answer:
@@ -214,7 +219,7 @@ def random_search(study: Record) -> Answer:
     by_chance = {run.results["method"] for run in study.runs if run.results.get("rival")}
     if "random_search" in by_chance:
         return done("results.json, study: random_search, at the cost of the methods")
-    return every(of_run.random_search)(methods_of(study))
+    return every_method(of_run.random_search)(study)
 
 
 def several_runs(study: Record) -> Answer:
@@ -251,7 +256,7 @@ def whole_time(study: Record) -> Answer:
         timed = every(lambda run: of_run.timed(run, "derive"))(study)
         why = f"{timed.why}; training is that of {table}"
         return Answer(timed.answer, why, timed.command)
-    return every(of_run.whole_time)(study)
+    return every_method(of_run.whole_time)(study)
 
 
 def details(study: Record) -> Answer:
