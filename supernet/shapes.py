@@ -8,6 +8,7 @@ A shape says what the readers of the file rely on. In a part that can grow (the 
 further entries are allowed.
 """
 
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Annotated, Any, NotRequired
@@ -714,3 +715,12 @@ def from_yaml(text: str) -> Any:
         return yaml.load(text, Plain)
     except yaml.YAMLError as error:
         raise ValueError(str(error)) from error
+
+
+def flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The entries of nested settings as (dotted name, value)."""
+    if isinstance(value, Mapping) and value:
+        for key, inner in value.items():
+            yield from flat(inner, f"{prefix}.{key}" if prefix else str(key))
+    elif prefix:
+        yield prefix, value

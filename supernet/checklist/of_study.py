@@ -12,6 +12,7 @@ from typing import Any
 from supernet.checklist import of_run
 from supernet.checklist.answer import Answer, does_not_apply, done, not_done
 from supernet.checklist.record import SETTINGS, Record
+from supernet.shapes import flat
 
 # The settings that belong to a method, and not to what methods are compared on.
 OF_METHOD = ("space.search", "budget.skips")
@@ -134,15 +135,6 @@ def benchmark(run: Record) -> Iterator[tuple[str, Any]]:
         for name, value in flat(run.setting(section), section):
             if not name.startswith(OF_METHOD):
                 yield name, value
-
-
-def flat(value: Any, name: str) -> Iterator[tuple[str, Any]]:
-    """Nested settings, with their full names."""
-    if isinstance(value, dict) and value:
-        for key, inner in value.items():
-            yield from flat(inner, f"{name}.{key}")
-    else:
-        yield name, value
 
 
 def override(value: Any) -> str:

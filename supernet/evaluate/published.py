@@ -30,7 +30,8 @@ class Published:
         """
         if text not in self.rows:
             raise UserError(
-                f"{where}: has no {text}; it must hold every architecture of the space {space}"
+                f"{where}: has no {text}; it must hold every architecture of the space {space} in "
+                "the notation that supernet writes"
             )
         return text
 

@@ -4,7 +4,7 @@ Every function gives ``None``, or an empty value, where the part of the run that
 run.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any
@@ -19,7 +19,7 @@ from supernet.report.summary import (
     start_of,
     thousands,
 )
-from supernet.shapes import RIVALS
+from supernet.shapes import RIVALS, flat
 
 Results = Mapping[str, Any]  # what results.json holds
 
@@ -373,12 +373,3 @@ def settings(config: Mapping[str, Any]) -> Table | None:
 
 def versions(results: Results) -> Table | None:
     return table(["part", "version"], list(flat(results.get("environment", {}))))
-
-
-def flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Nested settings as (dotted name, value)."""
-    if isinstance(value, Mapping) and value:
-        for key, inner in value.items():
-            yield from flat(inner, f"{prefix}.{key}" if prefix else str(key))
-    elif prefix:
-        yield prefix, value

@@ -12,7 +12,7 @@ from supernet.environment import environment
 from supernet.runs.contents import changed
 from supernet.runs.folder import State
 from supernet.runs.setup import Setup
-from supernet.shapes import Results, read
+from supernet.shapes import Results, flat, read
 
 NOT_RECORDED = "not recorded"
 NONE = "not set"
@@ -70,7 +70,7 @@ def recorded_environments(state: State) -> list[dict[str, Any]]:
 
 def of_environments(recorded: list[dict[str, Any]], here: Mapping[str, Any]) -> Iterator[Condition]:
     """The entries of environments that differ. A run that went on elsewhere has several."""
-    now, before = dict(flat(here)), [dict(flat(one)) for one in recorded]
+    now, before = texts(here), [texts(one) for one in recorded]
     for name in dict.fromkeys([*now, *(name for one in before for name in one)]):
         group = name.partition(".")[0]
         values = {
@@ -106,13 +106,13 @@ def of_contents(setup: Setup, state: State) -> Iterator[Condition]:
         yield Condition(name, theirs, ours, decides=True)
 
 
-def flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """The entries of a nested value as (dotted name, text)."""
-    for name, inner in value.items():
-        if isinstance(inner, Mapping):
-            yield from flat(inner, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", NONE if inner is None else str(inner)
+def texts(environment: Mapping[str, Any]) -> dict[str, str]:
+    """The entries of an environment: dotted name -> text. A part without entries has none."""
+    return {
+        name: NONE if value is None else str(value)
+        for name, value in flat(environment)
+        if not isinstance(value, Mapping)
+    }
 
 
 def expectation(conditions: list[Condition]) -> str:

@@ -112,7 +112,7 @@ def ranked(work: "Work", found: SearchResult) -> list[Architecture]:
     if work.config.judge.by == "accuracy":
         return sorted(found.judged, key=lambda architecture: order(found.judged[architecture]))
     judged = list(found.judged)
-    scores = untrained(work.setup, VOTERS, judged)
+    scores = untrained(work, VOTERS, judged)
     votes = vote([[-found.judged[one].loss for one in judged], *scores.values()])
     return [judged[i] for i in np.argsort(-votes, kind="stable")]
 

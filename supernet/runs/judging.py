@@ -85,19 +85,26 @@ def judge_together(
 
 
 def untrained(
-    setup: Setup, names: Sequence[str], architectures: Sequence[Architecture]
+    work: "Work", names: Sequence[str], architectures: Sequence[Architecture]
 ) -> dict[str, list[float]]:
     """Some of the scores :data:`~supernet.evaluate.untrained.SCORES` of each architecture. All
     networks begin with random numbers of the same seed, and see the same training images.
+
+    Raises:
+        Stopped: the run was asked to stop.
     """
+    setup = work.setup
     streams, few = Streams(setup.config.seed), setup.splits.weights[:IMAGES]
     images = next(batches(setup, few, IMAGES))[0].cpu()
     found: dict[str, list[float]] = {name: [] for name in names}
-    for architecture in architectures:
-        with streams.initialising("untrained"):
-            network = setup.space.standalone(architecture, setup.task)
-        for name in names:
-            found[name].append(SCORES[name](network, images))
+    with work.progress.stage("untrained", len(architectures)) as update:
+        for number, architecture in enumerate(architectures, start=1):
+            work.stop.check()
+            with streams.initialising("untrained"):
+                network = setup.space.standalone(architecture, setup.task)
+            for name in names:
+                found[name].append(SCORES[name](network, images))
+            update(number, {})
     return found
 
 

@@ -74,11 +74,7 @@ def require_all(setting: str, path: str, table: Published, space: Space) -> None
     A large space is not gone through. Then some random architectures must be in the table.
     """
     for architecture in members(space):
-        if (text := space.encode(architecture)) not in table.rows:
-            raise UserError(
-                f"{setting}={path}: has no {text}; it must hold every architecture of the space "
-                f"{space.name} in the notation that supernet writes"
-            )
+        table.require(space.encode(architecture), f"{setting}={path}", space.name)
 
 
 def require_some(setting: str, path: str, table: Published, space: Space) -> None:

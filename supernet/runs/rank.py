@@ -104,11 +104,8 @@ class Ranking(Job):
             return None
         table = read_published("rank.published", Path(settings.published), settings.target)
         texts = [work.space.encode(architecture) for architecture in self.architectures]
-        if missing := [text for text in texts if text not in table.rows]:
-            raise UserError(
-                f"rank.published={settings.published}: has no {missing[0]}; it must hold every "
-                f"architecture of the space {work.space.name} in the notation that supernet writes"
-            )
+        for text in texts:
+            table.require(text, f"rank.published={settings.published}", work.space.name)
         return table
 
     def compute(self, work: Work) -> dict[str, Any]:
@@ -119,7 +116,7 @@ class Ranking(Job):
         for name, one in runs.items():
             predicted |= inherited(work, name, one, self.architectures)
         if work.setup.task.dtype.is_floating_point:  # the scores need gradients of inputs
-            predicted |= voted(predicted, untrained(work.setup, list(SCORES), self.architectures))
+            predicted |= voted(predicted, untrained(work, list(SCORES), self.architectures))
         costs = [work.budget.costs(architecture) for architecture in self.architectures]
         predicted |= {
             metric: np.array([[one[metric] for one in costs]]) for metric in ("params", "madds")

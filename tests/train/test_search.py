@@ -384,9 +384,9 @@ def test_a_vote_chooses_among_what_was_judged(make_run, monkeypatch):
     """The planted scores outvote the loss: they agree on what was judged last."""
     names = []
 
-    def planted(setup, asked, architectures):
-        assert set(asked) == set(untrained(setup, asked, architectures[:1]))
-        names.extend(setup.space.encode(one) for one in architectures)
+    def planted(work, asked, architectures):
+        assert set(asked) == set(untrained(work, asked, architectures[:1]))
+        names.extend(work.space.encode(one) for one in architectures)
         return {name: list(range(len(architectures))) for name in asked}
 
     monkeypatch.setattr("supernet.runs.judge.untrained", planted)
