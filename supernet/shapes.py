@@ -580,12 +580,20 @@ class Artifact(TypedDict):
 
 
 @with_config(CLOSED)
+class TextTable(TypedDict):
+    """A table that a tracker was given."""
+
+    columns: list[Text]
+    rows: list[list[Text]]
+
+
 class WandBJob(TypedDict):
     """``wandb/job.json``."""
 
     id: Annotated[str, Field(strict=True, pattern=r"^[0-9a-z]+$")]
     artifacts: NotRequired[dict[Name, Artifact]]
     summary: NotRequired[dict[Text, Any]]
+    tables: NotRequired[dict[Text, TextTable]]
 
 
 def is_number(value: Any) -> Any:

@@ -21,8 +21,8 @@ from supernet.checklist.practices import PRACTICES, checklist
 from supernet.checklist.record import read
 from supernet.cli.commands import each
 from supernet.cli.composition import composed
-from supernet.cli.entry import with_parent
 from supernet.cli.line import parse
+from supernet.cli.parent import with_parent
 from supernet.report.page import page
 from tests.commands import TINY, finished, supernet
 

@@ -125,7 +125,7 @@ def finished_run(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def setup(finished_run):
-    return Setup(composed(overrides_of(finished_run, "report")))
+    return Setup(composed(overrides_of(finished_run)))
 
 
 @pytest.fixture
@@ -173,7 +173,7 @@ def read_metrics(folder, setup):
 
 
 def read_overrides(folder, setup):
-    overrides = overrides_of(folder, "report")
+    overrides = overrides_of(folder)
     folders = kept_folders(overrides, folder, CommandLine(), Folders())
     composed(overrides, folders)
 

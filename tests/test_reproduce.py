@@ -157,7 +157,7 @@ def test_other_data_and_other_code_are_named(copied):
         state["environments"].append(state["environments"][0] | {"code": "planted"})
 
     plant(copied, change)
-    found = different(Setup(composed(overrides_of(copied, "report"))), State.read(copied))
+    found = different(Setup(composed(overrides_of(copied))), State.read(copied))
     assert [one.name for one in found] == ["code", "data.source"]
     assert found[1].recorded == "0" * 16
 

@@ -5,6 +5,7 @@ extended.
 import json
 import re
 import signal
+from html import escape
 from itertools import product
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 
 from supernet.cli.composition import composed
 from supernet.cost.budget import Budget
+from supernet.runs.compare import SAME
 from supernet.runs.executor import Here
 from supernet.spaces.cells import Geometry
 from supernet.spaces.nb201 import NB201
@@ -23,7 +25,7 @@ from supernet.study.cost import candidates
 from supernet.track.console import Progress
 from supernet.train.loop import StopRequest
 from supernet.train.retrain import RetrainStage
-from tests.commands import TINY, finished, supernet
+from tests.commands import TINY, finished, supernet, wandb_records
 from tests.tasks import task_of
 
 OPTIONS = NB201.groups[0].options
@@ -236,11 +238,26 @@ def test_a_study_from_start_to_end(tmp_path, monkeypatch):
     before = (folder / "darts-0" / "state.json").read_bytes()
     assert finished("retrain", f"from={folder}/darts-0", cwd=tmp_path) == folder / "darts-0"
     assert (folder / "darts-0" / "state.json").read_bytes() == before
-    lost = supernet("report", f"from={folder}", cwd=tmp_path)
-    assert (lost.code, lost.err.count("\n")) == (2, 1)
-    assert "darts-0, spos-0" in lost.err
+    for lost in ("export", "retrain"):  # steps of a run, not of a study
+        outcome = supernet(lost, f"from={folder}", cwd=tmp_path)
+        assert (outcome.code, outcome.err.count("\n")) == (2, 1)
+        assert "darts-0, spos-0" in outcome.err
     mixed = supernet("study", f"from={folder}/darts-0", cwd=tmp_path)
     assert (mixed.code, mixed.err.count("\n")) == (2, 1)
+
+    # Its page can be written anew, and all of its runs can be repeated.
+    page = (folder / "report.html").read_text()
+    (folder / "report.html").unlink()
+    assert finished("report", f"from={folder}", cwd=tmp_path) == folder
+    assert (folder / "report.html").read_text() == page
+    repeated = supernet("reproduce", f"from={folder}", "hydra.run.dir=again", cwd=tmp_path)
+    assert (repeated.code, repeated.err) == (0, "")
+    for name in ("darts-0", "spos-0"):
+        state = json.loads((tmp_path / "again" / name / "results.json").read_text())
+        assert state["reproduction"]["verdict"] == SAME
+    for command in ("report", "reproduce"):
+        other = supernet(command, f"from={folder}", "search.epochs=7", cwd=tmp_path)
+        assert other.code == 2 and "search.epochs=7" in other.err and "leave it out" in other.err
 
     # Fewer methods go on in the folder, other training in a new one that reuses the searches.
     assert finished("study", f"from={folder}", "study.methods=[spos]", cwd=tmp_path) == folder
@@ -267,18 +284,39 @@ def test_runs_that_measure_latencies_are_not_run_at_once(budget, at_once, tmp_pa
             self.asked += len(jobs)
             super().run(work, jobs, *how)
 
+    executor = Two()
+    pretended(tmp_path, monkeypatch, executor, "tracker=none", budget)
+    assert executor.asked == 4 * at_once
+
+
+def test_wandb_has_the_tables_of_the_page(tmp_path, monkeypatch):
+    pretended(tmp_path, monkeypatch, Here(), "tracker=wandb")
+    page = (tmp_path / "report.html").read_text()
+    records = wandb_records(tmp_path)
+    (run,) = [record["run"] for record in records if record["type"] == "run"]
+    assert run["display_name"] == tmp_path.name
+    found = sorted((tmp_path / "wandb").glob("offline-run-*/files/media/table/*.json"))
+    kept = [json.loads(path.read_text()) for path in found]
+    logged = [record["artifact"]["type"] for record in records if record["type"] == "artifact"]
+    assert logged == ["run_table"] * len(kept) and len(kept) == 2
+    for text in [text for one in kept for row in (one["columns"], *one["data"]) for text in row]:
+        assert escape(text) in page
+
+
+def pretended(folder, monkeypatch, executor, *overrides):
+    """A study of two methods with two seeds, whose runs compute nothing."""
+
     def computed(run, work):
-        return {"results": result("darts", 0, 0.5, [0.1])}
+        method, _, seed = run.name.partition("-")
+        return {"results": result(method, int(seed), 0.5 + 0.1 * int(seed), [0.1])}
 
     monkeypatch.setattr(study.StudyRun, "compute", computed)
-    executor = Two()
-    cells = [Cell("darts", seed, {}) for seed in (0, 1)]
+    cells = [Cell(method, seed, {}, method=True) for method in ("darts", "spos") for seed in (0, 1)]
     study.run(
         cells,
-        tmp_path,
+        folder,
         executor,
         Progress(quiet=True),
         StopRequest(),
-        lambda some: {cell.name: composed([*TINY, budget]) for cell in some},
+        lambda some: {cell.name: composed([*TINY, *overrides]) for cell in some},
     )
-    assert executor.asked == 2 * at_once

@@ -10,10 +10,10 @@ import yaml
 
 from supernet.cli.commands import goes_on
 from supernet.cli.composition import composed, composition
-from supernet.cli.entry import with_parent
 from supernet.cli.line import parse
 from supernet.cli.messages import COMMANDS
 from supernet.cli.options import Folders
+from supernet.cli.parent import with_parent
 from supernet.cli.recorded import record
 from supernet.errors import UserError
 from supernet.run import plan_of

@@ -15,10 +15,10 @@ from omegaconf import OmegaConf
 
 from supernet.cli.commands import job, prepared
 from supernet.cli.composition import composed, composition, hint, known_keys
-from supernet.cli.entry import with_parent
 from supernet.cli.launch import launch
 from supernet.cli.line import parse
 from supernet.cli.options import Folders
+from supernet.cli.parent import with_parent
 from supernet.config import SEVERAL, Config, build, typed
 from supernet.data import Augment
 from supernet.device import choose_device

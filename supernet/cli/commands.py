@@ -21,16 +21,24 @@ from supernet.cli.launch import launch
 from supernet.cli.line import CommandLine, key
 from supernet.cli.options import Folders
 from supernet.cli.overrides import literal, single_jobs
-from supernet.cli.recorded import kept_folders, overrides_of, record, record_statements
+from supernet.cli.parent import with_parent
+from supernet.cli.recorded import (
+    holds_study,
+    kept_folders,
+    overrides_of,
+    record,
+    record_statements,
+)
 from supernet.cli.sweep import Results, Sweep, again
 from supernet.cli.trust import needs_trust
 from supernet.config import Config
 from supernet.errors import UserError
-from supernet.report.reproduction import condition_table, verdict_lines
+from supernet.report.reproduction import condition_table, reproduction_table, verdict_lines
 from supernet.report.summary import rank_tables, summary_table, verdict
 from supernet.run import Run, report, same_computation
 from supernet.runs.check import check
 from supernet.runs.compare import DIFFERS
+from supernet.runs.conditions import expectation
 from supernet.runs.evaluate import evaluate
 from supernet.runs.executor import executor_of
 from supernet.runs.folder import State, computed
@@ -48,7 +56,8 @@ LEAVES = ("report.html", "export", "architecture.json", "latency.csv")  # named 
 
 
 def perform(line: CommandLine) -> None:
-    """Performs what the line says. Its overrides are complete: :func:`.entry.with_parent`."""
+    """Performs what the line says. Its overrides are complete: :func:`.parent.with_parent`."""
+    study_folder = line.parent is not None and holds_study(line.parent)
     if line.command == "check":
         for overrides in each(line):
             for message in check(Setup(composed(overrides, line.folders))):
@@ -58,9 +67,13 @@ def perform(line: CommandLine) -> None:
         for overrides in each(line):
             setup = Setup(composed(overrides, line.folders))
             Progress().message(evaluate(setup, line.parent))
+    elif line.command == "report" and study_folder:
+        reported_study(line)
     elif line.command == "report":
         for overrides in each(line):
             reported(line, overrides)
+    elif line.command == "reproduce" and study_folder:
+        reproduced_study(line)
     elif line.command == "reproduce":
         reproduced(line)
     elif line.command == "checklist":
@@ -81,6 +94,15 @@ def reported(line: CommandLine, overrides: list[str]) -> None:
             "computed with"
         )
     report(setup, line.parent)
+    say_leaves(line.parent, Progress())
+
+
+def reported_study(line: CommandLine) -> None:
+    """Performs ``report`` for the folder of a study."""
+    assert line.parent is not None
+    with held(line.parent):
+        add_checklist(line.parent)
+        study.page_of(line.parent)
     say_leaves(line.parent, Progress())
 
 
@@ -105,20 +127,66 @@ def reproduced(line: CommandLine) -> None:
     setup = Setup(composed(line.overrides, line.folders))
     given = [key(override).partition(".")[0] for override in line.typed]
     original = reproduce.recorded(setup, line.parent, given)
-    if original.conditions:
-        Progress().message(condition_table([asdict(one) for one in original.conditions]))
-    Progress().message(original.expected)
+    say_expected([original])
     if not line.only_check:
         stop = StopRequest()
         with stop.listening():
-            started(line, stop, original)
+            (results,) = started(line, stop, original)
+        if results["reproduction"]["verdict"] == DIFFERS:
+            sys.exit(1)
+
+
+def reproduced_study(line: CommandLine) -> None:
+    """Performs ``reproduce`` for a study: repeats its runs, one after the other. Each uses what it
+    used before, such as the number of candidates of a rival, or an architecture of another run.
+    """
+    assert line.parent is not None
+    if others := [one for one in line.typed if not key(one).startswith("hydra.")]:
+        raise UserError(f"{others[0]}: reproduce repeats what is in {line.parent}; leave it out")
+    lines = {
+        one.name: with_parent(replace(line, parent=one.folder, overrides=[], typed=()))
+        for one in read(line.parent).runs
+    }
+    if not lines:
+        raise UserError(f"{line.parent}: it has no runs that could be repeated")
+    originals = {
+        name: reproduce.recorded(Setup(composed(one.overrides, one.folders)), line.parent / name)
+        for name, one in lines.items()
+    }
+    say_expected([*originals.values()])
+    if line.only_check:
+        return
+    stop, found = StopRequest(), dict[str, Results]()
+    with stop.listening():
+        _, folder = prepared(line, stop)
+        for name, one in lines.items():
+            place = f"hydra.run.dir={literal(str(folder / name))}"
+            into = replace(one, overrides=[*one.overrides, place])
+            (found[name],) = started(into, stop, originals[name], again(line, folder))
+    verdicts = {name: one["reproduction"] for name, one in found.items()}
+    Progress().message(reproduction_table(verdicts))
+    Progress().message(f"folder: {folder}")
+    if any(one["verdict"] == DIFFERS for one in verdicts.values()):
+        sys.exit(1)
+
+
+def say_expected(originals: Sequence[reproduce.Recorded]) -> None:
+    """Says what is not the same here, and so whether the same bits are expected."""
+    conditions = list(dict.fromkeys(one for each in originals for one in each.conditions))
+    if conditions:
+        Progress().message(condition_table([asdict(one) for one in conditions]))
+    Progress().message(expectation(conditions))
 
 
 def started(
-    line: CommandLine, stop: StopRequest, original: reproduce.Recorded | None = None
-) -> None:
+    line: CommandLine,
+    stop: StopRequest,
+    original: reproduce.Recorded | None = None,
+    go_on: str | None = None,
+) -> list[Results]:
     """Performs a command that writes to folders: one, or one for each job of a sweep. ``original``
-    is the run that is repeated.
+    is the run that is repeated. ``go_on`` is the command that goes on after a stop, if it is not
+    the line's own. Returns the results of each job.
 
     A signal that arrives before anything is written ends the command at once. One that arrives
     later is heeded by the jobs.
@@ -128,10 +196,11 @@ def started(
     except Stopped as stopped:
         Progress().message(f"stopped by {stopped} before anything was written")
         sys.exit(128 + stopped.signum)
-    sweep = Sweep(line, folder) if line.sweeps else None
-    launch(line, lambda cfg: job(line, cfg, stop, sweep, original))
+    sweep, found = Sweep(line, folder) if line.sweeps else None, list[Results]()
+    launch(line, lambda cfg: found.append(job(line, cfg, stop, sweep, original, go_on)))
     if sweep is not None:
         sweep.end()
+    return found
 
 
 def each(line: CommandLine) -> list[list[str]]:
@@ -232,8 +301,11 @@ def job(
     stop: StopRequest,
     sweep: Sweep | None,
     original: reproduce.Recorded | None,
-) -> None:
-    """One job of the line, for which Hydra has made the configuration ``cfg``."""
+    go_on: str | None,
+) -> Results:
+    """One job of the line, for which Hydra has made the configuration ``cfg``. Returns its results;
+    of a sweep, the sweep has them.
+    """
     # as it is written: a folder may be called ${x}, and that is no reference
     whole: Any = HydraConfig.instance().cfg
     hydra: Any = OmegaConf.to_container(whole.hydra, resolve=False)
@@ -248,16 +320,14 @@ def job(
             config = to_config(cfg, line.folders)
             return execute(line, config, folder, overrides, stop, original)
 
-    go_on = again(line, folder if sweep is None else sweep.folder)
+    go_on = go_on or again(line, folder if sweep is None else sweep.folder)
     if sweep is None and needs_trust(overrides, as_written(cfg), line.folders):
         go_on += " trust=true"
     try:
         if sweep is None:
-            results = run()
-            if original is not None and results["reproduction"]["verdict"] == DIFFERS:
-                sys.exit(1)
-        else:
-            sweep.job(folder, overrides, run)
+            return run()
+        sweep.job(folder, overrides, run)
+        return {}
     except Stopped as stopped:
         Progress().message(f"stopped by {stopped}; go on with: {go_on}")
         sys.exit(128 + stopped.signum)
@@ -352,7 +422,7 @@ def done(run: Run, line: CommandLine) -> None:
 
 def beside(folder: Path, line: CommandLine) -> Work:
     """The run in ``folder``, for reading only."""
-    overrides, state = overrides_of(folder, "rank", "rank.beside"), State.read(folder)
+    overrides, state = overrides_of(folder, setting="rank.beside"), State.read(folder)
     given = Folders() if line.trust else line.folders  # if trusted: each run has its own
     folders = kept_folders(overrides, folder, line, given)
     setup = Setup(composed(overrides, folders))

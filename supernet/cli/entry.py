@@ -5,9 +5,8 @@ it, neither does ``--cfg``, which prints settings, and a wrong line is refused b
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 
-from supernet.cli.line import CommandLine, given_anew, key, parse
+from supernet.cli.line import CommandLine, parse
 from supernet.cli.messages import one_line_errors
 from supernet.errors import UserError
 from supernet.track.output import steady_output
@@ -21,6 +20,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with steady_output(), one_line_errors():
         line = parse(argv)
         from supernet.cli.composition import whole  # Hydra takes long to import
+        from supernet.cli.parent import with_parent
 
         whole.cache_clear()  # the files may have changed since an earlier command of this process
         line = with_parent(line)
@@ -56,40 +56,3 @@ def show(line: CommandLine) -> None:
         print(settings, end="")  # Hydra would compose it once more, to print the same
     else:
         launch(line, lambda cfg: None)
-
-
-def require_statements(line: CommandLine) -> None:
-    """Raises a UserError if a line of the command ``checklist`` has other settings than its own."""
-    for override in line.overrides:
-        if not key(override).startswith("checklist."):
-            raise UserError(
-                f"{override}: supernet checklist shows what is in {line.parent}; it has the "
-                "settings checklist.code and checklist.tuning alone"
-            )
-    if line.sweeps:
-        raise UserError("-m: supernet checklist shows one folder; leave out -m")
-
-
-def with_parent(line: CommandLine) -> CommandLine:
-    """The line, with the overrides that the folder of ``from=`` was started with. Overrides that
-    the line itself has replace them, and their text is what was typed.
-
-    Raises:
-        UserError: the command needs such a folder, or the folder is not one of a run.
-    """
-    # Hydra and OmegaConf take long to import
-    from supernet.cli.recorded import kept_folders, overrides_of
-    from supernet.cli.texts import with_texts
-
-    before: list[str] = []
-    if line.command == "checklist" and line.parent is not None:
-        require_statements(line)
-    elif line.parent is not None:
-        before = overrides_of(line.parent, line.command)
-        before = [override for override in before if not given_anew(override, line.overrides)]
-        line.folders = kept_folders(before, line.parent, line, line.folders)
-    elif line.command in ("evaluate", "report", "export", "reproduce", "checklist"):
-        raise UserError(
-            f"{line.command} needs the folder of a run: supernet {line.command} from=RUN_DIR"
-        )
-    return replace(line, overrides=[*before, *with_texts(line, before)])

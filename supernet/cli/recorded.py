@@ -12,6 +12,8 @@ from pathlib import Path
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
+from supernet.checklist.record import RESULTS
+from supernet.checklist.record import read as read_record
 from supernet.cli.composition import composed, settings
 from supernet.cli.line import CommandLine, key
 from supernet.cli.options import Folders, Recorded
@@ -80,21 +82,29 @@ def folders_of(folder: Path, trusted: bool) -> Folders:
     return Folders.of(map(Path, places))
 
 
-def overrides_of(folder: Path, command: str, setting: str = "from") -> list[str]:
-    """The overrides that the run in ``folder`` was started with; for the command ``study``, those
-    of the study.
+def holds_study(folder: Path) -> bool:
+    """Whether ``folder`` holds the results of a study or of a simulation.
+
+    Raises:
+        UserError: its results are damaged.
+    """
+    return (folder / RESULTS).is_file() and read_record(folder).is_study
+
+
+def overrides_of(folder: Path, study: bool = False, setting: str = "from") -> list[str]:
+    """The overrides that the run, or the ``study``, in ``folder`` was started with.
 
     Raises:
         UserError: it is not the folder of a run, or of a study. The message names ``setting``,
             which gave the folder.
     """
     record, is_run = folder / ".hydra" / "overrides.yaml", (folder / "state.json").is_file()
-    if command == "study" and is_run:
+    if study and is_run:
         raise UserError(
             f"from={folder}: that is the folder of a run; supernet study goes on from that of a "
             "study"
         )
-    if command != "study" and not is_run:
+    if not study and not is_run:
         runs = ", ".join(sorted(path.parent.name for path in folder.glob("*/state.json")))
         none = " (there is no state.json in it)"
         hint = f"; choose one of the runs in it: {runs}" if runs else none

@@ -11,7 +11,7 @@ from supernet.report.values import Table, table
 
 Row = Mapping[str, Any]
 
-AGAINST = "paired differences"
+FOUND, AGAINST = "what was found", "paired differences"
 NONE = "no difference shown"
 FEW = "too few seeds to say"
 
@@ -22,6 +22,23 @@ def groups(rows: Sequence[Row]) -> dict[str, list[Row]]:
     for row in rows:
         found.setdefault(f"{row['space']} on {row['data']}", []).append(row)
     return found
+
+
+def titled(rows: Sequence[Row]) -> dict[str, Table]:
+    """The tables of all groups, under the title of the group and their own."""
+    return {
+        f"{title}: {kind}": content
+        for title, members in groups(rows).items()
+        for kind, content in tables(members).items()
+    }
+
+
+def tables(rows: Sequence[Row]) -> dict[str, Table]:
+    """The tables of one group under their titles: what was found, and how far that differs. The
+    second one is left out where there is nothing to compare.
+    """
+    both = {FOUND: found(rows), AGAINST: differences(rows)}
+    return {title: content for title, content in both.items() if content is not None}
 
 
 def name_of(row: Row) -> str:

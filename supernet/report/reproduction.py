@@ -27,6 +27,15 @@ def condition_table(conditions: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
+def reproduction_table(found: Mapping[str, Mapping[str, Any]]) -> Table:
+    """The verdict on each run of a study, by its name."""
+    table = Table("run", "verdict", "accuracy", "here")
+    for name, one in found.items():
+        means = ["–" if each is None else mean_of(each) for each in one["accuracies"]]
+        table.add_row(*map(escape, (name, one["verdict"], *means)))
+    return table
+
+
 def verdict_lines(found: Mapping[str, Any]) -> list[str]:
     """The verdict on a reproduction that has ended, and what it stands on; else nothing."""
     if "verdict" not in found:

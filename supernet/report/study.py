@@ -46,8 +46,7 @@ def page(name: str, results: Results, config: Mapping[str, Any], overrides: Sequ
             {
                 "title": title,
                 "claims": comparison.claims(rows),
-                "found": comparison.found(rows),
-                "differences": comparison.differences(rows),
+                "tables": comparison.tables(rows),
                 "pictures": pictures(rows, number),
             }
             for number, (title, rows) in enumerate(groups.items())

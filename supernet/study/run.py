@@ -7,10 +7,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from supernet.checklist.practices import add_checklist
-from supernet.config import Config, typed
+from supernet.config import Config, build, typed
 from supernet.cost.rivals import rival
 from supernet.errors import UserError
 from supernet.files import write_json
+from supernet.report.comparison import titled
 from supernet.run import Run
 from supernet.runs.executor import Executor, Here
 from supernet.runs.folder import State, remove_leftovers
@@ -25,6 +26,7 @@ from supernet.study.cost import candidates
 from supernet.study.published import Lookup, free
 from supernet.study.tables import failed_table, tables
 from supernet.track.console import Labelled, Progress
+from supernet.track.interface import Tracker
 from supernet.train.loop import StopRequest
 
 CANDIDATES = "candidates.json"  # how many architectures each rival at equal cost tries
@@ -206,6 +208,7 @@ def run(
     failures = study.failures
     write_json(folder / "results.json", value | ({"failed": failures} if failures else {}))
     add_checklist(folder)
+    track(folder, first, comparison)
     if comparison:
         for one in tables(comparison):
             progress.message(one)
@@ -234,6 +237,15 @@ def outcome(cell: Cell, done: Row, found: Sequence[Row]) -> Outcome:
         not cell.method and cell.base is None,
         None if looked_up is None else looked_up["parameter_free"],
     )
+
+
+def track(folder: Path, setup: Setup, comparison: Sequence[Row]) -> None:
+    """Gives the comparison to the tracker, as a run of its own beside those of the cells."""
+    tracker: Tracker = build(setup.config.tracker, "tracker", Tracker)
+    tracker.start(folder, setup.settings | {"name": folder.name})
+    for title, table in titled(comparison).items():
+        tracker.table(title, table.columns, table.rows)
+    tracker.close()
 
 
 def page_of(folder: Path) -> Path:

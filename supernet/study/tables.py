@@ -10,18 +10,12 @@ from supernet.report import comparison
 
 
 def tables(rows: Sequence[Mapping[str, Any]]) -> Iterator[Table]:
-    """Two tables for each space and data set: what was found, and how far that differs."""
-    for title, members in comparison.groups(rows).items():
-        for name, content in (
-            ("", comparison.found(members)),
-            (f": {comparison.AGAINST}", comparison.differences(members)),
-        ):
-            if content is None:
-                continue
-            shown = Table(*content.columns, title=f"{title}{name}", title_justify="left")
-            for row in content.rows:
-                shown.add_row(*map(escape, row))
-            yield shown
+    """The tables of all spaces and data sets."""
+    for title, content in comparison.titled(rows).items():
+        shown = Table(*content.columns, title=title, title_justify="left")
+        for row in content.rows:
+            shown.add_row(*map(escape, row))
+        yield shown
 
 
 def failed_table(failures: Mapping[str, str]) -> Table:

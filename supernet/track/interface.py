@@ -35,6 +35,9 @@ class Tracker:
     def artifact(self, name: str, kind: str, paths: Sequence[Path]) -> None:
         """Takes files that the run has written; W&B calls such a group of files an artifact."""
 
+    def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Takes a table of texts. It replaces an earlier one of the same name."""
+
     def state_dict(self) -> dict[str, Any]:
         """The place that has been reached. Every row so far is on disk when this returns."""
         return {}
@@ -79,6 +82,10 @@ class Trackers(Tracker):
     def artifact(self, name: str, kind: str, paths: Sequence[Path]) -> None:
         for tracker in self.trackers:
             tracker.artifact(name, kind, paths)
+
+    def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        for tracker in self.trackers:
+            tracker.table(name, columns, rows)
 
     def state_dict(self) -> dict[str, Any]:
         return {type(tracker).__name__: tracker.state_dict() for tracker in self.trackers}

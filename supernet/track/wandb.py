@@ -4,6 +4,7 @@ The package is imported only when a run starts to use it.
 """
 
 import os
+import re
 import secrets
 import shutil
 import socket
@@ -84,13 +85,18 @@ class WandB(Tracker):
             artifacts=self._kept().get("artifacts", {}) | {name: {"kind": kind, "paths": relative}}
         )
 
+    def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        if not self.disabled:
+            shown = {"columns": list(columns), "rows": [list(row) for row in rows]}
+            self._keep(tables=self._kept().get("tables", {}) | {name: shown})
+
     def close(self, exit_code: int = 0) -> None:
         if self._run is None:
             return
         kept = self._kept()
         own = Path(self._run.dir).parent  # dir is FOLDER/wandb/offline-run-TIME-ID/files
         self._send_artifacts(kept.get("artifacts", {}))
-        self._run.summary.update(kept.get("summary", {}))
+        self._run.summary.update(kept.get("summary", {}) | tables_of(kept.get("tables", {})))
         self._run.finish(exit_code=exit_code)
         self._run = None
         if self.mode == "offline":
@@ -184,8 +190,8 @@ class WandB(Tracker):
                     artifact.add_file(str(path), policy="immutable")
             self._run.log_artifact(artifact)
 
-    # job.json holds what every session must know: the id of the W&B run, and the summary and the
-    # artifacts, which an offline run holds besides the rows.
+    # job.json holds what every session must know: the id of the W&B run, and the summary, the
+    # tables and the artifacts, which an offline run holds besides the rows.
 
     def _kept(self) -> dict[str, Any]:
         path = self._folder / "wandb" / "job.json"
@@ -198,6 +204,18 @@ class WandB(Tracker):
         if not self.disabled:
             write_json(self._folder / "wandb" / "job.json", self._kept() | values)
             self._follow()
+
+
+def tables_of(kept: Mapping[str, Any]) -> dict[str, Any]:
+    """The tables as W&B's own. They are part of the summary, because they belong to no step. W&B
+    makes the names of files of theirs, so other characters than letters become dashes.
+    """
+    import wandb
+
+    return {
+        re.sub(r"\W+", "-", name): wandb.Table(columns=table["columns"], data=table["rows"])
+        for name, table in kept.items()
+    }
 
 
 def require_reachable(url: str) -> None:
