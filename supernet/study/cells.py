@@ -56,6 +56,12 @@ class Cell:
         """Whether it needs to know more before it can begin, such as the results of others."""
         return self.base is not None or self.equal_cost or self.made
 
+    def needed(self, cells: Sequence["Cell"]) -> list["Cell"]:
+        """Those of the cells whose results it waits for."""
+        if self.equal_cost:
+            return [one for one in cells if one.method and one.group == self.group]
+        return [] if self.base is None else [self.base]
+
 
 def cells_of(study: StudySettings, config_of: Callable[[Cell], Config]) -> list[Cell]:
     """All cells of a study. ``config_of`` gives the configuration of a cell.

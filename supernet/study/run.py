@@ -128,30 +128,30 @@ class Study:
         found, path = [], self.folder / CANDIDATES
         known: dict[str, int] = read(path, Candidates) if path.exists() else {}
         for cell in filter(lambda one: one.waits, cells):
-            if cell.made:
-                setup = Setup(self.prepare([cell])[cell.name])
-                text = setup.space.encode(rival(cell.entry, counted_budget(setup)))
-                needed, changes = [], {"architecture": text}
-            elif cell.base is not None:
-                needed, changes = (
-                    [cell.base],
-                    {"architecture": str(self.folder / cell.base.name / "architecture.json")},
-                )
-            else:
-                needed = [one for one in cells if one.method and one.group == cell.group]
-                name = "-".join([*cell.group, cell.entry])
-                if name not in known and all(one.name in self.done for one in needed):
-                    (config,) = self.prepare([cell]).values()
-                    results = [self.done[one.name]["results"] for one in needed]
-                    known[name] = candidates(config, results)
-                changes = {"searcher.candidates": str(known.get(name))}
+            needed = cell.needed(cells)
             if missing := [one.name for one in needed if one.name not in self.done]:
                 self.failures[cell.name] = f"waits for {', '.join(missing)}"
             else:
-                found.append(replace(cell, changes={**cell.changes, **changes}))
+                changes = {**cell.changes, **self.learnt(cell, needed, known)}
+                found.append(replace(cell, changes=changes))
         if known:  # seconds differ from machine to machine, so this is decided once
             write_json(path, known)
         return found
+
+    def learnt(self, cell: Cell, needed: Sequence[Cell], known: dict[str, int]) -> dict[str, str]:
+        """What a waiting cell had to wait for, as settings: the number of its candidates, which is
+        added to what is ``known``, or an architecture.
+        """
+        if cell.equal_cost:
+            name = "-".join([*cell.group, cell.entry])
+            if name not in known:
+                (config,) = self.prepare([cell]).values()
+                known[name] = candidates(config, [self.done[one.name]["results"] for one in needed])
+            return {"searcher.candidates": str(known[name])}
+        if cell.base is not None:
+            return {"architecture": str(self.folder / cell.base.name / "architecture.json")}
+        setup = Setup(self.prepare([cell])[cell.name])
+        return {"architecture": setup.space.encode(rival(cell.entry, counted_budget(setup)))}
 
 
 def run(
