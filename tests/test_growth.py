@@ -5,15 +5,20 @@ import os
 import shutil
 import signal
 import time
+from pathlib import Path
 
 import pytest
 import torch
 
 from supernet.cost.count import count
 from supernet.export import load_bundle
+from supernet.spaces.declared import declared
 from supernet.spaces.growing.cells import Geometry, GrowingCells
+from supernet.spaces.space import read_architecture
 from supernet.study.comparison import Outcome, compare
-from tests.commands import finished, process, supernet
+from supernet.task import Classification
+from tests.commands import TINY, finished, process, supernet
+from tests.spaces import net
 from tests.tasks import task_of
 
 GROWTH = (
@@ -163,6 +168,34 @@ def test_a_model_of_ones_own_grows_and_is_exported_with_its_source(tmp_path):
         and "supernet" not in source.split('"""')[2]
     )
     assert network(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
+
+
+def test_a_found_network_of_a_model_with_choices_grows(tmp_path):
+    """A child of it computes at first what the found network does, so it is its seed."""
+    model = ("space.model=net.py:Net", "baseline.architectures=1")
+    (tmp_path / "net.py").write_text(Path(net.__file__).read_text())
+    found = (
+        finished(
+            "derive", *TINY, "tracker=none", "method=spos", "space=module", *model[:1], cwd=tmp_path
+        )
+        / "architecture.json"
+    )
+    grows = (*GROWTH, "space=growing_module", *model)
+    for setting, said in (
+        ("space.model=net.py:Net", "space.architecture=RUN_DIR"),
+        ("space.model=resnet10t", "leave it out"),
+    ):
+        with_found = [] if "net.py" in setting else [f"space.architecture={found}"]
+        outcome = supernet("check", *grows, setting, *with_found, cwd=tmp_path)
+        assert outcome.code == 2 and said in outcome.err
+    folder = finished(*grows, f"space.architecture={found}", "growth.models=2", cwd=tmp_path)
+    space = declared(net.Net)
+    task = Classification((1, 8, 8), 10)
+    alone = space.standalone(read_architecture(space, str(found)), task)
+    seed, child = results(folder)["growth"]["models"]
+    assert seed["params"] == sum(one.numel() for one in alone.parameters())
+    assert child["params"] > seed["params"]
+    assert load_bundle(folder / "export", trust=True)(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
 
 
 def test_a_decoder_of_text_grows(tmp_path):

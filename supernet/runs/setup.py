@@ -6,7 +6,6 @@ It writes nothing and sets nothing global. Data are loaded when they are first u
 import dataclasses
 from collections.abc import Mapping
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,13 +15,13 @@ from supernet.cost.rivals import require_rivals
 from supernet.data import Augment, ImageData, Source, Splits, split
 from supernet.device import choose_device, cores, require_room
 from supernet.errors import UserError, enough_memory, require
-from supernet.files import content_of, file_of, read_json
+from supernet.files import content_of, file_of
 from supernet.mixture import Architecture
 from supernet.randomness import Streams
 from supernet.searchers.perturbation import PerturbationSelection
 from supernet.searchers.searcher import Searcher
 from supernet.spaces.growing.space import GrowingSpace
-from supernet.spaces.space import Space
+from supernet.spaces.space import Space, read_architecture
 from supernet.task import Task
 from supernet.track.interface import Tracker
 from supernet.train.phases import require_one_phase
@@ -362,13 +361,3 @@ def option(part: Any) -> str:
     of its YAML file.
     """
     return type(part).__module__.rpartition(".")[2]
-
-
-def read_architecture(space: Space, text: str) -> Architecture:
-    """Reads an architecture: the space's own notation, JSON, or the path of a JSON file."""
-    text = text.strip()
-    if text.startswith("{"):
-        return space.validate(Architecture.from_json(text))
-    if text.endswith(".json"):
-        return space.validate(Architecture.from_dict(read_json(Path(text))))
-    return space.decode(text)

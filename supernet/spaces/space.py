@@ -10,6 +10,7 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, cast
 
 import numpy as np
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 
 from supernet.bounds import Bounded
 from supernet.errors import UserError, unknown
+from supernet.files import read_json
 from supernet.mixture import Architecture, Choice, ChoiceGroup
 from supernet.task import Task
 
@@ -372,3 +374,13 @@ def images_of(task: Task) -> tuple[int, int]:
             f"{task.input_shape}; choose another space or other data"
         )
     return task.outputs, task.input_shape[0]
+
+
+def read_architecture(space: Space, text: str) -> Architecture:
+    """Reads an architecture: the space's own notation, JSON, or the path of a JSON file."""
+    text = text.strip()
+    if text.startswith("{"):
+        return space.validate(Architecture.from_json(text))
+    if text.endswith(".json"):
+        return space.validate(Architecture.from_dict(read_json(Path(text))))
+    return space.decode(text)

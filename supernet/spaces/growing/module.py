@@ -13,12 +13,15 @@ from torch import nn
 
 from supernet.bounds import Bounded
 from supernet.errors import UserError
-from supernet.files import PROGRAM, PROGRAM_PATH
+from supernet.files import JSON_PATH, PROGRAM, PROGRAM_PATH
+from supernet.mixture import Architecture
 from supernet.spaces.converted.models import made, shape_of
+from supernet.spaces.declared.plain import declared_in
 from supernet.spaces.declared.program import called, class_of
+from supernet.spaces.declared.space import Module
 from supernet.spaces.growing.shortcuts import Shape, fits, shapes_of
 from supernet.spaces.growing.space import GrowingSpace, Target
-from supernet.spaces.space import Form
+from supernet.spaces.space import Form, read_architecture
 from supernet.task import Classification, Task
 
 
@@ -92,12 +95,14 @@ class GrowingModule(GrowingBlocks):
     """Growth of a model of one's own, or of timm or torchvision.
 
     ``model`` is FILE.py:NAME, or the name of a model, or in Python a class. ``settings`` are its
-    arguments. ``blocks`` are patterns of the names of its blocks; ``None`` finds them by itself.
-    ``shape`` is that of an input with which the shapes of blocks are compared.
+    arguments. If it declares choices, ``architecture`` says which of its networks grows: a text, or
+    the path of a JSON file. ``blocks`` are patterns of the names of its blocks; ``None`` finds them
+    by itself. ``shape`` is that of an input with which the shapes of blocks are compared.
     """
 
     model: Any = field(metadata=PROGRAM_PATH)
     settings: dict[str, Any] | None = None
+    architecture: str | None = field(default=None, metadata=JSON_PATH)
     blocks: list[str] | None = None
     shape: list[int] | None = None
 
@@ -108,6 +113,8 @@ class GrowingModule(GrowingBlocks):
             self.made = class_of(self.model)
         self.name = self.model if isinstance(self.model, str) else self.model.__name__
         self.name = f"growing_{self.name.rpartition(':')[2]}"
+        if self.choices is None and self.architecture is not None:
+            raise UserError("space.architecture: the model has no choices; leave it out")
         _ = self.targets
 
     @cached_property
@@ -118,10 +125,33 @@ class GrowingModule(GrowingBlocks):
             shape = list(shape_of(self.made, self.settings or {})) if named else [3, 32, 32]
         return Classification(tuple(shape), 10)
 
+    @cached_property
+    def choices(self) -> Module | None:
+        """The space of the choices that the model declares, if it declares some."""
+        if isinstance(self.made, str):
+            return None
+        with torch.device("meta"):
+            network = called(self.made, self.settings, self.any_task)
+        has = next(declared_in(network), None) is not None
+        return Module(self.made, self.settings) if has else None
+
+    @cached_property
+    def chosen(self) -> Architecture:
+        """Which network of a model with choices grows."""
+        if self.architecture is None:
+            raise UserError(
+                f"space.model={self.model}: it has choices; say which of its networks grows: "
+                "space.architecture=RUN_DIR/architecture.json, of a run with space=module"
+            )
+        assert self.choices is not None
+        return read_architecture(self.choices, self.architecture)
+
     def network(self, seed: str, task: Task, form: Form) -> nn.Module:
         if isinstance(self.made, str):
             return made(self.made, task, self.settings or {}, pretrained=False)
-        return called(self.made, self.settings, task)
+        if self.choices is None:
+            return called(self.made, self.settings, task)
+        return self.choices.standalone(self.chosen, task)
 
     def blocks_of(self, network: nn.Module) -> list[str]:
         if self.blocks is None:
