@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from supernet.errors import UserError
 from supernet.report import regret
-from supernet.report.simulation import page
+from supernet.report.simulation import page, write_simulation
 from supernet.simulation import row as row_of
 from tests.commands import finished, supernet
 from tests.report.parsed import Page
@@ -142,8 +143,31 @@ def test_the_page_holds_what_the_results_say(table, tmp_path):
         slope, start = np.polyfit(logs, y, 1)
         assert slope < 0 and np.allclose(start + slope * logs, y, atol=1e-3)
     assert f"The least regret after 8 evaluations: {cells[0][0]}, " in parsed.text
+    page_before = report.read_text()
+    report.unlink()
+    assert finished("report", f"from={report.parent}", cwd=tmp_path) == report.parent
+    assert report.read_text() == page_before
     assert f"study.table={table[0]}" in parsed.text and "Checklist" in parsed.text
     assert len(parsed.ids) == len(set(parsed.ids))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"curve_ci95": {"after": [9], "low": [0.1], "high": [0.2]}}, "lie along the curve"),
+        ({"curve_ci95": {"after": [1], "low": [], "high": [0.2]}}, "lie along the curve"),
+        ({"curve": [0.1, 0.1, 0.1]}, "must be as long"),
+        ({"regret": "x"}, "simulation.0.regret"),
+    ],
+    ids=["far", "short", "long", "text"],
+)
+def test_damaged_results_are_one_line(change, said, tmp_path):
+    rows = [row_of(name, drawn(3, 2, 800), None, 0.95) for name in ("one", "two")]
+    results = {"table": "a.npz", "target": "a", "ranked_by": "a", "cost": None, "optimum": 0.95}
+    results |= {"simulations": 3, "simulation": [rows[0] | change, rows[1]]}
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    with pytest.raises(UserError, match=said):
+        write_simulation(tmp_path)
 
 
 def test_a_difference_is_shown_where_the_test_of_welch_shows_it():

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from supernet.files import read_json, write_text
+from supernet.files import write_text
 from supernet.report import values
 from supernet.report.values import Results
 from supernet.shapes import Overrides, Settings, read
@@ -16,13 +16,13 @@ from supernet.shapes import Overrides, Settings, read
 Page = Callable[[str, Results, Mapping[str, Any], Sequence[str]], str]
 
 
-def write_page(folder: Path, page: Page) -> Path:
-    """Writes ``report.html`` in ``folder`` and returns its path.
+def write_page(folder: Path, page: Page, shape: Any) -> Path:
+    """Writes ``report.html`` in ``folder`` and returns its path. ``shape`` is that of the results.
 
     Raises:
         UserError: a file of the folder cannot be read, or the page cannot be written.
     """
-    results, line = read_json(folder / "results.json"), folder / ".hydra" / "overrides.yaml"
+    results, line = read(folder / "results.json", shape), folder / ".hydra" / "overrides.yaml"
     overrides = read(line, Overrides) if line.exists() else []
     path = folder / "report.html"
     write_text(path, page(folder.resolve().name, results, settings_of(folder), overrides))

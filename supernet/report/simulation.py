@@ -19,6 +19,7 @@ from supernet.report.regret import Row
 from supernet.report.series import Range, thinned
 from supernet.report.style import styles
 from supernet.report.values import Results
+from supernet.shapes import SimulationResults
 
 
 def write_simulation(folder: Path) -> Path:
@@ -27,7 +28,7 @@ def write_simulation(folder: Path) -> Path:
     Raises:
         UserError: a file of the folder cannot be read, or the page cannot be written.
     """
-    return write_page(folder, page)
+    return write_page(folder, page, SimulationResults)
 
 
 def page(name: str, results: Results, config: Mapping[str, Any], overrides: Sequence[str]) -> str:

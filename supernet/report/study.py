@@ -17,6 +17,7 @@ from supernet.report.pictures import Picture, picture
 from supernet.report.style import OTHERS, Style, styles
 from supernet.report.summary import percent
 from supernet.report.values import Results, Table, table
+from supernet.shapes import FolderResults
 
 
 def write_study(folder: Path) -> Path:
@@ -25,7 +26,7 @@ def write_study(folder: Path) -> Path:
     Raises:
         UserError: a file of the study cannot be read, or the page cannot be written.
     """
-    return write_page(folder, page)
+    return write_page(folder, page, FolderResults)
 
 
 def page(name: str, results: Results, config: Mapping[str, Any], overrides: Sequence[str]) -> str:
