@@ -533,6 +533,57 @@ class FolderResults(RunResults, total=False):
     content: Text
 
 
+# --- results.json of a simulation, as its page shows it
+
+
+@with_config(OPEN)
+class Band(TypedDict):
+    after: Annotated[list[Annotated[Count, Field(ge=1)]], Field(min_length=1)]
+    low: list[Real]
+    high: list[Real]
+
+
+@with_config(OPEN)
+class FromRandom(TypedDict):
+    difference: Real
+    ci95: Interval
+
+
+@with_config(OPEN)
+class SearcherResults(TypedDict):
+    searcher: Text
+    regret: Real
+    ci95: Interval
+    minus_random: FromRandom | None
+    optimum_found: Share
+    cost: Real
+    curve: Annotated[list[Real], Field(min_length=1)]
+    curve_ci95: Band | None
+
+
+def drawable(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows, if all curves are as long, and each band lies along its curve."""
+    lengths = {len(row["curve"]) for row in rows}
+    if len(lengths) != 1:
+        raise ValueError("the curves of all searchers must be as long")
+    for band in filter(None, (row["curve_ci95"] for row in rows)):
+        places = len(band["after"])
+        if {len(band["low"]), len(band["high"])} != {places} or max(band["after"]) > max(lengths):
+            raise ValueError("curve_ci95 must lie along the curve")
+    return rows
+
+
+@with_config(OPEN)
+class SimulationResults(TypedDict):
+    simulation: Annotated[list[SearcherResults], AfterValidator(drawable)]
+    simulations: Count
+    table: Text
+    target: Text
+    ranked_by: Text
+    cost: Text | None
+    optimum: Share
+
+
 # --- rows, judgements, the tracker, checkpoints
 
 

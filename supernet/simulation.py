@@ -5,13 +5,11 @@ seconds. A searcher sees the column ``study.ranked_by``; what it has found is ju
 ``study.target``. Regret is the best figure of that column minus that of what was found.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.table import Table
 
 from supernet.checklist.practices import add_checklist
 from supernet.config import Config
@@ -24,6 +22,8 @@ from supernet.evaluate.statistics import difference_and_interval, mean_and_inter
 from supernet.files import content_of, write_json
 from supernet.mixture import Architecture
 from supernet.randomness import Streams
+from supernet.report import regret
+from supernet.report.console import console_table
 from supernet.runs.executor import Executor
 from supernet.runs.folder import State
 from supernet.runs.job import Job
@@ -35,7 +35,7 @@ from supernet.train.loop import StopRequest
 
 Row = dict[str, Any]
 
-SHOWN = (0.1, 0.2, 0.5, 1.0)  # shares of the evaluations, at which the regret is shown
+PLACES = 100  # of a curve, at most, that have an interval: more cannot be seen
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,7 +128,7 @@ def run(
     progress: Progress,
     stop: StopRequest,
 ) -> None:
-    """Simulates each searcher, and writes the comparison to ``results.json``.
+    """Simulates each searcher, and writes the comparison to ``results.json`` and ``report.html``.
 
     Raises:
         UserError: the table does not belong to the space, or a searcher needs a supernet.
@@ -148,14 +148,25 @@ def run(
     about = {
         "table": study.table,
         "content": content_of(str(study.table)),
+        "target": study.target,
+        "ranked_by": study.ranked_by,
+        "cost": study.cost,
         "optimum": optimum,
         "simulations": study.simulations,
         "environment": environment(setup.device, setup.config.threads),
     }
     write_json(folder / "results.json", {"schema": 1, "simulation": rows_, **about})
     add_checklist(folder)
-    progress.message(table(rows_, study.draws))
+    progress.message(console_table(regret.found(rows_)))
+    progress.message(f"report: {page_of(folder)}")
     progress.message(f"folder: {folder}")
+
+
+def page_of(folder: Path) -> Path:
+    """Writes ``report.html`` from the files in ``folder``."""
+    from supernet.report.simulation import write_simulation  # matplotlib takes a second to import
+
+    return write_simulation(folder)
 
 
 def row(name: str, found: Row, chance: Row | None, optimum: float) -> Row:
@@ -179,29 +190,18 @@ def row(name: str, found: Row, chance: Row | None, optimum: float) -> Row:
         "minus_random": against,
         "cost": float(np.mean(found["costs"])),
         "curve": regrets.mean(axis=0).tolist(),
+        "curve_ci95": band(regrets),
     }
 
 
-def table(rows: Sequence[Row], draws: int) -> Table:
-    """The comparison, for the console."""
-    places = [max(1, round(share * draws)) for share in SHOWN]
-    result = Table(
-        "searcher",
-        *(f"regret after {place}" for place in places),
-        *("95% interval", "minus random", "optimum found", "cost"),
-    )
-    for one in sorted(rows, key=lambda one: one["regret"]):
-        against = one["minus_random"]
-        said = "–" if against is None else verdict(against)
-        ends = "–" if one["ci95"] is None else "{:.2%} to {:.2%}".format(*one["ci95"])
-        regrets = [f"{one['curve'][place - 1]:.2%}" for place in places]
-        share, cost = f"{one['optimum_found']:.0%}", f"{one['cost']:,.0f}"
-        result.add_row(one["searcher"], *regrets, ends, said, share, cost)
-    return result
-
-
-def verdict(against: Row) -> str:
-    """How much less the regret is than that of random search, or that no difference is shown."""
-    if against["ci95"] is None or against["ci95"][0] <= 0 <= against["ci95"][1]:
-        return f"{100 * against['difference']:+.2f}: no difference shown"
-    return f"{100 * against['difference']:+.2f} points"
+def band(regrets: np.ndarray) -> Row | None:
+    """The 95% interval of the mean regret, from ``low`` to ``high``, ``after`` so many evaluations,
+    which are evenly spread. ``regrets`` is [simulations, evaluations].
+    """
+    draws = regrets.shape[1]
+    after = np.unique(np.linspace(1, draws, min(draws, PLACES)).round().astype(int))
+    ends = [mean_and_interval(regrets[:, place - 1].tolist())[1] for place in after]
+    if ends[-1] is None:
+        return None
+    low, high = zip(*ends, strict=True)
+    return {"after": after.tolist(), "low": low, "high": high}

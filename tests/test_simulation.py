@@ -3,11 +3,19 @@
 import itertools
 import json
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import stats
 
+from supernet.errors import UserError
+from supernet.report import regret
+from supernet.report.simulation import page, write_simulation
+from supernet.simulation import row as row_of
 from tests.commands import finished, supernet
+from tests.report.parsed import Page
 
 WIDTHS = [8, 16]
 SPACE = ("space=nats_size", f"space.widths={WIDTHS}".replace(" ", ""), "tracker=none")
@@ -76,6 +84,126 @@ def test_only_what_is_within_the_budget_counts(table, tmp_path):
     settings = ("study.searchers=[tpe]", "study.simulations=2", "study.draws=32")
     row = simulated(table, *settings, f"budget.params={limit}", cwd=tmp_path)["tpe"]
     assert row["regret"] < 0.01 and min(row["curve"]) >= -1e-9
+
+
+# --- intervals, and the page
+
+
+def drawn(searches, draws, worst):
+    """Curves as searches leave them: the best so far of figures that begin at ``worst`` in 1000."""
+    figures = worst / 1000 + 0.1 * np.random.default_rng(worst).random((searches, draws))
+    curves = np.maximum.accumulate(figures, axis=1)
+    return {"curves": curves.tolist(), "costs": [1.0] * searches}
+
+
+@pytest.mark.parametrize("draws", [7, 1234])
+def test_the_interval_along_the_curve_is_that_of_scipy(draws):
+    searches = drawn(20, draws, 800)
+    row = row_of("one", searches, None, 0.95)
+    band, regrets = row["curve_ci95"], 0.95 - np.array(searches["curves"])
+    after = band["after"]
+    assert after[0] == 1 and after[-1] == draws and len(after) == min(draws, 100)
+    assert len(set(np.diff(after))) <= 2  # evenly spread
+    known = regrets[:, np.array(after) - 1]
+    wanted = stats.t.interval(0.95, 19, known.mean(axis=0), stats.sem(known))
+    assert np.allclose([band["low"], band["high"]], np.clip(wanted, 0, 1))
+    assert [band["low"][-1], band["high"][-1]] == pytest.approx(row["ci95"])
+    assert row_of("two", drawn(2, draws, 800), None, 0.95)["curve_ci95"] is None
+
+
+def heights(parsed, name):
+    """The places from above of a line of the picture."""
+    (path,) = parsed.paths[name]
+    return np.array([float(y) for y in re.findall(r"[ML] \S+ (\S+)", path)])
+
+
+def test_the_page_holds_what_the_results_say(table, tmp_path):
+    settings = ("study.searchers=[random,local_search,tpe]", "study.simulations=4", "jobs=1")
+    line = (f"study.table={table[0]}", "study.target=test", "study.ranked_by=test", *SPACE)
+    said = supernet("study", *line, *settings, "study.draws=8", cwd=tmp_path).out
+    report = Path(re.search("^report: (.*)$", said, re.M)[1])
+    parsed = Page(report.read_text())
+    results = json.loads((report.parent / "results.json").read_text())
+    rows = {row["searcher"]: row for row in results["simulation"]}
+    headings, *cells = parsed.tables[0]
+    shown = {cell[0]: dict(zip(headings, cell, strict=True)) for cell in cells}
+    assert list(shown) == sorted(rows, key=lambda name: rows[name]["curve"][-1])
+    chance = rows["random"]["curve"][-1]
+    for name, row in rows.items():
+        for place in (1, 2, 4, 8):
+            assert shown[name][f"regret after {place}"] == f"{100 * row['curve'][place - 1]:.2f}%"
+        low, high = (100 * row["curve_ci95"][end][-1] for end in ("low", "high"))
+        assert shown[name]["95% interval"] == f"{low:.2f}% to {high:.2f}%"
+        if name != "random":
+            less = float(shown[name]["minus random, points"].split()[0])
+            assert less == pytest.approx(100 * (row["curve"][-1] - chance), abs=0.0051)
+        # the axis is logarithmic, so that equal ratios have equal distances
+        logs = np.log([regret for regret in row["curve"] if regret])
+        y = heights(parsed, f"regret-curve-{name}")[: len(logs)]
+        slope, start = np.polyfit(logs, y, 1)
+        assert slope < 0 and np.allclose(start + slope * logs, y, atol=1e-3)
+    assert f"The least regret after 8 evaluations: {cells[0][0]}, " in parsed.text
+    page_before = report.read_text()
+    report.unlink()
+    assert finished("report", f"from={report.parent}", cwd=tmp_path) == report.parent
+    assert report.read_text() == page_before
+    assert f"study.table={table[0]}" in parsed.text and "Checklist" in parsed.text
+    assert len(parsed.ids) == len(set(parsed.ids))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"curve_ci95": {"after": [9], "low": [0.1], "high": [0.2]}}, "lie along the curve"),
+        ({"curve_ci95": {"after": [1], "low": [], "high": [0.2]}}, "lie along the curve"),
+        ({"curve": [0.1, 0.1, 0.1]}, "must be as long"),
+        ({"regret": "x"}, "simulation.0.regret"),
+    ],
+    ids=["far", "short", "long", "text"],
+)
+def test_damaged_results_are_one_line(change, said, tmp_path):
+    rows = [row_of(name, drawn(3, 2, 800), None, 0.95) for name in ("one", "two")]
+    results = {"table": "a.npz", "target": "a", "ranked_by": "a", "cost": None, "optimum": 0.95}
+    results |= {"simulations": 3, "simulation": [rows[0] | change, rows[1]]}
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    with pytest.raises(UserError, match=said):
+        write_simulation(tmp_path)
+
+
+def test_a_difference_is_shown_where_the_test_of_welch_shows_it():
+    chance = drawn(30, 9, 800)
+    searches = {str(worst): drawn(30, 9, worst) for worst in range(790, 811, 4)}
+    rows = [row_of(name, one, chance, 0.95) for name, one in searches.items()]
+    table = regret.found([row_of("random", chance, chance, 0.95), *rows])
+    said = {cells[0]: cells[table.columns.index("verdict")] for cells in table.rows}
+    first, *others = regret.claims(rows, 30)
+    best = min(rows, key=lambda row: row["curve"][-1])["searcher"]
+    assert first.startswith(f"The least regret after 9 evaluations: {best}, ")
+    members = {verdict: [] for verdict in ("better", "worse", "no difference shown")}
+    for name, one in searches.items():
+        ends = [[curve[-1] for curve in each["curves"]] for each in (one, chance)]
+        test = stats.ttest_ind(*ends, equal_var=False)
+        word = "better" if test.statistic > 0 else "worse"  # of accuracies
+        assert said[name] == (word if test.pvalue < 0.05 else "no difference shown")
+        members[said[name]].append(name)
+    assert all(members.values()) and said["random"] == "–"
+    for sentence, names in zip(others, members.values(), strict=True):
+        assert re.findall(r"(?:: |, )(\S+) [+-]", sentence) == names
+
+
+def test_a_page_of_few_searches_compares_nothing_and_runs_no_code_of_a_name():
+    hostile, two = "<img src=x onerror=alert(1)>", drawn(2, 5, 800)
+    results = {"table": f"a/{hostile}.npz", "target": hostile, "ranked_by": "b", "cost": hostile}
+    results |= {"optimum": 0.95, "simulations": 2}
+    alone, both = (
+        page("p", results | {"simulation": [row_of(name, two, chance, 0.95)]}, {}, ["a=b c"])
+        for name, chance in ((hostile, None), ("tpe", drawn(2, 5, 700)))
+    )
+    assert "<img" not in alone and "&lt;img" in alone
+    assert "Nothing is compared with random search." in alone
+    assert "minus random" not in alone and "95% interval" not in Page(alone).tables[0][0]
+    assert "Too few simulations to compare with random search" in both
+    assert "supernet study &#39;a=b c&#39;</pre>" in both
 
 
 @pytest.mark.parametrize(

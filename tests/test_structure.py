@@ -103,7 +103,7 @@ ALLOWED["study"] = {
 }
 ALLOWED["simulation"] = {
     *("checklist", "config", "cost", "environment", "errors", "evaluate", "files", "mixture"),
-    *("randomness", "runs", "searchers", "track", "train"),
+    *("randomness", "report", "runs", "searchers", "track", "train"),
 }
 ALLOWED["reproduce"] = {"errors", "files", "run", "runs"}
 ALLOWED["cli"] = {
@@ -120,8 +120,8 @@ ALONE = {  # package -> the only files that may import it
     "yaml": {"shapes.py", "cli/recorded.py"},
     "wandb": {"track/wandb.py"},
     "rich": {
-        *("track/console.py", "report/reproduction.py", "report/summary.py"),
-        *("study/tables.py", "simulation.py"),
+        *("track/console.py", "report/console.py", "report/reproduction.py", "report/summary.py"),
+        "study/tables.py",
     },
     "filelock": {"runs/lock.py"},
     "optuna": {

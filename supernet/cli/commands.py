@@ -98,11 +98,11 @@ def reported(line: CommandLine, overrides: list[str]) -> None:
 
 
 def reported_study(line: CommandLine) -> None:
-    """Performs ``report`` for the folder of a study."""
+    """Performs ``report`` for the folder of a study, or of a simulation."""
     assert line.parent is not None
     with held(line.parent):
         add_checklist(line.parent)
-        study.page_of(line.parent)
+        (simulation if read(line.parent).is_simulation else study).page_of(line.parent)
     say_leaves(line.parent, Progress())
 
 

@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import Any
 
 from supernet.report.summary import interval, percent, points
-from supernet.report.values import Table, table
+from supernet.report.values import Table, filled, table
 
 Row = Mapping[str, Any]
 
@@ -47,7 +47,7 @@ def name_of(row: Row) -> str:
     return f"{name} ({row['tried']} trainings)" if row.get("tried") else name
 
 
-def found(rows: Sequence[Row]) -> Table | None:
+def found(rows: Sequence[Row]) -> Table:
     """What each method, rival and ablation found. Columns of dashes are left out."""
     columns = {
         "method": [name_of(row) for row in rows],
@@ -62,8 +62,7 @@ def found(rows: Sequence[Row]) -> Table | None:
         "parameter-free": [percent(row.get("parameter_free")) for row in rows],
         "seconds of a search": [seconds(row) for row in rows],
     }
-    kept = {name: cells for name, cells in columns.items() if set(cells) != {"–"}}
-    return table(list(kept), list(zip(*kept.values(), strict=True)))
+    return filled(columns)
 
 
 def improvement(one: Row | None) -> str:

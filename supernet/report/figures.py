@@ -18,13 +18,14 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator
 
 from supernet.report.series import Range
 from supernet.report.style import Style
 
 GRID, FRAME = "#e8ebee", "#b0b7bd"
 WIDE, MEDIUM, SMALL = (5.2, 2.9), (3.6, 2.2), (1.85, 1.4)  # of a drawing, in inches
+COUNTED = ("epoch", "evaluations")  # labels of axes with whole numbers alone
 LETTERS = {WIDE: 9, MEDIUM: 8, SMALL: 7}  # the size of its letters, in points
 
 
@@ -66,6 +67,7 @@ class Chart:
     upright: Mapping[str, float] = field(default_factory=dict)  # dashed lines: name -> x
     limits: tuple[float, float] | None = None  # of y
     size: tuple[float, float] = WIDE
+    logarithmic: bool = False  # the axis of y, which then needs limits
     names: Sequence[str] = ()  # of the places 0, 1, ... of y, from above
 
 
@@ -120,8 +122,14 @@ def tidy(axes: Axes, chart: Chart) -> None:
             axes.invert_yaxis()
             continue
         steps = 3 if chart.size == SMALL else 5
-        axis.set_major_locator(MaxNLocator(steps, integer=label == "epoch"))
+        axis.set_major_locator(MaxNLocator(steps, integer=label in COUNTED))
         axis.set_major_formatter(lambda value, _: number(value))
+    if chart.logarithmic and chart.limits:
+        low, high = chart.limits
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
+        axes.yaxis.set_major_formatter(lambda value, _: number(value))
+        axes.minorticks_off()
 
 
 def framed(axes: Axes, size: float) -> None:

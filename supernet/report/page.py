@@ -13,9 +13,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from supernet.files import read_json, write_text
 from supernet.report import pictures, reproduction, series, values
+from supernet.report.folder import settings_of
 from supernet.report.summary import percent, thousands, verdict
 from supernet.report.values import Results
-from supernet.shapes import Settings, read
 from supernet.track.jsonlines import read_rows
 
 
@@ -29,10 +29,8 @@ def write_report(folder: Path) -> Path:
     """
     folder = Path(folder)
     results, rows = read_json(folder / "results.json"), read_rows(folder / "metrics.jsonl")
-    settings = folder / ".hydra" / "config.yaml"
-    config = read(settings, Settings) if settings.exists() else {}
-    path = folder / "report.html"
-    write_text(path, page(results.get("name") or folder.resolve().name, results, rows, config))
+    name, path = results.get("name") or folder.resolve().name, folder / "report.html"
+    write_text(path, page(name, results, rows, settings_of(folder)))
     return path
 
 

@@ -3,22 +3,21 @@
 Its words stand in ``study.html.jinja``. The tables are those of ``comparison.py``.
 """
 
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from textwrap import fill
 from typing import Any
 
-from supernet.files import read_json, write_text
-from supernet.report import comparison, values
+from supernet.report import comparison
 from supernet.report.comparison import Row
 from supernet.report.figures import WIDE, Chart, Dots
+from supernet.report.folder import ending, write_page
 from supernet.report.page import template
 from supernet.report.pictures import Picture, picture
 from supernet.report.style import OTHERS, Style, styles
 from supernet.report.summary import percent
 from supernet.report.values import Results, Table, table
-from supernet.shapes import Overrides, Settings, read
+from supernet.shapes import FolderResults
 
 
 def write_study(folder: Path) -> Path:
@@ -27,18 +26,11 @@ def write_study(folder: Path) -> Path:
     Raises:
         UserError: a file of the study cannot be read, or the page cannot be written.
     """
-    results, settings = read_json(folder / "results.json"), folder / ".hydra" / "config.yaml"
-    config = read(settings, Settings) if settings.exists() else {}
-    line = folder / ".hydra" / "overrides.yaml"
-    overrides = read(line, Overrides) if line.exists() else []
-    path = folder / "report.html"
-    write_text(path, page(folder.resolve().name, results, config, overrides))
-    return path
+    return write_page(folder, page, FolderResults)
 
 
 def page(name: str, results: Results, config: Mapping[str, Any], overrides: Sequence[str]) -> str:
     """The page as HTML. Every text is escaped, but for the drawings."""
-    given = [one for one in overrides if not one.startswith("hydra.")]
     groups = comparison.groups(results["study"])
     return template("study.html.jinja").render(
         title=name,
@@ -54,10 +46,7 @@ def page(name: str, results: Results, config: Mapping[str, Any], overrides: Sequ
         published=any("regret" in row for row in results["study"]),
         runs=runs(results),
         failed=table(["run", "why it failed"], list(results.get("failed", {}).items())),
-        command=shlex.join(["supernet", "study", *given]),
-        checklist=values.checklist(results),
-        settings=values.settings(config),
-        versions=values.versions(results["runs"][0] if results["runs"] else {}),
+        **ending(results, results["runs"][0] if results["runs"] else {}, config, overrides),
     )
 
 

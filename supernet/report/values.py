@@ -60,6 +60,12 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Table | None
     return Table(columns, [[str(cell) for cell in row] for row in rows]) if rows else None
 
 
+def filled(columns: Mapping[str, Sequence[str]]) -> Table:
+    """A table of these columns: heading -> cells. Columns of dashes are left out."""
+    kept = {name: cells for name, cells in columns.items() if set(cells) != {"–"}}
+    return Table(list(kept), [list(row) for row in zip(*kept.values(), strict=True)])
+
+
 def facts(results: Results) -> dict[str, str]:
     """What was run, in a few words."""
     names = ("space", "method", "data", "seed", "parent")

@@ -9,8 +9,8 @@ VOID = {"meta", "br", "img", "hr", "link", "input"}
 
 
 class Page(HTMLParser):
-    """The elements by id with all that lies in them, the visible text, and whether every tag is
-    closed in its place.
+    """The elements by id with all that lies in them, the visible text, the cells of the tables, and
+    whether every tag is closed in its place.
     """
 
     def __init__(self, html: str):
@@ -21,6 +21,7 @@ class Page(HTMLParser):
         self.tags: set[str] = set()
         self.attributes: list[tuple[str, str | None]] = []
         self.pieces: list[str] = []
+        self.tables: list[list[list[str]]] = []  # rows of cells, the headings first
         self.feed(html)
         self.close()
         assert self.open == []
@@ -36,6 +37,12 @@ class Page(HTMLParser):
             for _, within in [*self.open, (tag, found.get("id"))]:
                 if within:
                     self.paths.setdefault(within, []).append(found["d"])
+        if tag == "table":
+            self.tables.append([])
+        elif tag == "tr":
+            self.tables[-1].append([])
+        elif tag in ("th", "td"):
+            self.tables[-1][-1].append("")
         if tag not in VOID:
             self.open.append((tag, found.get("id")))
 
@@ -51,6 +58,8 @@ class Page(HTMLParser):
     def handle_data(self, data):
         if not self.open or self.open[-1][0] != "style":
             self.pieces.append(data)
+        if self.open and self.open[-1][0] in ("th", "td"):
+            self.tables[-1][-1][-1] += data
 
 
 def read(folder: Path) -> tuple[Page, str]:

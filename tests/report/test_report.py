@@ -275,7 +275,7 @@ def test_only_drawings_are_not_escaped():
     code = "".join(path.read_text(encoding="utf-8") for path in package.glob("*.py"))
     assert code.count("Markup(") == 1
     templates = [path.read_text(encoding="utf-8") for path in package.glob("*.jinja")]
-    assert len(templates) == 4
+    assert len(templates) == 6
     assert not re.search(r"\bsafe\b|autoescape", "".join(templates))
 
 
