@@ -638,6 +638,7 @@ class TextTable(TypedDict):
     rows: list[list[Text]]
 
 
+@with_config(CLOSED)
 class WandBJob(TypedDict):
     """``wandb/job.json``."""
 

@@ -28,6 +28,7 @@ from supernet.runs.executor import Executor
 from supernet.runs.folder import State
 from supernet.runs.job import Job
 from supernet.runs.setup import Setup, option
+from supernet.runs.tables import track
 from supernet.runs.work import Work, counted_budget
 from supernet.searchers.searcher import search
 from supernet.track.console import Progress
@@ -157,7 +158,9 @@ def run(
     }
     write_json(folder / "results.json", {"schema": 1, "simulation": rows_, **about})
     add_checklist(folder)
-    progress.message(console_table(regret.found(rows_)))
+    table = regret.found(rows_)
+    track({"searchers on a table": table}, setup, folder)
+    progress.message(console_table(table))
     progress.message(f"report: {page_of(folder)}")
     progress.message(f"folder: {folder}")
 

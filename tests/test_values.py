@@ -280,7 +280,7 @@ def test_a_working_folder_may_have_any_name(name, tmp_path, monkeypatch):
     monkeypatch.setattr("supernet.cli.commands.execute", lambda *arguments: seen.extend(arguments))
     with contextlib.chdir(here):
         line, _ = prepared(parse(["search"]), StopRequest())
-        launch(line, lambda cfg: job(line, cfg, StopRequest(), None, None))
+        launch(line, lambda cfg: job(line, cfg, StopRequest(), None, None, None))
     _, config, folder, overrides, *_ = seen
     assert folder.parents[2] == here and overrides == []
     assert (folder / ".hydra" / "overrides.yaml").is_file()

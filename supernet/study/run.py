@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from supernet.checklist.practices import add_checklist
-from supernet.config import Config, build, typed
+from supernet.config import Config, typed
 from supernet.cost.rivals import rival
 from supernet.errors import UserError
 from supernet.files import write_json
@@ -18,6 +18,7 @@ from supernet.runs.folder import State, remove_leftovers
 from supernet.runs.job import Job
 from supernet.runs.lock import held
 from supernet.runs.setup import Setup
+from supernet.runs.tables import track
 from supernet.runs.work import Work, counted_budget
 from supernet.shapes import Candidates, read
 from supernet.study.cells import Cell
@@ -26,7 +27,6 @@ from supernet.study.cost import candidates
 from supernet.study.published import Lookup, free
 from supernet.study.tables import failed_table, tables
 from supernet.track.console import Labelled, Progress
-from supernet.track.interface import Tracker
 from supernet.train.loop import StopRequest
 
 CANDIDATES = "candidates.json"  # how many architectures each rival at equal cost tries
@@ -208,7 +208,7 @@ def run(
     failures = study.failures
     write_json(folder / "results.json", value | ({"failed": failures} if failures else {}))
     add_checklist(folder)
-    track(folder, first, comparison)
+    track(titled(comparison), first, folder)
     if comparison:
         for one in tables(comparison):
             progress.message(one)
@@ -237,15 +237,6 @@ def outcome(cell: Cell, done: Row, found: Sequence[Row]) -> Outcome:
         not cell.method and cell.base is None,
         None if looked_up is None else looked_up["parameter_free"],
     )
-
-
-def track(folder: Path, setup: Setup, comparison: Sequence[Row]) -> None:
-    """Gives the comparison to the tracker, as a run of its own beside those of the cells."""
-    tracker: Tracker = build(setup.config.tracker, "tracker", Tracker)
-    tracker.start(folder, setup.settings | {"name": folder.name})
-    for title, table in titled(comparison).items():
-        tracker.table(title, table.columns, table.rows)
-    tracker.close()
 
 
 def page_of(folder: Path) -> Path:
