@@ -117,7 +117,9 @@ def verdict(one: Row) -> str:
 
 
 def claims(rows: Sequence[Row]) -> list[str]:
-    """What one group shows, in sentences: first the best mean, then every comparison."""
+    """What one group shows, in sentences: first the best mean of a run, then what is above it
+    without a search, such as random architectures, then every comparison.
+    """
     methods = [row for row in rows if "total_seconds" in row]
     if not methods:
         return []
@@ -125,6 +127,9 @@ def claims(rows: Sequence[Row]) -> list[str]:
     ends = "" if best["ci95"] is None else f", 95% interval {interval(best['ci95'])}"
     mean = f"{percent(best['mean'])} over {best['runs']} seeds"
     said = [f"The highest mean: {name_of(best)}, {mean}{ends}."]
+    unsearched = [row for row in rows if "total_seconds" not in row and row["mean"] > best["mean"]]
+    above = [f"{name_of(row)}, {percent(row['mean'])}" for row in unsearched]
+    said += [f"Above it without a search: {'; '.join(above)}."] if above else []
     for row in rows:
         if (one := row["against"]) is None:
             continue

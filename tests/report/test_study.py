@@ -67,6 +67,10 @@ def test_the_tables_and_claims_say_what_the_rows_say():
     )
     assert said[2].endswith("+2.10 points over 3 seeds: no difference shown.")
     assert differences(other) is None
+    chance = {**other[0], "method": "random architectures", "mean": 0.95, "ci95": None}
+    del chance["total_seconds"]
+    assert "Above it without a search: random architectures, 95.00%." in claims([*first, chance])
+    assert not any("without a search" in one for one in said)
 
 
 def test_the_page_has_a_section_for_each_group_and_runs_no_code_of_a_name():
