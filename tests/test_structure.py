@@ -91,7 +91,8 @@ for below in ALLOWED.values():
         below.add("bounds")
 ALLOWED["bounds"] = {"errors"}
 ALLOWED["environment"] = {"device", "ops"}
-ALLOWED["checklist"] = {"errors", "files", "shapes"}
+ALLOWED["named"] = {"files"}
+ALLOWED["checklist"] = {"errors", "files", "named", "shapes"}
 PARTS = {"samplers", "learners", "modifiers", "guards", "instruments", "ops"}
 ALLOWED["runs"] = set(ALLOWED) - PARTS - {"checklist"}
 ALLOWED["run"] = {"config", "environment", "errors", "files", "mixture", "report", "runs"}
@@ -108,7 +109,8 @@ ALLOWED["simulation"] = {
 ALLOWED["reproduce"] = {"errors", "files", "run", "runs"}
 ALLOWED["cli"] = {
     *("checklist", "reproduce", "simulation"),
-    *("config", "errors", "files", "report", "run", "runs", "shapes", "study", "track", "train"),
+    *("config", "errors", "files", "named", "report", "run", "runs", "shapes", "study", "track"),
+    "train",
 }
 
 ALONE = {  # package -> the only files that may import it

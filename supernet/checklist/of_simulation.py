@@ -25,7 +25,7 @@ def space_code(study: Record) -> Answer:
 
 
 def method_code(study: Record) -> Answer:
-    return of_run.code(study, sorted(set(named(study.results["simulation"]))))
+    return of_run.code(study, sorted(named(study.results["simulation"])))
 
 
 def method_settings(study: Record) -> Answer:

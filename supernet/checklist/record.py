@@ -1,14 +1,15 @@
 """What the folder of a run or of a study holds, and the commands that go on from it."""
 
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from supernet import shapes
 from supernet.errors import UserError
-from supernet.files import PROGRAM, within
+from supernet.files import within
+from supernet.named import classes, programs
 
 RESULTS, SETTINGS, OVERRIDES = "results.json", ".hydra/config.yaml", ".hydra/overrides.yaml"
 RUN_DIR, STUDY_DIR = "RUN_DIR", "STUDY_DIR"
@@ -69,7 +70,7 @@ class Record:
 
     def parts(self, *sections: str) -> list[str]:
         """The classes and programs that these sections of the settings name."""
-        return sorted({name for section in sections for name in named(self.setting(section))})
+        return sorted(set().union(*(named(self.setting(section)) for section in sections)))
 
     # --- commands
 
@@ -109,18 +110,9 @@ def key(override: str) -> str:
     return override.partition("=")[0].lstrip("+~")
 
 
-def named(value: Any) -> Iterator[str]:
+def named(value: Any) -> set[str]:
     """The classes and programs that are named anywhere in nested settings."""
-    if isinstance(value, Mapping):
-        if isinstance(value.get("_target_"), str):
-            yield value["_target_"]
-        for inner in value.values():
-            yield from named(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from named(inner)
-    elif isinstance(value, str) and PROGRAM.fullmatch(value):
-        yield value
+    return {str(name) for _, name in (*classes(value), *programs(value))}
 
 
 def read(folder: Path) -> Record:

@@ -26,6 +26,7 @@ from hydra.errors import HydraException
 from supernet.cli.options import Folders, Recorded, conf_dir
 from supernet.errors import UserError
 from supernet.files import PROGRAM, absolute
+from supernet.named import classes, programs
 
 # A class that a text names: ``_target_: my.Space`` in YAML, ``_target_=my.Space`` in an override.
 NAMED = re.compile(r"_target_['\"]?\s*[=:]\s*['\"]?([\w.]+)")
@@ -148,34 +149,10 @@ def foreign(tree: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     and the class or program.
     """
     for group, node in tree.items():
-        for where, target in targets(node, group):
+        for where, target in classes(node, group):
             if target not in classes_of(group):
                 yield where, str(target)
         yield from programs(node, group)
-
-
-def programs(value: Any, where: str) -> Iterator[tuple[str, str]]:
-    """Yields where a program is named in a value, and its name."""
-    if isinstance(value, Mapping):
-        for name, part in value.items():
-            yield from programs(part, f"{where}.{name}")
-    elif isinstance(value, list | tuple):
-        for index, part in enumerate(value):
-            yield from programs(part, f"{where}[{index}]")
-    elif isinstance(value, str) and PROGRAM.fullmatch(value):
-        yield where, value
-
-
-def targets(value: Any, where: str) -> Iterator[tuple[str, Any]]:
-    """Yields where a node is and the class that it names, for all nodes in a value."""
-    if isinstance(value, Mapping):
-        if "_target_" in value:
-            yield where, value["_target_"]
-        for name, part in value.items():
-            yield from targets(part, f"{where}.{name}")
-    elif isinstance(value, list | tuple):
-        for index, part in enumerate(value):
-            yield from targets(part, f"{where}[{index}]")
 
 
 @cache
