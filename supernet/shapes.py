@@ -558,12 +558,13 @@ class SearcherResults(TypedDict):
     optimum_found: Share
     cost: Real
     curve: Annotated[list[Real], Field(min_length=1)]
+    cost_curve: list[Real]
     curve_ci95: Band | None
 
 
 def drawable(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The rows, if all curves are as long, and each band lies along its curve."""
-    lengths = {len(row["curve"]) for row in rows}
+    lengths = {len(row[name]) for row in rows for name in ("curve", "cost_curve")}
     if len(lengths) != 1:
         raise ValueError("the curves of all searchers must be as long")
     for band in filter(None, (row["curve_ci95"] for row in rows)):

@@ -55,9 +55,9 @@ class Simulation(Job):
         study, curves, costs = self.config.study, [], []
         with work.progress.stage(self.name, study.simulations) as update:
             for seed in range(study.simulations):
-                curve, cost = simulated(setup, budget, published, seed)
+                curve, paid = simulated(setup, budget, published, seed)
                 curves.append(curve)
-                costs.append(cost)
+                costs.append(paid)
                 update(seed + 1, {})
                 work.stop.check()
         return {"curves": curves, "costs": costs}
@@ -65,9 +65,9 @@ class Simulation(Job):
 
 def simulated(
     setup: Setup, budget: Budget, published: Published, seed: int
-) -> tuple[list[float], float]:
+) -> tuple[list[float], list[float]]:
     """One search: the published figure, from 0 to 1, of the best architecture so far after each
-    evaluation, and the cost of all evaluations.
+    evaluation, and what all evaluations so far have cost.
 
     A judgement on a share of the validation images is as much of an evaluation. It differs from the
     figure by chance, as the accuracy on that share of 10,000 images does.
@@ -84,6 +84,7 @@ def simulated(
     spent = cost = 0.0
     best: tuple[float, float] | None = None  # the figure that is seen, and the truth
     curve: list[float] = []
+    paid: list[float] = []
 
     def judge(architecture: Architecture, share: float) -> Judgement:
         nonlocal spent, cost, best
@@ -98,13 +99,14 @@ def simulated(
         cost += share * float(prices[row])
         while best is not None and len(curve) < min(int(spent + 1e-9), study.draws):
             curve.append(best[1])
+            paid.append(cost)
         return Judgement(accuracy, 1 - accuracy, 10_000)
 
     searcher.begin(budget, {}, streams.host("searcher"))
     search(searcher, judge)
     assert best is not None
-    curve += [best[1]] * (study.draws - len(curve))
-    return curve, cost
+    left = study.draws - len(curve)
+    return curve + [best[1]] * left, paid + [cost] * left
 
 
 def table_of(setup: Setup) -> Published:
@@ -176,7 +178,7 @@ def row(name: str, found: Row, chance: Row | None, optimum: float) -> Row:
     """The regret of one searcher after each evaluation, and how much less it is than that of random
     search at the end.
     """
-    regrets = optimum - np.array(found["curves"])
+    regrets, costs = optimum - np.array(found["curves"]), np.mean(found["costs"], axis=0)
     final = regrets[:, -1].tolist()
     mean, interval = mean_and_interval(final)
     against = None
@@ -191,7 +193,8 @@ def row(name: str, found: Row, chance: Row | None, optimum: float) -> Row:
         "median": float(np.median(final)),
         "optimum_found": float(np.mean(np.array(final) <= 1e-9)),
         "minus_random": against,
-        "cost": float(np.mean(found["costs"])),
+        "cost": float(costs[-1]),
+        "cost_curve": costs.tolist(),
         "curve": regrets.mean(axis=0).tolist(),
         "curve_ci95": band(regrets),
     }

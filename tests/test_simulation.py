@@ -64,7 +64,9 @@ def test_every_searcher_finds_the_best_of_a_smooth_table_and_says_what_it_cost(t
     assert list(rows) == names.split(",")
     for name, row in rows.items():
         assert len(row["curve"]) == 24 and row["curve"] == sorted(row["curve"], reverse=True)
-        assert row["cost"] > 0 and (row["minus_random"] is None) == (name == "random")
+        assert row["cost"] == row["cost_curve"][-1] > 0
+        assert sorted(row["cost_curve"]) == row["cost_curve"]
+        assert (row["minus_random"] is None) == (name == "random")
     assert rows["local_search"]["optimum_found"] == 1
     few = ("study.searchers=[random,tpe]", *settings[1:], "study.cost=price", "jobs=2")
     again = simulated(table, *few, cwd=tmp_path)
@@ -93,7 +95,7 @@ def drawn(searches, draws, worst):
     """Curves as searches leave them: the best so far of figures that begin at ``worst`` in 1000."""
     figures = worst / 1000 + 0.1 * np.random.default_rng(worst).random((searches, draws))
     curves = np.maximum.accumulate(figures, axis=1)
-    return {"curves": curves.tolist(), "costs": [1.0] * searches}
+    return {"curves": curves.tolist(), "costs": np.cumsum(np.ones_like(curves), 1).tolist()}
 
 
 @pytest.mark.parametrize("draws", [7, 1234])
@@ -111,14 +113,15 @@ def test_the_interval_along_the_curve_is_that_of_scipy(draws):
     assert row_of("two", drawn(2, draws, 800), None, 0.95)["curve_ci95"] is None
 
 
-def heights(parsed, name):
-    """The places from above of a line of the picture."""
+def drawn_points(parsed, name):
+    """The points of a line of the picture: their places from the left, and from above."""
     (path,) = parsed.paths[name]
-    return np.array([float(y) for y in re.findall(r"[ML] \S+ (\S+)", path)])
+    return np.array(re.findall(r"[ML] (\S+) (\S+)", path), float).T
 
 
 def test_the_page_holds_what_the_results_say(table, tmp_path):
     settings = ("study.searchers=[random,local_search,tpe]", "study.simulations=4", "jobs=1")
+    settings += ("study.cost=price",)
     line = (f"study.table={table[0]}", "study.target=test", "study.ranked_by=test", *SPACE)
     said = supernet("study", *line, *settings, "study.draws=8", cwd=tmp_path).out
     report = Path(re.search("^report: (.*)$", said, re.M)[1])
@@ -139,7 +142,10 @@ def test_the_page_holds_what_the_results_say(table, tmp_path):
             assert less == pytest.approx(100 * (row["curve"][-1] - chance), abs=0.0051)
         # the axis is logarithmic, so that equal ratios have equal distances
         logs = np.log([regret for regret in row["curve"] if regret])
-        y = heights(parsed, f"regret-curve-{name}")[: len(logs)]
+        paid = row["cost_curve"][: len(logs)]
+        for picture, wanted in (("regret", range(1, len(logs) + 1)), ("regret-cost", paid)):
+            x, y = drawn_points(parsed, f"{picture}-curve-{name}")[:, : len(logs)]
+            assert np.allclose(np.polyval(np.polyfit(wanted, x, 1), wanted), x, atol=1e-3)
         slope, start = np.polyfit(logs, y, 1)
         assert slope < 0 and np.allclose(start + slope * logs, y, atol=1e-3)
     assert f"The least regret after 8 evaluations: {cells[0][0]}, " in parsed.text

@@ -42,34 +42,53 @@ def page(name: str, results: Results, config: Mapping[str, Any], overrides: Sequ
         claims=regret.claims(rows, results["simulations"]),
         found=regret.found(rows),
         compared=sum(row["minus_random"] is not None for row in rows),
-        picture=curves(rows),
+        pictures=curves(rows, results["cost"]),
         **ending(results, results, config, overrides),
     )
 
 
-def curves(rows: Sequence[Row]) -> Picture:
-    """The mean regret of each searcher after each evaluation, with its interval as a band."""
+def curves(rows: Sequence[Row], cost: str | None) -> list[Picture]:
+    """The mean regret of each searcher after each evaluation, with its interval as a band; and over
+    what the evaluations have ``cost``, if a column of the table says that.
+    """
+    found = [drawn(rows, "evaluations", "regret", {})]
+    if cost is not None:
+        paid = {row["searcher"]: np.array(row["cost_curve"]) for row in rows}
+        found.append(drawn(rows, f"sum of {cost}", "regret-cost", paid))
+    return found
+
+
+def drawn(rows: Sequence[Row], over: str, name: str, places: Mapping[str, np.ndarray]) -> Picture:
+    """One picture of the curves. ``places`` are where the evaluations of a searcher stand; by
+    default they are 1, 2, ...
+    """
     style = styles(row["searcher"] for row in rows)
     lines = [
-        Line(curve(row), style[row["searcher"]], identifier("curve", row["searcher"]))
+        Line(
+            curve(row, places.get(row["searcher"], np.arange(1, len(row["curve"]) + 1))),
+            style[row["searcher"]],
+            identifier("curve", row["searcher"]),
+        )
         for row in rows
     ]
     means = 100 * np.array([row["curve"] for row in rows])
     positive = means[means > 0]
     chart = Chart(
-        "evaluations",
+        over,
         "regret (points of percent)",
         lines,
         logarithmic=positive.size > 0,  # a logarithm has no place for zeros alone
         limits=(positive.min() / 1.3, means.max() * 1.3) if positive.size else None,
     )
-    return picture("Mean regret over evaluations", chart, "regret", style)
+    return picture(f"Mean regret over {over}", chart, name, style)
 
 
-def curve(row: Row) -> np.ndarray | Range:
-    """The mean regret in points of percent, where its interval is known with this."""
+def curve(row: Row, places: np.ndarray) -> np.ndarray | Range:
+    """The mean regret in points of percent at the ``places`` of the evaluations, where its interval
+    is known with this.
+    """
     means, band = 100 * np.array(row["curve"]), row["curve_ci95"]
     if band is None:
-        return thinned(np.column_stack((np.arange(1, len(means) + 1), means)))
+        return thinned(np.column_stack((places, means)))
     after, low, high = (np.array(band[name]) for name in ("after", "low", "high"))
-    return Range(after, means[after - 1], 100 * low, 100 * high)
+    return Range(places[after - 1], means[after - 1], 100 * low, 100 * high)
