@@ -19,8 +19,8 @@ import yaml
 from supernet.checklist.answer import DOES_NOT_APPLY, DONE, NOT_DONE
 from supernet.checklist.practices import PRACTICES, checklist
 from supernet.checklist.record import read
-from supernet.cli.commands import each
 from supernet.cli.composition import composed
+from supernet.cli.jobs import each
 from supernet.cli.line import parse
 from supernet.cli.parent import with_parent
 from supernet.report.page import page

@@ -13,8 +13,8 @@ import pytest
 import torch
 import yaml
 
-from supernet.cli.commands import kept_folders
 from supernet.cli.composition import composed
+from supernet.cli.jobs import kept_folders
 from supernet.cli.line import CommandLine
 from supernet.cli.options import Folders
 from supernet.cli.recorded import folders_of, overrides_of

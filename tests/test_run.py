@@ -16,7 +16,7 @@ import safetensors.torch
 import torch
 import yaml
 
-from supernet.cli.commands import made
+from supernet.cli.jobs import made
 from supernet.config import build
 from supernet.cost.count import count
 from supernet.data import Digits

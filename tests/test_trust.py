@@ -8,8 +8,8 @@ import sys
 import pytest
 import yaml
 
-from supernet.cli.commands import goes_on
 from supernet.cli.composition import composed, composition
+from supernet.cli.jobs import goes_on
 from supernet.cli.line import parse
 from supernet.cli.messages import COMMANDS
 from supernet.cli.options import Folders

@@ -13,8 +13,8 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from supernet.cli.commands import job, prepared
 from supernet.cli.composition import composed, composition, hint, known_keys
+from supernet.cli.jobs import job, prepared
 from supernet.cli.launch import launch
 from supernet.cli.line import parse
 from supernet.cli.options import Folders
@@ -277,7 +277,7 @@ def test_a_working_folder_may_have_any_name(name, tmp_path, monkeypatch):
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
     seen = []
 
-    monkeypatch.setattr("supernet.cli.commands.execute", lambda *arguments: seen.extend(arguments))
+    monkeypatch.setattr("supernet.cli.jobs.execute", lambda *arguments: seen.extend(arguments))
     with contextlib.chdir(here):
         line, _ = prepared(parse(["search"]), StopRequest())
         launch(line, lambda cfg: job(line, cfg, StopRequest(), None, None, None))

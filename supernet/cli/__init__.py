@@ -4,7 +4,8 @@
 typed, and :mod:`~supernet.cli.overrides` those of the form KEY=VALUE. :mod:`~supernet.cli.recorded`
 reads and writes the settings with which a folder was started. :mod:`~supernet.cli.composition` lets
 Hydra compose the configuration, and :mod:`~supernet.cli.launch` lets Hydra start the jobs.
-:mod:`~supernet.cli.commands` runs the command. :mod:`~supernet.cli.messages` holds the texts.
+:mod:`~supernet.cli.commands` says what each command does, and :mod:`~supernet.cli.jobs` starts one
+that writes to folders. :mod:`~supernet.cli.messages` holds the texts.
 """
 
 from supernet.cli.entry import main
