@@ -30,7 +30,7 @@ from supernet.evaluate.statistics import mean_and_interval, paired_difference_an
 COMMON = ["size=small", "tracker=none", "jobs=1", "measure.every=0", "baseline.architectures=0"]
 COMMON += ["retrain.seeds=1", "retrain.epochs=15"]
 IMAGES = ["data=npz", "data.train_limit=4000", "data.architecture_share=0.25"]
-TEXT = ["data=text", "space=growing_text", "data.train_limit=6400", "data.architecture_share=0.25"]
+TEXT = ["data=text", "data.train_limit=6400", "data.architecture_share=0.25"]
 GROWTH = ["method=petridish", "growth.models=5", "growth.seed_epochs=8", "search.epochs=2"]
 GROWTH += ["growth.epochs=6"]
 # the wider seed, by the recipe of all and with more epochs, on images and on text
@@ -48,21 +48,27 @@ ABLATIONS = {
     "one": ["space.keep=1"],
     "six": ["space.keep=6"],
 }
+# searches: their settings on images, and on text, where they find networks as large as growth does
 OTHERS = {
-    "steady_darts": ["method=steady_darts", "search.epochs=12"],
-    "random_search": ["method=spos", "search.epochs=1", "shortlist.size=16"],
+    "steady_darts": (["search.epochs=12"], ["search.epochs=2"]),
+    "random_search": (
+        ["method=spos", "search.epochs=1", "shortlist.size=16"],
+        ["method=spos", "search.epochs=1", "shortlist.size=5"],
+    ),
 }
+SEARCHED_TEXT = ["space=gpt", "budget.madds=5300000"]
 
 
 def lines(name: str, images: bool, wider: int) -> list[str]:
     """The settings of a variant. ``wider`` are the channels of the wider seed."""
     if name in OTHERS:
-        return OTHERS[name]
+        return [*OTHERS[name][not images], *([] if images else SEARCHED_TEXT)]
+    growth = [*GROWTH, *([] if images else ["space=growing_text"])]
     if name in WIDER:
         width, epochs = "evaluation.channels" if images else "embedding", WIDER[name][not images]
         alone = ["growth.models=1", "growth.seed_epochs=1"]
-        return [*GROWTH, *alone, f"space.{width}={wider}", f"retrain.epochs={epochs}"]
-    return [*GROWTH, *(GROWN | ABLATIONS)[name]]
+        return [*growth, *alone, f"space.{width}={wider}", f"retrain.epochs={epochs}"]
+    return [*growth, *(GROWN | ABLATIONS)[name]]
 
 
 def run(name: str, seed: int, data: Sequence[str], folder: Path, wider: int) -> dict[str, Any]:
@@ -123,7 +129,7 @@ def main() -> None:
     given = parser.parse_args()
     data = [*(TEXT if given.text else IMAGES), *given.settings]
     data.append(f"data.source.path={(given.text or given.data).resolve()}")
-    names = [*ABLATIONS] if given.ablations else [*GROWN, *WIDER, *(() if given.text else OTHERS)]
+    names = [*ABLATIONS] if given.ablations else [*GROWN, *WIDER, *OTHERS]
     names = [name for name in names if not given.only or name in (*given.only, "petridish")]
     found = {
         name: [run(name, seed, data, given.folder, given.wider) for seed in given.seeds]
