@@ -50,7 +50,10 @@ ABLATIONS = {
 }
 # searches: their settings on images, and on text, where they find networks as large as growth does
 OTHERS = {
-    "steady_darts": (["search.epochs=12"], ["search.epochs=2"]),
+    "steady_darts": (
+        ["method=steady_darts", "search.epochs=12"],
+        ["method=steady_darts", "search.epochs=2"],
+    ),
     "random_search": (
         ["method=spos", "search.epochs=1", "shortlist.size=16"],
         ["method=spos", "search.epochs=1", "shortlist.size=5"],
