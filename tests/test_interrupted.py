@@ -10,7 +10,7 @@ import signal
 import pytest
 
 from supernet import run as run_module
-from supernet.cli import commands
+from supernet.cli import jobs
 from supernet.errors import UserError
 from supernet.run import Run
 from supernet.runs import search
@@ -25,11 +25,11 @@ LINE = [
 ]
 # what the run does at the moment of the signal: a module or class, and its function
 MOMENTS = {
-    "settings are read": (commands, "composed"),
-    "the folder is made": (commands, "made"),
+    "settings are read": (jobs, "composed"),
+    "the folder is made": (jobs, "made"),
     "the state begins": (State, "begin"),
-    "the settings are recorded": (commands, "record"),
-    "the settings are checked": (commands, "Setup"),
+    "the settings are recorded": (jobs, "record"),
+    "the settings are checked": (jobs, "Setup"),
     "the run begins": (Run, "begin"),
     "the plan is written": (run_module, "plan_of"),
     "data are loaded": (search, "search_stage"),
