@@ -419,3 +419,12 @@ def test_a_step_that_is_not_that_of_the_state_never_ends_a_stage(step, work):
             resumed(work, fresh_stage(work, "search/0"), "search/0")
     finally:
         torch.save(content, path)
+
+
+def test_damaged_results_of_a_run_stop_no_command_and_are_written_anew(finished_run, tmp_path):
+    folder = shutil.copytree(finished_run, tmp_path / "copy")
+    before = json.loads((folder / "results.json").read_text())
+    (folder / "results.json").write_text('{"study": [')
+    for command in ("retrain", "report"):
+        assert finished(command, f"from={folder}", cwd=tmp_path) == folder
+    assert json.loads((folder / "results.json").read_text())["retrain"] == before["retrain"]

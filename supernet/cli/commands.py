@@ -30,7 +30,6 @@ from supernet.train.loop import StopRequest
 
 def perform(line: CommandLine) -> None:
     """Performs what the line says. Its overrides are complete: :func:`.parent.with_parent`."""
-    study_folder = line.parent is not None and holds_study(line.parent)
     if line.command == "check":
         for overrides in each(line):
             for message in check(Setup(composed(overrides, line.folders))):
@@ -40,15 +39,15 @@ def perform(line: CommandLine) -> None:
         for overrides in each(line):
             setup = Setup(composed(overrides, line.folders))
             Progress().message(evaluate(setup, line.parent))
-    elif line.command == "report" and study_folder:
-        reported_study(line)
-    elif line.command == "report":
-        for overrides in each(line):
-            reported(line, overrides)
-    elif line.command == "reproduce" and study_folder:
-        reproduced_study(line)
-    elif line.command == "reproduce":
-        reproduced(line)
+    elif line.command in ("report", "reproduce"):
+        assert line.parent is not None
+        if holds_study(line.parent):
+            (reported_study if line.command == "report" else reproduced_study)(line)
+        elif line.command == "reproduce":
+            reproduced(line)
+        else:
+            for overrides in each(line):
+                reported(line, overrides)
     elif line.command == "checklist":
         checked(line)
     else:

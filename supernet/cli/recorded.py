@@ -83,12 +83,14 @@ def folders_of(folder: Path, trusted: bool) -> Folders:
 
 
 def holds_study(folder: Path) -> bool:
-    """Whether ``folder`` holds the results of a study or of a simulation.
+    """Whether ``folder`` holds the results of a study or of a simulation. The results of a run are
+    not read: a command writes them anew if they are damaged.
 
     Raises:
-        UserError: its results are damaged.
+        UserError: the results of a study are damaged.
     """
-    return (folder / RESULTS).is_file() and read_record(folder).is_study
+    is_run = (folder / "state.json").is_file()
+    return not is_run and (folder / RESULTS).is_file() and read_record(folder).is_study
 
 
 def overrides_of(folder: Path, study: bool = False, setting: str = "from") -> list[str]:

@@ -3,9 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
 
+from supernet.report import values
+from supernet.report.console import console_table
 from supernet.report.summary import interval, percent, thousands
 
 HEADINGS = ("condition", "recorded", "here", "may change the bits")
@@ -21,19 +22,21 @@ def condition_rows(conditions: Sequence[Mapping[str, Any]]) -> list[list[str]]:
 
 def condition_table(conditions: Sequence[Mapping[str, Any]]) -> Table:
     """The conditions that are not the same, for the console."""
-    table = Table(*HEADINGS, title="Conditions that are not the same", title_justify="left")
-    for row in condition_rows(conditions):
-        table.add_row(*map(escape, row))
-    return table
+    content = values.Table(HEADINGS, condition_rows(conditions))
+    return console_table(content, "Conditions that are not the same")
 
 
 def reproduction_table(found: Mapping[str, Mapping[str, Any]]) -> Table:
     """The verdict on each run of a study, by its name."""
-    table = Table("run", "verdict", "accuracy", "here")
-    for name, one in found.items():
-        means = ["–" if each is None else mean_of(each) for each in one["accuracies"]]
-        table.add_row(*map(escape, (name, one["verdict"], *means)))
-    return table
+    rows = [
+        [
+            name,
+            one["verdict"],
+            *("–" if each is None else mean_of(each) for each in one["accuracies"]),
+        ]
+        for name, one in found.items()
+    ]
+    return console_table(values.Table(["run", "verdict", "accuracy", "here"], rows))
 
 
 def verdict_lines(found: Mapping[str, Any]) -> list[str]:
