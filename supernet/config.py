@@ -128,8 +128,10 @@ class StudySettings(Bounded):
 
     Without ``spaces`` or ``data`` it is the chosen one. Unless ``rivals`` is off, random search
     from scratch at equal cost, plain and with early stopping, and a network made by hand are
-    compared as well (:mod:`supernet.study.cells`). ``ablate`` names tricks of the recipe
-    (:mod:`supernet.study.tricks`): what each method found is also trained without each of them.
+    compared as well (:mod:`supernet.study.cells`). With ``shares`` each method also searches for
+    these shares of its epochs, which shows what it finds in less time. ``ablate`` names tricks of
+    the recipe (:mod:`supernet.study.tricks`): what each method found is also trained without each
+    of them.
 
     ``published`` is an npz file of published accuracies. It holds the architectures as ``arch``, in
     the notation of the space, and accuracies in percent in the column ``target``. With this file no
@@ -148,6 +150,7 @@ class StudySettings(Bounded):
     spaces: list[str] = field(default_factory=list)
     data: list[str] = field(default_factory=list)
     rivals: bool = True
+    shares: list[Part] = field(default_factory=list)
     ablate: list[str] = field(default_factory=list)
     published: str | None = field(default=None, metadata=PATH)
     target: str = "test_200"
@@ -165,7 +168,7 @@ class StudySettings(Bounded):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("methods", "seeds", "spaces", "data", "ablate", "searchers"):
+        for name in ("methods", "seeds", "spaces", "data", "shares", "ablate", "searchers"):
             require_different(f"study.{name}", getattr(self, name))
 
 

@@ -13,13 +13,14 @@ import numpy as np
 import pytest
 
 from supernet.cli.composition import composed
+from supernet.config import StudySettings
 from supernet.cost.budget import Budget
 from supernet.runs.compare import SAME
 from supernet.runs.executor import Here
 from supernet.spaces.cells import Geometry
 from supernet.spaces.nb201 import NB201
 from supernet.study import run as study
-from supernet.study.cells import Cell
+from supernet.study.cells import Cell, cells_of
 from supernet.study.comparison import CHANCE, Outcome, compare
 from supernet.study.cost import candidates
 from supernet.track.console import Progress
@@ -197,6 +198,52 @@ def test_a_study_by_a_published_table(tmp_path):
         1,
     ) and "it must hold every architecture of the space darts" in other.err
     assert not list((tmp_path / "other").rglob("search-*.pt"))  # said before anything was trained
+
+
+def test_shorter_searches_show_accuracy_over_time(tmp_path):
+    """By a published table of the number of convolutions."""
+    texts = ["+".join(nodes) for nodes in product(*(node(slots) for slots in (1, 2, 3)))]
+    convolutions = np.array([text.count("conv") for text in texts])
+    np.savez(tmp_path / "table.npz", arch=np.array(texts), test_200=10.0 * convolutions)
+    line = ["study", *TINY, "tracker=none", "study.published=table.npz", "study.draws=2"]
+    line += ["study.ranked_by=test_200", "study.methods=[darts]", "study.seeds=[0,1]"]
+    folder = finished(*line, "search.epochs=4", "study.shares=[0.25,0.5]", cwd=tmp_path)
+    results = json.loads((folder / "results.json").read_text())
+    whole, quarter, half = results["study"][:3]
+    assert (quarter["method"], half["method"]) == (
+        "darts with 0.25 of its search",
+        "darts with 0.5 of its search",
+    )
+    assert (whole["share"], quarter["share"], half["share"]) == (None, 0.25, 0.5)
+    assert [one["search"]["epochs"] for one in results["runs"]] == [4, 4, 1, 1, 2, 2]
+    assert quarter["against"]["method"] == half["against"]["method"] == "darts"
+    assert quarter["search_seconds"] < whole["search_seconds"]
+    page = (folder / "report.html").read_text()
+    assert 'id="cost-0-over-time-darts"' in page and "A line joins the means" in page
+    time = [line for line in results["checklist"] if line["name"] == "over_time"]
+    assert time[0]["answer"] == "done" and "darts with 0.5 of its search" in time[0]["why"]
+
+    for wrong, said in (
+        (["search.epochs=1"], "darts searches for 1 epochs"),
+        (["study.methods=[random_search]"], "random_search trains no supernet"),
+    ):
+        other = supernet(*line, "study.shares=[0.9]", *wrong, cwd=tmp_path)
+        assert (other.code, other.err.count("\n")) == (2, 1) and said in other.err
+
+
+def test_a_shorter_search_waits_for_nothing_and_is_trained_by_the_same_recipe():
+    cells = cells_of(
+        StudySettings(methods=["darts"], seeds=[0], shares=[0.5], ablate=["epochs"], rivals=False),
+        lambda cell: composed([*TINY, "search.epochs=4"]),
+    )
+    assert [(cell.name, cell.waits) for cell in cells] == [
+        ("darts-0", False),
+        ("darts-with-0.5-of-its-search-0", False),
+        ("darts-with-half-epochs-0", True),
+    ]
+    shorter = cells[1]
+    assert shorter.changes["search.epochs"] == "2"
+    assert not [name for name in shorter.changes if name.startswith("retrain")]
 
 
 def node(slots):

@@ -83,14 +83,19 @@ def compared(study: Record) -> list[list[Record]]:
     """
     groups: dict[Any, list[Record]] = {}
     for run in study.runs:
-        trick = entry_of(run) if run.results.get("base") else None
+        trick = entry_of(run) if is_ablation(run) else None
         where = run.results.get("space"), run.results.get("data"), trick
         groups.setdefault(where, []).append(run)
     return list(groups.values())
 
 
+def is_ablation(run: Record) -> bool:
+    """Whether the run trains what another one has found by another recipe."""
+    return bool(run.results.get("base")) and not run.results.get("share")
+
+
 def entry_of(run: Record) -> str:
-    """What the run is one of: a method, a rival, or a method without a trick."""
+    """What the run is one of: a method, a rival, or a method that is changed."""
     return str(run.results.get("entry") or run.results.get("method"))
 
 
@@ -150,7 +155,7 @@ confounders = of_run.confounders
 
 
 def ablations(study: Record) -> Answer:
-    without = {entry_of(run) for run in study.runs if run.results.get("base")}
+    without = {entry_of(run) for run in study.runs if is_ablation(run)}
     if without:
         return done(f"results.json, study: {', '.join(sorted(without))}")
     for runs in compared(study):
@@ -191,6 +196,9 @@ def judgements(study: Record, run: Record) -> int:
 
 
 def over_time(study: Record) -> Answer:
+    shorter = {entry_of(run) for run in study.runs if run.results.get("share")}
+    if shorter:
+        return done(f"results.json, study, total_seconds and mean: {', '.join(sorted(shorter))}")
     curves: dict[str, list[str]] = {}
     for run in methods_of(study).runs:
         curve = of_run.curve_of(run)

@@ -27,8 +27,8 @@ from supernet.errors import UserError, unknown
 
 MODES = ("ignore", "check", "refuse", "fit")
 MARGIN = 0.15  # a prediction may be too low by this share, and the search will still fit
-# The least difference, in bytes, between two trials. Peaks of the same trial differ by some MiB, and a
-# allocator's rounding; and then a third, larger batch takes little time.
+# The least difference, in bytes, between two trials. Peaks of the same trial differ by some MiB, so
+# that a smaller difference says little; and then a third, larger batch takes little time.
 LEAST_DIFFERENCE = 32 * 2**20
 LEAST = 2  # images in a batch: BatchNorm cannot normalise a single image
 

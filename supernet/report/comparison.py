@@ -75,7 +75,7 @@ def improvement(one: Row | None) -> str:
 
 def seconds(row: Row) -> str:
     """What one search took; an ablation trains what another run has found."""
-    searched = "total_seconds" in row and row["base"] is None
+    searched = "total_seconds" in row and has_cost(row)
     return f"{row['search_seconds'] / row['runs']:,.1f}" if searched else "–"
 
 
@@ -142,6 +142,11 @@ def claims(rows: Sequence[Row]) -> list[str]:
             f"to {max(spreads):,} seeds."
         )
     return said
+
+
+def has_cost(row: Row) -> bool:
+    """Whether a row has searched. An ablation has no cost of its own."""
+    return row["base"] is None or row.get("share") is not None
 
 
 def mean_seconds(row: Row) -> float:

@@ -8,9 +8,11 @@ from pathlib import Path
 from textwrap import fill
 from typing import Any
 
+import numpy as np
+
 from supernet.report import comparison
-from supernet.report.comparison import Row
-from supernet.report.figures import WIDE, Chart, Dots
+from supernet.report.comparison import Row, has_cost
+from supernet.report.figures import WIDE, Chart, Dots, Line
 from supernet.report.folder import ending, write_page
 from supernet.report.page import template
 from supernet.report.pictures import Picture, picture
@@ -40,6 +42,7 @@ def page(name: str, results: Results, config: Mapping[str, Any], overrides: Sequ
                 "claims": comparison.claims(rows),
                 "tables": comparison.tables(rows),
                 "pictures": pictures(rows, number),
+                "shorter": any(row.get("share") for row in rows),
             }
             for number, (title, rows) in enumerate(groups.items())
         ],
@@ -79,14 +82,18 @@ def pictures(rows: Sequence[Row], number: int) -> list[Picture]:
     dots = [mark for place, row in enumerate(shown) for mark in strip(row, place, style)]
     chart = Chart("test accuracy (%)", "", dots=dots, size=(WIDE[0], height), names=names)
     found = [picture("Accuracy of every run", chart, f"points-{number}")]
-    # an ablation has no cost of its own: it trains what another run has found
-    timed = [row for row in shown if any(row.get("total_seconds", [])) and row["base"] is None]
+    timed = [row for row in shown if any(row.get("total_seconds", [])) and has_cost(row)]
     if timed:
         dots = [front(timed), *(mark for row in timed for mark in against_time(row, style))]
+        whole = [row for row in timed if row["base"] is None]
         key = {
-            comparison.name_of(row): Style(style[row["method"]].colour, dots=True) for row in timed
+            comparison.name_of(row): Style(style[row["method"]].colour, dots=True) for row in whole
         }
-        chart = Chart("seconds to find and train one network", "test accuracy (%)", dots=dots)
+        changed = {row["base"] for row in timed}
+        lines = [over_time(row, timed, style) for row in whole if row["method"] in changed]
+        chart = Chart(
+            "seconds to find and train one network", "test accuracy (%)", lines=lines, dots=dots
+        )
         found.append(picture("Accuracy against total cost", chart, f"cost-{number}", key))
     return found
 
@@ -122,9 +129,19 @@ def front(rows: Sequence[Row]) -> Dots:
     return Dots(x, y, OTHERS, "front", marker="", steps=True)
 
 
+def over_time(row: Row, rows: Sequence[Row], style: Mapping[str, Style]) -> Line:
+    """The means of a method over the time that shorter and shorter searches take."""
+    own = [row, *(one for one in rows if one["base"] == row["method"])]
+    points = sorted((comparison.mean_seconds(one), 100 * one["mean"]) for one in own)
+    return Line(np.array(points), style[row["method"]], f"over-time-{row['method']}")
+
+
 def against_time(row: Row, style: Mapping[str, Style]) -> list[Dots]:
-    """The accuracies of a row over what each took, and their mean with its interval."""
-    colour, each = style[row["method"]].colour, [100 * one for one in row["accuracies"]]
+    """The accuracies of a row over what each took, and their mean with its interval. A shorter
+    search has the colour of its method.
+    """
+    method = row["base"] or row["method"]
+    colour, each = style[method].colour, [100 * one for one in row["accuracies"]]
     low, high = ([100 * end] for end in row["ci95"]) if row["ci95"] else (None, None)
     mean = [comparison.mean_seconds(row)], [100 * row["mean"]]
     return [

@@ -1,7 +1,8 @@
 """The runs of a study, which are called its cells: which there are, and what each changes.
 
 A cell is one method with one seed on one space and data set. Beside the methods there are rivals,
-unless they are switched off, and each method without a trick of the recipe (``study.ablate``).
+unless they are switched off, each method with a shorter search (``study.shares``), and each method
+without a trick of the recipe (``study.ablate``).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -27,11 +28,13 @@ class Cell:
     """One run of a study.
 
     Attributes:
-        entry: what is compared: a method, a rival, or a method without a trick.
+        entry: what is compared: a method, a rival, or a method that is changed.
         seed: the seed of the run.
         changes: the settings in which the run differs from the line of the study.
         group: the names of the space and of the data set, if the line lists them.
-        base: of an ablation, the cell whose architecture is trained again.
+        base: the cell of the method that is changed. If its search is not, its architecture is
+            trained again.
+        share: of a shorter search, its share of the epochs.
         equal_cost: whether it may take as long as the methods took.
         method: whether it is one of the methods that are compared.
         made: whether it trains the rival of its name, which is known when the data are read.
@@ -42,6 +45,7 @@ class Cell:
     changes: Mapping[str, str]
     group: tuple[str, ...] = ()
     base: "Cell | None" = None
+    share: float | None = None
     equal_cost: bool = False
     method: bool = False
     made: bool = False
@@ -54,13 +58,18 @@ class Cell:
     @property
     def waits(self) -> bool:
         """Whether it needs to know more before it can begin, such as the results of others."""
-        return self.base is not None or self.equal_cost or self.made
+        return self.trained_again is not None or self.equal_cost or self.made
+
+    @property
+    def trained_again(self) -> "Cell | None":
+        """The cell whose architecture it trains by another recipe, if it is an ablation."""
+        return self.base if self.share is None else None
 
     def needed(self, cells: Sequence["Cell"]) -> list["Cell"]:
         """Those of the cells whose results it waits for."""
         if self.equal_cost:
             return [one for one in cells if one.method and one.group == self.group]
-        return [] if self.base is None else [self.base]
+        return [] if self.trained_again is None else [self.trained_again]
 
 
 def cells_of(study: StudySettings, config_of: Callable[[Cell], Config]) -> list[Cell]:
@@ -72,15 +81,17 @@ def cells_of(study: StudySettings, config_of: Callable[[Cell], Config]) -> list[
     if not (study.methods and study.seeds):
         raise UserError("study.methods and study.seeds: there must be at least one of each")
     methods = methods_of(study)
+    shorter = shorter_of(study, methods, config_of) if study.shares else []
     if study.published is not None:
         if study.ablate or len(study.spaces) > 1 or len(study.data) > 1:
             raise UserError(
                 "study.published: nothing is retrained, and the table is that of one space; leave "
                 "out study.ablate, and all but one of study.spaces and study.data"
             )
-        return methods
+        return [*methods, *shorter]
     ablations = ablations_of(study, methods, config_of) if study.ablate else []
-    return [*methods, *(rivals_of(study, methods, config_of) if study.rivals else []), *ablations]
+    rivals = rivals_of(study, methods, config_of) if study.rivals else []
+    return [*methods, *rivals, *shorter, *ablations]
 
 
 def methods_of(study: StudySettings) -> list[Cell]:
@@ -123,6 +134,30 @@ def rivals_of(
                 if name not in study.methods:
                     changes = same | NO_SUPERNET | {"method": name, "searcher": searcher}
                     found.append(Cell(name, seed, changes, first.group, equal_cost=True))
+    return found
+
+
+def shorter_of(
+    study: StudySettings, methods: Sequence[Cell], config_of: Callable[[Cell], Config]
+) -> list[Cell]:
+    """Every method with each share of the epochs of its search.
+
+    Raises:
+        UserError: a method trains no supernet, or a share leaves all epochs.
+    """
+    found: list[Cell] = []
+    for share, cell in product(study.shares, methods):
+        search = config_of(cell).search
+        epochs = max(1, round(share * search.epochs))
+        if not search.supernets or epochs == search.epochs:
+            why = "trains no supernet" if not search.supernets else f"searches for {epochs} epochs"
+            raise UserError(
+                f"study.shares: {cell.entry} {why}, of which {share:g} is no shorter search; leave "
+                "one of the two out"
+            )
+        entry = f"{cell.entry} with {share:g} of its search"
+        changes = {**cell.changes, **NO_BASELINE, "search.epochs": str(epochs)}
+        found.append(Cell(entry, cell.seed, changes, cell.group, cell, share))
     return found
 
 

@@ -2,7 +2,7 @@
 
 All rows of one space and one data set (a *group*) are compared with the first method, pair by pair:
 the same seed, and so the same splits of the data, on both sides. An ablation is compared with the
-same method by the whole recipe.
+same method by the whole recipe, and a shorter search with the whole one.
 """
 
 from collections.abc import Sequence
@@ -21,8 +21,9 @@ FINDING = ("search", "growth", "derive", "shortlist")  # the parts of a run that
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a cell found, and how accurate it is. ``base`` is the method that an ablation changes,
-    ``rival`` says whether it is one. ``results`` are those of the run.
+    """What a cell found, and how accurate it is. ``base`` is the method that is changed: in an
+    ablation or, with a ``share``, in a shorter search. ``rival`` says whether it is one.
+    ``results`` are those of the run.
     """
 
     entry: str
@@ -34,6 +35,7 @@ class Outcome:
     base: str | None = None
     rival: bool = False
     parameter_free: float | None = None
+    share: float | None = None
 
 
 def finding_seconds(results: Row) -> float:
@@ -112,6 +114,7 @@ def row_of(name: str, members: Sequence[Outcome]) -> Row:
             "seeds": [one.seed for one in members],
             "rival": members[0].rival,
             "base": members[0].base,
+            "share": members[0].share,
             "search_seconds": sum(searched),
             "total_seconds": [sum(both) for both in zip(searched, trained, strict=True)],
             "tried": tried(members[0].results),

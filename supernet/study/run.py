@@ -29,6 +29,7 @@ from supernet.study.tables import failed_table, tables
 from supernet.track.console import Labelled, Progress
 from supernet.train.loop import StopRequest
 
+KIND = ("entry", "rival", "base", "share")  # what a run is, in ``results.json``
 CANDIDATES = "candidates.json"  # how many architectures each rival at equal cost tries
 
 Prepare = Callable[[Sequence[Cell]], Mapping[str, Config]]
@@ -148,8 +149,8 @@ class Study:
                 (config,) = self.prepare([cell]).values()
                 known[name] = candidates(config, [self.done[one.name]["results"] for one in needed])
             return {"searcher.candidates": str(known[name])}
-        if cell.base is not None:
-            return {"architecture": str(self.folder / cell.base.name / "architecture.json")}
+        if (found := cell.trained_again) is not None:
+            return {"architecture": str(self.folder / found.name / "architecture.json")}
         setup = Setup(self.prepare([cell])[cell.name])
         return {"architecture": setup.space.encode(rival(cell.entry, counted_budget(setup)))}
 
@@ -193,7 +194,7 @@ def run(
         except UserError as error:
             study.failures[cell.name] = str(error)
     runs = [
-        {"folder": name, "entry": one.entry, "rival": one.rival, "base": one.base} | one.results
+        {"folder": name} | {part: getattr(one, part) for part in KIND} | one.results
         for name, one in outcomes.items()
     ]
     comparison = compare([*outcomes.values()])
@@ -236,6 +237,7 @@ def outcome(cell: Cell, done: Row, found: Sequence[Row]) -> Outcome:
         None if cell.base is None else cell.base.entry,
         not cell.method and cell.base is None,
         None if looked_up is None else looked_up["parameter_free"],
+        cell.share,
     )
 
 
