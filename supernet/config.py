@@ -20,6 +20,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from supernet.bounds import (
+    MOST,
     BatchSize,
     Bounded,
     Bounds,
@@ -84,14 +85,16 @@ class JudgeSettings(Bounded):
     # the cost in the Pareto front of accuracy and cost: params, madds, or latency_ms (needs a
     # latency table)
     cost: str = "params"
-    # how the best of all that the searcher judged is chosen: by "accuracy", or by a "vote" of the
-    # loss and of two scores of networks that are not trained (supernet/evaluate/untrained.py)
+    # what the searcher maximises: the "accuracy", minus the "loss", or a "vote" of minus the loss
+    # and of two scores of networks that are not trained (supernet/runs/value.py)
     by: str = "accuracy"
+    # the random architectures that give a vote its scale
+    reference: Annotated[int, Bounds(least=4, most=MOST)] = 50
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.by not in ("accuracy", "vote"):
-            raise UserError(f"judge.by={self.by!r}: choose accuracy or vote")
+        if self.by not in ("accuracy", "loss", "vote"):
+            raise UserError(f"judge.by={self.by!r}: choose accuracy, loss or vote")
 
 
 @dataclass

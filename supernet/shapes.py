@@ -615,14 +615,21 @@ class Judgement(TypedDict):
     accuracy: Share
     loss: Real
     images: Count
+    value: Share | None
 
 
 @with_config(OPEN)
-class Judged(TypedDict):
+class JudgedOne(TypedDict):
     space: Text
     choices: dict[Text, list[Text]]
     share: Share
     judgement: Judgement
+
+
+@with_config(CLOSED)
+class Judged(TypedDict):
+    seconds: Amount
+    judged: list[JudgedOne]
 
 
 @with_config(CLOSED)

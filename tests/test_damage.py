@@ -190,8 +190,9 @@ def read_folders(folder, setup):
 
 def read_judged(folder, setup):
     state = State(folder)
-    with kept_judgements(Work(setup, state), "KEY") as (known, _):
-        sorted((judgement.accuracy, judgement.loss) for judgement in known.values())
+    with kept_judgements(Work(setup, state), "KEY") as kept:
+        sorted((judgement.accuracy, judgement.loss) for judgement in kept.known.values())
+        assert kept.seconds >= 0
 
 
 def read_job(folder, setup):
@@ -222,7 +223,8 @@ def content_of(run, name):
         return [str(run)]
     if name == "checkpoints/judged-KEY.json":
         (path,) = [p for p in run.glob("checkpoints/judged-*.json")][:1]
-        return json.loads(path.read_text())[:2]
+        whole = json.loads(path.read_text())
+        return whole | {"judged": whole["judged"][:2]}
     if name == ".hydra/config.yaml":
         whole = yaml.safe_load(path.read_text())
         return {key: whole[key] for key in ("name", "seed", "judge", "modifier")}

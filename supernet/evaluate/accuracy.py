@@ -32,12 +32,19 @@ class Judgement:
     """The result of judging a network.
 
     ``accuracy`` is the metric of the task, from 0 to 1, and ``loss`` its mean loss. Both are means
-    over ``images`` targets.
+    over ``images`` targets. ``value`` is what a searcher maximises, if it is not the accuracy
+    (``judge.by``).
     """
 
     accuracy: float
     loss: float
     images: int
+    value: float | None = None
+
+    @property
+    def goodness(self) -> float:
+        """What a searcher maximises."""
+        return self.accuracy if self.value is None else self.value
 
     @property
     def standard_error(self) -> float:

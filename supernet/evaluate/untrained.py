@@ -89,13 +89,24 @@ SCORES: Mapping[str, Score] = {
     "naswot": naswot,
     "jacobian covariance": jacobian_covariance,
 }
-VOTERS = "synflow", "jacobian covariance"  # beside the loss with inherited weights
+VOTERS = "synflow", "naswot"  # beside minus the loss with inherited weights
+INITIALISATIONS = 4  # of each network, each with other images: a score is the median over them
 
 
-def vote(predictors: Sequence[Sequence[float] | np.ndarray]) -> np.ndarray:
-    """The mean, over the ``predictors``, of the rank that each gives to each architecture
-    [architectures]. A higher score has a higher rank; equal scores share the mean of their ranks.
+def vote(
+    predictors: Sequence[Sequence[float]] | np.ndarray,
+    reference: Sequence[Sequence[float]] | np.ndarray | None = None,
+) -> np.ndarray:
+    """The mean, over the ``predictors`` [predictors, architectures], of what each says of the
+    architectures on one scale [architectures].
+
+    The scale of a predictor is that of the ``reference`` [predictors, other architectures], or
+    without one of the architectures themselves: the median is 0, and the quartiles are 1 apart. A
+    few extreme scores change neither. A predictor whose quartiles are equal says nothing.
     """
-    from scipy.stats import rankdata  # scipy.stats takes a second to import
-
-    return np.mean([rankdata(scores) for scores in predictors], axis=0)
+    scores = np.asarray(predictors, dtype=float)
+    low, middle, high = np.percentile(
+        scores if reference is None else reference, [25, 50, 75], axis=1
+    )[..., None]
+    spread = np.where(high > low, high - low, np.inf)
+    return np.mean((scores - middle) / spread, axis=0)

@@ -2,14 +2,10 @@
 by training them.
 """
 
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from supernet.evaluate.accuracy import Judgement
-from supernet.evaluate.untrained import VOTERS, vote
 from supernet.mixture import Architecture, Logits
 from supernet.randomness import Streams
 from supernet.runs.job import Job
@@ -19,12 +15,12 @@ from supernet.runs.judging import (
     judge_together,
     kept_judgements,
     shown,
-    untrained,
 )
 from supernet.runs.search import Search, searches, trained_supernet
 from supernet.runs.setup import option
 from supernet.runs.training import training_settings
 from supernet.runs.trial import judged_by_training
+from supernet.runs.value import valued
 from supernet.searchers.perturbation import PerturbationSelection
 from supernet.searchers.searcher import SearchResult, order, search
 from supernet.train.search import SearchStage, mean_scores
@@ -63,33 +59,35 @@ class Judge(Job):
         """
         stages = [trained_supernet(work, job.number) for job in searches(work.setup)]
         searcher, budget = work.setup.fresh("searcher"), work.budget
-        started = time.perf_counter()
         tuned: dict[str, Any] = {}
         scores = mean_scores([stage.scores() for stage in stages]) if stages else {}
         if isinstance(searcher, PerturbationSelection):
             scores, tuned = perturbed(work, stages[-1], searcher, work.key(self))
             stages = stages[-1:]
         searcher.begin(budget, scores, Streams(work.config.seed).host("searcher"))
-        with (
-            kept_judgements(work, work.key(self)) as (known, about_to_judge),
-            work.progress.stage(ROWS, searcher.total) as update,
-        ):
 
-            def judge_one(architecture: Architecture, share: float) -> Judgement:
-                about_to_judge()
-                if not stages:
-                    return judged_by_training(work, architecture, share)
-                return judge_together(work.setup, stages, architecture, share, work.at_once)
+        def judge_one(architecture: Architecture, share: float) -> Judgement:
+            if not stages:
+                return judged_by_training(work, architecture, share)
+            return judge_together(work.setup, stages, architecture, share, work.at_once)
 
-            found = search(
-                searcher,
-                judge_one,
-                known,
-                lambda count, judgement: update(count, shown(judgement)),
-                work.same,
-            )
-        seconds = time.perf_counter() - started + tuned.pop("earlier_seconds", 0.0)
-        best = ranked(work, found)
+        with kept_judgements(work, work.key(self)) as kept:
+            with_value = valued(work, work.key(self), judge_one)
+
+            def judge_next(architecture: Architecture, share: float) -> Judgement:
+                kept.about_to_judge()
+                return with_value(architecture, share)
+
+            with work.progress.stage(ROWS, searcher.total) as update:
+                found = search(
+                    searcher,
+                    judge_next,
+                    kept.known,
+                    lambda count, judgement: update(count, shown(judgement)),
+                    work.same,
+                )
+            seconds = kept.seconds + tuned.pop("seconds", 0.0)
+        best = sorted(found.judged, key=lambda architecture: order(found.judged[architecture]))
         judgement = found.judged[best[0]]
         return {
             "best": [work.space.encode(one) for one in best[: work.config.shortlist.size]],
@@ -105,16 +103,6 @@ class Judge(Job):
                 "pareto": logged_front(work, found),
             },
         }
-
-
-def ranked(work: "Work", found: SearchResult) -> list[Architecture]:
-    """All that was judged, the best first, as ``judge.by`` says."""
-    if work.config.judge.by == "accuracy":
-        return sorted(found.judged, key=lambda architecture: order(found.judged[architecture]))
-    judged = list(found.judged)
-    scores = untrained(work, VOTERS, judged)
-    votes = vote([[-found.judged[one].loss for one in judged], *scores.values()])
-    return [judged[i] for i in np.argsort(-votes, kind="stable")]
 
 
 def logged_front(work: "Work", found: SearchResult) -> list[dict[str, Any]]:
@@ -139,7 +127,6 @@ def perturbed(
 
     The supernet of ``stage`` is tuned for this.
     """
-    started = time.perf_counter()
     projection = searcher.projection(
         work.budget,
         lambda mixture, share: judge(
@@ -150,9 +137,8 @@ def perturbed(
     )
     lr = searcher.lr or work.config.search.lr / 10
     cost = work.train(TuningStage(stage, projection, searcher.tune_epochs, lr, key=key))
-    earlier = cost.seconds - (time.perf_counter() - started)
     return projection.scores(), {
-        "earlier_seconds": max(earlier, 0.0),
+        "seconds": cost.seconds,
         "tuned_steps": cost.steps,
         "kept": projection.kept,
     }

@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from supernet.data import calibration_indices, evaluation_batches
 from supernet.errors import UserError
 from supernet.evaluate.accuracy import Judgement, inherited_accuracy, mean_judgement
-from supernet.evaluate.untrained import IMAGES, SCORES
+from supernet.evaluate.untrained import IMAGES, INITIALISATIONS, SCORES
 from supernet.files import write_json
 from supernet.mixture import Architecture, Mixture
 from supernet.randomness import Streams
@@ -87,59 +88,86 @@ def judge_together(
 def untrained(
     work: "Work", names: Sequence[str], architectures: Sequence[Architecture]
 ) -> dict[str, list[float]]:
-    """Some of the scores :data:`~supernet.evaluate.untrained.SCORES` of each architecture. All
-    networks begin with random numbers of the same seed, and see the same training images.
+    """Some of the scores :data:`~supernet.evaluate.untrained.SCORES` of each architecture: of each
+    the median over :data:`~supernet.evaluate.untrained.INITIALISATIONS`, which all networks share,
+    as they share the training images that each of them sees.
 
     Raises:
         Stopped: the run was asked to stop.
     """
-    setup = work.setup
-    streams, few = Streams(setup.config.seed), setup.splits.weights[:IMAGES]
-    images = next(batches(setup, few, IMAGES))[0].cpu()
+    setup, streams = work.setup, [Streams(work.config.seed, f"{i}") for i in range(INITIALISATIONS)]
+    images = [some_images(setup, IMAGES * number) for number in range(INITIALISATIONS)]
     found: dict[str, list[float]] = {name: [] for name in names}
-    with work.progress.stage("untrained", len(architectures)) as update:
-        for number, architecture in enumerate(architectures, start=1):
+    for architecture in architectures:
+        each: dict[str, list[float]] = {name: [] for name in names}
+        for stream, seen in zip(streams, images, strict=True):
             work.stop.check()
-            with streams.initialising("untrained"):
+            with stream.initialising("untrained"):
                 network = setup.space.standalone(architecture, setup.task)
             for name in names:
-                found[name].append(SCORES[name](network, images))
-            update(number, {})
+                each[name].append(SCORES[name](network, seen))
+        for name in names:
+            found[name].append(median(each[name]))
     return found
 
 
-@contextmanager
-def kept_judgements(work: "Work", key: str) -> Iterator[tuple[Known, Callable[[], None]]]:
-    """Judgements that a file keeps, and a function to call before each judgement. The function
-    saves the file from time to time, and stops the run if it was asked to stop.
+def some_images(setup: Setup, first: int) -> Tensor:
+    """As many training images as a score of an untrained network reads, on the CPU. If there are
+    too few from the ``first`` on, they begin anew.
     """
-    path, saved = work.folder / "checkpoints" / f"judged-{key}.json", time.monotonic()
-    known: Known = {}
-    if path.exists():
-        for entry in read(path, list[Judged]):
-            judgement = Judgement(**entry["judgement"])
-            known[Architecture.from_dict(entry), entry["share"]] = judgement
+    split = setup.splits.weights
+    few = split[torch.arange(first, first + IMAGES) % len(split)]
+    return next(batches(setup, few, IMAGES))[0].cpu()
 
-    def save() -> None:
-        entries = [
+
+class Kept:
+    """The judgements ``known`` that a file keeps over a stop, and the ``seconds`` that they took,
+    in this session and in those before.
+    """
+
+    def __init__(self, work: "Work", key: str):
+        self.work, self.path = work, work.folder / "checkpoints" / f"judged-{key}.json"
+        before: Judged = (
+            read(self.path, Judged) if self.path.exists() else {"seconds": 0.0, "judged": []}
+        )
+        self.known: Known = {
+            (Architecture.from_dict(entry), entry["share"]): Judgement(**entry["judgement"])
+            for entry in before["judged"]
+        }
+        self.saved = time.monotonic()
+        self.began = self.saved - before["seconds"]
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self.began
+
+    def save(self) -> None:
+        judged = [
             architecture.to_dict() | {"share": share, "judgement": dataclasses.asdict(judgement)}
-            for (architecture, share), judgement in known.items()
+            for (architecture, share), judgement in self.known.items()
         ]
-        write_json(path, entries)
+        write_json(self.path, {"seconds": self.seconds, "judged": judged})
 
-    def about_to_judge() -> None:
-        nonlocal saved
-        work.stop.check()
-        if time.monotonic() - saved >= work.config.checkpoint.every_seconds:
-            save()
-            saved = time.monotonic()
+    def about_to_judge(self) -> None:
+        """To be called before each judgement: saves the file from time to time, and stops the run
+        if it was asked to stop.
+        """
+        self.work.stop.check()
+        if time.monotonic() - self.saved >= self.work.config.checkpoint.every_seconds:
+            self.save()
+            self.saved = time.monotonic()
 
+
+@contextmanager
+def kept_judgements(work: "Work", key: str) -> Iterator[Kept]:
+    """The judgements that a file keeps. It is saved at the end, and if the run is asked to stop."""
+    kept = Kept(work, key)
     try:
-        yield known, about_to_judge
+        yield kept
     except Stopped:  # in the middle of a judgement that takes long
-        save()
+        kept.save()
         raise
-    save()
+    kept.save()
 
 
 def all_judged(
@@ -148,20 +176,24 @@ def all_judged(
     architectures: Sequence[Architecture],
     judge_one: Callable[[Architecture], Judgement],
     update: Callable[[int, dict[str, float]], None],
-) -> list[Judgement]:
-    """Judges each of ``architectures``, once for each ``key``. It continues where it stopped."""
-    with kept_judgements(work, key) as (known, about_to_judge):
+) -> tuple[list[Judgement], float]:
+    """Judges each of ``architectures``, once for each ``key``. It continues where it stopped.
+    Returns the judgements and the seconds that they took.
+    """
+    with kept_judgements(work, key) as kept:
         for number, architecture in enumerate(architectures, start=1):
-            if (architecture, 1.0) not in known:
-                about_to_judge()
-                known[architecture, 1.0] = judge_one(architecture)
-            update(number, shown(known[architecture, 1.0]))
-    return [known[architecture, 1.0] for architecture in architectures]
+            if (architecture, 1.0) not in kept.known:
+                kept.about_to_judge()
+                kept.known[architecture, 1.0] = judge_one(architecture)
+            update(number, shown(kept.known[architecture, 1.0]))
+        seconds = kept.seconds
+    return [kept.known[architecture, 1.0] for architecture in architectures], seconds
 
 
 def shown(judgement: Judgement) -> dict[str, float]:
     """The figures of a judgement that are shown and logged."""
-    return {"accuracy": judgement.accuracy, "loss": judgement.loss}
+    value = {} if judgement.value is None else {"value": judgement.value}
+    return {"accuracy": judgement.accuracy, "loss": judgement.loss} | value
 
 
 def finite(stage: str, judgement: Judgement) -> Judgement:

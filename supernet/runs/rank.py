@@ -112,16 +112,18 @@ class Ranking(Job):
         runs = named([work, *self.others])
         texts = [work.space.encode(architecture) for architecture in self.architectures]
         predicted: Predicted = {}
-        started = time.perf_counter()
+        judging = 0.0
         for name, one in runs.items():
-            predicted |= inherited(work, name, one, self.architectures)
+            more, took = inherited(work, name, one, self.architectures)
+            predicted, judging = predicted | more, judging + took
+        started = time.perf_counter()
         if work.setup.task.dtype.is_floating_point:  # the scores need gradients of inputs
             predicted |= voted(predicted, untrained(work, list(SCORES), self.architectures))
         costs = [work.budget.costs(architecture) for architecture in self.architectures]
         predicted |= {
             metric: np.array([[one[metric] for one in costs]]) for metric in ("params", "madds")
         }
-        seconds = time.perf_counter() - started
+        seconds = judging + time.perf_counter() - started
 
         truths: dict[str, list[float]] = {}
         if trained := [work.result(job) for job in self.trainings(work)]:
@@ -146,12 +148,16 @@ class Ranking(Job):
         }
 
 
-def inherited(work: Work, name: str, one: Work, architectures: Sequence[Architecture]) -> Predicted:
+def inherited(
+    work: Work, name: str, one: Work, architectures: Sequence[Architecture]
+) -> tuple[Predicted, float]:
     """The accuracy and minus the loss of each architecture with the weights of each supernet of the
     run ``one``: once with recalibrated BatchNorm statistics, and once with the statistics that the
-    training left. Several supernets also judge together: the mean of what each says.
+    training left. Several supernets also judge together: the mean of what each says. And the
+    seconds that it took.
     """
     predicted: Predicted = {}
+    seconds = 0.0
     jobs = searches(one.setup)
     supernets = [trained_supernet(one, job.number).trained for job in jobs]
     for recalibrated in (True, False):
@@ -170,7 +176,8 @@ def inherited(work: Work, name: str, one: Work, architectures: Sequence[Architec
             key = f"rank-{key_of(one.key(job), few)}"
             label = f"{name}, {how}" + (f", {job.name}" if len(jobs) > 1 else "")
             with work.progress.stage(label, len(architectures)) as update:
-                found = all_judged(work, key, architectures, judge_one, update)
+                found, took = all_judged(work, key, architectures, judge_one, update)
+            seconds += took
             accuracies.append([judgement.accuracy for judgement in found])
             losses.append([-judgement.loss for judgement in found])
         for ending, values in (("", np.array(accuracies)), (", minus loss", np.array(losses))):
@@ -178,7 +185,7 @@ def inherited(work: Work, name: str, one: Work, architectures: Sequence[Architec
             if len(jobs) > 1:
                 together = f"{name}, {len(jobs)} together, {how}{ending}"
                 predicted[together] = values.mean(axis=0, keepdims=True)
-    return predicted
+    return predicted, seconds
 
 
 def named(runs: Sequence[Work]) -> dict[str, Work]:
@@ -191,8 +198,8 @@ def named(runs: Sequence[Work]) -> dict[str, Work]:
 
 
 def voted(inherited: Predicted, scores: Mapping[str, Sequence[float]]) -> Predicted:
-    """The ``scores`` of untrained networks; the votes of some of them alone, and with the losses
-    that each supernet gives after recalibration.
+    """The ``scores`` of untrained networks; the votes of some of them alone, and with minus the
+    losses that each supernet gives after recalibration.
     """
     voters, losses = [scores[name] for name in VOTERS], ", recalibrated, minus loss"
     votes = {

@@ -52,4 +52,4 @@ class NSGA2(ThroughOptuna):
         return NSGAIISampler(population_size=self.population, seed=seed)
 
     def objectives(self, architecture: Architecture, judgement: Judgement) -> list[float]:
-        return [judgement.accuracy, self.price.of(architecture)]
+        return [judgement.goodness, self.price.of(architecture)]

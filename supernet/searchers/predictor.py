@@ -76,7 +76,7 @@ class Predictor(Searcher):
 
         features = np.array([self.features(one) for one in (*self.judged, *pool)])
         scaled = StandardScaler().fit_transform(features)
-        ranks = rankdata([judgement.accuracy for judgement in self.judged.values()])
+        ranks = rankdata([judgement.goodness for judgement in self.judged.values()])
         kernel = ConstantKernel() * Matern(length_scale=5.0, nu=1.5) + WhiteKernel(0.1)
         process = GaussianProcessRegressor(kernel, random_state=0)
         with warnings.catch_warnings():  # the noise of a table is zero, the least that is allowed

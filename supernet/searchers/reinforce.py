@@ -58,7 +58,7 @@ class ReinforceSearcher(Searcher):
 
     def tell(self, judged: Sequence[Judged]) -> None:
         for architecture, judgement in judged:
-            reward = judgement.accuracy
+            reward = judgement.goodness
             baseline = reward if self.baseline is None else self.baseline
             self.baseline = self.decay * baseline + (1 - self.decay) * reward
             chosen = zip(self.policy, self.genes, self.space.values(architecture), strict=True)

@@ -25,7 +25,7 @@ class Searcher(Bounded):
     where = "searcher"
     # whether it reads the scores, which mean nothing after a search without a learner
     needs_scores = False
-    cost: str | None = None  # a metric that it minimises, while it maximises the accuracy
+    cost: str | None = None  # a metric that it minimises, while it maximises the goodness
     share = 1.0  # of the validation images, on which to judge the next architectures
 
     @property
@@ -68,21 +68,19 @@ class SearchResult:
         return sum(judgement.images for judgement in self.told.values())
 
     def front(self, cost: Callable[[Architecture], float]) -> list[Judged]:
-        """The Pareto front of ``judged``, the cheapest first: each architecture of it is more
-        accurate than all others that cost no more.
+        """The Pareto front of ``judged``, the cheapest first: each architecture of it is better
+        than all others that cost no more.
         """
         front: list[Judged] = []
         for one in sorted(self.judged.items(), key=lambda one: (cost(one[0]), *order(one[1]))):
-            if not front or one[1].accuracy > front[-1][1].accuracy:
+            if not front or one[1].goodness > front[-1][1].goodness:
                 front.append(one)
         return front
 
 
 def order(judgement: Judgement) -> tuple[float, float]:
-    """A key that sorts judgements, the best first: by accuracy, and by loss where the accuracy is
-    equal.
-    """
-    return -judgement.accuracy, judgement.loss
+    """A key that sorts judgements, the best first: by goodness, and by loss where that is equal."""
+    return -judgement.goodness, judgement.loss
 
 
 def search(

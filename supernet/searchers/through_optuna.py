@@ -43,7 +43,7 @@ class ThroughOptuna(Searcher, ABC):
 
     def objectives(self, architecture: Architecture, judgement: Judgement) -> list[float]:
         """The values that the study optimises, each in its direction of :attr:`directions`."""
-        return [judgement.accuracy]
+        return [judgement.goodness]
 
     def begin(self, budget: Budget, scores: Logits, rng: np.random.Generator) -> None:
         import optuna  # here, because this takes half a second

@@ -80,6 +80,12 @@ def test_a_score_leaves_the_network_alone_and_knows_one_that_reads_nothing(name,
     assert SCORES[name](net, images) < SCORES[name](network(), images)
 
 
-def test_a_vote_is_the_mean_of_ranks():
-    votes = vote([[0.1, 0.3, 0.2, 0.3], [5, 7, 6, 1]])
-    assert votes.tolist() == [1.5, 3.75, 2.5, 2.25]  # ranks 1, 3.5, 2, 3.5 and 2, 4, 3, 1
+def test_a_vote_is_the_mean_on_a_common_scale():
+    """The medians 2 and 30, and the quartiles 1, 3 and 20, 40, are those of a scale that begins at
+    0 and is 1 from one quartile to the other.
+    """
+    scores = [[0, 1, 2, 3, 4], [30, 40, 20, LOWEST, 50]]
+    expected = [(-1 + 0) / 2, (-0.5 + 0.5) / 2, (0 - 0.5) / 2, (0.5 + (LOWEST - 30) / 20) / 2, 1]
+    assert vote(scores).tolist() == pytest.approx(expected)
+    assert vote([[2, 5], [30, 70]], scores).tolist() == pytest.approx([0, 1.75])
+    assert vote([[1, 1, 1], [0, 1, 2]]).tolist() == [-0.5, 0, 0.5]  # who says nothing counts as 0

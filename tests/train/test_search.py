@@ -7,6 +7,7 @@ import dataclasses
 import itertools
 import math
 import random
+import signal
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from torch.nn import functional as F
 
 from supernet.data import Augment
 from supernet.errors import UserError
+from supernet.evaluate.accuracy import Judgement
 from supernet.guards.early_stop import EarlyStop
 from supernet.learners.fixed import Fixed
 from supernet.learners.gradient import Gradient
@@ -24,13 +26,15 @@ from supernet.mixture import Choice
 from supernet.modifiers.beta_decay import BetaDecay
 from supernet.randomness import Streams
 from supernet.runs.judge import Judge
-from supernet.runs.judging import judge, untrained
+from supernet.runs.judging import all_judged, judge, kept_judgements, untrained
 from supernet.runs.search import trained_supernet
 from supernet.runs.training import Train, stage_of, trained_network
 from supernet.samplers.policy import Policy
 from supernet.samplers.snas import SNAS
 from supernet.samplers.softmax import Softmax
 from supernet.samplers.uniform import Uniform
+from supernet.track.jsonlines import read_rows
+from supernet.train.loop import Stopped
 from supernet.train.search import mean_scores
 from tests.compare import differences, identical
 from tests.tasks import task_of
@@ -380,22 +384,76 @@ def test_search_and_derivation_never_touch_the_test_set_and_each_retraining_does
     assert test.streams == 2
 
 
-def test_a_vote_chooses_among_what_was_judged(make_run, monkeypatch):
-    """The planted scores outvote the loss: they agree on what was judged last."""
-    names = []
+def test_a_searcher_maximises_the_vote(make_run, monkeypatch):
+    """Planted scores count convolutions. What the searcher is told of an architecture is its vote
+    on the scale of the reference, and evolution finds better and better ones by it.
+    """
+
+    def convolutions(architecture):
+        return float(sum("conv" in option for option in architecture["edges"]))
 
     def planted(work, asked, architectures):
         assert set(asked) == set(untrained(work, asked, architectures[:1]))
-        names.extend(work.space.encode(one) for one in architectures)
-        return {name: list(range(len(architectures))) for name in asked}
+        return {name: [convolutions(one) for one in architectures] for name in asked}
 
-    monkeypatch.setattr("supernet.runs.judge.untrained", planted)
-    run = make_run(SPACES["nb201"](), judge={"by": "vote"}, shortlist={"size": 3})
+    monkeypatch.setattr("supernet.runs.value.untrained", planted)
+    evolution = {"_target_": "supernet.searchers.evolution.Evolution", "candidates": 24}
+    run = make_run(
+        SPACES["nb201"](),
+        judge={"by": "vote", "reference": 9},
+        searcher=evolution | {"population": 8, "sample": 8},
+        shortlist={"size": 3},
+    )
     run.search()
     run.perform([Judge()])
-    assert run.work.result(Judge())["best"][0] == names[-1] and len(names) == 3
-    with pytest.raises(UserError, match=r"^judge\.by='loss': choose accuracy or vote"):
-        make_run(SPACES["nb201"](), judge={"by": "loss"})
+    key = run.work.key(Judge())
+    with kept_judgements(run.work, f"{key}-reference") as reference:
+        scale = [(-judged.loss, convolutions(one)) for (one, _), judged in reference.known.items()]
+    with kept_judgements(run.work, key) as kept:
+        found = {one: judged for (one, _), judged in kept.known.items()}
+    votes = []
+    for one, judged in found.items():
+        (low, middle, high), said = np.percentile(scale, [25, 50, 75], axis=0), []
+        for voter, score in ((0, -judged.loss), (1, convolutions(one)), (1, convolutions(one))):
+            said.append((score - middle[voter]) / (high[voter] - low[voter]))
+        votes.append(1 / (1 + math.exp(-np.mean(said))))
+    assert [judged.value for judged in found.values()] == pytest.approx(votes)
+    best = run.work.result(Judge())["best"]
+    texts = [run.work.space.encode(one) for one in found]
+    assert best == [texts[i] for i in np.argsort(votes)[::-1][:3]]
+    assert np.mean(votes[-8:]) > np.mean(votes[:8])
+
+
+def test_the_seconds_before_a_stop_count(make_run):
+    run = make_run(SPACES["nb201"](), judge={"by": "vote", "reference": 4})
+    run.search()
+    keys = run.work.key(Judge()), "other"
+    for key in keys:
+        with pytest.raises(Stopped), kept_judgements(run.work, key) as kept:
+            kept.began -= 1000
+            raise Stopped(signal.SIGTERM)
+    run.perform([Judge()])
+    assert 1000 < run.work.result(Judge())["found"]["seconds"] < 1100
+    one = run.work.space.random(np.random.default_rng(0))
+    judged, seconds = all_judged(
+        run.work, "other", [one], lambda _: Judgement(0.5, 1.0, 1), lambda *_: None
+    )
+    assert judged == [Judgement(0.5, 1.0, 1)] and 1000 < seconds < 1100
+
+
+def test_the_loss_can_decide(make_run):
+    searcher = {"_target_": "supernet.searchers.random.Random", "candidates": 9}
+    run = make_run(SPACES["nb201"](), judge={"by": "loss"}, searcher=searcher)
+    run.search()
+    run.perform([Judge()])
+    rows = read_rows(run.work.folder / "metrics" / "derive.jsonl")
+    best = min(rows, key=lambda row: row["loss"])
+    assert best["value"] == pytest.approx(math.exp(-best["loss"])) and len(rows) > 3
+    with kept_judgements(run.work, run.work.key(Judge())) as kept:
+        (found,) = [one for one, judged in kept.known.items() if judged.loss == best["loss"]]
+    assert run.work.result(Judge())["best"][0] == run.work.space.encode(found[0])
+    with pytest.raises(UserError, match=r"^judge\.by='rank': choose accuracy, loss or vote"):
+        make_run(SPACES["nb201"](), judge={"by": "rank"})
 
 
 def test_a_run_derives_by_perturbation_and_says_how(make_run):
