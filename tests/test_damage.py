@@ -208,7 +208,7 @@ READERS = {
     ".hydra/overrides.yaml": read_overrides,
     ".hydra/config.yaml": read_config,
     ".hydra/folders.yaml": read_folders,
-    "checkpoints/judged-KEY.json": read_judged,
+    "checkpoints/judgements-KEY.json": read_judged,
     "wandb/job.json": read_job,
 }
 
@@ -221,8 +221,8 @@ def content_of(run, name):
         return {"id": "12ab34cd", "artifacts": {"export": export}, "summary": {"accuracy": 0.5}}
     if name == ".hydra/folders.yaml":
         return [str(run)]
-    if name == "checkpoints/judged-KEY.json":
-        (path,) = [p for p in run.glob("checkpoints/judged-*.json")][:1]
+    if name == "checkpoints/judgements-KEY.json":
+        (path,) = [p for p in run.glob("checkpoints/judgements-*.json")][:1]
         whole = json.loads(path.read_text())
         return whole | {"judged": whole["judged"][:2]}
     if name == ".hydra/config.yaml":

@@ -126,7 +126,7 @@ class Kept:
     """
 
     def __init__(self, work: "Work", key: str):
-        self.work, self.path = work, work.folder / "checkpoints" / f"judged-{key}.json"
+        self.work, self.path = work, work.folder / "checkpoints" / f"judgements-{key}.json"
         before: Judged = (
             read(self.path, Judged) if self.path.exists() else {"seconds": 0.0, "judged": []}
         )
