@@ -35,7 +35,7 @@ ONE = ["retrain.seeds=1", "baseline.architectures=0"]  # a single retraining
 RUNS = {
     "darts": [*TINY],
     "spos": [*TINY, "method=spos", "searcher.candidates=10"],
-    "darts space": [*TINY, "space=darts", "method=darts_2nd"],
+    "darts space": [*TINY, "space=darts", "method=darts"],
 }
 
 

@@ -124,7 +124,7 @@ def test_a_number_of_a_part_out_of_its_bounds_is_refused_by_name(case):
 @pytest.mark.parametrize("case", SECTIONS)
 def test_a_number_of_a_section_out_of_its_bounds_is_refused_by_name(case):
     path, value = SECTIONS[case]
-    tree = with_value(WHOLE | {"study": {"seeds": [0]}}, path, value)
+    tree = with_value(WHOLE | {"study": {"seeds": [0], "shares": [0.5]}}, path, value)
     name = ".".join(map(str, path)).removesuffix(".0")
     if path == ("threads",) and value == 10**20:  # depends on the machine
         assert "threads" in refused(lambda: Setup(composed([f"threads={value}"])))

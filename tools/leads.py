@@ -1,6 +1,6 @@
 """Measures leads that may make a supernet rank architectures better, and that no setting has.
 
-    python tools/leads.py RANK_DIR LEAD
+    python tools/leads.py RANK_DIR LEAD [--cells N]
 
 RANK_DIR is a folder of ``supernet rank from=RUN_DIR rank.published=FILE.npz`` whose supernet was
 trained on uniform single paths. Its architectures are judged once more, by what a LEAD makes of the
@@ -10,7 +10,8 @@ accuracy, of the accuracy, of minus the loss and of the vote, each with its 95% 
 LEAD is one of:
 
     batch         BatchNorm uses the statistics of each judged batch, not recalibrated ones
-    checkpoints   the mean of the judgements with the weights after each of the last five epochs
+    checkpoints   the mean of the judgements with the weights after each of the last three epochs
+    several:N     the mean of the judgements of N supernets, of which N - 1 are trained in addition
     skips         accuracy and loss without what a skip connection adds to them beyond the truth,
                   by least squares on the first 30 architectures; tau is that of the others
     split:COPIESxEPOCHS,...
@@ -43,7 +44,7 @@ from supernet.evaluate.untrained import VOTERS, vote
 from supernet.mixture import Architecture
 from supernet.randomness import Streams
 from supernet.runs.folder import State
-from supernet.runs.judging import batches, judge
+from supernet.runs.judging import batches, judge, judge_together
 from supernet.runs.search import search_stage, trained_supernet
 from supernet.runs.setup import Setup
 from supernet.runs.work import Work
@@ -54,7 +55,7 @@ from supernet.train.search import SearchStage
 Judge = Callable[[Architecture], Judgement]
 State_ = dict[str, Tensor]
 ANCHORS = 30  # architectures that are trained in truth, for the lead "skips"
-LAST = 5  # epochs whose weights judge, for the lead "checkpoints"
+LAST = 3  # epochs whose weights judge, for the lead "checkpoints"
 
 
 @dataclasses.dataclass
@@ -103,6 +104,14 @@ def checkpoints(work: Work, _: str) -> Judge:
         return mean_judgement(each)
 
     return judge_one
+
+
+def several(work: Work, count: str) -> Judge:
+    stages = [trained_supernet(work)]
+    for number in range(1, int(count)):
+        stages.append(search_stage(work.setup, work.budget, number))
+        run_stage(stages[-1])
+    return lambda architecture: judge_together(work.setup, stages, architecture)
 
 
 def split(work: Work, parts: str) -> Judge:
@@ -194,13 +203,14 @@ def main() -> None:
     )
     parser.add_argument("folder", type=Path, metavar="RANK_DIR")
     parser.add_argument("lead", metavar="LEAD")
+    parser.add_argument("--cells", type=int, metavar="N", help="judge the first N architectures")
     given = parser.parse_args()
     if given.lead.partition(":")[0] not in ("skips", *JUDGES):
         parser.error(f"LEAD={given.lead}: choose skips, {', '.join(JUDGES)}")
     torch.set_num_threads(1)
     ranked = State.read(given.folder)
     result = ranked.stages["rank"]["result"]
-    points, folder = result["points"], Path(result["supernets"][0]["folder"])
+    points, folder = result["points"][: given.cells], Path(result["supernets"][0]["folder"])
     name = result["supernets"][0]["name"]
     (target,) = (key for key in result["against"] if key.startswith("published "))
     truth = np.array([point[target] for point in points])
@@ -243,6 +253,7 @@ def measured(
 JUDGES: dict[str, Callable[[Work, str], Judge]] = {
     "batch": batch_statistics,
     "checkpoints": checkpoints,
+    "several": several,
     "split": split,
 }
 

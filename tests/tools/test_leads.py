@@ -56,6 +56,13 @@ def test_the_checkpoint_of_one_epoch_judges_as_the_supernet_does(work, cells):
         assert judge_one(cell) == judge(work.setup, supernet, cell)
 
 
+def test_several_supernets_judge_together(work, cells):
+    """The second one begins with other random numbers."""
+    (first, both), cell = (leads.several(work, count) for count in ("1", "2")), cells[0]
+    one = judge(work.setup, trained_supernet(work).trained, cell)
+    assert first(cell) == one != both(cell)
+
+
 @pytest.fixture
 def trainings(monkeypatch):
     """A training adds its number to all weights. Returns what each began with, and its paths."""
@@ -127,4 +134,4 @@ def test_a_rank_beside_a_lead(searched, work, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["leads", str(ranked), "fewer"])
     with pytest.raises(SystemExit):
         leads.main()
-    assert "choose skips, batch, checkpoints, split" in capsys.readouterr().err
+    assert "choose skips, batch, checkpoints, several, split" in capsys.readouterr().err
