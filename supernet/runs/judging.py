@@ -86,11 +86,15 @@ def judge_together(
 
 
 def untrained(
-    work: "Work", names: Sequence[str], architectures: Sequence[Architecture]
+    work: "Work",
+    names: Sequence[str],
+    architectures: Sequence[Architecture],
+    update: Callable[[int, dict[str, float]], None] = lambda count, figures: None,
 ) -> dict[str, list[float]]:
     """Some of the scores :data:`~supernet.evaluate.untrained.SCORES` of each architecture: of each
     the median over :data:`~supernet.evaluate.untrained.INITIALISATIONS`, which all networks share,
-    as they share the training images that each of them sees.
+    as they share the training images that each of them sees. ``update`` is called after each
+    architecture.
 
     Raises:
         Stopped: the run was asked to stop.
@@ -98,7 +102,7 @@ def untrained(
     setup, streams = work.setup, [Streams(work.config.seed, f"{i}") for i in range(INITIALISATIONS)]
     images = [some_images(setup, IMAGES * number) for number in range(INITIALISATIONS)]
     found: dict[str, list[float]] = {name: [] for name in names}
-    for architecture in architectures:
+    for count, architecture in enumerate(architectures, start=1):
         each: dict[str, list[float]] = {name: [] for name in names}
         for stream, seen in zip(streams, images, strict=True):
             work.stop.check()
@@ -108,6 +112,7 @@ def untrained(
                 each[name].append(SCORES[name](network, seen))
         for name in names:
             found[name].append(median(each[name]))
+        update(count, {})
     return found
 
 

@@ -118,7 +118,9 @@ class Ranking(Job):
             predicted, judging = predicted | more, judging + took
         started = time.perf_counter()
         if work.setup.task.dtype.is_floating_point:  # the scores need gradients of inputs
-            predicted |= voted(predicted, untrained(work, list(SCORES), self.architectures))
+            with work.progress.stage("untrained", len(self.architectures)) as update:
+                scores = untrained(work, list(SCORES), self.architectures, update)
+            predicted |= voted(predicted, scores)
         costs = [work.budget.costs(architecture) for architecture in self.architectures]
         predicted |= {
             metric: np.array([[one[metric] for one in costs]]) for metric in ("params", "madds")
