@@ -368,8 +368,15 @@ RESULTS: dict[str, Any] = {  # the kind of a job (``retrain`` of ``retrain/0``) 
 }
 
 
-# of a study: how many architectures each rival at equal cost tries
-Candidates = dict[Text, Count]
+@with_config(CLOSED)
+class EqualCost(TypedDict):
+    """How many architectures a rival at equal cost tries, and by the seconds of which runs."""
+
+    candidates: Count
+    of: list[Text]
+
+
+Candidates = dict[Text, EqualCost]  # candidates.json of a study: rival -> what it may try
 
 
 @with_config(CLOSED)

@@ -12,15 +12,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from supernet.cli.cells import line_of
 from supernet.cli.composition import composed
-from supernet.config import StudySettings
+from supernet.config import Config, StudySettings, typed
 from supernet.cost.budget import Budget
+from supernet.run import plan_of
 from supernet.runs.compare import SAME
 from supernet.runs.executor import Here
+from supernet.runs.folder import State
+from supernet.runs.setup import Setup
 from supernet.spaces.cells import Geometry
 from supernet.spaces.nb201 import NB201
 from supernet.study import run as study
-from supernet.study.cells import Cell, cells_of
+from supernet.study.cells import NO_SUPERNET, Cell, cells_of
 from supernet.study.comparison import CHANCE, Outcome, compare
 from supernet.study.cost import candidates
 from supernet.track.console import Progress
@@ -39,6 +43,8 @@ STUDY = [
     "study.methods=[darts,spos]",
     "study.rivals=false",
 ]
+METHODS = [Cell(method, seed, {}, method=True) for method in ("darts", "spos") for seed in (0, 1)]
+SECONDS = {"spos": 40.0}  # of the searches of a method, unless 10
 
 
 def result(method, seed, mean, chance):
@@ -350,20 +356,53 @@ def test_wandb_has_the_tables_of_the_page(tmp_path, monkeypatch):
         assert escape(text) in page
 
 
-def pretended(folder, monkeypatch, executor, *overrides):
-    """A study of two methods with two seeds, whose runs compute nothing."""
+def test_how_much_a_rival_may_try_follows_the_methods_of_the_study(tmp_path, monkeypatch):
+    """A search takes 11 or 41 s, and a candidate half a training of 2 s: 11 candidates, or 26. What
+    is decided stays as long as the same runs decide it.
+    """
+    changes = {"method": "random_search", "searcher": "random"} | NO_SUPERNET
+    rival = Cell("random_search", 0, changes, equal_cost=True)
+    folder, path = tmp_path / rival.name, tmp_path / "candidates.json"
+    steps = (
+        (METHODS[:1], 11, ["darts-0"]),  # the cells, how many, and by whose seconds
+        (METHODS[:1], 11, ["darts-0"]),
+        (METHODS[::2], 26, ["darts-0", "spos-0"]),
+        (METHODS[2::-2], 26, ["darts-0", "spos-0"]),
+    )
+    for number, (methods, count, of) in enumerate(steps):
+        if number == 1:  # on a slower machine
+            monkeypatch.setitem(SECONDS, "darts", 100.0)
+            (folder / "kept").touch()
+        if number == 2:
+            monkeypatch.setitem(SECONDS, "darts", 10.0)
+        performed = pretended(tmp_path, monkeypatch, Here(), cells=[*methods, rival])
+        assert performed[-1].settings["searcher"]["candidates"] == count
+        assert json.loads(path.read_text()) == {"random_search": {"candidates": count, "of": of}}
+        assert (folder / "kept").exists() == (number == 1)  # a run of another number begins again
+
+
+def pretended(folder, monkeypatch, executor, *overrides, cells=METHODS):
+    """A study of two methods with two seeds, or of other ``cells``, whose runs compute nothing.
+    Their state has the plan of their settings. Returns the runs that were performed.
+    """
+    performed = []
 
     def computed(run, work):
-        method, _, seed = run.name.partition("-")
-        return {"results": result(method, int(seed), 0.5 + 0.1 * int(seed), [0.1])}
+        performed.append(run)
+        state = State(work.folder / run.name)
+        state.plan = plan_of(Setup(typed(Config, run.settings, "")))
+        state.write()
+        method, _, seed = run.name.rpartition("-")
+        found = result(method, int(seed), 0.5 + 0.1 * int(seed), [0.1])
+        found["search"]["seconds"] = SECONDS.get(method, 10.0)
+        found["retrain"] |= {"accuracy": [0.5], "seconds": 2.0}
+        return {"results": found}
+
+    def prepare(some):
+        for cell in some:
+            (folder / cell.name).mkdir(exist_ok=True)
+        return {cell.name: composed(line_of([*TINY, *overrides], cell)) for cell in some}
 
     monkeypatch.setattr(study.StudyRun, "compute", computed)
-    cells = [Cell(method, seed, {}, method=True) for method in ("darts", "spos") for seed in (0, 1)]
-    study.run(
-        cells,
-        folder,
-        executor,
-        Progress(quiet=True),
-        StopRequest(),
-        lambda some: {cell.name: composed([*TINY, *overrides]) for cell in some},
-    )
+    study.run(cells, folder, executor, Progress(quiet=True), StopRequest(), prepare)
+    return performed
