@@ -2,7 +2,7 @@
 know them.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from supernet.cost.budget import Budget
 from supernet.errors import UserError, unknown
@@ -13,7 +13,7 @@ RIVALS = {
     "largest": "the architecture with the most multiply-adds within the budget",
     "whole": "the architecture with the most multiply-adds, whatever the budget is",
     "uniform": "the largest within the budget whose sizes have all the same place in their ranges",
-    "hand_made": "the architecture that people have made by hand",
+    "hand_made": "the architecture that people have made by hand, if it is within the budget",
 }
 
 
@@ -27,6 +27,17 @@ def require_rivals(names: list[str], space: Space) -> None:
                 f"baseline.rivals=[hand_made]: the space {space.name} has no such architecture; "
                 "leave it out"
             )
+
+
+def within(names: Iterable[str], budget: Budget) -> list[str]:
+    """The names of the rivals to train. If the architecture that people made is not within the
+    budget, the largest takes its place.
+    """
+    made = budget.space.hand_made
+    fits = made is None or budget.allows(budget.space.decode(made))
+    return list(
+        dict.fromkeys("largest" if one == "hand_made" and not fits else one for one in names)
+    )
 
 
 def rival(name: str, budget: Budget) -> Architecture:
