@@ -23,6 +23,8 @@ from supernet.errors import UserError
 from supernet.runs.executor import Here
 from supernet.runs.folder import State
 from supernet.runs.search import Search
+from supernet.runs.setup import Setup
+from supernet.spaces.nb201 import NB201
 from supernet.study.run import StudyRun
 from tests.commands import TINY, supernet
 from tests.runs.done import SEARCHED
@@ -73,7 +75,7 @@ def study_failing(patch, failed, error):
         (work.folder / job.name / "checkpoints").mkdir(exist_ok=True)
         (work.folder / job.name / "checkpoints" / "retrain-0.pt").touch()
         State.begin(work.folder / job.name, None)
-        method, seed = job.name.split("-")
+        method, _, seed = job.name.rpartition("-")
         return {"results": result(method, int(seed), 0.5, [0.1])}
 
     return failing(patch, StudyRun, failed, error, lambda job, work: job.name, found)
@@ -148,6 +150,21 @@ def test_a_study_goes_on_with_its_newest_line_after_runs_that_fail(tmp_path, mon
     other = supernet(*STUDY, "study.methods=[darts]", "hydra.run.dir=s", cwd=tmp_path)
     assert other.code == 2 and "holds a run of other settings" in other.out
     assert study_of(folder).methods == ["darts", "spos"]
+
+
+def test_what_a_study_records_of_its_runs_holds_when_it_is_moved(tmp_path, monkeypatch):
+    line = [*STUDY, "study.methods=[darts]", "study.ablate=[weight_decay]", "study.rivals=true"]
+    study_failing(monkeypatch, set(), None)
+    folder = supernet(*line, cwd=tmp_path).folder
+    runs = [path.parent.name for path in folder.glob("*/state.json")]
+    assert len(runs) == 5
+    moved = folder.rename(tmp_path / "moved")
+    for name in runs:
+        overrides = with_parent(parse(["reproduce", f"from={moved / name}"])).overrides
+        assert not any(str(folder) in one for one in overrides)
+        setup = Setup(composed(overrides))
+        made = name in ("hand_made-0", "darts-without-weight_decay-0")
+        assert setup.given == (setup.space.decode(NB201.hand_made) if made else None)
 
 
 def test_a_record_that_is_replaced_is_the_old_or_the_new_one(tmp_path, monkeypatch):

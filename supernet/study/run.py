@@ -151,7 +151,8 @@ class Study:
                 known[name] = {"candidates": number, "of": of}
             return {"searcher.candidates": str(known[name]["candidates"])}
         if (found := cell.trained_again) is not None:
-            return {"architecture": str(self.folder / found.name / "architecture.json")}
+            # as text, and no path, so that the study can be moved
+            return {"architecture": self.done[found.name]["results"]["architecture"]["text"]}
         setup = Setup(self.prepare([cell])[cell.name])
         return {"architecture": setup.space.encode(rival(cell.entry, counted_budget(setup)))}
 
