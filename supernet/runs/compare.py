@@ -4,7 +4,7 @@ Seconds, memory and measured latencies are never compared.
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -69,6 +69,18 @@ def by_interval(recorded: list[float], here: list[float]) -> tuple[str, str]:
         return DIFFERS, "fewer than three seeds have no interval"
     within = ends[0] <= other <= ends[1] and others[0] <= mean <= others[1]
     return (WITHIN, "") if within else (DIFFERS, "a mean is outside the interval of the others")
+
+
+def by_seeds_of_study(found: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
+    """The verdict on runs of a study that differ in their seeds, and why: by the mean accuracy of
+    each, recorded and here. ``found`` are the comparisons of the runs.
+    """
+    pairs = [one["accuracies"] for one in found if all(one["accuracies"])]
+    if not pairs:
+        return by_interval([], [])
+    recorded, here = ([each["mean"] for each in side] for side in zip(*pairs, strict=True))
+    verdict, why = by_interval(recorded, here)
+    return verdict, why or f"of {len(pairs)} runs of the study"
 
 
 def summary(accuracies: list[float]) -> dict[str, Any] | None:
