@@ -5,7 +5,7 @@ extended.
 import json
 import re
 import signal
-from html import escape
+from html import unescape
 from itertools import product
 from pathlib import Path
 
@@ -345,16 +345,24 @@ def test_runs_that_measure_latencies_are_not_run_at_once(budget, at_once, tmp_pa
 
 def test_wandb_has_the_tables_of_the_page(tmp_path, monkeypatch):
     pretended(tmp_path, monkeypatch, Here(), "tracker=wandb")
-    page = (tmp_path / "report.html").read_text()
+    page = unescape((tmp_path / "report.html").read_text()).lower()
     records = wandb_records(tmp_path)
     (run,) = [record["run"] for record in records if record["type"] == "run"]
     assert run["display_name"] == tmp_path.name
     found = sorted((tmp_path / "wandb").glob("offline-run-*/files/media/table/*.json"))
     kept = [json.loads(path.read_text()) for path in found]
     logged = [record["artifact"]["type"] for record in records if record["type"] == "artifact"]
-    assert logged == ["run_table"] * len(kept) and len(kept) == 2
-    for text in [text for one in kept for row in (one["columns"], *one["data"]) for text in row]:
-        assert escape(text) in page
+    assert logged == ["run_table"] * len(kept) and len(kept) == 4
+    rows = [row for one in kept for row in one["data"]]
+    for text in [text for row in rows for text in row]:
+        assert text.lower() in page
+    for seed, accuracy in ((0, "50.00%"), (1, "60.00%")):
+        assert ["nb201", "digits", "spos", str(seed), accuracy, "43.0"] in rows
+    names = ("group", "practice", "answer", "why", "command")
+    practices = json.loads((tmp_path / "results.json").read_text())["checklist"]
+    assert practices
+    for one in practices:
+        assert [one[name] or "" for name in names] in rows
 
 
 def test_how_much_a_rival_may_try_follows_the_methods_of_the_study(tmp_path, monkeypatch):

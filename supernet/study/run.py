@@ -10,8 +10,8 @@ from supernet.checklist.practices import add_checklist
 from supernet.config import Config, typed
 from supernet.cost.rivals import rival
 from supernet.errors import UserError
-from supernet.files import write_json
-from supernet.report.comparison import titled
+from supernet.files import read_json, write_json
+from supernet.report.comparison import of_study
 from supernet.run import Run, same_computation
 from supernet.runs.executor import Executor, Here
 from supernet.runs.folder import State, empty, remove_leftovers
@@ -228,7 +228,7 @@ def run(
     failures = study.failures
     write_json(folder / "results.json", value | ({"failed": failures} if failures else {}))
     add_checklist(folder)
-    track(titled(comparison), first, folder)
+    track(of_study(read_json(folder / "results.json")), first, folder)
     if comparison:
         for one in tables(comparison):
             progress.message(one)
