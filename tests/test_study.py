@@ -5,6 +5,7 @@ extended.
 import json
 import re
 import signal
+from dataclasses import asdict
 from html import unescape
 from itertools import product
 from pathlib import Path
@@ -12,8 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from supernet.cli.cells import line_of
+from supernet.cli.cells import line_of, study_cells
 from supernet.cli.composition import composed
+from supernet.cli.options import Folders
 from supernet.config import Config, StudySettings, typed
 from supernet.cost.budget import Budget
 from supernet.run import plan_of
@@ -21,12 +23,14 @@ from supernet.runs.compare import SAME
 from supernet.runs.executor import Here
 from supernet.runs.folder import State
 from supernet.runs.setup import Setup
+from supernet.shapes import flat
 from supernet.spaces.cells import Geometry
 from supernet.spaces.nb201 import NB201
 from supernet.study import run as study
 from supernet.study.cells import NO_SUPERNET, Cell, cells_of
 from supernet.study.comparison import CHANCE, Outcome, compare
 from supernet.study.cost import candidates
+from supernet.study.tricks import TRICKS
 from supernet.track.console import Progress
 from supernet.train.loop import StopRequest
 from supernet.train.retrain import RetrainStage
@@ -251,6 +255,65 @@ def test_a_shorter_search_waits_for_nothing_and_is_trained_by_the_same_recipe():
     shorter = cells[1]
     assert shorter.changes["search.epochs"] == "2"
     assert not [name for name in shorter.changes if name.startswith("retrain")]
+
+
+def test_each_space_and_data_set_is_a_group_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(study, "page_of", lambda folder: folder)
+    line = [*TINY, "tracker=none", "study.methods=[darts,spos]", "study.seeds=[0]"]
+    line += ["study.spaces=[nb201,nats_size]", "study.data=[digits,mnist]"]
+    groups = [*product(("nb201", "nats_size"), ("digits", "mnist"))]
+    cells = study_cells(line, Folders())
+    for space, data in groups:
+        made = "hand_made" if space == "nb201" else "largest"
+        entries = [cell.entry for cell in cells if cell.group == (space, data)]
+        assert entries == ["darts", "spos", made, "random_search", "early_stopping"]
+    assert len(cells) == 5 * len(groups)
+    methods = [cell for cell in cells if cell.method]
+    performed = pretended(tmp_path, monkeypatch, Here(), *line[2:], cells=methods)
+    assert [run.name for run in performed] == [
+        f"{space}-{data}-{method}-0" for space, data in groups for method in ("darts", "spos")
+    ]
+    for run in performed:
+        space, data, method, _ = run.name.split("-")
+        alone = composed([*TINY, f"space={space}", f"data={data}", f"method={method}"])
+        for section in ("space", "data", "method", "sampler"):
+            assert run.settings[section] == asdict(alone)[section]
+    rows = json.loads((tmp_path / "results.json").read_text())["study"]
+    expected = [(*group, name) for group in groups for name in ("darts", "spos", CHANCE)]
+    assert [(row["space"], row["data"], row["method"]) for row in rows] == expected
+    assert all(row["against"]["pairs"] == row["runs"] == 1 for row in rows[1::3])
+
+
+# trick -> its setting, its value, and what is left without it
+ON = {
+    "crop": ("data.augment.crop_padding", 2, 0),
+    "flip": ("data.augment.flip", True, False),
+    "cutout": ("data.augment.cutout", 3, 0),
+    "drop_path": ("retrain.drop_path", 0.2, 0.0),
+    "auxiliary": ("retrain.auxiliary_weight", 0.4, 0.0),
+    "label_smoothing": ("retrain.label_smoothing", 0.1, 0.0),
+    "weight_decay": ("retrain.weight_decay", 0.0003, 0.0),
+    "warmup": ("retrain.warmup_epochs", 0.5, 0.0),
+    "average": ("retrain.ema_decay", 0.9, 0.0),
+    "epochs": ("retrain.epochs", 5, 2),
+    "channels": ("space.evaluation.channels", 8, 4),
+}
+
+
+def test_each_trick_is_left_out_by_its_setting_alone():
+    assert TRICKS.keys() == ON.keys()
+    whole = [f"{setting}={str(value).lower()}" for setting, value, _ in ON.values()]
+    line = [*TINY, *whole, "study.methods=[darts]", "study.seeds=[0]", "study.rivals=false"]
+    line.append(f"study.ablate=[{','.join(ON)}]")
+    with_all, *without = study_cells(line, Folders())
+    settings = dict(flat(asdict(composed(line_of(line, with_all)))))
+    for cell, (name, (setting, value, off)) in zip(without, ON.items(), strict=True):
+        config = asdict(composed(line_of(line, cell)))
+        found = dict(flat(config))
+        assert {one for one in found if found[one] != settings[one]} == {setting}
+        assert (settings[setting], found[setting]) == (value, off)
+        if not off:  # a run that does not use a trick has no such ablation
+            assert TRICKS[name].changes(config) == {}
 
 
 def node(slots):
