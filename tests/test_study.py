@@ -18,11 +18,14 @@ from supernet.cli.composition import composed
 from supernet.cli.options import Folders
 from supernet.config import Config, StudySettings, typed
 from supernet.cost.budget import Budget
+from supernet.report import comparison
 from supernet.run import plan_of
 from supernet.runs.compare import SAME
 from supernet.runs.executor import Here
 from supernet.runs.folder import State
 from supernet.runs.setup import Setup
+from supernet.searchers.searcher import search
+from supernet.searchers.successive_halving import SuccessiveHalving
 from supernet.shapes import flat
 from supernet.spaces.cells import Geometry
 from supernet.spaces.nb201 import NB201
@@ -35,6 +38,7 @@ from supernet.track.console import Progress
 from supernet.train.loop import StopRequest
 from supernet.train.retrain import RetrainStage
 from tests.commands import TINY, finished, supernet, wandb_records
+from tests.searchers.test_searchers import Judge, begun
 from tests.tasks import task_of
 
 OPTIONS = NB201.groups[0].options
@@ -100,6 +104,24 @@ def test_a_comparison_by_hand():
     )
     # 0.5 is 233.3% above 0.15, and 0.7 is 100% above 0.35
     assert darts["relative_improvement"]["mean"] == pytest.approx((233.3333 + 100) / 2)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [((4, 2, 3), "7 trainings, 1 of all epochs"), ((9, 3, 2), "12 trainings, 3 of all epochs")],
+)
+def test_a_search_from_scratch_says_how_many_trainings_it_took(settings, words):
+    """Four architectures, the best two of them anew, and the best one of these; or nine and three.
+    One that trains a supernet has no such number.
+    """
+    searcher, judge = begun(SuccessiveHalving(*settings), NB201(*[Geometry(4, 1)] * 2)), Judge()
+    found = search(searcher, judge)
+    (one, *_) = outcomes([0.5], method="early_stopping")
+    one.results["derive"] |= {"judgements": len(found.told), "evaluated": len(found.judged)}
+    assert comparison.name_of(compare([one])[0]) == "early_stopping"
+    del one.results["search"]
+    assert comparison.name_of(compare([one])[0]) == f"early_stopping ({words})"
+    assert int(words.split()[0]) == len(judge.asked)
 
 
 def test_rows_are_compared_with_the_same_seeds_of_their_group():

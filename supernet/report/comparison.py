@@ -80,9 +80,15 @@ def of_study(results: Results) -> dict[str, Table]:
 
 
 def name_of(row: Row) -> str:
-    """The name of a row; of a search from scratch also how many trainings it took."""
+    """The name of a row; of a search from scratch also how many trainings it took, and how many of
+    them had all epochs.
+    """
     name = str(row["method"]).replace("_", " ") if row.get("rival") else str(row["method"])
-    return f"{name} ({row['tried']} trainings)" if row.get("tried") else name
+    if not row.get("tried"):
+        return name
+    some = row.get("whole") not in (None, row["tried"])
+    whole = f", {row['whole']} of all epochs" if some else ""
+    return f"{name} ({row['tried']} trainings{whole})"
 
 
 def found(rows: Sequence[Row]) -> Table:
