@@ -4,15 +4,14 @@
 :mod:`supernet.runs.compare` compares afterwards.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from supernet.errors import UserError
-from supernet.evaluate.statistics import FEWEST
 from supernet.run import Run, report, same_computation
-from supernet.runs.compare import SAME, by_seeds_of_study, compared
+from supernet.runs.compare import compared
 from supernet.runs.conditions import Condition, different, expectation
 from supernet.runs.folder import State, computed
 from supernet.runs.memory import as_planned
@@ -130,23 +129,6 @@ def again(run: Run, original: Recorded, perform: Callable[[str], None]) -> dict[
     state.write()
     run.report()
     return state.reproduction
-
-
-def judged_by_study(
-    found: Mapping[str, dict[str, Any]], entries: Mapping[str, Any]
-) -> dict[str, dict[str, Any]]:
-    """What was ``found`` in each run of a study, by its name. Where the bits of a run differ, all
-    runs of its entry judge it, if they are enough for an interval: they differ in their seeds.
-    ``entries`` has what is the same for these.
-    """
-    judged = {}
-    for name, one in found.items():
-        alike = [other for key, other in found.items() if entries[key] == entries[name]]
-        if one["verdict"] != SAME and len(alike) >= FEWEST:
-            verdict, why = by_seeds_of_study(alike)
-            one = one | {"verdict": verdict, "why": why}
-        judged[name] = one
-    return judged
 
 
 def rejudge(setup: Setup, folder: Path, found: dict[str, Any]) -> None:

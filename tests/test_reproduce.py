@@ -16,8 +16,7 @@ from supernet.cli.recorded import overrides_of
 from supernet.cli.sweep import again
 from supernet.environment import environment
 from supernet.files import read_json, write_json
-from supernet.reproduce import judged_by_study
-from supernet.runs.compare import DIFFERS, SAME, WITHIN, compared, summary
+from supernet.runs.compare import DIFFERS, SAME, WITHIN, compared, judged_by_study, summary
 from supernet.runs.conditions import (
     FOR_PEOPLE,
     NOT_RECORDED,

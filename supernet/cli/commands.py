@@ -18,7 +18,7 @@ from supernet.errors import UserError
 from supernet.report.reproduction import condition_table, reproduction_table
 from supernet.run import report, same_computation
 from supernet.runs.check import check
-from supernet.runs.compare import DIFFERS
+from supernet.runs.compare import DIFFERS, judged_by_study
 from supernet.runs.conditions import expectation
 from supernet.runs.evaluate import evaluate
 from supernet.runs.lock import held
@@ -139,7 +139,7 @@ def reproduced_study(line: CommandLine) -> None:
             into = replace(one, overrides=[*one.overrides, place])
             (found[name],) = started(into, stop, originals[name], again(line, folder))
     alone = {name: one["reproduction"] for name, one in found.items()}
-    verdicts = reproduce.judged_by_study(alone, entries)
+    verdicts = judged_by_study(alone, entries)
     for name, one in lines.items():
         if verdicts[name] != alone[name]:
             setup = Setup(composed(one.overrides, one.folders))

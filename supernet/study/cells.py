@@ -129,7 +129,7 @@ def rivals_of(
         if setup.grows or setup.init != "scratch":
             continue
         made = "largest" if setup.space.hand_made is None else "hand_made"
-        if setup.config.budget.limits():  # to count needs the task, and so the data
+        if made == "hand_made" and setup.config.budget.limits():  # to count needs the data
             (made,) = within([made], counted_budget(setup))
         for seed in study.seeds:
             same = {**first.changes, "seed": str(seed), **NO_BASELINE}
