@@ -5,6 +5,7 @@ know them.
 from collections.abc import Iterable, Iterator
 
 from supernet.cost.budget import Budget
+from supernet.cost.settings import METRICS
 from supernet.errors import UserError, unknown
 from supernet.mixture import Architecture
 from supernet.spaces.space import Gene, Space
@@ -30,14 +31,16 @@ def require_rivals(names: list[str], space: Space) -> None:
 
 
 def within(names: Iterable[str], budget: Budget) -> list[str]:
-    """The names of the rivals to train. If the architecture that people made is not within the
-    budget, the largest takes its place.
+    """The names of the rivals to train. If the architecture that people made costs more than the
+    budget, the largest takes its place. A limit on skip connections is no cost: methods set it.
     """
-    made = budget.space.hand_made
-    fits = made is None or budget.allows(budget.space.decode(made))
-    return list(
-        dict.fromkeys("largest" if one == "hand_made" and not fits else one for one in names)
-    )
+    made, instead = budget.space.hand_made, dict[str, str]()
+    limits = {metric: budget.limits[metric] for metric in METRICS if metric in budget.limits}
+    if made is not None and limits:
+        costs = budget.costs(budget.space.decode(made))
+        if any(costs[metric] > limit for metric, limit in limits.items()):
+            instead = {"hand_made": "largest"}
+    return list(dict.fromkeys(instead.get(name, name) for name in names))
 
 
 def rival(name: str, budget: Budget) -> Architecture:

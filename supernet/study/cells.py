@@ -12,6 +12,7 @@ from typing import Any
 
 from supernet.config import Config, StudySettings
 from supernet.cost.rivals import within
+from supernet.cost.settings import COUNTED
 from supernet.errors import UserError
 from supernet.runs.setup import Setup
 from supernet.runs.work import counted_budget
@@ -129,7 +130,7 @@ def rivals_of(
         if setup.grows or setup.init != "scratch":
             continue
         made = "largest" if setup.space.hand_made is None else "hand_made"
-        if made == "hand_made" and setup.config.budget.limits():  # to count needs the data
+        if made == "hand_made" and setup.config.budget.limits().keys() & COUNTED:  # needs the data
             (made,) = within([made], counted_budget(setup))
         for seed in study.seeds:
             same = {**first.changes, "seed": str(seed), **NO_BASELINE}

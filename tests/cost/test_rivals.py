@@ -60,19 +60,23 @@ def test_the_cell_that_people_made_has_the_published_parameters():
     assert count(network, task_of(10, 3, (32, 32))).params == 559_386
 
 
-@pytest.mark.parametrize(("more", "expected"), [(0, "hand_made"), (-1, "largest")])
+@pytest.mark.parametrize(
+    ("more", "skips", "expected"),
+    [(0, "null", "hand_made"), (0, "0", "hand_made"), (-1, "null", "largest")],
+)
 def test_beyond_the_budget_the_largest_takes_the_place_of_what_people_made(
-    more, expected, tmp_path
+    more, skips, expected, tmp_path
 ):
-    """In a run and in a study, which both say so."""
+    """In a run and in a study, which both say so. How many skips a method may have is no matter."""
     line = [*TINY, "method=spos", "baseline.rivals=[hand_made]"]
     free = Setup(composed(line))
     cost = count(free.space.standalone(free.space.decode(NB201.hand_made), free.task), free.task)
-    config = composed([*line, f"budget.params={cost.params + more}"])
+    config = composed([*line, f"budget.params={cost.params + more}", f"budget.skips={skips}"])
     work = Work(Setup(config), State(tmp_path))
     trained = rival_trainings(work)
     assert [job.name for job in trained] == [f"{expected}/{n}" for n in range(len(trained))] != []
-    assert all(work.budget.allows(job.architecture) for job in trained)
+    trained_costs = [work.budget.costs(job.architecture)["params"] for job in trained]
+    assert max(trained_costs) <= cost.params + more
     study = StudySettings(methods=["spos"], seeds=[0])
     made = [cell.name for cell in cells_of(study, lambda cell: config) if cell.made]
     assert made == [f"{expected}-0"]
