@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from supernet.errors import UserError
-from supernet.run import Run, same_computation
+from supernet.run import Run, report, same_computation
 from supernet.runs.compare import compared
 from supernet.runs.conditions import Condition, different, expectation
 from supernet.runs.folder import State, computed
@@ -129,3 +129,11 @@ def again(run: Run, original: Recorded, perform: Callable[[str], None]) -> dict[
     state.write()
     run.report()
     return state.reproduction
+
+
+def rejudge(setup: Setup, folder: Path, found: dict[str, Any]) -> None:
+    """Replaces what a reproduction in ``folder`` has found."""
+    state = State.read(folder)
+    state.reproduction = found
+    state.write()
+    report(setup, folder)

@@ -11,7 +11,7 @@ further entries are allowed.
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Annotated, Any, NotRequired
+from typing import Annotated, Any, Literal, NotRequired
 
 import yaml
 from pydantic import (
@@ -55,6 +55,8 @@ Inside = Annotated[str, Field(strict=True), AfterValidator(inside)]
 
 Overrides = list[Text]  # overrides.yaml
 Places = Annotated[list[Text], Field(min_length=1)]  # folders.yaml
+RecordFile = Literal["config.yaml", "folders.yaml", "overrides.yaml"]
+NextRecord = dict[RecordFile, Text | None]  # next.json: name -> what the file will hold
 
 
 @with_config(OPEN)
@@ -366,8 +368,15 @@ RESULTS: dict[str, Any] = {  # the kind of a job (``retrain`` of ``retrain/0``) 
 }
 
 
-# of a study: how many architectures each rival at equal cost tries
-Candidates = dict[Text, Count]
+@with_config(CLOSED)
+class EqualCost(TypedDict):
+    """How many architectures a rival at equal cost tries, and by the seconds of which runs."""
+
+    candidates: Count
+    of: list[Text]
+
+
+Candidates = dict[Text, EqualCost]  # candidates.json of a study: rival -> what it may try
 
 
 @with_config(CLOSED)

@@ -17,7 +17,7 @@ from supernet.cli.composition import composed
 from supernet.cli.jobs import kept_folders
 from supernet.cli.line import CommandLine
 from supernet.cli.options import Folders
-from supernet.cli.recorded import folders_of, overrides_of
+from supernet.cli.recorded import finish, folders_of, overrides_of
 from supernet.errors import UserError
 from supernet.mixture import Architecture
 from supernet.report import series, values
@@ -188,6 +188,12 @@ def read_folders(folder, setup):
     folders_of(folder, True)
 
 
+def read_next(folder, setup):
+    (folder / "aside" / ".hydra").mkdir(parents=True, exist_ok=True)
+    shutil.copy(folder / ".hydra" / "next.json", folder / "aside" / ".hydra")
+    finish(folder / "aside")
+
+
 def read_judged(folder, setup):
     state = State(folder)
     with kept_judgements(Work(setup, state), "KEY") as kept:
@@ -208,6 +214,7 @@ READERS = {
     ".hydra/overrides.yaml": read_overrides,
     ".hydra/config.yaml": read_config,
     ".hydra/folders.yaml": read_folders,
+    ".hydra/next.json": read_next,
     "checkpoints/judgements-KEY.json": read_judged,
     "wandb/job.json": read_job,
 }
@@ -221,6 +228,8 @@ def content_of(run, name):
         return {"id": "12ab34cd", "artifacts": {"export": export}, "summary": {"accuracy": 0.5}}
     if name == ".hydra/folders.yaml":
         return [str(run)]
+    if name == ".hydra/next.json":
+        return {"config.yaml": "seed: 1", "folders.yaml": None, "overrides.yaml": "[seed=1]"}
     if name == "checkpoints/judgements-KEY.json":
         (path,) = [p for p in run.glob("checkpoints/judgements-*.json")][:1]
         whole = json.loads(path.read_text())

@@ -3,15 +3,28 @@ done by the line that is printed.
 """
 
 import json
+import re
 import shlex
-from itertools import combinations
+import shutil
+from html import unescape
+from itertools import combinations, count
 from pathlib import Path
 
 import pytest
+import yaml
 
+from supernet import files
+from supernet.cli.composition import composed, composition
+from supernet.cli.line import parse
+from supernet.cli.parent import with_parent
+from supernet.cli.recorded import record
+from supernet.config import StudySettings
 from supernet.errors import UserError
 from supernet.runs.executor import Here
+from supernet.runs.folder import State
 from supernet.runs.search import Search
+from supernet.runs.setup import Setup
+from supernet.spaces.nb201 import NB201
 from supernet.study.run import StudyRun
 from tests.commands import TINY, supernet
 from tests.runs.done import SEARCHED
@@ -59,7 +72,10 @@ def sweep_failing(patch, failed, error):
 
 def study_failing(patch, failed, error):
     def found(job, work):
-        method, seed = job.name.split("-")
+        (work.folder / job.name / "checkpoints").mkdir(exist_ok=True)
+        (work.folder / job.name / "checkpoints" / "retrain-0.pt").touch()
+        State.begin(work.folder / job.name, None)
+        method, _, seed = job.name.rpartition("-")
         return {"results": result(method, int(seed), 0.5, [0.1])}
 
     return failing(patch, StudyRun, failed, error, lambda job, work: job.name, found)
@@ -93,24 +109,115 @@ def test_a_sweep_goes_on_after_a_job_that_fails(how, tmp_path, monkeypatch):
     assert len(list(tmp_path.glob("multirun/*/*/*/state.json"))) == len(SEEDS)
 
 
-@pytest.mark.parametrize("failed", [{"darts-0"}, set(CELLS)], ids=["one", "all"])
-def test_a_study_goes_on_after_a_run_that_fails(failed, tmp_path, monkeypatch):
-    with monkeypatch.context() as patch:
-        tried = study_failing(patch, failed, FAILURES["in a way that the user can correct"])
-        outcome = supernet(*STUDY, cwd=tmp_path)
-    assert set(tried) == set(CELLS)
-    assert outcome.out.count(" failed: ") == len(failed)
-    again = last_line(outcome)
-    folder = Path(again[1].removeprefix("from="))
-    results = json.loads((folder / "results.json").read_text())
-    assert results["failed"].keys() == failed
-    rows = [row for row in results["study"] if row["method"] in ("darts", "spos")]
-    assert sum(row["runs"] for row in rows) == len(CELLS) - len(failed)
-    with monkeypatch.context() as patch:
-        study_failing(patch, set(), None)
-        second = supernet(*again, cwd=tmp_path)
-    assert (second.code, second.err) == (0, "")
-    assert "failed" not in json.loads((folder / "results.json").read_text())
+def study_of(folder):
+    """What a study compares: by the line that goes on, by the settings, and by the page."""
+    recorded = yaml.safe_load((folder / ".hydra" / "config.yaml").read_text())
+    page = (folder / "report.html").read_text()
+    shown = re.search("repeats the study:</p>\n<pre>supernet (.*)</pre>", page).group(1)
+    lines = (["study", f"from={folder}"], shlex.split(unescape(shown)))
+    found = [composed(with_parent(parse(words)).overrides).study for words in lines]
+    assert found[0] == found[1] == StudySettings(**recorded["study"])
+    return found[0]
+
+
+def test_a_study_goes_on_with_its_newest_line_after_runs_that_fail(tmp_path, monkeypatch):
+    folder = tmp_path / "s"
+    again = ["study", f"from={folder}"]
+    lines = (
+        ([*STUDY, "hydra.run.dir=s"], CELLS, set(CELLS)),
+        ([*again, "study.methods=[darts]"], ["darts-0"], set()),
+        ([*again, "study.methods=[darts,spos]"], CELLS, {"spos-0"}),
+        (again, CELLS, set()),
+    )
+    for line, cells, failed in lines:
+        with monkeypatch.context() as patch:
+            tried = study_failing(patch, failed, FAILURES["in a way that the user can correct"])
+            outcome = supernet(*line, cwd=tmp_path)
+        assert tried == [*cells] and outcome.out.count(" failed: ") == len(failed)
+        results = json.loads((folder / "results.json").read_text())
+        assert len(results["runs"]) == len(cells) - len(failed)
+        assert results.get("failed", {}).keys() == failed
+        if failed:
+            assert last_line(outcome) == again
+        else:
+            assert (outcome.code, outcome.err) == (0, "")
+        if results["runs"]:
+            assert [f"{method}-0" for method in study_of(folder).methods] == [*cells]
+
+    # Where a study of other settings is refused, what is recorded stays.
+    path = folder / "darts-0" / "state.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"plan": "of other settings"}))
+    other = supernet(*STUDY, "study.methods=[darts]", "hydra.run.dir=s", cwd=tmp_path)
+    assert other.code == 2 and "holds a run of other settings" in other.out
+    assert study_of(folder).methods == ["darts", "spos"]
+
+
+def test_what_a_study_records_of_its_runs_holds_when_it_is_moved(tmp_path, monkeypatch):
+    monkeypatch.setattr("supernet.study.run.page_of", lambda folder: folder)
+    study_failing(monkeypatch, set(), None)
+    line = [*STUDY, "study.methods=[darts]", "study.ablate=[weight_decay]"]
+    folder = supernet(*line, cwd=tmp_path).folder
+    runs = [path.parent.name for path in folder.glob("*/state.json")]
+    assert len(runs) == 2
+    moved = folder.rename(tmp_path / "moved")
+    for name in runs:
+        overrides = with_parent(parse(["reproduce", f"from={moved / name}"])).overrides
+        assert not any(str(folder) in one for one in overrides)
+        setup = Setup(composed(overrides))
+        found = setup.space.decode(NB201.hand_made)  # by the search that is pretended
+        assert setup.given == (None if name == "darts-0" else found)
+
+
+def test_a_record_that_is_replaced_is_the_old_or_the_new_one(tmp_path, monkeypatch):
+    """Whenever the process is killed: each file is replaced or removed by one call. What was stated
+    stays.
+    """
+    said = "checklist.tuning=none"
+    old, new = ["study.methods=[darts]", "seed=1", said], ["study.methods=[spos]", "seed=2"]
+    own = tmp_path / "own"
+    own.mkdir()
+
+    class Killed(BaseException):
+        pass
+
+    def recorded(name, overrides, *own):
+        line = parse([*overrides, *(f"--config-dir={one}" for one in own)])
+        folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
+        with composition(overrides) as cfg:
+            record(folder, cfg, overrides, line.folders, anew=True)
+        return folder
+
+    before, seen = recorded("before", old, own), []
+    for moment in count():
+        folder = shutil.copytree(before, tmp_path / str(moment))
+        left = iter(range(moment))
+
+        def counted(function, left=left):
+            def call(*arguments, **named):
+                if next(left, None) is None:
+                    raise Killed
+                return function(*arguments, **named)
+
+            return call
+
+        with monkeypatch.context() as patch:
+            patch.setattr(files.os, "replace", counted(files.os.replace))
+            patch.setattr(Path, "unlink", counted(Path.unlink))
+            try:
+                recorded(folder.name, new)
+                ended = True
+            except Killed:
+                ended = False
+        line = with_parent(parse(["study", f"from={folder}", "trust=true"]))
+        kept = yaml.safe_load((folder / ".hydra" / "config.yaml").read_text())
+        found = (line.overrides, line.folders.own, kept["seed"], kept["study"]["methods"])
+        assert found in ((old, (own,), 1, ["darts"]), ([*new, said], (), 2, ["spos"]))
+        assert kept["checklist"]["tuning"] == "none"
+        seen.append(kept["seed"])
+        if ended:
+            break
+    assert seen == sorted(seen) and set(seen) == {1, 2} and len(seen) > 5
 
 
 @pytest.mark.parametrize("how", FAILURES)

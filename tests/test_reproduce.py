@@ -16,7 +16,7 @@ from supernet.cli.recorded import overrides_of
 from supernet.cli.sweep import again
 from supernet.environment import environment
 from supernet.files import read_json, write_json
-from supernet.runs.compare import DIFFERS, SAME, WITHIN, compared
+from supernet.runs.compare import DIFFERS, SAME, WITHIN, compared, judged_by_study, summary
 from supernet.runs.conditions import (
     FOR_PEOPLE,
     NOT_RECORDED,
@@ -240,6 +240,74 @@ def test_the_exit_code_says_that_it_differs(copied, repeated, tmp_path):
     assert f"\n{DIFFERS}: a mean is outside" in outcome.out
     assert "the first is retrain/0, accuracy" in outcome.out
     assert read_json(folder / "results.json")["reproduction"]["verdict"] == DIFFERS
+
+
+RECORDED = [0.4, 0.5, 0.6]  # of three seeds; the second one gives the same bits again
+
+
+def within(recorded, here):
+    """Whether each mean lies within the interval of the other side, by scipy."""
+    sides = [np.array(side) for side in (recorded, here)]
+    ends = [
+        scipy.stats.t.interval(0.95, len(side) - 1, loc=side.mean(), scale=scipy.stats.sem(side))
+        for side in sides
+    ]
+    means = [side.mean() for side in sides]
+    return all(low <= mean <= high for (low, high), mean in zip(ends, means[::-1], strict=True))
+
+
+@pytest.mark.parametrize("by", [0.0, 0.1, 0.39])  # the last is outside
+@pytest.mark.parametrize("seeds", [2, 3])
+def test_a_run_of_a_study_is_judged_by_the_seeds_of_its_entry(seeds, by):
+    """Each run has one training, so that it alone has no interval."""
+    here = [0.6 + by, 0.5, 0.4 + by]
+    pairs = {f"darts-{seed}": (RECORDED[seed], here[seed]) for seed in range(seeds)}
+    pairs |= {f"spos-{seed}": (0.5, 0.9) for seed in range(2)}
+    found = {
+        name: {
+            "verdict": SAME if one[0] == one[1] else DIFFERS,
+            "why": "of its own",
+            "accuracies": [summary([accuracy]) for accuracy in one],
+        }
+        for name, one in pairs.items()
+    }
+    judged = judged_by_study(found, {name: name.partition("-")[0] for name in found})
+    assert judged.keys() == found.keys()
+    for name, one in judged.items():
+        if seeds == 2 or not name.startswith("darts") or found[name]["verdict"] == SAME:
+            assert one == found[name]
+        else:
+            assert one["verdict"] == (WITHIN if within(RECORDED, here) else DIFFERS)
+            assert one["why"] != "of its own"
+
+
+def test_a_study_that_comes_out_within_its_seeds_is_reproduced(
+    original, repeated, tmp_path, monkeypatch
+):
+    """Each run but one differs alone: its own trainings lie close together."""
+    monkeypatch.setattr("supernet.run.page_of", lambda folder: folder)
+    folder, here = tmp_path / "study", [0.6, 0.5, 0.4]
+    assert within(RECORDED, here)
+    shutil.copytree(original / ".hydra", folder / ".hydra")
+    names = [f"darts-{seed}" for seed in range(3)]
+    sides = ((folder, original, RECORDED), (tmp_path / "here", repeated[1], here))
+    for whole, run, means in sides:
+        for name, mean in zip(names, means, strict=True):
+            shutil.copytree(run, whole / name)
+            plant(whole / name, lambda state, mean=mean: set_accuracies(state, mean))
+    runs = [{"folder": name, "entry": "darts"} for name in names]
+    write_json(folder / "results.json", {"schema": 1, "study": [], "runs": runs, "found": []})
+    outcome = supernet("reproduce", f"from={folder}", "hydra.run.dir=here", cwd=tmp_path)
+    assert (outcome.code, outcome.err) == (0, "")
+    found = [read_json(tmp_path / "here" / name / "results.json") for name in names]
+    verdicts = [one["reproduction"]["verdict"] for one in found]
+    assert verdicts == [WITHIN, SAME, WITHIN]
+    assert "of 3 runs of the study" in found[0]["reproduction"]["why"]
+
+
+def set_accuracies(state, mean):
+    for index in range(3):
+        state["stages"][f"retrain/{index}"]["result"]["accuracy"] = mean + 0.001 * (index - 1)
 
 
 # --- what is refused

@@ -211,7 +211,9 @@ def test_a_study_that_is_killed_has_the_results_of_one_that_is_not(start, tmp_pa
     )
     for one in (whole, folder):
         one.mkdir()
-        write_json(one / "candidates.json", {"random_search": 2, "early_stopping": 3})
+        numbers = {"random_search": 2, "early_stopping": 3}
+        known = {name: {"candidates": one, "of": ["spos-0"]} for name, one in numbers.items()}
+        write_json(one / "candidates.json", known)
     settings = ("tracker=none", "retrain.seeds=1", "baseline.architectures=1", "search.epochs=1")
     line = ("study", *TINY, *settings, "searcher.candidates=3")
     line += (

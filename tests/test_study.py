@@ -5,28 +5,40 @@ extended.
 import json
 import re
 import signal
-from html import escape
+from dataclasses import asdict
+from html import unescape
 from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from supernet.cli.cells import line_of, study_cells
 from supernet.cli.composition import composed
-from supernet.config import StudySettings
+from supernet.cli.options import Folders
+from supernet.config import Config, StudySettings, typed
 from supernet.cost.budget import Budget
+from supernet.report import comparison
+from supernet.run import plan_of
 from supernet.runs.compare import SAME
 from supernet.runs.executor import Here
+from supernet.runs.folder import State
+from supernet.runs.setup import Setup
+from supernet.searchers.searcher import search
+from supernet.searchers.successive_halving import SuccessiveHalving
+from supernet.shapes import flat
 from supernet.spaces.cells import Geometry
 from supernet.spaces.nb201 import NB201
 from supernet.study import run as study
-from supernet.study.cells import Cell, cells_of
+from supernet.study.cells import NO_SUPERNET, Cell, cells_of
 from supernet.study.comparison import CHANCE, Outcome, compare
 from supernet.study.cost import candidates
+from supernet.study.tricks import TRICKS
 from supernet.track.console import Progress
 from supernet.train.loop import StopRequest
 from supernet.train.retrain import RetrainStage
 from tests.commands import TINY, finished, supernet, wandb_records
+from tests.searchers.test_searchers import Judge, begun
 from tests.tasks import task_of
 
 OPTIONS = NB201.groups[0].options
@@ -39,6 +51,8 @@ STUDY = [
     "study.methods=[darts,spos]",
     "study.rivals=false",
 ]
+METHODS = [Cell(method, seed, {}, method=True) for method in ("darts", "spos") for seed in (0, 1)]
+SECONDS = {"spos": 40.0}  # of the searches of a method, unless 10
 
 
 def result(method, seed, mean, chance):
@@ -49,7 +63,8 @@ def result(method, seed, mean, chance):
         "data": "digits",
         "search": {"seconds": 10.0},
         "derive": {"seconds": 1.0},
-        "retrain": {"mean": mean, "seconds": 1.0},
+        "architecture": {"text": NB201.hand_made},
+        "retrain": {"mean": mean, "accuracy": [mean], "seconds": 1.0},
         "random_baseline": {"accuracy": chance},
     }
 
@@ -89,6 +104,24 @@ def test_a_comparison_by_hand():
     )
     # 0.5 is 233.3% above 0.15, and 0.7 is 100% above 0.35
     assert darts["relative_improvement"]["mean"] == pytest.approx((233.3333 + 100) / 2)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [((4, 2, 3), "7 trainings, 1 of all epochs"), ((9, 3, 2), "12 trainings, 3 of all epochs")],
+)
+def test_a_search_from_scratch_says_how_many_trainings_it_took(settings, words):
+    """Four architectures, the best two of them anew, and the best one of these; or nine and three.
+    One that trains a supernet has no such number.
+    """
+    searcher, judge = begun(SuccessiveHalving(*settings), NB201(*[Geometry(4, 1)] * 2)), Judge()
+    found = search(searcher, judge)
+    (one, *_) = outcomes([0.5], method="early_stopping")
+    one.results["derive"] |= {"judgements": len(found.told), "evaluated": len(found.judged)}
+    assert comparison.name_of(compare([one])[0]) == "early_stopping"
+    del one.results["search"]
+    assert comparison.name_of(compare([one])[0]) == f"early_stopping ({words})"
+    assert int(words.split()[0]) == len(judge.asked)
 
 
 def test_rows_are_compared_with_the_same_seeds_of_their_group():
@@ -246,6 +279,70 @@ def test_a_shorter_search_waits_for_nothing_and_is_trained_by_the_same_recipe():
     assert not [name for name in shorter.changes if name.startswith("retrain")]
 
 
+def test_each_space_and_data_set_is_a_group_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(study, "page_of", lambda folder: folder)
+    line = [*TINY, "tracker=none", "study.methods=[darts,spos]", "study.seeds=[0]"]
+    line += ["study.spaces=[nb201,nats_size]", "study.data=[digits,mnist]"]
+    groups = [*product(("nb201", "nats_size"), ("digits", "mnist"))]
+    cells = study_cells(line, Folders())
+    for space, data in groups:
+        made = "hand_made" if space == "nb201" else "largest"
+        entries = [cell.entry for cell in cells if cell.group == (space, data)]
+        assert entries == ["darts", "spos", made, "random_search", "early_stopping"]
+    assert len(cells) == 5 * len(groups)
+    methods = [cell for cell in cells if cell.method]
+    performed = pretended(tmp_path, monkeypatch, Here(), *line[2:], cells=methods)
+    assert [run.name for run in performed] == [
+        f"{space}-{data}-{method}-0" for space, data in groups for method in ("darts", "spos")
+    ]
+    sections = {
+        option: asdict(composed([*TINY, f"{section}={option}"]))[section]
+        for section, some in (("space", ("nb201", "nats_size")), ("data", ("digits", "mnist")))
+        for option in some
+    }
+    for run in performed:
+        space, data, method, _ = run.name.split("-")
+        assert run.settings["method"] == method
+        assert run.settings["space"] == sections[space]
+        assert run.settings["data"] == sections[data]
+    rows = json.loads((tmp_path / "results.json").read_text())["study"]
+    expected = [(*group, name) for group in groups for name in ("darts", "spos", CHANCE)]
+    assert [(row["space"], row["data"], row["method"]) for row in rows] == expected
+    assert all(row["against"]["pairs"] == row["runs"] == 1 for row in rows[1::3])
+
+
+# trick -> its setting, its value, and what is left without it
+ON = {
+    "crop": ("data.augment.crop_padding", 2, 0),
+    "flip": ("data.augment.flip", True, False),
+    "cutout": ("data.augment.cutout", 3, 0),
+    "drop_path": ("retrain.drop_path", 0.2, 0.0),
+    "auxiliary": ("retrain.auxiliary_weight", 0.4, 0.0),
+    "label_smoothing": ("retrain.label_smoothing", 0.1, 0.0),
+    "weight_decay": ("retrain.weight_decay", 0.0003, 0.0),
+    "warmup": ("retrain.warmup_epochs", 0.5, 0.0),
+    "average": ("retrain.ema_decay", 0.9, 0.0),
+    "epochs": ("retrain.epochs", 5, 2),
+    "channels": ("space.evaluation.channels", 8, 4),
+}
+
+
+def test_each_trick_is_left_out_by_its_setting_alone():
+    assert TRICKS.keys() == ON.keys()
+    whole = [f"{setting}={str(value).lower()}" for setting, value, _ in ON.values()]
+    line = [*TINY, *whole, "study.methods=[darts]", "study.seeds=[0]", "study.rivals=false"]
+    line.append(f"study.ablate=[{','.join(ON)}]")
+    with_all, *without = study_cells(line, Folders())
+    settings = dict(flat(asdict(composed(line_of(line, with_all)))))
+    for cell, (name, (setting, value, off)) in zip(without, ON.items(), strict=True):
+        config = asdict(composed(line_of(line, cell)))
+        found = dict(flat(config))
+        assert {one for one in found if found[one] != settings[one]} == {setting}
+        assert (settings[setting], found[setting]) == (value, off)
+        if not off:  # a run that does not use a trick has no such ablation
+            assert TRICKS[name].changes(config) == {}
+
+
 def node(slots):
     """All texts of an NB201 node with this number of incoming edges."""
     return [
@@ -338,32 +435,73 @@ def test_runs_that_measure_latencies_are_not_run_at_once(budget, at_once, tmp_pa
 
 def test_wandb_has_the_tables_of_the_page(tmp_path, monkeypatch):
     pretended(tmp_path, monkeypatch, Here(), "tracker=wandb")
-    page = (tmp_path / "report.html").read_text()
+    page = unescape((tmp_path / "report.html").read_text()).lower()
     records = wandb_records(tmp_path)
     (run,) = [record["run"] for record in records if record["type"] == "run"]
     assert run["display_name"] == tmp_path.name
     found = sorted((tmp_path / "wandb").glob("offline-run-*/files/media/table/*.json"))
     kept = [json.loads(path.read_text()) for path in found]
     logged = [record["artifact"]["type"] for record in records if record["type"] == "artifact"]
-    assert logged == ["run_table"] * len(kept) and len(kept) == 2
-    for text in [text for one in kept for row in (one["columns"], *one["data"]) for text in row]:
-        assert escape(text) in page
+    assert logged == ["run_table"] * len(kept) and len(kept) == 4
+    rows = [row for one in kept for row in one["data"]]
+    for text in [text for row in rows for text in row]:
+        assert text.lower() in page
+    for seed, accuracy in ((0, "50.00%"), (1, "60.00%")):
+        assert ["nb201", "digits", "spos", str(seed), accuracy, "43.0"] in rows
+    names = ("group", "practice", "answer", "why", "command")
+    practices = json.loads((tmp_path / "results.json").read_text())["checklist"]
+    assert practices
+    for one in practices:
+        assert [one[name] or "" for name in names] in rows
 
 
-def pretended(folder, monkeypatch, executor, *overrides):
-    """A study of two methods with two seeds, whose runs compute nothing."""
+def test_how_much_a_rival_may_try_follows_the_methods_of_the_study(tmp_path, monkeypatch):
+    """A search takes 11 or 41 s, and a candidate half a training of 2 s: 11 candidates, or 26. What
+    is decided stays as long as the same runs decide it.
+    """
+    monkeypatch.setattr(study, "page_of", lambda folder: folder)
+    changes = {"method": "random_search", "searcher": "random"} | NO_SUPERNET
+    rival = Cell("random_search", 0, changes, equal_cost=True)
+    folder, path = tmp_path / rival.name, tmp_path / "candidates.json"
+    steps = (
+        (METHODS[:1], 11, ["darts-0"]),  # the cells, how many, and by whose seconds
+        (METHODS[:1], 11, ["darts-0"]),
+        (METHODS[2::-2], 26, ["darts-0", "spos-0"]),
+    )
+    for number, (methods, count, of) in enumerate(steps):
+        if number == 1:  # on a slower machine
+            monkeypatch.setitem(SECONDS, "darts", 100.0)
+            (folder / "kept").touch()
+        if number == 2:
+            monkeypatch.setitem(SECONDS, "darts", 10.0)
+        performed = pretended(tmp_path, monkeypatch, Here(), cells=[*methods, rival])
+        assert performed[-1].settings["searcher"]["candidates"] == count
+        assert json.loads(path.read_text()) == {"random_search": {"candidates": count, "of": of}}
+        assert (folder / "kept").exists() == (number == 1)  # a run of another number begins again
+
+
+def pretended(folder, monkeypatch, executor, *overrides, cells=METHODS):
+    """A study of two methods with two seeds, or of other ``cells``, whose runs compute nothing.
+    Their state has the plan of their settings. Returns the runs that were performed.
+    """
+    performed = []
 
     def computed(run, work):
-        method, _, seed = run.name.partition("-")
-        return {"results": result(method, int(seed), 0.5 + 0.1 * int(seed), [0.1])}
+        performed.append(run)
+        state = State(work.folder / run.name)
+        state.plan = plan_of(Setup(typed(Config, run.settings, "")))
+        state.write()
+        method, _, seed = run.name.rpartition("-")
+        found = result(method, int(seed), 0.5 + 0.1 * int(seed), [0.1])
+        found["search"]["seconds"] = SECONDS.get(method, 10.0)
+        found["retrain"]["seconds"] = 2.0
+        return {"results": found}
+
+    def prepare(some):
+        for cell in some:
+            (folder / cell.name).mkdir(exist_ok=True)
+        return {cell.name: composed(line_of([*TINY, *overrides], cell)) for cell in some}
 
     monkeypatch.setattr(study.StudyRun, "compute", computed)
-    cells = [Cell(method, seed, {}, method=True) for method in ("darts", "spos") for seed in (0, 1)]
-    study.run(
-        cells,
-        folder,
-        executor,
-        Progress(quiet=True),
-        StopRequest(),
-        lambda some: {cell.name: composed([*TINY, *overrides]) for cell in some},
-    )
+    study.run(cells, folder, executor, Progress(quiet=True), StopRequest(), prepare)
+    return performed

@@ -18,7 +18,7 @@ from supernet.errors import UserError
 from supernet.report.reproduction import condition_table, reproduction_table
 from supernet.run import report, same_computation
 from supernet.runs.check import check
-from supernet.runs.compare import DIFFERS
+from supernet.runs.compare import DIFFERS, judged_by_study
 from supernet.runs.conditions import expectation
 from supernet.runs.evaluate import evaluate
 from supernet.runs.lock import held
@@ -115,9 +115,10 @@ def reproduced_study(line: CommandLine) -> None:
     assert line.parent is not None
     if others := [one for one in line.typed if not key(one).startswith("hydra.")]:
         raise UserError(f"{others[0]}: reproduce repeats what is in {line.parent}; leave it out")
+    runs = read(line.parent).runs
     lines = {
         one.name: with_parent(replace(line, parent=one.folder, overrides=[], typed=()))
-        for one in read(line.parent).runs
+        for one in runs
     }
     if not lines:
         raise UserError(f"{line.parent}: it has no runs that could be repeated")
@@ -128,6 +129,8 @@ def reproduced_study(line: CommandLine) -> None:
     say_expected([*originals.values()])
     if line.only_check:
         return
+    same = ("space", "data", "entry")
+    entries = {one.name: [one.results.get(part) for part in same] for one in runs}
     stop, found = StopRequest(), dict[str, Results]()
     with stop.listening():
         _, folder = prepared(line, stop)
@@ -135,7 +138,12 @@ def reproduced_study(line: CommandLine) -> None:
             place = f"hydra.run.dir={literal(str(folder / name))}"
             into = replace(one, overrides=[*one.overrides, place])
             (found[name],) = started(into, stop, originals[name], again(line, folder))
-    verdicts = {name: one["reproduction"] for name, one in found.items()}
+    alone = {name: one["reproduction"] for name, one in found.items()}
+    verdicts = judged_by_study(alone, entries)
+    for name, one in lines.items():
+        if verdicts[name] != alone[name]:
+            setup = Setup(composed(one.overrides, one.folders))
+            reproduce.rejudge(setup, folder / name, verdicts[name])
     Progress().message(reproduction_table(verdicts))
     Progress().message(f"folder: {folder}")
     if any(one["verdict"] == DIFFERS for one in verdicts.values()):

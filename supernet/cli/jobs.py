@@ -19,7 +19,7 @@ from supernet.cli.launch import launch
 from supernet.cli.line import CommandLine, key
 from supernet.cli.options import Folders
 from supernet.cli.overrides import literal, single_jobs
-from supernet.cli.recorded import kept_folders, overrides_of, record
+from supernet.cli.recorded import kept_folders, overrides_of, record, recorded_in
 from supernet.cli.sweep import Results, Sweep, again
 from supernet.cli.trust import needs_trust
 from supernet.config import Config
@@ -136,6 +136,12 @@ def goes_on(line: CommandLine, folder: Path) -> bool:
     )
 
 
+def extends(line: CommandLine, folder: Path) -> bool:
+    """Whether the study in ``folder`` goes on with another line than the recorded one."""
+    other = line.command == "study" and line.overrides != recorded_in(folder)
+    return other and goes_on(line, folder)
+
+
 def made(folder: Path, setting: str = "hydra.run.dir", shared: bool = False) -> Path:
     """Makes ``folder``. If it exists and may not be ``shared``, it makes ``folder-2``,
     ``folder-3``, ... The message of an error names the ``setting`` that chooses another.
@@ -180,7 +186,8 @@ def job(
         with held(folder):
             if line.command != "study":
                 State.begin(folder, line.goes_on_from)
-            record(folder, cfg, overrides, line.folders, anew=not computed(folder))
+            anew = not computed(folder) or extends(replace(line, overrides=overrides), folder)
+            record(folder, cfg, overrides, line.folders, anew)
             config = to_config(cfg, line.folders)
             return execute(line, config, folder, overrides, stop, original)
 

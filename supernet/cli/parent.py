@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from supernet.cli.line import CommandLine, given_anew, key
-from supernet.cli.recorded import holds_study, kept_folders, overrides_of
+from supernet.cli.recorded import finish_if_free, holds_study, kept_folders, overrides_of
 from supernet.cli.texts import with_texts
 from supernet.errors import UserError
 
@@ -32,6 +32,8 @@ def with_parent(line: CommandLine) -> CommandLine:
         UserError: the command needs such a folder, or the folder is not one of a run.
     """
     before: list[str] = []
+    if line.parent is not None:
+        finish_if_free(line.parent)
     if line.parent is not None and (
         line.command == "checklist" or (line.command == "report" and holds_study(line.parent))
     ):

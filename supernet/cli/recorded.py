@@ -1,44 +1,58 @@
 """The settings with which a folder was started: the files in ``.hydra``.
 
-``supernet/cli`` writes these files itself, once and atomically. Hydra would write them again each
-time.
+``supernet/cli`` writes these files itself, and atomically. Hydra would write them again each time.
+A study that goes on with other settings records them in the place of the earlier ones.
 """
 
 import dataclasses
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from supernet.checklist.record import RESULTS
+from supernet.checklist.record import RESULTS, STATEMENT
 from supernet.checklist.record import read as read_record
 from supernet.cli.composition import composed, settings
 from supernet.cli.line import CommandLine, key
 from supernet.cli.options import Folders, Recorded
 from supernet.cli.trust import named, require_plain
 from supernet.errors import UserError
-from supernet.files import write_text
-from supernet.shapes import Overrides, Places, Settings, read
+from supernet.files import write_json, write_text
+from supernet.runs.lock import InUse, held
+from supernet.shapes import NextRecord, Overrides, Places, Settings, read
+
+HYDRA = ".hydra"
+CONFIG, FOLDERS, OVERRIDES = "config.yaml", "folders.yaml", "overrides.yaml"
+NEXT = "next.json"  # the files of a record that takes the place of another one
 
 
 def record(
     folder: Path, cfg: DictConfig, overrides: Sequence[str], folders: Folders, anew: bool
 ) -> None:
     """Records the settings, before anything else is done. Those of an earlier line stay, unless
-    ``anew``.
+    ``anew``. What was stated stays until it is stated otherwise.
     """
-    if anew or not (folder / ".hydra" / "overrides.yaml").exists():
-        text = OmegaConf.to_yaml(settings(cfg), resolve=True)
-        write_text(folder / ".hydra" / "config.yaml", text)
-        (folder / ".hydra" / "folders.yaml").unlink(missing_ok=True)
-        if folders.own:
-            places = yaml.safe_dump([str(place) for place in folders.own])
-            write_text(folder / ".hydra" / "folders.yaml", places)
-        write_text(folder / ".hydra" / "overrides.yaml", yaml.safe_dump(list(overrides)))
+    finish(folder)
+    before = recorded_in(folder)
+    if anew or before is None:
+        given = list(map(key, overrides))
+        said = [one for one in before or [] if states(one) and key(one) not in given]
+        value = cast(dict[str, Any], OmegaConf.to_container(settings(cfg), resolve=True))
+        places = yaml.safe_dump(list(map(str, folders.own))) if folders.own else None
+        replace_record(folder, stated(value, overrides, said) | {FOLDERS: places})
     else:
         record_statements(folder, overrides)
+
+
+def recorded_in(folder: Path) -> list[str] | None:
+    """The overrides that ``folder`` records; ``None`` if it records none."""
+    path = folder / HYDRA / OVERRIDES
+    found: list[str] | None = read(path, Overrides) if path.exists() else None
+    return found
 
 
 def record_statements(folder: Path, overrides: Sequence[str]) -> None:
@@ -48,17 +62,63 @@ def record_statements(folder: Path, overrides: Sequence[str]) -> None:
     Raises:
         UserError: what is recorded is missing or damaged.
     """
-    said = [override for override in overrides if key(override).startswith("checklist.")]
-    path, place = folder / ".hydra" / "overrides.yaml", folder / ".hydra" / "config.yaml"
-    before = read(path, Overrides)
-    if set(said) <= set(before):
-        return
-    recorded, stated = read(place, Settings), dataclasses.asdict(composed(said).checklist)
-    given = [key(one).partition(".")[2] for one in said]
-    recorded["checklist"] = recorded.get("checklist", {}) | {name: stated[name] for name in given}
-    write_text(place, yaml.safe_dump(recorded, sort_keys=False, allow_unicode=True))
-    after = [one for one in before if key(one) not in map(key, said)] + said
-    write_text(path, yaml.safe_dump(after))
+    said = list(filter(states, overrides))
+    before = read(folder / HYDRA / OVERRIDES, Overrides)
+    if not set(said) <= set(before):
+        replace_record(folder, stated(read(folder / HYDRA / CONFIG, Settings), before, said))
+
+
+def states(override: str) -> bool:
+    """Whether an override states what no folder can know of a run."""
+    return key(override).startswith(STATEMENT)
+
+
+def stated(
+    value: dict[str, Any], overrides: Sequence[str], said: Sequence[str]
+) -> dict[str, str | None]:
+    """The files of a record with the settings ``value`` and the ``overrides``, to which what is
+    ``said`` is added.
+    """
+    names = [key(one) for one in said]
+    if said:
+        statements = dataclasses.asdict(composed(said).checklist)
+        new = {one: statements[one] for one in (name.partition(".")[2] for name in names)}
+        value = value | {"checklist": value.get("checklist", {}) | new}
+    return {
+        CONFIG: yaml.safe_dump(value, sort_keys=False, allow_unicode=True),
+        OVERRIDES: yaml.safe_dump([*(one for one in overrides if key(one) not in names), *said]),
+    }
+
+
+def replace_record(folder: Path, files: dict[str, str | None]) -> None:
+    """Replaces files of the record: name -> text, ``None`` for no file. As soon as :data:`NEXT` is
+    there, the new ones hold, all of them.
+    """
+    write_json(folder / HYDRA / NEXT, files)
+    finish(folder)
+
+
+def finish(folder: Path) -> None:
+    """Ends a change of the record that was stopped in the middle.
+
+    Raises:
+        UserError: its files are damaged, or the folder cannot be written.
+    """
+    path = folder / HYDRA / NEXT
+    if path.is_file():
+        for name, text in read(path, NextRecord).items():
+            if text is None:
+                (folder / HYDRA / name).unlink(missing_ok=True)
+            else:
+                write_text(folder / HYDRA / name, text)
+        path.unlink()
+
+
+def finish_if_free(folder: Path) -> None:
+    """The same, unless another process uses the folder: that one ends the change itself."""
+    if (folder / HYDRA / NEXT).is_file():
+        with suppress(InUse), held(folder):
+            finish(folder)
 
 
 def folders_of(folder: Path, trusted: bool) -> Folders:
@@ -70,7 +130,7 @@ def folders_of(folder: Path, trusted: bool) -> Folders:
     Raises:
         UserError: it is not trusted, or one of the folders does not exist any more.
     """
-    path = folder / ".hydra" / "folders.yaml"
+    path = folder / HYDRA / FOLDERS
     if not path.is_file():
         return Folders()
     places = read(path, Places)
@@ -100,7 +160,7 @@ def overrides_of(folder: Path, study: bool = False, setting: str = "from") -> li
         UserError: it is not the folder of a run, or of a study. The message names ``setting``,
             which gave the folder.
     """
-    record, is_run = folder / ".hydra" / "overrides.yaml", (folder / "state.json").is_file()
+    record, is_run = folder / HYDRA / OVERRIDES, (folder / "state.json").is_file()
     if study and is_run:
         raise UserError(
             f"from={folder}: that is the folder of a run; supernet study goes on from that of a "

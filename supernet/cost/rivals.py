@@ -2,9 +2,10 @@
 know them.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from supernet.cost.budget import Budget
+from supernet.cost.settings import METRICS
 from supernet.errors import UserError, unknown
 from supernet.mixture import Architecture
 from supernet.spaces.space import Gene, Space
@@ -13,7 +14,7 @@ RIVALS = {
     "largest": "the architecture with the most multiply-adds within the budget",
     "whole": "the architecture with the most multiply-adds, whatever the budget is",
     "uniform": "the largest within the budget whose sizes have all the same place in their ranges",
-    "hand_made": "the architecture that people have made by hand",
+    "hand_made": "the architecture that people have made by hand, if it is within the budget",
 }
 
 
@@ -27,6 +28,19 @@ def require_rivals(names: list[str], space: Space) -> None:
                 f"baseline.rivals=[hand_made]: the space {space.name} has no such architecture; "
                 "leave it out"
             )
+
+
+def within(names: Iterable[str], budget: Budget) -> list[str]:
+    """The names of the rivals to train. If the architecture that people made costs more than the
+    budget, the largest takes its place. A limit on skip connections is no cost: methods set it.
+    """
+    made, instead = budget.space.hand_made, dict[str, str]()
+    limits = {metric: budget.limits[metric] for metric in METRICS if metric in budget.limits}
+    if made is not None and limits:
+        costs = budget.costs(budget.space.decode(made))
+        if any(costs[metric] > limit for metric, limit in limits.items()):
+            instead = {"hand_made": "largest"}
+    return list(dict.fromkeys(instead.get(name, name) for name in names))
 
 
 def rival(name: str, budget: Budget) -> Architecture:

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
+from supernet.report import values
 from supernet.report.summary import interval, percent, points
-from supernet.report.values import Table, filled, table
+from supernet.report.values import Results, Table, filled, table
 
 Row = Mapping[str, Any]
 
@@ -41,10 +42,53 @@ def tables(rows: Sequence[Row]) -> dict[str, Table]:
     return {title: content for title, content in both.items() if content is not None}
 
 
+def runs(rows: Sequence[Row]) -> Table | None:
+    """Every run: what it compares, its accuracy, and what it took."""
+    each = [
+        [
+            row["space"],
+            row["data"],
+            name_of(row),
+            seed,
+            percent(accuracy),
+            f"{seconds:,.1f}",
+        ]
+        for row in rows
+        if "seeds" in row
+        for seed, accuracy, seconds in zip(
+            row["seeds"], row["accuracies"], row["total_seconds"], strict=True
+        )
+    ]
+    return table(["space", "data", "method", "seed", "accuracy", "seconds"], each)
+
+
+def failed(results: Results) -> Table | None:
+    """The runs that failed, and why."""
+    return table(["run", "why it failed"], list(results.get("failed", {}).items()))
+
+
+def of_study(results: Results) -> dict[str, Table]:
+    """The tables of a study under their titles: those of all groups, every run, the runs that
+    failed, and the checklist.
+    """
+    others = {
+        "every run": runs(results["study"]),
+        "runs that failed": failed(results),
+        "checklist": values.practices(results),
+    }
+    return titled(results["study"]) | {title: one for title, one in others.items() if one}
+
+
 def name_of(row: Row) -> str:
-    """The name of a row; of a search from scratch also how many trainings it took."""
+    """The name of a row; of a search from scratch also how many trainings it took, and how many of
+    them had all epochs.
+    """
     name = str(row["method"]).replace("_", " ") if row.get("rival") else str(row["method"])
-    return f"{name} ({row['tried']} trainings)" if row.get("tried") else name
+    if not row.get("tried"):
+        return name
+    some = row.get("whole") not in (None, row["tried"])
+    whole = f", {row['whole']} of all epochs" if some else ""
+    return f"{name} ({row['tried']} trainings{whole})"
 
 
 def found(rows: Sequence[Row]) -> Table:

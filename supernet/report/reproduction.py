@@ -31,7 +31,7 @@ def reproduction_table(found: Mapping[str, Mapping[str, Any]]) -> Table:
     rows = [
         [
             name,
-            one["verdict"],
+            verdict(one),
             *("–" if each is None else mean_of(each) for each in one["accuracies"]),
         ]
         for name, one in found.items()
@@ -43,7 +43,7 @@ def verdict_lines(found: Mapping[str, Any]) -> list[str]:
     """The verdict on a reproduction that has ended, and what it stands on; else nothing."""
     if "verdict" not in found:
         return []
-    lines = [": ".join(filter(None, [found["verdict"], found["why"]]))]
+    lines = [verdict(found)]
     lines.append(f"figures and weights: {thousands(found['figures'])} compared, {differing(found)}")
     before, now = found["architectures"]
     if before is not None:
@@ -54,6 +54,11 @@ def verdict_lines(found: Mapping[str, Any]) -> list[str]:
     if found["not_repeated"]:
         lines.append(f"not repeated: {', '.join(found['not_repeated'])}")
     return lines
+
+
+def verdict(found: Mapping[str, Any]) -> str:
+    """The verdict and, unless it is plain, why."""
+    return ": ".join(filter(None, [found["verdict"], found["why"]]))
 
 
 def differing(found: Mapping[str, Any]) -> str:

@@ -17,8 +17,7 @@ from supernet.report.folder import ending, write_page
 from supernet.report.page import template
 from supernet.report.pictures import Picture, picture
 from supernet.report.style import OTHERS, Style, styles
-from supernet.report.summary import percent
-from supernet.report.values import Results, Table, table
+from supernet.report.values import Results
 from supernet.shapes import FolderResults
 
 
@@ -47,30 +46,10 @@ def page(name: str, results: Results, config: Mapping[str, Any], overrides: Sequ
             for number, (title, rows) in enumerate(groups.items())
         ],
         published=any("regret" in row for row in results["study"]),
-        runs=runs(results),
-        failed=table(["run", "why it failed"], list(results.get("failed", {}).items())),
+        runs=comparison.runs(results["study"]),
+        failed=comparison.failed(results),
         **ending(results, results["runs"][0] if results["runs"] else {}, config, overrides),
     )
-
-
-def runs(results: Results) -> Table | None:
-    """Every run: what it compares, its accuracy, and what it took."""
-    rows = [
-        [
-            row["space"],
-            row["data"],
-            comparison.name_of(row),
-            seed,
-            percent(accuracy),
-            f"{seconds:,.1f}",
-        ]
-        for row in results["study"]
-        if "seeds" in row
-        for seed, accuracy, seconds in zip(
-            row["seeds"], row["accuracies"], row["total_seconds"], strict=True
-        )
-    ]
-    return table(["space", "data", "method", "seed", "accuracy", "seconds"], rows)
 
 
 def pictures(rows: Sequence[Row], number: int) -> list[Picture]:

@@ -373,6 +373,13 @@ def checklist(results: Results) -> dict[str, list[Mapping[str, Any]]]:
     return groups
 
 
+def practices(results: Results) -> Table | None:
+    """The same as one table."""
+    names = ("group", "practice", "answer", "why", "command")
+    rows = [[row[name] or "" for name in names] for row in results.get("checklist", [])]
+    return table(names, rows)
+
+
 def settings(config: Mapping[str, Any]) -> Table | None:
     return table(["setting", "value"], list(flat(config)))
 

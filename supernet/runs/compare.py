@@ -4,12 +4,12 @@ Seconds, memory and measured latencies are never compared.
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 
-from supernet.evaluate.statistics import mean_and_interval
+from supernet.evaluate.statistics import FEWEST, mean_and_interval
 from supernet.runs.folder import State
 from supernet.track.jsonlines import read_rows
 from supernet.train.checkpoint import Checkpoints
@@ -69,6 +69,35 @@ def by_interval(recorded: list[float], here: list[float]) -> tuple[str, str]:
         return DIFFERS, "fewer than three seeds have no interval"
     within = ends[0] <= other <= ends[1] and others[0] <= mean <= others[1]
     return (WITHIN, "") if within else (DIFFERS, "a mean is outside the interval of the others")
+
+
+def judged_by_study(
+    found: Mapping[str, dict[str, Any]], entries: Mapping[str, Any]
+) -> dict[str, dict[str, Any]]:
+    """What was ``found`` in each run of a study, by its name. Where the bits of a run differ, all
+    runs of its entry judge it, if they are enough for an interval: they differ in their seeds.
+    ``entries`` has what is the same for these.
+    """
+    judged = {}
+    for name, one in found.items():
+        alike = [other for key, other in found.items() if entries[key] == entries[name]]
+        if one["verdict"] != SAME and len(alike) >= FEWEST:
+            verdict, why = by_seeds_of_study(alike)
+            one = one | {"verdict": verdict, "why": why}
+        judged[name] = one
+    return judged
+
+
+def by_seeds_of_study(found: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
+    """The verdict on runs of a study that differ in their seeds, and why: by the mean accuracy of
+    each, recorded and here. ``found`` are the comparisons of the runs.
+    """
+    pairs = [one["accuracies"] for one in found if all(one["accuracies"])]
+    if not pairs:
+        return by_interval([], [])
+    recorded, here = ([each["mean"] for each in side] for side in zip(*pairs, strict=True))
+    verdict, why = by_interval(recorded, here)
+    return verdict, why or f"of {len(pairs)} runs of the study"
 
 
 def summary(accuracies: list[float]) -> dict[str, Any] | None:

@@ -19,6 +19,7 @@ from typing import Any
 
 from supernet.errors import UserError
 from supernet.files import atomic, read_json, write_json
+from supernet.runs.lock import HOLDER, LOCK
 from supernet.shapes import RunState, checked
 from supernet.train.checkpoint import Checkpoints
 
@@ -140,3 +141,16 @@ def remove_leftovers(folder: Path) -> None:
     for parent in (folder, *(folder / name for name in inside)):
         for path in parent.glob(".*.tmp"):
             path.unlink(missing_ok=True)
+
+
+def empty(folder: Path) -> None:
+    """Removes all that a run has left in ``folder``, which is held. Its state goes last: if this is
+    stopped, the folder is still that of the run.
+    """
+    state = folder / "state.json"
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path != state and path.name not in (LOCK, HOLDER):
+            path.unlink()
+    state.unlink(missing_ok=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from supernet.cost.count import count
-from supernet.cost.rivals import rival
+from supernet.cost.rivals import rival, within
 from supernet.errors import UserError
 from supernet.mixture import Architecture
 from supernet.randomness import Streams
@@ -115,7 +115,7 @@ def rival_trainings(work: "Work") -> list[Train]:
     """
     return [
         Train(name, index, rival(name, work.budget), work.setup.init)
-        for name in work.config.baseline.rivals
+        for name in within(work.config.baseline.rivals, work.budget)
         for index in range(work.config.retrain.seeds)
     ]
 

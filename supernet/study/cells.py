@@ -11,8 +11,11 @@ from itertools import product
 from typing import Any
 
 from supernet.config import Config, StudySettings
+from supernet.cost.rivals import within
+from supernet.cost.settings import COUNTED
 from supernet.errors import UserError
 from supernet.runs.setup import Setup
+from supernet.runs.work import counted_budget
 from supernet.study.tricks import trick
 
 # Random search without weight sharing, plain and with early stopping: recipe -> its searcher.
@@ -116,7 +119,7 @@ def rivals_of(
     study: StudySettings, methods: Sequence[Cell], config_of: Callable[[Cell], Config]
 ) -> list[Cell]:
     """What every group is compared with: random search at equal cost, and the network that people
-    have made by hand, or the largest one in a space without such a network.
+    have made by hand, or the largest one where there is no such network within the budget.
 
     There are none where networks grow or do not start from scratch: random search has no part in
     that.
@@ -127,6 +130,8 @@ def rivals_of(
         if setup.grows or setup.init != "scratch":
             continue
         made = "largest" if setup.space.hand_made is None else "hand_made"
+        if made == "hand_made" and setup.config.budget.limits().keys() & COUNTED:  # needs the data
+            (made,) = within([made], counted_budget(setup))
         for seed in study.seeds:
             same = {**first.changes, "seed": str(seed), **NO_BASELINE}
             found.append(Cell(made, seed, same, first.group, made=True))

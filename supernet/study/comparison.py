@@ -117,15 +117,19 @@ def row_of(name: str, members: Sequence[Outcome]) -> Row:
             "share": members[0].share,
             "search_seconds": sum(searched),
             "total_seconds": [sum(both) for both in zip(searched, trained, strict=True)],
-            "tried": tried(members[0].results),
+            "tried": trainings(members[0].results, "judgements"),
+            "whole": trainings(members[0].results, "evaluated"),
         }
         | ({"parameter_free": float(np.mean(shares))} if shares else {})
     )
 
 
-def tried(results: Row) -> int | None:
-    """How many architectures a search without a supernet has trained."""
-    count = results.get("derive", {}).get("judgements")
+def trainings(results: Row, counted: str) -> int | None:
+    """How many trainings a search without a supernet has done: all (``judgements``), or those of
+    all epochs (``evaluated``). With early stopping, an architecture that goes on begins anew, for
+    more epochs, and each of its trainings counts.
+    """
+    count = results.get("derive", {}).get(counted)
     return count if count and "search" not in results and "growth" not in results else None
 
 

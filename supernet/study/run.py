@@ -10,11 +10,11 @@ from supernet.checklist.practices import add_checklist
 from supernet.config import Config, typed
 from supernet.cost.rivals import rival
 from supernet.errors import UserError
-from supernet.files import write_json
-from supernet.report.comparison import titled
-from supernet.run import Run
+from supernet.files import read_json, write_json
+from supernet.report.comparison import of_study
+from supernet.run import Run, same_computation
 from supernet.runs.executor import Executor, Here
-from supernet.runs.folder import State, remove_leftovers
+from supernet.runs.folder import State, empty, remove_leftovers
 from supernet.runs.job import Job
 from supernet.runs.lock import held
 from supernet.runs.setup import Setup
@@ -127,7 +127,7 @@ class Study:
         others have failed.
         """
         found, path = [], self.folder / CANDIDATES
-        known: dict[str, int] = read(path, Candidates) if path.exists() else {}
+        known: dict[str, Row] = read(path, Candidates) if path.exists() else {}
         for cell in filter(lambda one: one.waits, cells):
             needed = cell.needed(cells)
             if missing := [one.name for one in needed if one.name not in self.done]:
@@ -135,24 +135,40 @@ class Study:
             else:
                 changes = {**cell.changes, **self.learnt(cell, needed, known)}
                 found.append(replace(cell, changes=changes))
-        if known:  # seconds differ from machine to machine, so this is decided once
+        if known:  # seconds differ each time, so this is decided once for the same methods' runs
             write_json(path, known)
         return found
 
-    def learnt(self, cell: Cell, needed: Sequence[Cell], known: dict[str, int]) -> dict[str, str]:
+    def learnt(self, cell: Cell, needed: Sequence[Cell], known: dict[str, Row]) -> dict[str, str]:
         """What a waiting cell had to wait for, as settings: the number of its candidates, which is
         added to what is ``known``, or an architecture.
         """
         if cell.equal_cost:
-            name = "-".join([*cell.group, cell.entry])
-            if name not in known:
+            name, of = "-".join([*cell.group, cell.entry]), sorted(one.name for one in needed)
+            if name not in known or known[name]["of"] != of:
                 (config,) = self.prepare([cell]).values()
-                known[name] = candidates(config, [self.done[one.name]["results"] for one in needed])
-            return {"searcher.candidates": str(known[name])}
+                number = candidates(config, [self.done[one]["results"] for one in of])
+                known[name] = {"candidates": number, "of": of}
+            return {"searcher.candidates": str(known[name]["candidates"])}
         if (found := cell.trained_again) is not None:
-            return {"architecture": str(self.folder / found.name / "architecture.json")}
+            # as text, and no path, so that the study can be moved
+            return {"architecture": self.done[found.name]["results"]["architecture"]["text"]}
         setup = Setup(self.prepare([cell])[cell.name])
         return {"architecture": setup.space.encode(rival(cell.entry, counted_budget(setup)))}
+
+    def cleared(self, cells: Sequence[Cell], configs: Mapping[str, Config]) -> list[Cell]:
+        """The rivals at equal cost that have tried another number of architectures, with their
+        folders made empty.
+        """
+        found = []
+        for cell in filter(lambda one: one.equal_cost, cells):
+            folder = self.folder / cell.name
+            if not same_computation(Setup(configs[cell.name]), folder):
+                self.progress.message(f"{cell.name} begins again: it may try another number")
+                with held(folder):
+                    empty(folder)
+                found.append(cell)
+        return found
 
 
 def run(
@@ -183,7 +199,10 @@ def run(
     lookup = None if first.config.study.published is None else Lookup(first)
     study.perform([cell for cell in cells if not cell.waits], configs)
     if ready := study.ready(cells):
-        study.perform(ready, prepare(ready))
+        configs = prepare(ready)
+        if cleared := study.cleared(ready, configs):
+            configs = {**configs, **prepare(cleared)}
+        study.perform(ready, configs)
     outcomes: dict[str, Outcome] = {}
     found: list[Row] = []
     for cell in [cell for cell in cells if cell.name in study.done]:
@@ -209,7 +228,7 @@ def run(
     failures = study.failures
     write_json(folder / "results.json", value | ({"failed": failures} if failures else {}))
     add_checklist(folder)
-    track(titled(comparison), first, folder)
+    track(of_study(read_json(folder / "results.json")), first, folder)
     if comparison:
         for one in tables(comparison):
             progress.message(one)

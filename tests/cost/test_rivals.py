@@ -5,15 +5,22 @@ import itertools
 import pytest
 
 from supernet import shapes
+from supernet.cli.composition import composed
+from supernet.config import StudySettings
 from supernet.cost.budget import Budget
 from supernet.cost.count import count
 from supernet.cost.latency import read_table
 from supernet.cost.rivals import RIVALS, rival, uniform
 from supernet.errors import UserError
 from supernet.files import read_json
+from supernet.runs.folder import State
+from supernet.runs.setup import Setup
+from supernet.runs.training import rival_trainings
+from supernet.runs.work import Work
 from supernet.spaces.cells import Geometry
 from supernet.spaces.nats_size import NATSSize
 from supernet.spaces.nb201 import NB201
+from supernet.study.cells import cells_of
 from tests.commands import TINY, finished, supernet
 from tests.tasks import task_of
 
@@ -51,6 +58,28 @@ def test_the_cell_that_people_made_has_the_published_parameters():
     made = rival("hand_made", Budget(space, task_of(10, 3, (32, 32))))
     network = space.standalone(made, task_of(10, 3, (32, 32)))
     assert count(network, task_of(10, 3, (32, 32))).params == 559_386
+
+
+@pytest.mark.parametrize(
+    ("more", "skips", "expected"),
+    [(0, "null", "hand_made"), (0, "0", "hand_made"), (-1, "null", "largest")],
+)
+def test_beyond_the_budget_the_largest_takes_the_place_of_what_people_made(
+    more, skips, expected, tmp_path
+):
+    """In a run and in a study, which both say so. How many skips a method may have is no matter."""
+    line = [*TINY, "method=spos", "baseline.rivals=[hand_made]"]
+    free = Setup(composed(line))
+    cost = count(free.space.standalone(free.space.decode(NB201.hand_made), free.task), free.task)
+    config = composed([*line, f"budget.params={cost.params + more}", f"budget.skips={skips}"])
+    work = Work(Setup(config), State(tmp_path))
+    trained = rival_trainings(work)
+    assert [job.name for job in trained] == [f"{expected}/{n}" for n in range(len(trained))] != []
+    trained_costs = [work.budget.costs(job.architecture)["params"] for job in trained]
+    assert max(trained_costs) <= cost.params + more
+    study = StudySettings(methods=["spos"], seeds=[0])
+    made = [cell.name for cell in cells_of(study, lambda cell: config) if cell.made]
+    assert made == [f"{expected}-0"]
 
 
 def test_where_no_uniform_architecture_fits_it_is_one_line():

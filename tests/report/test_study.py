@@ -44,7 +44,8 @@ HOSTILE = "<img src=x onerror=alert(1)>"
 ROWS = [
     row("darts"),
     row(HOSTILE, AGAINST, mean=0.9),
-    row("random_search", AGAINST | {"shown": False}, rival=True, tried=12),
+    row("random_search", AGAINST | {"shown": False}, rival=True, tried=12, whole=12),
+    row("early_stopping", rival=True, tried=7, whole=1),
     row("darts without cutout", AGAINST | {"shown": None, "p_holm": None}, base="darts"),
     row("darts with 0.5 of its search", AGAINST, base="darts", share=0.5),
     row("darts", space="darts"),
@@ -56,12 +57,13 @@ def test_the_tables_and_claims_say_what_the_rows_say():
     table = found(first)
     assert [cells[0] for cells in table.rows][2:] == [
         "random search (12 trainings)",
+        "early stopping (7 trainings, 1 of all epochs)",
         "darts without cutout",
         "darts with 0.5 of its search",
     ]
     assert table.rows[0][-2:] == ["+12.5% (+3.0% to +22.0%)", "2.0"]
-    assert table.rows[3][-1] == "–"  # an ablation searches nothing
-    assert table.rows[4][-1] == "2.0"
+    assert table.rows[4][-1] == "–"  # an ablation searches nothing
+    assert table.rows[5][-1] == "2.0"
     verdicts = [cells[-2] for cells in differences(first).rows]
     assert verdicts == ["better", "no difference shown", "too few seeds to say", "better"]
     said = claims(first)
