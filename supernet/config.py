@@ -133,7 +133,7 @@ class StudySettings(Bounded):
     from scratch at equal cost, plain and with early stopping, and a network made by hand are
     compared as well (:mod:`supernet.study.cells`). With ``shares`` each method also searches for
     these shares of its epochs, which shows what it finds in less time. ``ablate`` names tricks of
-    the recipe (:mod:`supernet.study.tricks`): what each method found is also trained without each
+    the recipe (:mod:`supernet.tricks`): what each method found is also trained without each
     of them.
 
     ``published`` is an npz file of published accuracies. It holds the architectures as ``arch``, in

@@ -11,17 +11,22 @@ import json
 import shlex
 import shutil
 from copy import deepcopy
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 import yaml
 
+from supernet.checklist import of_run as checks_of_run
+from supernet.checklist import of_study
 from supernet.checklist.answer import DOES_NOT_APPLY, DONE, NOT_DONE
 from supernet.checklist.practices import PRACTICES, checklist
-from supernet.checklist.record import read
+from supernet.checklist.record import Record, read
+from supernet.cli.cells import line_of, study_cells
 from supernet.cli.composition import composed
 from supernet.cli.jobs import each
 from supernet.cli.line import parse
+from supernet.cli.options import Folders
 from supernet.cli.parent import with_parent
 from supernet.report.page import page
 from tests.commands import TINY, finished, supernet
@@ -67,17 +72,26 @@ def planted(value):
 
 
 def study_of(run, folder):
-    """A study of two methods that differ in a modifier alone, with three seeds."""
+    """A study of two methods that differ in a modifier alone, with three seeds; of rivals, which
+    differ in the searcher alone; and of shorter searches. Each is one part another than ``darts``.
+    """
     results, runs = json.loads((run / "results.json").read_text()), []
     shutil.copytree(run / ".hydra", folder / ".hydra")
-    for method, seed in itertools.product(("darts", "beta_darts"), range(3)):
-        name = f"{method}-{seed}"
+    beta = {"beta_decay": {"_target_": "supernet.modifiers.beta_decay.BetaDecay"}}
+    kinds = {
+        "darts": ({}, lambda value: None),
+        "beta_darts": ({}, put("modifier", beta)),
+        "random_search": ({"rival": True}, put("searcher", {"_target_": "supernet.x.Random"})),
+        "early_stopping": ({"rival": True}, put("searcher", {"_target_": "supernet.x.Halving"})),
+        "shorter": ({"base": "darts", "share": 0.5}, put("search.epochs", 9)),
+    }
+    for (entry, (kind, changed)), seed in itertools.product(kinds.items(), range(3)):
+        name, method = f"{entry}-{seed}", kind.get("base", entry)
         shutil.copytree(run, folder / name)
-        runs.append({"folder": name} | deepcopy(results) | {"method": method, "seed": seed})
-        if method == "beta_darts":
-            target = {"_target_": "supernet.modifiers.beta_decay.BetaDecay"}
-            change(folder / name / SETTINGS, put("modifier", {"beta_decay": target}))
-    rows = [{"method": name} for name in ("darts", "beta_darts", "random architectures")]
+        about = {"entry": entry, "method": method, "seed": seed}
+        runs.append({"folder": name} | deepcopy(results) | about | kind)
+        change(folder / name / SETTINGS, changed)
+    rows = [{"method": name} for name in (*kinds, "random architectures")]
     value = {"schema": 1, "study": rows, "runs": runs, "found": []}
     (folder / "results.json").write_text(json.dumps(value))
     return folder
@@ -88,6 +102,7 @@ def published(folder):
 
     def looked_up(value):
         value["study"].append({"method": "random search, best of 100 by test_12"})
+        value["runs"] = [run for run in value["runs"] if not run.get("rival")]
         value["found"] = [{"text": "x"} for _ in value["runs"]]
         for run in value["runs"]:
             del run["retrain"], run["random_baseline"], run["found_minus_random"]
@@ -217,8 +232,29 @@ def of_run(at="", run="."):
 
 
 def without_modifiers(study):
+    """The rivals and the shorter searches still differ from the methods in one part alone."""
     for seed in range(3):
         settings(put("modifier", {}), f"beta_darts-{seed}")(study)
+
+
+def each_of(*takes):
+    return lambda folder: [take(folder) for take in takes]
+
+
+def not_beside(entry, name, new):
+    """The run of that entry with the seed 0 is put elsewhere, where it says nothing of the rest."""
+
+    def edit(value):
+        (run,) = (one for one in value["runs"] if (one["entry"], one["seed"]) == (entry, 0))
+        run[name] = new
+
+    return results(edit)
+
+
+def alone(entry, take):
+    """Other evidence of the first method is taken away, and that of ``entry`` with its seed."""
+    elsewhere = {"seed": 7, "space": "darts", "data": "other"}
+    return [each_of(take, not_beside(entry, *one)) for one in elsewhere.items()]
 
 
 NOTHING_SAID = [settings(drop("checklist.tuning")), settings(put("checklist.tuning", " "))]
@@ -256,19 +292,24 @@ TAKEN = {
             results(put("runs.5.seed", 7)),
             results(put("runs.5.retrain.accuracy", [0.5, 0.5])),
         ],
+        "over_time": [
+            lose("beta_darts-0/metrics.jsonl"),
+            *alone("shorter", lose("darts-0/metrics.jsonl")),
+        ],
+        "random_search": alone("random_search", results(drop("runs.0.random_baseline"))),
         "several_runs": [results(put("runs.5.seed", 1))],
         "tuning": NOTHING_SAID,
         "details": [*ONE_RUN["details"], lose(SETTINGS)],
     },
     "published": {
-        name: ONE_RUN[name]
-        for name in ("space_code", "method_code", "method_settings", "over_time", "details")
+        name: ONE_RUN[name] for name in ("space_code", "method_code", "method_settings", "details")
     }
     | {
         "same_benchmark": ONE_RUN["same_benchmark"],
         "confounders": ONE_RUN["confounders"],
         "ablations": [without_modifiers],
         "same_protocol": [results(put("runs.5.seed", 7)), results(drop("runs.0.derive"))],
+        "over_time": alone("shorter", lose("darts-0/metrics.jsonl"))[:1],
         "random_search": [results(lambda value: value["study"].pop())],
         "several_runs": [results(put("runs.5.seed", 1))],
         "tables": [results(put("found", []))],
@@ -346,6 +387,7 @@ def test_without_its_evidence_a_practice_is_not_done(kind, name, number, complet
 def test_what_is_not_done_names_a_command_that_is_understood(said):
     """With the settings that the folder has recorded."""
     assert len(said) > 15
+    assert any("study.ablate=" in command for command in said)
     for command, folder in said.items():
         there = command.replace("RUN_DIR", str(folder)).replace("STUDY_DIR", str(folder))
         line = parse(shlex.split(there)[1:])
@@ -355,24 +397,50 @@ def test_what_is_not_done_names_a_command_that_is_understood(said):
                 composed(first)
 
 
-def test_rivals_and_ablations_of_a_study_are_evidence(complete, tmp_path):
-    """A run without a trick has another recipe on purpose, and a rival no random architectures."""
+def test_an_ablation_has_another_recipe_on_purpose(complete, tmp_path):
     folder = shutil.copytree(complete["study"], tmp_path / "folder")
+    without_modifiers(folder)
     settings(put("retrain.drop_path", 0.5), "beta_darts-0")(folder)
-    no_random = results(drop("runs.4.random_baseline"))
-    no_random(folder)
     before = answers(folder)
-    assert before["same_benchmark"]["answer"] == before["random_search"]["answer"] == NOT_DONE
-    for number, kinds in ((3, {"base": "darts"}), (4, {"rival": True, "method": "random_search"})):
-        for name, value in ({"entry": f"entry {number}"} | kinds).items():
-            results(put(f"runs.{number}.{name}", value))(folder)
-    results(drop("runs.4.search"))(folder)  # what people have made is not searched
-    settings(put("architecture", "by hand"), "beta_darts-1")(folder)
+    assert before["same_benchmark"]["answer"] == before["ablations"]["answer"] == NOT_DONE
+    for name, value in {"entry": "darts without x", "base": "darts"}.items():
+        results(put(f"runs.3.{name}", value))(folder)
+    settings(put("architecture", "by hand"), "random_search-1")(folder)
+    results(drop("runs.7.search"))(folder)  # what people have made is not searched
     after = answers(folder)
     searched = ("method_code", "method_settings", "whole_time")
-    for name in ("same_benchmark", "random_search", "ablations", *searched):
+    for name in ("same_benchmark", "random_search", "over_time", "ablations", *searched):
         assert after[name]["answer"] == DONE, after[name]["why"]
-    assert "entry 3" in after["ablations"]["why"]
+    assert "darts without x" in after["ablations"]["why"]
+
+
+@pytest.mark.parametrize(
+    ("method", "published"),
+    [*((name, False) for name in ("darts", "petridish", "random_search")), ("spos", True)],
+)
+def test_the_command_for_an_ablation_makes_one(method, published, complete, tmp_path):
+    """Of a study of any method, and of a run: the cells that it adds are an ablation."""
+    table = ["study.published=x.npz"] if published else []
+    line = [*TINY, f"study.methods=[{method}]", "study.rivals=false", "study.seeds=[0]", *table]
+    found = asdict(composed([*line, f"method={method}"]))
+    one = {"method": method, "entry": method, "space": "nb201", "data": "digits", "seed": 0}
+    study = Record(tmp_path, {"study": [], "runs": [one]}, asdict(composed(line)))
+    run = Record(tmp_path / "run", one, found, study=study)
+    answer = of_study.ablations(replace(study, runs=(run,)))
+    assert answer.answer == NOT_DONE
+    *_, more = shlex.split(answer.command)
+    cells = study_cells([*line, more], Folders())
+    if not published:
+        assert [cell for cell in cells if cell.trained_again]
+        alone = shlex.split(checks_of_run.ablations(replace(run, study=None)).command)
+        assert more in alone and f"study.methods=[{method}]" in alone
+        return
+    runs = [
+        Record(tmp_path / cell.name, one | {"entry": cell.entry}, asdict(composed(own)))
+        for cell in cells
+        if (own := line_of([*line, more], cell))
+    ]
+    assert of_study.ablations(replace(study, runs=tuple(runs))).done
 
 
 # --- what is recorded

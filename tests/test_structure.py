@@ -92,15 +92,16 @@ for below in ALLOWED.values():
 ALLOWED["bounds"] = {"errors"}
 ALLOWED["environment"] = {"device", "ops"}
 ALLOWED["named"] = {"files"}
-ALLOWED["checklist"] = {"errors", "files", "named", "shapes"}
+ALLOWED["tricks"] = {"errors"}
+ALLOWED["checklist"] = {"errors", "files", "named", "shapes", "tricks"}
 PARTS = {"samplers", "learners", "modifiers", "guards", "instruments", "ops"}
-ALLOWED["runs"] = set(ALLOWED) - PARTS - {"checklist"}
+ALLOWED["runs"] = set(ALLOWED) - PARTS - {"checklist", "tricks"}
 ALLOWED["run"] = {"config", "environment", "errors", "files", "mixture", "report", "runs"}
 ALLOWED["run"] |= {"checklist", "track", "train"}
 ALLOWED["trial"] = {"config", "cost", "device", "randomness", "runs", "spaces"}
 ALLOWED["study"] = {
     *("checklist", "config", "cost", "errors", "evaluate", "files", "mixture", "randomness"),
-    *("report", "run", "runs", "searchers", "shapes", "track", "train"),
+    *("report", "run", "runs", "searchers", "shapes", "track", "train", "tricks"),
 }
 ALLOWED["simulation"] = {
     *("checklist", "config", "cost", "environment", "errors", "evaluate", "files", "mixture"),

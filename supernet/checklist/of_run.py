@@ -5,6 +5,7 @@ from typing import Any
 
 from supernet.checklist.answer import Answer, does_not_apply, done, not_done
 from supernet.checklist.record import SETTINGS, Record
+from supernet.tricks import TRICKS
 
 METHOD = ("sampler", "learner", "modifier", "guard", "searcher")  # the groups of a method's parts
 HYPERPARAMETERS = ("search", "sampler", "learner", "searcher")
@@ -150,10 +151,24 @@ def ablations(record: Record) -> Answer:
     why = "a run is one configuration; a study compares methods that differ in one part"
     if "growth" in record.results:
         return not_done(why, record.go_on("run", "growth.by_chance=true"))
-    return not_done(why, record.begin("study", with_ablation(record), leave_out=("seed", "method")))
+    own = f"study.methods=[{record.results.get('method')}]"
+    trick = trick_of(record)
+    study = (own, f"study.ablate=[{trick}]") if trick else (with_two(record),)
+    return not_done(why, record.begin("study", *study, leave_out=("seed", "method")))
 
 
-def with_ablation(record: Record) -> str:
+def trick_of(record: Record) -> str | None:
+    """A trick of the recipe that a run of the record uses and that a study can leave out: with
+    ``study.ablate``, any method has an ablation. ``None`` if there is none, or nothing is trained.
+    """
+    if record.setting("study.published"):
+        return None
+    settings = [run.settings for run in record.runs or (record,)]
+    used = (name for name, one in TRICKS.items() if any(map(one.changes, settings)))
+    return next(used, None)
+
+
+def with_two(record: Record) -> str:
     """The override that lets a study compare the methods of the record, and two that differ in one
     part alone.
     """

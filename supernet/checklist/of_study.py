@@ -158,13 +158,16 @@ def ablations(study: Record) -> Answer:
     without = {entry_of(run) for run in study.runs if is_ablation(run)}
     if without:
         return done(f"results.json, study: {', '.join(sorted(without))}")
-    for runs in compared(study):
+    methods = methods_of(study)
+    for runs in compared(methods):
         for one, other in combinations(runs, 2):
             parts = [part for part in PARTS if one.setting(part) != other.setting(part)]
             if len(parts) == 1:
                 return done(f"{one.name} and {other.name} differ in {parts[0]} alone")
-    why = "no two methods differ in one part alone"
-    return not_done(why, study.go_on("study", of_run.with_ablation(study)))
+    why = "no recipe without a trick, and no two methods that differ in one part alone"
+    trick = of_run.trick_of(methods)
+    more = f"study.ablate=[{trick}]" if trick else of_run.with_two(methods)
+    return not_done(why, study.go_on("study", more))
 
 
 def same_protocol(study: Record) -> Answer:
@@ -196,30 +199,41 @@ def judgements(study: Record, run: Record) -> int:
 
 
 def over_time(study: Record) -> Answer:
-    shorter = {entry_of(run) for run in study.runs if run.results.get("share")}
-    if shorter:
-        return done(f"results.json, study, total_seconds and mean: {', '.join(sorted(shorter))}")
-    curves: dict[str, list[str]] = {}
-    for run in methods_of(study).runs:
-        curve = of_run.curve_of(run)
-        if curve is None:
-            why = f"{run.name}: no accuracy was measured in the course of the search"
-            return not_done(why, of_run.measured(study))
-        curves.setdefault(curve, []).append(run.name)
-    if not curves:
-        return not_done("no run has finished", study.go_on("study"))
-    return done("; ".join(f"{', '.join(names)}: {curve}" for curve, names in curves.items()))
+    """By shorter searches, or by figures in the course of the search; for every method."""
+
+    def evidence(run: Record) -> Answer:
+        beside = others_beside(study, run)
+        own = [one for one in beside if one.results.get("base") == entry_of(run)]
+        if shorter := {entry_of(one): None for one in own if one.results.get("share")}:
+            return done(f"results.json, study, total_seconds and mean: {', '.join(shorter)}")
+        return of_run.over_time(run)
+
+    return every_method(evidence)(study)
+
+
+def others_beside(study: Record, run: Record) -> list[Record]:
+    """The runs of a study on the space and the data of a run, with its seed."""
+    same = ("space", "data", "seed")
+    where = [run.results.get(name) for name in same]
+    return [one for one in study.runs if [one.results.get(name) for name in same] == where]
 
 
 def random_search(study: Record) -> Answer:
+    """By the rival, by the same search in the table, or by random architectures; for every
+    method.
+    """
     rows = [str(row["method"]) for row in study.results.get("study", [])]
     searched = [name for name in rows if name.startswith("random search, best of")]
     if by_table(study) and searched:
         return done(f"results.json, study: {searched[0]}")
-    by_chance = {run.results["method"] for run in study.runs if run.results.get("rival")}
-    if "random_search" in by_chance:
-        return done("results.json, study: random_search, at the cost of the methods")
-    return every_method(of_run.random_search)(study)
+
+    def evidence(run: Record) -> Answer:
+        rivals = (one for one in others_beside(study, run) if one.results.get("rival"))
+        if "random_search" in map(entry_of, rivals):
+            return done("results.json, study: random_search, at the cost of the methods")
+        return of_run.random_search(run)
+
+    return every_method(evidence)(study)
 
 
 def several_runs(study: Record) -> Answer:

@@ -16,7 +16,7 @@ from supernet.cost.settings import COUNTED
 from supernet.errors import UserError
 from supernet.runs.setup import Setup
 from supernet.runs.work import counted_budget
-from supernet.study.tricks import trick
+from supernet.tricks import trick
 
 # Random search without weight sharing, plain and with early stopping: recipe -> its searcher.
 BY_CHANCE = {"random_search": "random", "early_stopping": "successive_halving"}
