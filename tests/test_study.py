@@ -5,17 +5,21 @@ extended.
 import json
 import re
 import signal
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from html import unescape
 from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from supernet.cli.cells import line_of, study_cells
 from supernet.cli.composition import composed
+from supernet.cli.jobs import goes_on
+from supernet.cli.line import parse
 from supernet.cli.options import Folders
+from supernet.cli.parent import with_parent
 from supernet.config import Config, StudySettings, typed
 from supernet.cost.budget import Budget
 from supernet.report import comparison
@@ -33,10 +37,11 @@ from supernet.study import run as study
 from supernet.study.cells import NO_SUPERNET, Cell, cells_of
 from supernet.study.comparison import CHANCE, Outcome, compare
 from supernet.study.cost import candidates
-from supernet.study.tricks import TRICKS
+from supernet.study.published import Lookup
 from supernet.track.console import Progress
 from supernet.train.loop import StopRequest
 from supernet.train.retrain import RetrainStage
+from supernet.tricks import TRICKS
 from tests.commands import TINY, finished, supernet, wandb_records
 from tests.searchers.test_searchers import Judge, begun
 from tests.tasks import task_of
@@ -174,14 +179,7 @@ def test_a_study_by_a_published_table(tmp_path):
     known.
     """
     space = NB201(Geometry(4, 1), Geometry(4, 1))
-    texts = ["+".join(nodes) for nodes in product(*(node(slots) for slots in (1, 2, 3)))]
-    convolutions = np.array([text.count("conv") for text in texts])
-    np.savez(
-        tmp_path / "table.npz",
-        arch=np.array(texts),
-        test_200=10.0 * convolutions,
-        test_12=-convolutions,
-    )
+    texts, convolutions = written(tmp_path / "table.npz")
     arguments = [
         "study",
         *TINY,
@@ -194,7 +192,7 @@ def test_a_study_by_a_published_table(tmp_path):
     folder = finished(*arguments, "search.epochs=1", "study.published=table.npz", cwd=tmp_path)
     assert not list(folder.glob("*/export"))  # nothing was retrained
     results = json.loads((folder / "results.json").read_text())
-    darts, gdas, chance, largest, median = results["study"]
+    darts, gdas, chance, largest, mean, median = results["study"]
     for method in (darts, gdas):
         found = [one for one in results["found"] if one["method"] == method["method"]]
         assert [one["seed"] for one in found] == [0, 1]
@@ -205,6 +203,12 @@ def test_a_study_by_a_published_table(tmp_path):
         assert method["mean"] == pytest.approx(sum(counts) / 20)
         assert method["parameter_free"] == pytest.approx(1 - sum(counts) / 12)
         assert method["regret"] == pytest.approx(0.6 - method["mean"])
+        # two of five options are convolutions, so that an architecture has 6 · 0.4 in the mean
+        better = 100 * (method["mean"] / 0.24 - 1)
+        assert method["relative_improvement"]["mean"] == pytest.approx(better)
+    assert (mean["mean"], mean["runs"]) == (pytest.approx(0.24), 1)
+    assert (darts["against"]["method"], gdas["against"]["method"]) == (chance["method"], "darts")
+    assert darts["against"]["difference"] == pytest.approx(darts["mean"] - chance["mean"])
     # the two columns order the architectures in opposite ways
     assert chance["runs"] == 1000 and chance["mean"] < 0.15
     assert (largest["mean"], median["mean"]) == (pytest.approx(0.6), pytest.approx(0.2))
@@ -233,11 +237,47 @@ def test_a_study_by_a_published_table(tmp_path):
     assert not list((tmp_path / "other").rglob("search-*.pt"))  # said before anything was trained
 
 
-def test_shorter_searches_show_accuracy_over_time(tmp_path):
-    """By a published table of the number of convolutions."""
+def written(path):
+    """Writes a table in which the accuracy of a cell is the number of its convolutions, and a
+    column that orders the cells in the opposite way. Returns the cells and these numbers.
+    """
     texts = ["+".join(nodes) for nodes in product(*(node(slots) for slots in (1, 2, 3)))]
     convolutions = np.array([text.count("conv") for text in texts])
-    np.savez(tmp_path / "table.npz", arch=np.array(texts), test_200=10.0 * convolutions)
+    columns = {"test_200": 10.0 * convolutions, "test_12": -convolutions}
+    np.savez(path, arch=np.array(texts), **columns)
+    return texts, convolutions
+
+
+def test_published_accuracies_are_compared_with_numbers_that_are_known(tmp_path):
+    """The first method with the mean of the random searches, by the test of one sample."""
+    written(tmp_path / "table.npz")
+    table = f"study.published={tmp_path}/table.npz"
+    line = [*TINY, "method=darts", table, "study.ranked_by=test_200", "study.draws=3"]
+    lookup = Lookup(Setup(composed(line)))
+    accuracies = {"darts": [0.3, 0.4, 0.6], "spos": [0.4, 0.6, 0.6]}
+    looked_up = [
+        replace(one, results={"search": {"seconds": 1.0}})
+        for method, each in accuracies.items()
+        for one in outcomes(each, method=method)
+    ]
+    darts, spos, chance, *_ = lookup.completed(compare(looked_up))
+    wanted = [
+        stats.ttest_1samp(accuracies["darts"], chance["mean"]).pvalue,
+        stats.ttest_rel(accuracies["spos"], accuracies["darts"]).pvalue,
+    ]
+    assert [row["against"]["p"] for row in (darts, spos)] == pytest.approx(wanted)
+    twice = min(1, 2 * min(wanted))
+    holm = [twice, max(twice, *wanted)]
+    assert sorted(row["against"]["p_holm"] for row in (darts, spos)) == pytest.approx(sorted(holm))
+    percents = 100 * (np.array(accuracies["darts"]) / 0.24 - 1)
+    ends = stats.t.interval(0.95, 2, percents.mean(), stats.sem(percents))
+    assert darts["relative_improvement"]["mean"] == pytest.approx(percents.mean())
+    assert darts["relative_improvement"]["ci95"] == pytest.approx(ends)
+
+
+def test_shorter_searches_show_accuracy_over_time(tmp_path):
+    """By a published table of the number of convolutions."""
+    written(tmp_path / "table.npz")
     line = ["study", *TINY, "tracker=none", "study.published=table.npz", "study.draws=2"]
     line += ["study.ranked_by=test_200", "study.methods=[darts]", "study.seeds=[0,1]"]
     folder = finished(*line, "search.epochs=4", "study.shares=[0.25,0.5]", cwd=tmp_path)
@@ -413,6 +453,27 @@ def test_a_study_from_start_to_end(tmp_path, monkeypatch):
     assert again["parent"] == str(folder / "spos-0")
     assert again["search"] == spos["search"]
     assert "retrain" not in again
+
+    # Published accuracies are another truth, and other columns are as well: in new folders, which
+    # reuse the searches. Trainings in such a folder count nothing.
+    written(tmp_path / "table.npz")
+    kept = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    table = (f"from={folder}", "study.published=table.npz")
+    found = finished("study", *table, "study.methods=[darts]", "study.draws=2", cwd=tmp_path)
+    assert found != folder and {path: path.read_bytes() for path in kept} == kept
+    shown = (found / "results.json").read_text()
+    finished("retrain", f"from={found}/darts-0", cwd=tmp_path)
+    assert finished("study", f"from={found}", cwd=tmp_path) == found
+    for results in map(json.loads, (shown, (found / "results.json").read_text())):
+        (run,) = results["runs"]
+        assert run["search"] == darts["search"] and not run.keys() & {"retrain", "random_baseline"}
+        assert not {CHANCE} & {row["method"] for row in results["study"]}
+        assert "study.published" in (found / ".hydra" / "overrides.yaml").read_text()
+    for changed in ("study.target=test_12", "study.draws=3", "study.published=null"):
+        line = with_parent(parse(["study", f"from={found}", changed]))
+        assert not goes_on(line, found)
+    mixed = supernet("study", *table, f"hydra.run.dir={folder}", cwd=tmp_path)
+    assert mixed.code == 2 and "whose accuracies come from elsewhere" in mixed.err
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,14 @@ from supernet.cli.launch import launch
 from supernet.cli.line import CommandLine, key
 from supernet.cli.options import Folders
 from supernet.cli.overrides import literal, single_jobs
-from supernet.cli.recorded import kept_folders, overrides_of, record, recorded_in
+from supernet.cli.recorded import (
+    kept_folders,
+    overrides_of,
+    record,
+    recorded_in,
+    require_same_truth,
+    same_truth,
+)
 from supernet.cli.sweep import Results, Sweep, again
 from supernet.cli.trust import needs_trust
 from supernet.config import Config
@@ -123,10 +130,15 @@ def prepared(line: CommandLine, stop: StopRequest) -> tuple[CommandLine, Path]:
 
 
 def goes_on(line: CommandLine, folder: Path) -> bool:
-    """Whether the run in ``folder``, or every run of the study, computes the same as the line."""
+    """Whether the run in ``folder``, or every run of the study, computes the same as the line. A
+    study whose accuracies come from elsewhere is another one.
+    """
     if line.command != "study":
         return same_computation(Setup(composed(line.overrides, line.folders)), folder)
-    if composed(line.overrides, line.folders).study.table is not None:
+    study = composed(line.overrides, line.folders).study
+    if not same_truth(folder, study):
+        return False
+    if study.table is not None:
         return True
     return all(
         same_computation(Setup(composed(line_of(line.overrides, cell), line.folders)), begun)
@@ -184,11 +196,13 @@ def job(
 
     def run() -> Results:
         with held(folder):
-            if line.command != "study":
+            config = to_config(cfg, line.folders)
+            if line.command == "study":
+                require_same_truth(folder, config.study)
+            else:
                 State.begin(folder, line.goes_on_from)
             anew = not computed(folder) or extends(replace(line, overrides=overrides), folder)
             record(folder, cfg, overrides, line.folders, anew)
-            config = to_config(cfg, line.folders)
             return execute(line, config, folder, overrides, stop, original)
 
     go_on = go_on or again(line, folder if sweep is None else sweep.folder)

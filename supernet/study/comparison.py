@@ -138,9 +138,14 @@ def improvement(members: Sequence[Outcome], chance: dict[int, list[float]]) -> R
     pairs = [
         (one.accuracy, float(np.mean(chance[one.seed]))) for one in members if one.seed in chance
     ]
-    if not pairs or min(base for _, base in pairs) <= 0:
+    return improvement_over(*map(list, zip(*pairs, strict=True))) if pairs else None
+
+
+def improvement_over(accuracies: Sequence[float], chance: Sequence[float]) -> Row | None:
+    """The relative improvement of accuracies over those of ``chance``, pair by pair."""
+    if min(chance) <= 0:
         return None
-    mean, interval = relative_improvement(*map(list, zip(*pairs, strict=True)))
+    mean, interval = relative_improvement(accuracies, chance)
     return {"mean": mean, "ci95": interval}
 
 

@@ -1,6 +1,7 @@
 """A study by a published table: nothing is retrained, accuracies and rivals are looked up."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,12 @@ import numpy as np
 
 from supernet.config import StudySettings
 from supernet.evaluate.published import Published, read_published
+from supernet.evaluate.statistics import paired
 from supernet.mixture import Architecture
 from supernet.randomness import Streams
 from supernet.runs.setup import Setup
 from supernet.runs.work import counted_budget
-from supernet.study.comparison import Row, row
+from supernet.study.comparison import Row, improvement_over, row, with_holm
 
 SEARCHES = 1000  # random searches that are simulated in a published table
 
@@ -58,10 +60,23 @@ class Lookup:
 
     def completed(self, rows: list[Row]) -> list[Row]:
         """The rows with those of the rivals, and in each the regret: how far the best accuracy of
-        the table is above the mean.
+        the table is above the mean. Each method gets its improvement over the mean architecture,
+        and is compared with the table's random search if it has no other comparison.
+
+        The mean architecture and the mean of the random searches are known numbers, the same for
+        every seed, so that the paired test is that of one sample against a number.
         """
-        optimum = float(self.table.columns[self.settings.target].max()) / 100
+        accuracies = self.table.columns[self.settings.target] / 100
+        optimum, mean = float(accuracies.max()), float(accuracies.mean())
         rivals = rivals_of(self.table, self.settings, self.largest)
+        chance = rivals[0]
+        for one in rows:
+            own = one["accuracies"]
+            one["relative_improvement"] = improvement_over(own, [mean] * len(own))
+            if one["against"] is None:
+                compared = paired(own, [chance["mean"]] * len(own))
+                one["against"] = {"method": chance["method"], "pairs": len(own)} | asdict(compared)
+        with_holm([one["against"] for one in rows])
         group = {name: row[name] for row in rows[:1] for name in ("space", "data")}
         return [group | one | {"regret": optimum - one["mean"]} for one in (*rows, *rivals)]
 
@@ -74,7 +89,7 @@ def free(setup: Setup, architecture: Architecture) -> float:
 
 def rivals_of(published: Published, settings: StudySettings, largest: str) -> list[Row]:
     """Comparisons from the same table: random search, the architecture with the most parameters,
-    and the median.
+    the mean of all architectures, and the median.
     """
     accuracies = published.columns[settings.target]
     rng = Streams(0).host("rivals")
@@ -85,6 +100,7 @@ def rivals_of(published: Published, settings: StudySettings, largest: str) -> li
     named: dict[str, Sequence[float]] = {
         f"random search, best of {settings.draws} by {settings.ranked_by}": found.tolist(),
         "most parameters": published.of([largest], settings.target),
+        "mean architecture": [float(np.mean(accuracies))],
         "median architecture": [float(np.median(accuracies))],
     }
     return [row(name, [float(one) / 100 for one in some]) | nothing for name, some in named.items()]

@@ -30,6 +30,7 @@ from supernet.track.console import Labelled, Progress
 from supernet.train.loop import StopRequest
 
 KIND = ("entry", "rival", "base", "share")  # what a run is, in ``results.json``
+TRAINED = ("retrain", "random_baseline", "rivals", "found_minus_random")  # parts of a run's results
 CANDIDATES = "candidates.json"  # how many architectures each rival at equal cost tries
 
 Prepare = Callable[[Sequence[Cell]], Mapping[str, Config]]
@@ -244,8 +245,12 @@ def run(
 
 
 def outcome(cell: Cell, done: Row, found: Sequence[Row]) -> Outcome:
-    """What a cell found. With a published table, ``found`` ends with what was looked up for it."""
+    """What a cell found. With a published table, ``found`` ends with what was looked up for it.
+    Trainings in the folder of the cell then count nothing: they are another kind of truth.
+    """
     results, looked_up = done["results"], found[-1] if found else None
+    if looked_up is not None:
+        results = {name: part for name, part in results.items() if name not in TRAINED}
     return Outcome(
         cell.entry,
         cell.seed,
