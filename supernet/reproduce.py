@@ -117,11 +117,7 @@ def again(run: Run, original: Recorded, perform: Callable[[str], None]) -> dict[
         Stopped: the run was asked to stop.
     """
     state = run.state
-    state.reproduction = {
-        "of": str(original.state.folder),
-        "expected": original.expected,
-        "conditions": [asdict(one) for one in original.conditions],
-    }
+    state.reproduction = about(original)
     state.write()
     for step in original.steps:
         perform(step)
@@ -137,3 +133,33 @@ def rejudge(setup: Setup, folder: Path, found: dict[str, Any]) -> None:
     state.reproduction = found
     state.write()
     report(setup, folder)
+
+
+def begin(original: Recorded, folder: Path) -> None:
+    """Marks ``folder`` as that of a searcher whose simulation is repeated.
+
+    Raises:
+        UserError: it holds something else.
+    """
+    folder.mkdir(exist_ok=True)
+    require_own(folder)
+    state = State.read(folder)
+    state.reproduction = about(original)
+    state.write()
+
+
+def end(original: Recorded, folder: Path) -> dict[str, Any]:
+    """Compares the simulation in ``folder`` with the ``original``, and records what it finds."""
+    state = State.read(folder)
+    state.reproduction = about(original) | compared(original.state, state)
+    state.write()
+    return state.reproduction
+
+
+def about(original: Recorded) -> dict[str, Any]:
+    """What is repeated, and what was known before."""
+    return {
+        "of": str(original.state.folder),
+        "expected": original.expected,
+        "conditions": [asdict(one) for one in original.conditions],
+    }

@@ -347,6 +347,15 @@ class Environment(TypedDict, total=False):
     git_changes: bool | None
 
 
+@with_config(CLOSED)
+class Simulated(TypedDict):
+    """The searches of one searcher on a table."""
+
+    curves: Annotated[list[list[Share | None]], Field(min_length=1)]
+    costs: list[list[Real]]
+    spent: list[Amount]
+
+
 # --- state.json
 
 RIVALS = ("largest", "whole", "uniform", "hand_made")  # those of supernet/cost/rivals.py
@@ -365,6 +374,7 @@ RESULTS: dict[str, Any] = {  # the kind of a job (``retrain`` of ``retrain/0``) 
     "rank/": Trained,
     "rank": Ranked,
     "export": Exported,
+    "simulation": Simulated,
 }
 
 
@@ -524,10 +534,27 @@ class StudyRow(TypedDict):
 
 
 @with_config(OPEN)
+class Evaluations(TypedDict):
+    """How many evaluations the searches of a searcher have spent."""
+
+    least: Amount
+    most: Amount
+
+
+@with_config(OPEN)
+class FromRandom(TypedDict):
+    difference: Real
+    ci95: Interval
+    after: Annotated[Count, Field(ge=1)]
+
+
+@with_config(OPEN)
 class SimulationRow(TypedDict):
     searcher: Text
-    curve: NotRequired[list[Real]]
+    curve: NotRequired[list[Real | None]]
     cost: NotRequired[Real]
+    evaluations: NotRequired[Evaluations]
+    minus_random: NotRequired[FromRandom | None]
 
 
 class FolderResults(RunResults, total=False):
@@ -553,12 +580,6 @@ class Band(TypedDict):
 
 
 @with_config(OPEN)
-class FromRandom(TypedDict):
-    difference: Real
-    ci95: Interval
-
-
-@with_config(OPEN)
 class SearcherResults(TypedDict):
     searcher: Text
     regret: Real
@@ -566,19 +587,26 @@ class SearcherResults(TypedDict):
     minus_random: FromRandom | None
     optimum_found: Share
     cost: Real
-    curve: Annotated[list[Real], Field(min_length=1)]
+    evaluations: Evaluations
+    curve: Annotated[list[Real | None], Field(min_length=1)]
     cost_curve: list[Real]
     curve_ci95: Band | None
 
 
 def drawable(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows, if all curves are as long, and each band lies along its curve."""
-    lengths = {len(row[name]) for row in rows for name in ("curve", "cost_curve")}
-    if len(lengths) != 1:
-        raise ValueError("the curves of all searchers must be as long")
-    for band in filter(None, (row["curve_ci95"] for row in rows)):
+    """The rows, if the two curves of a searcher are as long, and its band lies along them."""
+    for row in rows:
+        curve, band = row["curve"], row["curve_ci95"]
+        if len(row["cost_curve"]) != len(curve):
+            raise ValueError("cost_curve must be as long as curve")
+        begins = next((place for place, one in enumerate(curve) if one is not None), len(curve))
+        if None in curve[begins:] or begins == len(curve):
+            raise ValueError("curve must end with figures")
+        if band is None:
+            continue
         places = len(band["after"])
-        if {len(band["low"]), len(band["high"])} != {places} or max(band["after"]) > max(lengths):
+        along = begins < min(band["after"]) and max(band["after"]) <= len(curve)
+        if {len(band["low"]), len(band["high"])} != {places} or not along:
             raise ValueError("curve_ci95 must lie along the curve")
     return rows
 

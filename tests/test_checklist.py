@@ -327,7 +327,18 @@ TAKEN = {
         ],
         "method_settings": [results(drop("simulation.1.settings")), results(drop("simulations"))],
         "same_benchmark": [results(drop("content"))],
-        "same_protocol": [results(put("simulation.1.curve", [0.1])), lose(SETTINGS)],
+        "same_protocol": [
+            lose(SETTINGS),
+            results(drop("simulation.1.evaluations")),
+            *(
+                each_of(results(put("simulation.1.evaluations.least", 3)), edit)
+                for edit in (
+                    results(put("simulation.1.minus_random.after", 4)),
+                    results(put("simulation.1.minus_random", None)),
+                    results(put("simulation.0.searcher", "tpe")),
+                )
+            ),
+        ],
         "over_time": [results(drop("simulation.1.curve"))],
         "random_search": [results(put("simulation.0.searcher", "tpe"))],
         "several_runs": [results(put("simulations", 2))],
@@ -344,10 +355,10 @@ CASES = [
     for number in range(len(each_one))
 ]
 # what a folder of this kind can never show, and what is not asked of it
-NEVER = {"run": {"ablations", "several_runs"}, "study": {"tables"}, "simulation": {"ablations"}}
+NEVER = {"run": {"ablations", "several_runs"}, "study": {"tables"}}
 NOT_ASKED = {
     "published": {"training_code", "training_settings"},
-    "simulation": {"training_code", "training_settings", "confounders"},
+    "simulation": {"training_code", "training_settings", "confounders", "ablations"},
 }
 
 

@@ -1,5 +1,7 @@
 """The evidence for each practice in the folder of a study that simulates searchers on a table."""
 
+from math import ceil
+
 from supernet.checklist import of_run
 from supernet.checklist.answer import Answer, does_not_apply, done, not_done
 from supernet.checklist.record import SETTINGS, Record, named
@@ -53,16 +55,32 @@ def confounders(study: Record) -> Answer:
 
 
 def ablations(study: Record) -> Answer:
-    other = ("study.searchers=[evolution]", "searcher=evolution", "searcher.population=10")
-    return not_done("each searcher ran with one setting alone", study.anew(*other))
+    return does_not_apply("a simulation compares whole searchers, each with one setting")
 
 
 def same_protocol(study: Record) -> Answer:
-    numbers = {len(row.get("curve", [])) for row in study.results["simulation"]}
-    target = study.setting("study.target")
-    if len(numbers) != 1 or numbers == {0} or target is None:
-        return not_done("searchers had different numbers of evaluations", study.anew())
-    return done(f"each searcher: {numbers.pop()} evaluations, judged by the column {target}")
+    """By the evaluations that were really spent. Where they differ, each searcher must be compared
+    with random search after as many evaluations as both have spent.
+    """
+    rows, target = study.results["simulation"], study.setting("study.target")
+    if target is None or not all(row.get("evaluations") for row in rows):
+        return not_done("the column, or the number of evaluations, is not recorded", study.anew())
+    ends = {row["searcher"]: [row["evaluations"][end] for end in ("least", "most")] for row in rows}
+    said = "; ".join(f"{name} {least:g} to {most:g}" for name, (least, most) in ends.items())
+    if len({end for both in ends.values() for end in both}) == 1:
+        return done(f"judged by the column {target}, after equal evaluations: {said}")
+    if "random" not in ends:
+        return not_done(f"searchers spent different numbers of evaluations: {said}", random(study))
+    for row in rows:
+        least = min(ceil(ends[name][0]) for name in (row["searcher"], "random"))
+        after = (row.get("minus_random") or {}).get("after")
+        if row["searcher"] != "random" and (after is None or after > least):
+            why = f"{row['searcher']} is not compared with random search at equal evaluations"
+            return not_done(f"{why}: {said}", study.anew())
+    return done(
+        f"judged by the column {target}, and compared with random search after as many evaluations "
+        f"as both have spent; in all: {said}"
+    )
 
 
 def over_time(study: Record) -> Answer:
@@ -74,8 +92,13 @@ def over_time(study: Record) -> Answer:
 def random_search(study: Record) -> Answer:
     if "random" in searchers(study):
         return done("results.json, simulation: random")
+    return not_done("random is not simulated", random(study))
+
+
+def random(study: Record) -> str:
+    """The command that also simulates random search."""
     every = ",".join(["random", *searchers(study)])
-    return not_done("random is not simulated", study.go_on("study", f"study.searchers=[{every}]"))
+    return study.go_on("study", f"study.searchers=[{every}]")
 
 
 def several_runs(study: Record) -> Answer:

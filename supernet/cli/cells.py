@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 
-from supernet.cli.composition import composed
+from supernet.cli.composition import composed, node_of
 from supernet.cli.line import PARTS, key
 from supernet.cli.options import Folders
 from supernet.cli.overrides import literal
 from supernet.config import SEVERAL, Config
 from supernet.errors import UserError
+from supernet.simulation import require_judgements_alone
 from supernet.study.cells import Cell, cells_of
 
 
@@ -17,7 +18,7 @@ def runs_of(overrides: Sequence[str], folders: Folders) -> dict[str, list[str]]:
     """
     config = composed(overrides, folders)
     if config.study.table is not None:
-        return simulations_of(overrides, config)
+        return simulations_of(overrides, config, folders)
     return {cell.name: line_of(overrides, cell) for cell in study_cells(overrides, folders)}
 
 
@@ -57,10 +58,18 @@ def line_of(overrides: Sequence[str], cell: Cell) -> list[str]:
     return [*own, *changes]
 
 
-def simulations_of(overrides: Sequence[str], config: Config) -> dict[str, list[str]]:
-    """The simulations of a study on a table: name of a searcher -> overrides."""
+def simulations_of(
+    overrides: Sequence[str], config: Config, folders: Folders
+) -> dict[str, list[str]]:
+    """The simulations of a study on a table: name of a searcher -> overrides.
+
+    Raises:
+        UserError: there is no searcher, or one needs a supernet.
+    """
     if not config.study.searchers:
         raise UserError("study.searchers: there must be at least one")
+    for name in config.study.searchers:
+        require_judgements_alone(name, node_of("searcher", name, folders, "study.searchers"))
     own = [one for one in overrides if key(one) != "searcher" and not key(one).startswith("hydra.")]
     evaluations = f"searcher.candidates={config.study.draws}"
     return {name: [*own, f"searcher={name}", evaluations] for name in config.study.searchers}

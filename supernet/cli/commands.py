@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 from supernet import reproduce, simulation
 from supernet.checklist.practices import add_checklist, as_text, checklist
 from supernet.checklist.record import read
+from supernet.cli.cells import runs_of
 from supernet.cli.composition import composed
 from supernet.cli.jobs import each, prepared, say_leaves, started
 from supernet.cli.line import CommandLine, key
@@ -19,8 +20,9 @@ from supernet.report.reproduction import condition_table, reproduction_table
 from supernet.run import report, same_computation
 from supernet.runs.check import check
 from supernet.runs.compare import DIFFERS, judged_by_study
-from supernet.runs.conditions import expectation
+from supernet.runs.conditions import different, expectation
 from supernet.runs.evaluate import evaluate
+from supernet.runs.folder import State
 from supernet.runs.lock import held
 from supernet.runs.setup import Setup
 from supernet.study import run as study
@@ -41,8 +43,11 @@ def perform(line: CommandLine) -> None:
             Progress().message(evaluate(setup, line.parent))
     elif line.command in ("report", "reproduce"):
         assert line.parent is not None
-        if holds_study(line.parent):
-            (reported_study if line.command == "report" else reproduced_study)(line)
+        if holds_study(line.parent) and line.command == "report":
+            reported_study(line)
+        elif holds_study(line.parent):
+            simulated = read(line.parent).is_simulation
+            (reproduced_simulation if simulated else reproduced_study)(line)
         elif line.command == "reproduce":
             reproduced(line)
         else:
@@ -144,6 +149,39 @@ def reproduced_study(line: CommandLine) -> None:
         if verdicts[name] != alone[name]:
             setup = Setup(composed(one.overrides, one.folders))
             reproduce.rejudge(setup, folder / name, verdicts[name])
+    Progress().message(reproduction_table(verdicts))
+    Progress().message(f"folder: {folder}")
+    if any(one["verdict"] == DIFFERS for one in verdicts.values()):
+        sys.exit(1)
+
+
+def reproduced_simulation(line: CommandLine) -> None:
+    """Performs ``reproduce`` for a simulation: all searches again, compared bit for bit."""
+    assert line.parent is not None
+    if others := [one for one in line.typed if not key(one).startswith("hydra.")]:
+        raise UserError(f"{others[0]}: reproduce repeats what is in {line.parent}; leave it out")
+    setup = Setup(composed(line.overrides, line.folders))
+    states = [State.read(line.parent / name) for name in runs_of(line.overrides, line.folders)]
+    if missing := [state.folder.name for state in states if not state.stages]:
+        raise UserError(
+            f"{line.parent}: it is not finished ({', '.join(missing)}); first: "
+            f"supernet study from={line.parent}"
+        )
+    originals = [reproduce.Recorded(one, ["study"], different(setup, one)) for one in states]
+    say_expected(originals)
+    if line.only_check:
+        return
+    stop = StopRequest()
+    with stop.listening():
+        anew, folder = prepared(line, stop)
+        for one in originals:
+            reproduce.begin(one, folder / one.state.folder.name)
+        go_on = again(line, folder)
+        started(replace(anew, command="study", parent=None), stop, go_on=go_on)
+    verdicts = {
+        one.state.folder.name: reproduce.end(one, folder / one.state.folder.name)
+        for one in originals
+    }
     Progress().message(reproduction_table(verdicts))
     Progress().message(f"folder: {folder}")
     if any(one["verdict"] == DIFFERS for one in verdicts.values()):

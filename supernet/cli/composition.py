@@ -129,7 +129,8 @@ def plain(cfg: DictConfig, folders: Folders) -> dict[str, Any]:
         for option in tree["study"][setting]:
             if option not in folders.options(group):
                 raise UserError(f"study.{setting}: {unknown(option, folders.options(group))}")
-    tree["sampler"] = with_named_phases(tree["sampler"], lambda name: phase(name, folders))
+    phase = functools.partial(node_of, "sampler", folders=folders, setting="sampler.phases")
+    tree["sampler"] = with_named_phases(tree["sampler"], phase)
     return tree
 
 
@@ -156,15 +157,15 @@ def with_paths_made_absolute(cfg: DictConfig, overrides: Sequence[str]) -> list[
     return found
 
 
-def phase(name: str, folders: Folders) -> Any:
-    """The node of the sampler with that name, as a phase of a schedule.
+def node_of(group: str, name: str, folders: Folders, setting: str) -> Any:
+    """The node of the option of that name, such as a sampler that is a phase of a schedule.
 
     Raises:
-        UserError: there is no such sampler.
+        UserError: there is no such option. The message names the ``setting`` that has the name.
     """
-    if name not in folders.options("sampler"):
-        raise UserError(f"sampler.phases: {unknown(name, folders.options('sampler'))}")
-    return OmegaConf.to_container(OmegaConf.load(folders.file("sampler", name)))
+    if name not in folders.options(group):
+        raise UserError(f"{setting}: {unknown(name, folders.options(group))}")
+    return OmegaConf.to_container(OmegaConf.load(folders.file(group, name)))
 
 
 def settings(cfg: DictConfig) -> DictConfig:

@@ -13,7 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from supernet import reproduce, simulation
-from supernet.cli.cells import line_of, runs_of, simulations_of, study_cells
+from supernet.cli.cells import line_of, runs_of, study_cells
 from supernet.cli.composition import composed, composition, to_config, with_paths_made_absolute
 from supernet.cli.launch import launch
 from supernet.cli.line import CommandLine, key
@@ -139,7 +139,7 @@ def goes_on(line: CommandLine, folder: Path) -> bool:
     if not same_truth(folder, study):
         return False
     if study.table is not None:
-        return True
+        return simulation.goes_on(simulations(line.overrides, line.folders), folder)
     return all(
         same_computation(Setup(composed(line_of(line.overrides, cell), line.folders)), begun)
         for cell in study_cells(line.overrides, line.folders)
@@ -152,6 +152,11 @@ def extends(line: CommandLine, folder: Path) -> bool:
     """Whether the study in ``folder`` goes on with another line than the recorded one."""
     other = line.command == "study" and line.overrides != recorded_in(folder)
     return other and goes_on(line, folder)
+
+
+def simulations(overrides: Sequence[str], folders: Folders) -> dict[str, Config]:
+    """The configurations of the searchers of a study on a table, by their names."""
+    return {name: composed(one, folders) for name, one in runs_of(overrides, folders).items()}
 
 
 def made(folder: Path, setting: str = "hydra.run.dir", shared: bool = False) -> Path:
@@ -244,9 +249,8 @@ def execute(
     setup = Setup(config)
     with executor_of(setup) as executor:
         if command == "study" and config.study.table is not None:
-            named = simulations_of(overrides, config).items()
-            simulated = {name: composed(one, line.folders) for name, one in named}
-            simulation.run(simulated, folder, executor, progress, stop)
+            searchers = simulations(overrides, line.folders)
+            simulation.run(searchers, folder, executor, progress, stop)
             return {}
         if command == "study":
             cells = study_cells(overrides, line.folders)

@@ -200,7 +200,8 @@ def overrides_of(folder: Path, study: bool = False, setting: str = "from") -> li
             "study"
         )
     if not study and not is_run:
-        runs = ", ".join(sorted(path.parent.name for path in folder.glob("*/state.json")))
+        others = (path.parent for path in folder.glob("*/state.json"))
+        runs = ", ".join(sorted(one.name for one in others if (one / ".hydra").is_dir()))
         none = " (there is no state.json in it)"
         hint = f"; choose one of the runs in it: {runs}" if runs else none
         raise UserError(f"{setting}={folder}: not the folder of a run{hint}")

@@ -35,6 +35,18 @@ class Published:
             )
         return text
 
+    def require_percent(self, column: str, where: str) -> None:
+        """Raises a UserError unless the figures in ``column`` are percentages, as accuracies are.
+        ``where`` is the setting that names the table, with its value.
+        """
+        figures = self.columns[column]
+        if figures.min() < 0 or figures.max() > 100:
+            raise UserError(
+                f"{where}: column {column} has figures from {figures.min():g} to "
+                f"{figures.max():g}; accuracies are percentages, from 0 to 100: choose another "
+                "column"
+            )
+
     def among(self, allowed: Callable[[str], bool]) -> "Published":
         """The part of the table whose architectures are ``allowed``."""
         texts = [text for text in self.rows if allowed(text)]

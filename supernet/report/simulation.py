@@ -38,7 +38,6 @@ def page(name: str, results: Results, config: Mapping[str, Any], overrides: Sequ
         title=name,
         table=Path(results["table"]).name,
         about=results,
-        draws=len(rows[0]["curve"]),
         claims=regret.claims(rows, results["simulations"]),
         found=regret.found(rows),
         compared=sum(row["minus_random"] is not None for row in rows),
@@ -71,7 +70,7 @@ def drawn(rows: Sequence[Row], over: str, name: str, places: Mapping[str, np.nda
         )
         for row in rows
     ]
-    means = 100 * np.array([row["curve"] for row in rows])
+    means = 100 * np.array([one for row in rows for one in row["curve"] if one is not None])
     positive = means[means > 0]
     chart = Chart(
         over,
@@ -85,10 +84,10 @@ def drawn(rows: Sequence[Row], over: str, name: str, places: Mapping[str, np.nda
 
 def curve(row: Row, places: np.ndarray) -> np.ndarray | Range:
     """The mean regret in points of percent at the ``places`` of the evaluations, where its interval
-    is known with this.
+    is known with this. There is none before the first whole evaluation.
     """
-    means, band = 100 * np.array(row["curve"]), row["curve_ci95"]
+    means, band = 100 * np.array(row["curve"], float), row["curve_ci95"]
     if band is None:
-        return thinned(np.column_stack((places, means)))
+        return thinned(np.column_stack((places, means))[~np.isnan(means)])
     after, low, high = (np.array(band[name]) for name in ("after", "low", "high"))
     return Range(places[after - 1], means[after - 1], 100 * low, 100 * high)

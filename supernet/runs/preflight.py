@@ -45,6 +45,7 @@ def read_files(setup: Setup, command: str, parent: Path | None = None) -> None:
     if command == "study" and study.published is not None:
         columns = (study.target, study.ranked_by)
         table = read_published("study.published", Path(study.published), *columns)
+        table.require_percent(study.target, f"study.published={study.published}")
         require_all("study.published", study.published, table, setup.space)
     if command == "rank" and rank.published is not None:
         table = read_published("rank.published", Path(rank.published), rank.target)

@@ -31,6 +31,7 @@ class Lookup:
         assert self.settings.published is not None
         columns = (self.settings.target, self.settings.ranked_by)
         table = read_published("study.published", Path(self.settings.published), *columns)
+        table.require_percent(self.settings.target, f"study.published={self.settings.published}")
         self.table, budget = table, counted_budget(setup)
         self.largest = self.text_of(budget.largest("params"))
         if budget.limits:
