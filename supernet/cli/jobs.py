@@ -19,17 +19,10 @@ from supernet.cli.launch import launch
 from supernet.cli.line import CommandLine, key
 from supernet.cli.options import Folders
 from supernet.cli.overrides import literal, single_jobs
-from supernet.cli.recorded import (
-    kept_folders,
-    overrides_of,
-    record,
-    recorded_in,
-    require_same_truth,
-    same_truth,
-)
+from supernet.cli.recorded import kept_folders, overrides_of, record, recorded_in, same_truth
 from supernet.cli.sweep import Results, Sweep, again
 from supernet.cli.trust import needs_trust
-from supernet.config import Config
+from supernet.config import Config, StudySettings
 from supernet.errors import UserError
 from supernet.report.reproduction import verdict_lines
 from supernet.report.summary import rank_tables, summary_table, verdict
@@ -152,6 +145,16 @@ def extends(line: CommandLine, folder: Path) -> bool:
     """Whether the study in ``folder`` goes on with another line than the recorded one."""
     other = line.command == "study" and line.overrides != recorded_in(folder)
     return other and goes_on(line, folder)
+
+
+def require_same_truth(folder: Path, study: StudySettings) -> None:
+    """Raises a UserError if ``folder`` holds a study whose accuracies come from elsewhere."""
+    if computed(folder) and not same_truth(folder, study):
+        raise UserError(
+            f"hydra.run.dir={folder}: holds a study whose accuracies come from elsewhere "
+            "(study.published, study.table, and what is read from them); choose a new folder, or "
+            "leave it out"
+        )
 
 
 def simulations(overrides: Sequence[str], folders: Folders) -> dict[str, Config]:

@@ -23,7 +23,6 @@ from supernet.cli.trust import named, require_plain
 from supernet.config import StudySettings
 from supernet.errors import UserError
 from supernet.files import write_json, write_text
-from supernet.runs.folder import computed
 from supernet.runs.lock import InUse, held
 from supernet.shapes import NextRecord, Overrides, Places, Settings, read
 
@@ -163,16 +162,6 @@ def truth(study: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a study that say where its accuracies come from; none if from trainings."""
     kind = next((name for name in TRUTHS if study[name] is not None), None)
     return {} if kind is None else {name: study[name] for name in TRUTHS[kind]}
-
-
-def require_same_truth(folder: Path, study: StudySettings) -> None:
-    """Raises a UserError if ``folder`` holds a study whose accuracies come from elsewhere."""
-    if computed(folder) and not same_truth(folder, study):
-        raise UserError(
-            f"hydra.run.dir={folder}: holds a study whose accuracies come from elsewhere "
-            "(study.published, study.table, and what is read from them); choose a new folder, or "
-            "leave it out"
-        )
 
 
 def holds_study(folder: Path) -> bool:

@@ -11,7 +11,7 @@ from supernet.report.values import Table, filled
 
 Row = Mapping[str, Any]
 
-SHOWN = (0.1, 0.2, 0.5, 1.0)  # shares of the evaluations, at which the regret is shown
+SHOWN = (0.1, 0.2, 0.5)  # shares of the most evaluations, after which the regret is shown
 CLAIMS = {  # a verdict, as a sentence begins that names the searchers with it
     "better": "Less regret than random search after as many evaluations",
     "worse": "More regret than random search after as many evaluations",
