@@ -13,17 +13,21 @@ from scipy import stats
 
 from supernet import simulation
 from supernet.cli.composition import composed
-from supernet.cli.jobs import goes_on
+from supernet.cli.jobs import goes_on, simulations
 from supernet.cli.line import parse
 from supernet.cli.parent import with_parent
 from supernet.errors import UserError
 from supernet.report import regret
 from supernet.report.simulation import page, write_simulation
 from supernet.runs.compare import DIFFERS, SAME
+from supernet.runs.executor import Here
+from supernet.runs.folder import State
 from supernet.runs.setup import Setup, option
 from supernet.runs.work import counted_budget
 from supernet.searchers.searcher import Searcher
 from supernet.simulation import row as row_of
+from supernet.track.console import Progress
+from supernet.train.loop import StopRequest
 from tests.commands import finished, supernet
 from tests.report.parsed import Page
 
@@ -171,27 +175,27 @@ def test_what_is_simulated_is_kept_and_can_be_repeated(table, tmp_path, monkeypa
     assert rows[1]["evaluations"]["most"] == len(rows[1]["curve"]) <= 12
     assert rows[1]["regret"] < 0.2
 
-    # Everything again, bit for bit.
-    repeated = supernet("reproduce", f"from={folder}", cwd=tmp_path)
-    assert (repeated.code, repeated.err) == (0, "")
-    assert begun[2:] == ["random", "random", "gp", "gp"]
-    assert repeated.out.count(f"│ {SAME} ") == 2 and repeated.folder != folder
+    # Everything again, bit for bit: what was changed since is found, and nothing else.
     kept = folder / "gp" / "state.json"
     state = json.loads(kept.read_text())
     state["stages"]["simulation"]["result"]["curves"][1][3] = 0.5
     kept.write_text(json.dumps(state))
-    again = ("reproduce", f"from={folder}", f"hydra.run.dir={repeated.folder}")
-    differs = supernet(*again, cwd=tmp_path)  # what was repeated before is kept
-    assert differs.code == 1 and DIFFERS in differs.out and len(begun) == 6
+    repeated = supernet("reproduce", f"from={folder}", cwd=tmp_path)
+    assert (repeated.code, repeated.err) == (1, "") and repeated.folder != folder
+    assert begun[2:] == ["random", "random", "gp", "gp"]
+    found = [State.read(repeated.folder / name).reproduction for name in ("random", "gp")]
+    assert [one["verdict"] for one in found] == [SAME, DIFFERS] and SAME in repeated.out
+    assert found[1]["different"] == 1 and found[1]["first_difference"]["recorded"] == 0.5
 
     # Other settings are another simulation.
-    for other in ("study.draws=11", "space.widths=[16,8]"):
-        assert not goes_on(with_parent(parse(["study", f"from={folder}", other])), folder)
     fewer = with_parent(parse(["study", f"from={folder}", "study.searchers=[random]"]))
     assert goes_on(fewer, folder)
-    here = (f"from={folder}", f"hydra.run.dir={folder}", "space.widths=[16,8]")
-    refused = supernet("study", *here, cwd=tmp_path)
-    assert refused.code == 2 and "choose a new folder" in refused.err
+    for other in ("study.draws=11", "space.widths=[16,8]"):
+        line = with_parent(parse(["study", f"from={folder}", other]))
+        assert not goes_on(line, folder)
+    configs = simulations(line.overrides, line.folders)
+    with pytest.raises(UserError, match="choose a new folder"):
+        simulation.run(configs, folder, Here(), Progress(quiet=True), StopRequest())
     assert (folder / "results.json").read_bytes() == results
 
 

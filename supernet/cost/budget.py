@@ -109,6 +109,8 @@ class Budget:
 
     def allows(self, architecture: Architecture) -> bool:
         """Whether an architecture is within all limits."""
+        if not self.limits:  # so that no table is made for nothing
+            return True
         costs = {} if self.limits.keys() <= self.tables.keys() else self.costs(architecture)
         return all(
             (costs[metric] if costs else self.tables[metric].of(architecture)) <= limit
