@@ -17,6 +17,12 @@ from tests.commands import TINY, finished, supernet
 SEARCH = [*TINY, "tracker=none", "search.epochs=1"]
 
 
+@pytest.fixture(autouse=True)
+def few_resamples(monkeypatch):
+    """Intervals are tested in ``tests/evaluate/test_ranking.py``."""
+    monkeypatch.setattr("supernet.evaluate.ranking.RESAMPLES", 50)
+
+
 @pytest.fixture(scope="module")
 def searched(tmp_path_factory):
     """The folders of two runs with the same space and images. The second has two supernets."""

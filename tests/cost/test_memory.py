@@ -226,11 +226,11 @@ def test_too_small_a_difference_is_tried_again_at_a_larger_batch(monkeypatch):
     tries.clear()
     assert planned(settings, 20, 2**40).batch_size == 20
     assert sorted(tries) == [8, 16, 20]
-    slope, knee = 2**21, 0
+    slope, knee = 2**23, 0
     tries.clear()
-    plan = planned(settings, 1000, round(1.15 * (2**30 + 100.5 * 2**21)))
+    plan = planned(settings, 1000, round(1.15 * (2**30 + 100.5 * slope)))
     assert sorted(tries) == [8, 16] and (plan.peak, plan.largest, plan.fits) == (
-        2**30 + 64 * 2**21,
+        2**30 + 64 * slope,
         100,
         True,
     )

@@ -1,7 +1,6 @@
 """That each lead judges the architectures of a rank by what the tool's docstring says."""
 
 import sys
-from dataclasses import astuple
 
 import numpy as np
 import pytest
@@ -18,8 +17,6 @@ from supernet.runs.setup import Setup
 from supernet.runs.work import Work
 from tests.commands import TINY, finished
 from tools import leads
-
-CELLS = 40
 
 
 @pytest.fixture(scope="module")
@@ -45,8 +42,9 @@ def test_statistics_of_each_batch_are_those_of_a_network_in_training_mode(work, 
     for cell in cells:
         network = work.space.inherit(supernet, cell).train()
         images = batches(work.setup, work.setup.splits.architecture)
-        expected = evaluate(network, images, work.setup.task)
-        assert astuple(judge_one(cell)) == pytest.approx(astuple(expected), rel=1e-5)
+        expected, found = evaluate(network, images, work.setup.task), judge_one(cell)
+        assert found.accuracy == expected.accuracy
+        assert found.loss == pytest.approx(expected.loss, rel=1e-5)
 
 
 def test_the_checkpoint_of_one_epoch_judges_as_the_supernet_does(work, cells):
@@ -102,33 +100,34 @@ def test_copies_that_are_joined_begin_with_their_mean(work, trainings):
 
 
 def test_what_skips_add_is_found_and_subtracted(work):
-    cells = work.different(np.random.default_rng(0), CELLS)
+    cells = work.different(np.random.default_rng(0), 40)
     points = [{"text": work.space.encode(cell)} for cell in cells]
     skips = np.array([cell["edges"].count("skip_connect") for cell in cells])
-    truth = np.random.default_rng(0).uniform(80, 95, CELLS)
+    truth = np.random.default_rng(0).uniform(80, 95, 40)
     seen = 0.01 * truth + 0.02 * skips - 1
     assert leads.corrected(work, points, truth, seen) == pytest.approx(0.01 * truth - 1)
 
 
 def test_a_rank_beside_a_lead(searched, work, tmp_path, monkeypatch, capsys):
-    drawn = work.different(Streams(work.config.seed).host("rank"), CELLS)  # as the rank will
-    texts, figures = [work.space.encode(cell) for cell in drawn], np.linspace(0, 100, CELLS)
+    monkeypatch.setattr("supernet.evaluate.ranking.RESAMPLES", 20)
+    drawn = work.different(Streams(work.config.seed).host("rank"), 6)  # as the rank will
+    texts, figures = [work.space.encode(cell) for cell in drawn], np.linspace(0, 100, 6)
     table = tmp_path / "table.npz"
     np.savez(table, arch=np.array(texts), test_200=figures)
     ranked = finished(
         "rank",
         f"from={searched}",
         f"rank.published={table}",
-        f"rank.architectures={CELLS}",
+        "rank.architectures=6",
         "rank.scratch=0",
         cwd=tmp_path,
     )
-    monkeypatch.setattr(sys, "argv", ["leads", str(ranked), "skips"])
+    monkeypatch.setattr(sys, "argv", ["leads", str(ranked), "batch"])
     leads.main()
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(":")[0] for line in lines if "best tenth" in line] == [
         f"{row}, {how}"
-        for row in ("as ranked", "skips")
+        for row in ("as ranked", "batch")
         for how in ("accuracy", "minus the loss", "vote")
     ]
     monkeypatch.setattr(sys, "argv", ["leads", str(ranked), "fewer"])
