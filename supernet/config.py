@@ -175,6 +175,21 @@ class StudySettings(Bounded):
             require_different(f"study.{name}", getattr(self, name))
 
 
+# The setting of a study that names its table -> all settings that decide what is read from it.
+TRUTHS = {
+    "table": ("table", "target", "ranked_by", "draws", "simulations", "cost"),
+    "published": ("published", "target", "ranked_by", "draws"),
+}
+
+
+def truth(study: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the settings of a ``study`` that say where its accuracies come from; none if they
+    come from trainings.
+    """
+    kind = next((name for name in TRUTHS if study[name] is not None), None)
+    return {} if kind is None else {name: study[name] for name in TRUTHS[kind]}
+
+
 @dataclass
 class ChecklistSettings:
     """What no folder can know of an experiment, said by whoever did it, for the checklist

@@ -7,22 +7,22 @@ seconds. A searcher sees the column ``study.ranked_by``; what it has found is ju
 The folder of a simulation has a subfolder for each searcher, with the state of its finished job.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from supernet.checklist.practices import add_checklist
-from supernet.config import Config, class_of
+from supernet.config import Config, class_of, truth
 from supernet.cost.budget import Budget
 from supernet.environment import environment
 from supernet.errors import UserError
 from supernet.evaluate.accuracy import Judgement
 from supernet.evaluate.published import Published, read_published
 from supernet.evaluate.statistics import difference_and_interval, mean_and_interval
-from supernet.files import content_of, write_json
+from supernet.files import write_json
 from supernet.mixture import Architecture
 from supernet.randomness import Streams
 from supernet.report import regret
@@ -43,7 +43,6 @@ Row = dict[str, Any]
 ROUNDING = 1e-9  # sums of shares are not exact
 PLACES = 100  # of a curve, at most, that have an interval: more cannot be seen
 STAGE = "simulation"  # the name of the result in the state of a searcher's folder
-TRUTH = ("target", "ranked_by", "cost", "draws", "simulations")  # settings that decide the result
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,10 +54,14 @@ class Simulation(Job):
 
     def inputs(self, work: Work) -> Row:
         """All searchers have the same settings but for their own."""
-        study, setup = self.config.study, work.setup
+        setup = work.setup
         table = {"table": setup.contents["study.table"]["content"]}
-        table |= {name: getattr(study, name) for name in TRUTH}
-        return table | setup.of("space", "data", "budget") | {"searcher": self.config.searcher}
+        return (
+            truth(asdict(self.config.study))
+            | table
+            | setup.of("space", "data", "budget")
+            | {"searcher": self.config.searcher}
+        )
 
     def compute(self, work: Work) -> Row:
         """For each search: the two curves of :func:`simulated`, and how many evaluations it has
@@ -162,9 +165,16 @@ def goes_on(cells: Mapping[str, Config], folder: Path) -> bool:
     """
     setup = Setup(next(iter(cells.values())))
     table_of(setup)
-    work = Work(setup, State(folder))
-    plans = {job.name: State.read(folder / job.name).plan for job in jobs_of(cells)}
-    return all(plans[job.name] in (None, work.key(job)) for job in jobs_of(cells))
+    return computes_the_same(Work(setup, State(folder)), jobs_of(cells), states_in(folder, cells))
+
+
+def states_in(folder: Path, names: Iterable[str]) -> dict[str, State]:
+    """The state of each searcher in the folder of a simulation."""
+    return {name: State.read(folder / name) for name in names}
+
+
+def computes_the_same(work: Work, jobs: Sequence[Job], states: Mapping[str, State]) -> bool:
+    return all(states[job.name].plan in (None, work.key(job)) for job in jobs)
 
 
 def run(
@@ -184,7 +194,9 @@ def run(
     """
     setup = Setup(next(iter(cells.values())))
     published, study, budget = table_of(setup), setup.config.study, counted_budget(setup)
-    if not goes_on(cells, folder):
+    work, jobs = Work(setup, State(folder), progress, stop), jobs_of(cells)
+    states = states_in(folder, cells)
+    if not computes_the_same(work, jobs, states):
         raise UserError(
             f"hydra.run.dir={folder}: holds searches with other settings; choose a new folder, or "
             "leave it out"
@@ -192,8 +204,6 @@ def run(
     if budget.limits:
         published = published.among(lambda text: budget.allows(setup.space.decode(text)))
     optimum = float(published.columns[study.target].max()) / 100
-    work = Work(setup, State(folder), progress, stop)
-    states = {name: State.read(folder / name) for name in cells}
     here = environment(setup.device, setup.config.threads)
 
     def keep(job: Job, result: Row) -> None:
@@ -203,7 +213,7 @@ def run(
         state.folder.mkdir(exist_ok=True)
         state.write()
 
-    missing = [job for job in jobs_of(cells) if not states[job.name].stages]
+    missing = [job for job in jobs if not states[job.name].stages]
     executor.run(work, missing, keep)
     found = {name: state.stages[STAGE]["result"] for name, state in states.items()}
     rows_ = [
@@ -214,7 +224,7 @@ def run(
     *before, last = [one for number, one in enumerate(each) if one not in each[:number]]
     about = {
         "table": study.table,
-        "content": content_of(str(study.table)),
+        "content": setup.contents["study.table"]["content"],
         "target": study.target,
         "ranked_by": study.ranked_by,
         "cost": study.cost,

@@ -53,7 +53,7 @@ from supernet.train.loop import run_stage
 from supernet.train.search import SearchStage
 
 Judge = Callable[[Architecture], Judgement]
-State_ = dict[str, Tensor]
+Weights = dict[str, Tensor]
 ANCHORS = 30  # architectures that are trained in truth, for the lead "skips"
 LAST = 3  # epochs whose weights judge, for the lead "checkpoints"
 
@@ -116,7 +116,7 @@ def several(work: Work, count: str) -> Judge:
 
 def split(work: Work, parts: str) -> Judge:
     """Supernets for the options of the first slots; see the head of this file."""
-    found: dict[tuple[str, ...], State_] = {(): copied(fresh(work, (), 1).supernet)}
+    found: dict[tuple[str, ...], Weights] = {(): copied(fresh(work, (), 1).supernet)}
     for copies, epochs in (tuple(map(int, part.split("x"))) for part in parts.split(",")):
         keys, before = list(keys_of(work, copies)), found
         found = {}
@@ -147,7 +147,7 @@ def keys_of(work: Work, copies: int) -> Iterable[tuple[str, ...]]:
     return keys
 
 
-def common(states: dict[tuple[str, ...], State_], options: tuple[str, ...]) -> list[State_]:
+def common(states: dict[tuple[str, ...], Weights], options: tuple[str, ...]) -> list[Weights]:
     """The states whose architectures have some in common with a copy that has ``options``."""
     return [
         state
@@ -156,14 +156,14 @@ def common(states: dict[tuple[str, ...], State_], options: tuple[str, ...]) -> l
     ]
 
 
-def mean(states: list[State_]) -> State_:
+def mean(states: list[Weights]) -> Weights:
     return {
         name: torch.stack([state[name] for state in states]).float().mean(0).to(value.dtype)
         for name, value in states[0].items()
     }
 
 
-def copied(supernet: nn.Module) -> State_:
+def copied(supernet: nn.Module) -> Weights:
     return {name: value.clone() for name, value in supernet.state_dict().items()}
 
 
@@ -171,7 +171,7 @@ def fresh(
     work: Work,
     options: tuple[str, ...],
     epochs: int,
-    start: State_ | None = None,
+    start: Weights | None = None,
     number: int = 0,
 ) -> SearchStage:
     """A search of ``epochs`` epochs among the architectures that have the ``options``."""

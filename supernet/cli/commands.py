@@ -1,8 +1,9 @@
 """What each command does."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from pathlib import Path
 
 from supernet import reproduce, simulation
 from supernet.checklist.practices import add_checklist, as_text, checklist
@@ -118,8 +119,7 @@ def reproduced_study(line: CommandLine) -> None:
     used before, such as the number of candidates of a rival, or an architecture of another run.
     """
     assert line.parent is not None
-    if others := [one for one in line.typed if not key(one).startswith("hydra.")]:
-        raise UserError(f"{others[0]}: reproduce repeats what is in {line.parent}; leave it out")
+    require_no_settings(line)
     runs = read(line.parent).runs
     lines = {
         one.name: with_parent(replace(line, parent=one.folder, overrides=[], typed=()))
@@ -149,17 +149,13 @@ def reproduced_study(line: CommandLine) -> None:
         if verdicts[name] != alone[name]:
             setup = Setup(composed(one.overrides, one.folders))
             reproduce.rejudge(setup, folder / name, verdicts[name])
-    Progress().message(reproduction_table(verdicts))
-    Progress().message(f"folder: {folder}")
-    if any(one["verdict"] == DIFFERS for one in verdicts.values()):
-        sys.exit(1)
+    say_verdicts(verdicts, folder)
 
 
 def reproduced_simulation(line: CommandLine) -> None:
     """Performs ``reproduce`` for a simulation: all searches again, compared bit for bit."""
     assert line.parent is not None
-    if others := [one for one in line.typed if not key(one).startswith("hydra.")]:
-        raise UserError(f"{others[0]}: reproduce repeats what is in {line.parent}; leave it out")
+    require_no_settings(line)
     setup = Setup(composed(line.overrides, line.folders))
     states = [State.read(line.parent / name) for name in runs_of(line.overrides, line.folders)]
     if missing := [state.folder.name for state in states if not state.stages]:
@@ -182,6 +178,17 @@ def reproduced_simulation(line: CommandLine) -> None:
         one.state.folder.name: reproduce.end(one, folder / one.state.folder.name)
         for one in originals
     }
+    say_verdicts(verdicts, folder)
+
+
+def require_no_settings(line: CommandLine) -> None:
+    """Raises a UserError if the line says how to compute what it repeats."""
+    if others := [one for one in line.typed if not key(one).startswith("hydra.")]:
+        raise UserError(f"{others[0]}: reproduce repeats what is in {line.parent}; leave it out")
+
+
+def say_verdicts(verdicts: Mapping[str, Results], folder: Path) -> None:
+    """Says what was found in ``folder``, and exits with 1 if something differs."""
     Progress().message(reproduction_table(verdicts))
     Progress().message(f"folder: {folder}")
     if any(one["verdict"] == DIFFERS for one in verdicts.values()):

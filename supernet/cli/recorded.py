@@ -5,7 +5,7 @@ A study that goes on with other settings records them in the place of the earlie
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +20,7 @@ from supernet.cli.composition import composed, settings
 from supernet.cli.line import CommandLine, key
 from supernet.cli.options import Folders, Recorded
 from supernet.cli.trust import named, require_plain
-from supernet.config import StudySettings
+from supernet.config import StudySettings, truth
 from supernet.errors import UserError
 from supernet.files import write_json, write_text
 from supernet.runs.lock import InUse, held
@@ -29,12 +29,6 @@ from supernet.shapes import NextRecord, Overrides, Places, Settings, read
 HYDRA = ".hydra"
 CONFIG, FOLDERS, OVERRIDES = "config.yaml", "folders.yaml", "overrides.yaml"
 NEXT = "next.json"  # the files of a record that takes the place of another one
-
-# The setting of a study that names its table -> all settings that decide what is read from it.
-TRUTHS = {
-    "table": ("table", "target", "ranked_by", "draws", "simulations", "cost"),
-    "published": ("published", "target", "ranked_by", "draws"),
-}
 
 
 def record(
@@ -156,12 +150,6 @@ def same_truth(folder: Path, study: StudySettings) -> bool:
     path = folder / HYDRA / CONFIG
     recorded = read(path, Settings).get("study", {}) if path.is_file() else {}
     return truth(dataclasses.asdict(StudySettings()) | recorded) == truth(dataclasses.asdict(study))
-
-
-def truth(study: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a study that say where its accuracies come from; none if from trainings."""
-    kind = next((name for name in TRUTHS if study[name] is not None), None)
-    return {} if kind is None else {name: study[name] for name in TRUTHS[kind]}
 
 
 def holds_study(folder: Path) -> bool:

@@ -85,24 +85,17 @@ def judge_together(
     )
 
 
-def untrained(
-    work: "Work",
-    names: Sequence[str],
-    architectures: Sequence[Architecture],
-    update: Callable[[int, dict[str, float]], None] = lambda count, figures: None,
-) -> dict[str, list[float]]:
-    """Some of the scores :data:`~supernet.evaluate.untrained.SCORES` of each architecture: of each
-    the median over :data:`~supernet.evaluate.untrained.INITIALISATIONS`, which all networks share,
-    as they share the training images that each of them sees. ``update`` is called after each
-    architecture.
-
-    Raises:
-        Stopped: the run was asked to stop.
+def untrained(work: "Work", names: Sequence[str]) -> Callable[[Architecture], dict[str, float]]:
+    """A function that gives some of the scores :data:`~supernet.evaluate.untrained.SCORES` of an
+    architecture: of each the median over :data:`~supernet.evaluate.untrained.INITIALISATIONS`. All
+    networks share these, and the training images that each of them sees. The function raises
+    :class:`~supernet.train.loop.Stopped` if the run was asked to stop.
     """
-    setup, streams = work.setup, [Streams(work.config.seed, f"{i}") for i in range(INITIALISATIONS)]
-    images = [some_images(setup, IMAGES * number) for number in range(INITIALISATIONS)]
-    found: dict[str, list[float]] = {name: [] for name in names}
-    for count, architecture in enumerate(architectures, start=1):
+    setup, numbers = work.setup, range(INITIALISATIONS)
+    streams = [Streams(work.config.seed, str(number)) for number in numbers]
+    images = [some_images(setup, IMAGES * number) for number in numbers]
+
+    def scored(architecture: Architecture) -> dict[str, float]:
         each: dict[str, list[float]] = {name: [] for name in names}
         for stream, seen in zip(streams, images, strict=True):
             work.stop.check()
@@ -110,10 +103,9 @@ def untrained(
                 network = setup.space.standalone(architecture, setup.task)
             for name in names:
                 each[name].append(SCORES[name](network, seen))
-        for name in names:
-            found[name].append(median(each[name]))
-        update(count, {})
-    return found
+        return {name: median(values) for name, values in each.items()}
+
+    return scored
 
 
 def some_images(setup: Setup, first: int) -> Tensor:

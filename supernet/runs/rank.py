@@ -118,9 +118,7 @@ class Ranking(Job):
             predicted, judging = predicted | more, judging + took
         started = time.perf_counter()
         if work.setup.task.dtype.is_floating_point:  # the scores need gradients of inputs
-            with work.progress.stage("untrained", len(self.architectures)) as update:
-                scores = untrained(work, list(SCORES), self.architectures, update)
-            predicted |= voted(predicted, scores)
+            predicted |= voted(predicted, scores_of(work, self.architectures))
         costs = [work.budget.costs(architecture) for architecture in self.architectures]
         predicted |= {
             metric: np.array([[one[metric] for one in costs]]) for metric in ("params", "madds")
@@ -197,6 +195,16 @@ def named(runs: Sequence[Work]) -> dict[str, Work]:
         s if samplers.count(s) == 1 else f"{s} ({one.folder.name})": one
         for s, one in zip(samplers, runs, strict=True)
     }
+
+
+def scores_of(work: Work, architectures: Sequence[Architecture]) -> dict[str, list[float]]:
+    """Every score of the untrained network of each architecture."""
+    scored, each = untrained(work, list(SCORES)), []
+    with work.progress.stage("untrained", len(architectures)) as update:
+        for count, architecture in enumerate(architectures, start=1):
+            each.append(scored(architecture))
+            update(count, {})
+    return {name: [one[name] for one in each] for name in SCORES}
 
 
 def voted(inherited: Predicted, scores: Mapping[str, Sequence[float]]) -> Predicted:

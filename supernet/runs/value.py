@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -57,11 +57,15 @@ def value_of_vote(
         key = f"{key}-reference"
         judged, _ = all_judged(work, key, reference, lambda one: judge_one(one, 1.0), update)
 
-    def voters(
-        architectures: Sequence[Architecture], judgements: Sequence[Judgement]
-    ) -> np.ndarray:
-        losses = [-one.loss for one in judgements]
-        return np.array([losses, *untrained(work, VOTERS, architectures).values()])
+    scored = untrained(work, VOTERS)
 
-    scale = voters(reference, judged)
-    return lambda one, judgement: logistic(float(vote(voters([one], [judgement]), scale)[0]))
+    def voters(architecture: Architecture, judgement: Judgement) -> list[float]:
+        return [-judgement.loss, *scored(architecture).values()]
+
+    scale = np.transpose([voters(*one) for one in zip(reference, judged, strict=True)])
+
+    def value(architecture: Architecture, judgement: Judgement) -> float:
+        said = np.array(voters(architecture, judgement))
+        return logistic(float(vote(said[:, None], scale)[0]))
+
+    return value
